@@ -1,0 +1,48 @@
+"""Progress lines on stderr, and running a tool with its output in a log."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from bundle.errors import BundleError
+
+_TAIL_LINES = 12  # of a failed tool's log that are shown: enough for a compiler's first complaint
+
+
+def say(text: str) -> None:
+    """Print one timestamped progress line."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def step(text: str) -> Iterator[None]:
+    """Say what begins, and how many seconds it took when it is done."""
+    say(f"{text} ...")
+    start = time.monotonic()
+    yield
+    say(f"{text}: {time.monotonic() - start:.1f} s")
+
+
+def run(
+    what: str, command: Sequence[str | Path], *, log: Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> None:
+    """Run a tool, appending its output to ``log``; a failure is "Failed to <what>: ..." with the log's last lines."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        try:
+            code = subprocess.run(
+                list(map(str, command)), cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            ).returncode
+        except FileNotFoundError as error:
+            raise BundleError(
+                f"Failed to {what}: there is no program {error.filename!r}",
+                "install the packages of bundle/packages.txt (`make setup` does)",
+            ) from None
+    if code:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
+        raise BundleError(f"Failed to {what}: {command[0]} ended with code {code}; log: {log}\n{tail}")
