@@ -29,7 +29,12 @@ def step(text: str) -> Iterator[None]:
 
 
 def run(
-    what: str, command: Sequence[str | Path], *, log: Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    what: str,
+    command: Sequence[str | Path],
+    *,
+    log: Path,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> None:
     """Run a tool, appending its output to ``log``; a failure is "Failed to <what>: ..." with the log's last lines."""
     log.parent.mkdir(parents=True, exist_ok=True)

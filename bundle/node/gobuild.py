@@ -164,7 +164,13 @@ def _build(program: Program, architecture: Architecture, folder: Path) -> None:
     log.unlink(missing_ok=True)
     with step(f"{what} from Go modules"):
         for binary, package in program.packages.items():
-            run(what, [*command, "-o", folder / binary, package], log=log, cwd=_MODULES / program.module, env=environment)
+            run(
+                what,
+                [*command, "-o", folder / binary, package],
+                log=log,
+                cwd=_MODULES / program.module,
+                env=environment,
+            )
 
 
 def _go() -> str:

@@ -34,3 +34,9 @@ ARCHITECTURES: Final = {
     "x86_64": Architecture("x86_64", "amd64", "amd64", "x86_64-linux-gnu"),
     "aarch64": Architecture("aarch64", "arm64", "arm64", "aarch64-linux-gnu"),
 }
+
+
+# What kubeadm of this Kubernetes version asks for unless its ClusterConfiguration says otherwise. CoreDNS gets this tag
+# besides its own: the newer patch release serves the same configuration, and no override is needed anywhere.
+KUBEADM_COREDNS_TAG: Final = "v1.14.2"
+KUBEADM_ETCD_TAG: Final = f"{ETCD}-0"

@@ -1,0 +1,96 @@
+"""The command line: make sure that artifacts are in the cache, and say where, as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from bundle import image, node
+from bundle.cache import Artifact
+from bundle.errors import BundleError
+from bundle.node import versions
+from bundle.progress import say
+
+_DONE: Final = 0
+_FAILED: Final = 1
+_INTERRUPTED: Final = 130
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``bundle ...``; gives the exit code (0 done, 1 failed, 2 wrong arguments, 130 interrupted)."""
+    arguments = _parser().parse_args(argv)
+    try:
+        answer = ensure(_unique(arguments.arch), _unique(arguments.control_plane), arguments.source)
+    except BundleError as error:
+        print(error, file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return _FAILED
+    except OSError as error:
+        print(f"Failed to build the bundles: {error}", file=sys.stderr)
+        return _FAILED
+    except KeyboardInterrupt:
+        say("interrupted: what was finished is kept in the cache")
+        return _INTERRUPTED
+    print(json.dumps(answer, indent=2, sort_keys=True))
+    return _DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bundle", description="Build what Q8S's nodes run, and keep it in a cache.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    command = commands.add_parser("ensure", help="build what is not in the cache; print where everything is, as JSON")
+    known = sorted(versions.ARCHITECTURES)
+    command.add_argument(
+        "--arch", action="append", default=[], choices=known, help="an architecture of emulated workers"
+    )
+    command.add_argument(
+        "--control-plane", action="append", default=[], choices=known, help="an architecture of control planes"
+    )
+    command.add_argument(
+        "--source",
+        choices=("auto", "source"),
+        default="auto",
+        help="auto: what is cached, else from source; source: the same, for nothing is downloaded ready-made yet",
+    )
+    return parser
+
+
+def _unique(values: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+def ensure(workers: Sequence[str], control_planes: Sequence[str], source: str) -> dict[str, object]:
+    """Every artifact of these architectures, built where it is missing, in the form that the command prints."""
+    artifacts: dict[str, Artifact] = {}
+    cmdlines: dict[str, str] = {}
+    sources: dict[str, str] = {}
+    changed = False
+    for name in control_planes:
+        made = node.ensure_control_plane(versions.ARCHITECTURES[name])
+        artifacts[f"control-plane-{name}"] = made.bundle
+        sources[f"control-plane-{name}"] = made.source
+        changed |= made.changed
+    for name in workers:
+        made = node.ensure_worker(versions.ARCHITECTURES[name])
+        artifacts[f"bundle-{name}"] = made.bundle
+        sources[f"bundle-{name}"] = made.source
+        changed |= made.changed
+        guest = image.ensure(name, source)
+        artifacts |= {f"root-{name}": guest.root, f"kernel-{name}": guest.kernel, f"initrd-{name}": guest.initrd}
+        cmdlines[name] = guest.cmdline
+        sources[f"image-{name}"] = guest.source
+        changed |= guest.changed
+    return {
+        "changed": changed,
+        "kubernetes_version": f"v{versions.KUBERNETES}",
+        "source": sources,
+        "cmdlines": cmdlines,
+        "artifacts": {
+            name: {"path": str(artifact.path), "sha256": artifact.sha256, "size": artifact.size}
+            for name, artifact in artifacts.items()
+        },
+    }

@@ -1,0 +1,42 @@
+"""The two forms in which a bundle's tree travels: a guest's disk, and a control plane's archive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from bundle import cache
+from bundle.progress import run
+
+LABEL: Final = "q8s-bundle"
+DISK_GIB: Final = 16  # virtual size: what users' images may grow to on a node; only what is written takes room
+
+
+def write_disk(tree: Path, target: Path) -> None:
+    """Write a tree as an ext4 file system without partitions, in a qcow2 image.
+
+    Without a journal: a node's disk is an overlay that is thrown away, and its database of images can be made again.
+    """
+    log = cache.cache_root() / "logs" / f"disk-{target.stem}.log"
+    log.unlink(missing_ok=True)
+    raw = target.with_suffix(".raw")
+    with raw.open("wb") as handle:
+        handle.truncate(DISK_GIB << 30)
+    # One inode for 64 KiB: a quarter of the default tables. noinit_itable: an emulated CPU would write them all as zeros.
+    options = ["-q", "-t", "ext4", "-L", LABEL, "-m", "0", "-O", "^has_journal", "-i", "65536"]
+    options += ["-E", "root_owner=0:0,mount_opts=noinit_itable"]
+    run("make the bundle's file system", ["mke2fs", *options, "-d", tree, raw], log=log)
+    run("convert the bundle's disk", ["qemu-img", "convert", "-O", "qcow2", raw, target], log=log)
+    raw.unlink()
+
+
+def write_archive(tree: Path, target: Path) -> None:
+    """Write a tree as a zstd-compressed tar with its extended attributes, for unpacking as root."""
+    log = cache.cache_root() / "logs" / f"archive-{target.stem}.log"
+    log.unlink(missing_ok=True)
+    run(
+        "pack the control plane's bundle",
+        ["tar", "--create", "--file", target, "--use-compress-program", "zstd -3 -T0", "--directory", tree]
+        + ["--numeric-owner", "--xattrs", "--xattrs-include=*", "--sparse", "--sort=name", "."],
+        log=log,
+    )

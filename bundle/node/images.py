@@ -1,0 +1,127 @@
+"""The container images of a node, under the names that kubeadm and the manifests ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from bundle import debs
+from bundle.node import elf, gobuild, versions
+from bundle.node.gobuild import Program
+from bundle.node.oci import Image
+from bundle.node.versions import Architecture
+
+_REGISTRY: Final = "registry.k8s.io"
+PAUSE: Final = f"{_REGISTRY}/pause:{versions.PAUSE}"
+FLANNEL: Final = f"ghcr.io/flannel-io/flannel:v{versions.FLANNEL}"
+PROBE: Final = "q8s.local/probe:1"
+
+# iptables, and the packages that hold the libraries of its program and of its extensions.
+IPTABLES_PACKAGES: Final = (
+    "iptables", "libc6", "libip4tc2", "libip6tc2", "libmnl0", "libnetfilter-conntrack3", "libnfnetlink0", "libnftnl11",
+    "libxtables12",
+)  # fmt: skip
+_IPTABLES_PROGRAM: Final = "usr/sbin/xtables-nft-multi"
+_IPTABLES_NAMES: Final = (
+    "iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore",
+)  # fmt: skip
+
+
+def node_images(architecture: Architecture) -> list[Image]:
+    """The images that every node holds."""
+    iptables_files, iptables_links = iptables(architecture)
+    return [
+        _single((PAUSE,), gobuild.PAUSE, "pause", "/pause", architecture),
+        _single((PROBE,), gobuild.PROBE, "probe", "/probe", architecture),
+        _single(
+            tuple(
+                f"{_REGISTRY}/coredns/coredns:{tag}" for tag in (f"v{versions.COREDNS}", versions.KUBEADM_COREDNS_TAG)
+            ),
+            gobuild.COREDNS,
+            "coredns",
+            "/coredns",
+            architecture,
+        ),
+        Image(
+            (f"{_REGISTRY}/kube-proxy:v{versions.KUBERNETES}",),
+            ("/usr/local/bin/kube-proxy",),
+            {"/usr/local/bin/kube-proxy": _binary(gobuild.KUBERNETES_NODE, "kube-proxy", architecture)}
+            | iptables_files,
+            iptables_links,
+        ),
+        Image(
+            (FLANNEL,),
+            ("/opt/bin/flanneld",),
+            {"/opt/bin/flanneld": _binary(gobuild.FLANNEL, "flanneld", architecture)} | iptables_files,
+            iptables_links,
+        ),
+    ]
+
+
+def control_plane_images(architecture: Architecture) -> list[Image]:
+    """The images that a control plane holds besides those of every node."""
+    components = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+    return [
+        *(
+            _single(
+                (f"{_REGISTRY}/{name}:v{versions.KUBERNETES}",),
+                gobuild.KUBERNETES_CONTROL_PLANE,
+                name,
+                f"/usr/local/bin/{name}",
+                architecture,
+            )
+            for name in components
+        ),
+        _single(
+            (f"{_REGISTRY}/etcd:{versions.KUBEADM_ETCD_TAG}",),
+            gobuild.ETCD,
+            "etcd",
+            "/usr/local/bin/etcd",
+            architecture,
+        ),
+    ]
+
+
+def names(images: Sequence[Image]) -> list[str]:
+    """Every name of these images, sorted."""
+    return sorted(name for image in images for name in image.names)
+
+
+def iptables(architecture: Architecture) -> tuple[dict[str, Path], dict[str, str]]:
+    """Debian's iptables as files and links of an image: kube-proxy and Flannel run it.
+
+    The extensions are loaded at run time and need libraries of their own (libxt_statistic.so: libm), which the program's
+    header does not show; without them, Services with more than one endpoint fail.
+    """
+    root, _ = debs.tree(architecture.debian, versions.DEBIAN_SUITE, IPTABLES_PACKAGES)
+    library = f"/usr/lib/{architecture.gnu}"
+    program = root / _IPTABLES_PROGRAM
+    extensions = {
+        f"{library}/xtables/{file.name}": file
+        for file in sorted((root / library.lstrip("/") / "xtables").glob("*.so"))
+        if file.is_file() and not file.is_symlink()
+    }
+    links = {
+        f"{library}/xtables/{file.name}": str(file.readlink())
+        for file in sorted((root / library.lstrip("/") / "xtables").glob("*.so"))
+        if file.is_symlink()
+    }
+    libraries = elf.closure([program, *extensions.values()], root, (library, "/usr/lib"))
+    files = {f"/{_IPTABLES_PROGRAM}": program} | extensions
+    for inside, file in libraries.items():
+        # The interpreter's path begins with /lib or /lib64, which are links in a merged /usr.
+        files[inside if inside.startswith("/usr/") else f"/usr{inside}"] = file
+    links |= {f"/{name}": f"usr/{name}" for name in ("bin", "sbin", "lib", "lib64")}
+    links |= {f"/usr/sbin/{name}": "xtables-nft-multi" for name in _IPTABLES_NAMES}
+    return files, links
+
+
+def _binary(program: Program, name: str, architecture: Architecture) -> Path:
+    folder, _ = gobuild.build(program, architecture)
+    return folder / name
+
+
+def _single(names: tuple[str, ...], program: Program, binary: str, path: str, architecture: Architecture) -> Image:
+    """An image of one static binary."""
+    return Image(names, (path,), {path: _binary(program, binary, architecture)})
