@@ -1,7 +1,7 @@
 """A content-keyed store of build results.
 
-Every result is a folder ``<cache>/<kind>/<name>-<key>``. The key names everything that the result depends on, so an entry
-never goes stale: it is there, whole, or it is not there. Two processes that want the same entry build it once.
+Every result is a folder ``<cache>/<kind>/<name>-<key>``. The key names everything that the result depends on, so an
+entry never goes stale: it is there, whole, or it is not there. Two processes that want the same entry build it once.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def _flatten(part: str | bytes | Path) -> Iterator[tuple[str, bytes]]:
 def entry(kind: str, name: str, key: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
     """The folder of an entry, and whether this call built it.
 
-    ``build`` fills the folder that it is given; it becomes the entry by one rename. If ``build`` raises, nothing is left.
-    A second caller of the same entry waits for the first.
+    ``build`` fills the folder that it is given; it becomes the entry by one rename. If ``build`` raises, nothing is
+    left. A second caller of the same entry waits for the first.
     """
     home = cache_root() / kind
     final = home / f"{name}-{key}"

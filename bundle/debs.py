@@ -1,7 +1,7 @@
 """Fetch Debian packages of any architecture and suite, verified by apt, without touching the machine's own apt state.
 
-The mirrors are the machine's own: they are read from its apt sources. apt checks the archive's signature and each package's
-checksum; nothing of a package is run.
+The mirrors are the machine's own: they are read from its apt sources. apt checks the archive's signature and each
+package's checksum; nothing of a package is run.
 """
 
 from __future__ import annotations
@@ -134,12 +134,12 @@ def unpack(packages: Path, root: Path) -> None:
         if not (root / name).exists():
             (root / name).symlink_to(f"usr/{name}")
     log = cache.cache_root() / "logs" / "unpack.log"
+    # Through tar, for dpkg-deb -x would replace the links above by folders.
+    script = 'set -e; dpkg-deb --fsys-tarfile "$1" | tar --extract --keep-directory-symlink --directory "$2"'
     for package in sorted(packages.glob("*.deb")):
-        # Through tar, for dpkg-deb -x would replace the links above by folders.
         run(
             f"unpack {package.name}",
-            ["sh", "-c", 'dpkg-deb --fsys-tarfile "$1" | tar --extract --keep-directory-symlink --directory "$2"']
-            + ["sh", str(package), str(root)],
+            ["sh", "-c", script, "unpack", package, root],
             log=log,
         )
 

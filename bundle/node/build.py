@@ -22,9 +22,7 @@ from bundle.progress import step
 _HERE: Final = Path(__file__).parent
 _FILES: Final = _HERE / "files"
 # A bundle is a function of its programs, of these sources, and of the packages that they name.
-_SOURCES: Final = tuple(
-    _HERE / name for name in ("build.py", "disk.py", "images.py", "oci.py", "store.py", "versions.py")
-)
+_SOURCES: Final = tuple(_HERE / f"{name}.py" for name in ("build", "disk", "elf", "images", "oci", "store", "versions"))
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ def _manifest(architecture: Architecture, held: list[oci.Image]) -> dict[str, ob
 
 
 def _check_image_names(kubeadm: Path, held: list[str]) -> None:
-    """Ask this very kubeadm which images it will want: a name that the store lacks would be pulled from the internet."""
+    """Ask this very kubeadm which images it will want: a name that the store lacks would be pulled from a registry."""
     answer = subprocess.run(
         [kubeadm, "config", "images", "list", "--kubernetes-version", f"v{versions.KUBERNETES}"],
         capture_output=True,

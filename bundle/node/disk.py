@@ -22,7 +22,7 @@ def write_disk(tree: Path, target: Path) -> None:
     raw = target.with_suffix(".raw")
     with raw.open("wb") as handle:
         handle.truncate(DISK_GIB << 30)
-    # One inode for 64 KiB: a quarter of the default tables. noinit_itable: an emulated CPU would write them all as zeros.
+    # One inode for 64 KiB: a quarter of the default tables. noinit_itable: else the guest would fill them with zeros.
     options = ["-q", "-t", "ext4", "-L", LABEL, "-m", "0", "-O", "^has_journal", "-i", "65536"]
     options += ["-E", "root_owner=0:0,mount_opts=noinit_itable"]
     run("make the bundle's file system", ["mke2fs", *options, "-d", tree, raw], log=log)
@@ -34,9 +34,10 @@ def write_archive(tree: Path, target: Path) -> None:
     """Write a tree as a zstd-compressed tar with its extended attributes, for unpacking as root."""
     log = cache.cache_root() / "logs" / f"archive-{target.stem}.log"
     log.unlink(missing_ok=True)
+    options = ["--numeric-owner", "--xattrs", "--xattrs-include=*", "--sparse", "--sort=name"]
+    options += ["--use-compress-program", "zstd -3 -T0"]
     run(
         "pack the control plane's bundle",
-        ["tar", "--create", "--file", target, "--use-compress-program", "zstd -3 -T0", "--directory", tree]
-        + ["--numeric-owner", "--xattrs", "--xattrs-include=*", "--sparse", "--sort=name", "."],
+        ["tar", "--create", *options, "--directory", tree, "--file", target, "."],
         log=log,
     )

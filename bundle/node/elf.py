@@ -21,7 +21,7 @@ def needed(path: Path) -> tuple[str, ...]:
         except ELFError as error:
             raise BundleError(f"Failed to read {path}: it is no ELF file ({error})") from error
         names = [
-            str(tag.needed)
+            str(tag.needed)  # type: ignore[attr-defined]  # pyelftools sets it on DT_NEEDED tags
             for section in elf.iter_sections()
             if isinstance(section, DynamicSection)
             for tag in section.iter_tags()

@@ -26,7 +26,8 @@ class Program:
     """Some commands of one Go module that are built together, statically linked.
 
     ``module`` is a folder of ``bundle/node/go``; ``packages`` maps a binary's name to its Go package; ``stamps`` are
-    ``-X`` variables of the linker. ``cgo`` are the architectures on which the program needs C; ``seccomp`` links libseccomp.
+    ``-X`` variables of the linker. ``cgo`` are the architectures on which the program needs C; ``seccomp`` links
+    libseccomp.
     """
 
     name: str

@@ -61,6 +61,7 @@ def node_images(architecture: Architecture) -> list[Image]:
 
 def control_plane_images(architecture: Architecture) -> list[Image]:
     """The images that a control plane holds besides those of every node."""
+    etcd = f"{_REGISTRY}/etcd:{versions.KUBEADM_ETCD_TAG}"
     components = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
     return [
         *(
@@ -73,13 +74,7 @@ def control_plane_images(architecture: Architecture) -> list[Image]:
             )
             for name in components
         ),
-        _single(
-            (f"{_REGISTRY}/etcd:{versions.KUBEADM_ETCD_TAG}",),
-            gobuild.ETCD,
-            "etcd",
-            "/usr/local/bin/etcd",
-            architecture,
-        ),
+        _single((etcd,), gobuild.ETCD, "etcd", "/usr/local/bin/etcd", architecture),
     ]
 
 
@@ -91,8 +86,8 @@ def names(images: Sequence[Image]) -> list[str]:
 def iptables(architecture: Architecture) -> tuple[dict[str, Path], dict[str, str]]:
     """Debian's iptables as files and links of an image: kube-proxy and Flannel run it.
 
-    The extensions are loaded at run time and need libraries of their own (libxt_statistic.so: libm), which the program's
-    header does not show; without them, Services with more than one endpoint fail.
+    The extensions are loaded at run time and need libraries of their own (libxt_statistic.so: libm), which the
+    program's header does not show; without them, Services with more than one endpoint fail.
     """
     root, _ = debs.tree(architecture.debian, versions.DEBIAN_SUITE, IPTABLES_PACKAGES)
     library = f"/usr/lib/{architecture.gnu}"

@@ -17,7 +17,6 @@ from typing import IO, Final
 
 _MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 _PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_BLOCK: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def write(image: Image, architecture: str, target: Path) -> None:
 
 def _write_layer(image: Image, output: IO[bytes]) -> None:
     """The layer: folders first, then files and links by name, all of root, at the epoch."""
-    with tarfile.open(fileobj=output, mode="w", format=tarfile.PAX_FORMAT, copybufsize=_BLOCK) as archive:
+    with tarfile.open(fileobj=output, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for folder in _folders([*image.files, *image.links, "/tmp/x"]):
             member = tarfile.TarInfo(folder.lstrip("/"))
             member.type = tarfile.DIRTYPE

@@ -51,7 +51,7 @@ def fill(root: Path, archives: Sequence[Path], architecture: Architecture) -> No
     log = cache.cache_root() / "logs" / f"store-{architecture.name}.log"
     log.unlink(missing_ok=True)
     with _containerd(programs, root, log) as socket:
-        ctr = [programs / "ctr", "--address", socket, "--namespace", _NAMESPACE]
+        ctr: list[str | Path] = [programs / "ctr", "--address", socket, "--namespace", _NAMESPACE]
         for archive in archives:
             options = ["--local", "--discard-unpacked-layers", "--platform", f"linux/{architecture.go}"]
             run(

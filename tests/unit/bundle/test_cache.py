@@ -1,0 +1,106 @@
+"""The content-keyed cache: keys say what the content is, and an entry is whole or absent."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from bundle import cache
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("Q8S_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    assert cache.cache_root() == root
+    monkeypatch.delenv("Q8S_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert cache.cache_root() == Path("/xdg/q8s")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert cache.cache_root() == Path("/home/ada/.cache/q8s")
+
+
+def test_key_is_stable_and_depends_on_where_parts_end() -> None:
+    assert cache.content_key("a", "b") == cache.content_key("a", "b")
+    assert len(cache.content_key("a")) == 16
+    assert cache.content_key("ab", "c") != cache.content_key("a", "bc")
+    assert cache.content_key("a") != cache.content_key(b"a")
+
+
+def test_key_of_a_folder_is_its_names_and_content(tmp_path: Path) -> None:
+    folder = tmp_path / "f"
+    folder.mkdir()
+    (folder / "x").write_text("1")
+    before = cache.content_key(folder)
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "x.pyc").write_text("1")
+    assert cache.content_key(folder) == before
+    (folder / "x").rename(folder / "y")
+    assert cache.content_key(folder) != before
+
+
+def test_an_entry_is_built_once(root: Path) -> None:
+    calls = []
+
+    def build(folder: Path) -> None:
+        calls.append(folder)
+        (folder / "file").write_text("made")
+
+    first = cache.entry("kind", "name", "0123", build)
+    assert first == (root / "kind" / "name-0123", True)
+    assert cache.entry("kind", "name", "0123", build) == (first[0], False)
+    assert (first[0] / "file").read_text() == "made"
+    assert len(calls) == 1
+
+
+def test_a_failed_build_leaves_nothing(root: Path) -> None:
+    def build(folder: Path) -> None:
+        (folder / "half").write_text("half")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        cache.entry("kind", "name", "0123", build)
+    assert [path.name for path in (root / "kind").iterdir() if path.is_dir()] == []
+
+
+def test_what_a_killed_build_left_is_removed(root: Path) -> None:
+    abandoned = root / "kind" / ".name-0123.abc.tmp"
+    abandoned.mkdir(parents=True)
+    cache.entry("kind", "name", "0123", lambda folder: None)
+    assert not abandoned.exists()
+
+
+def test_two_at_once_build_once() -> None:
+    calls: list[Path] = []
+    results: list[bool] = []
+
+    def build(folder: Path) -> None:
+        calls.append(folder)
+
+    def ask() -> None:
+        results.append(cache.entry("kind", "name", "0123", build)[1])
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls) == 1
+    assert sorted(results) == [False, False, False, True]
+
+
+def test_record_and_recall_survive_the_rename(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    made = tmp_path / "a" / "file"
+    made.write_bytes(b"abc")
+    recorded = cache.record(made)
+    (tmp_path / "a").rename(tmp_path / "b")
+    recalled = cache.recall(tmp_path / "b" / "file")
+    assert recalled == cache.Artifact(tmp_path / "b" / "file", recorded.sha256, 3)
+    assert recalled.sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
