@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# make setup: everything that Q8S, its lab and its tests need on this machine. Quick when nothing is missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cache=${Q8S_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/q8s}
+uv_version=$(sed -n 's/.*"uv==\([0-9.]*\)".*/\1/p' pyproject.toml)
+uv=$cache/uv-$uv_version/bin/uv
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+die() { printf 'Failed to set up: %s\n' "$1" >&2; [ $# -lt 2 ] || printf 'hint: %s\n' "$2" >&2; exit 1; }
+
+# Debian packages, each with its reason in packages.txt
+mapfile -t wanted < <(sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^$/d' tools/packages.txt lab/packages.txt bundle/packages.txt | sort -u)
+missing=()
+for package in "${wanted[@]}"; do
+    dpkg-query -W -f='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    [ "$(id -u)" = 0 ] || die "Debian packages are missing: ${missing[*]}" "run as root: apt-get install ${missing[*]}"
+    say "installing ${#missing[@]} Debian packages: ${missing[*]}"
+    apt-get update -qq || say "apt-get update had errors; going on with the lists that are here"
+    DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null \
+        || die "apt-get could not install ${missing[*]}"
+fi
+
+# Python 3.13 and the locked environment
+python=
+for candidate in "$(command -v pyenv >/dev/null && pyenv root)"/versions/3.13*/bin/python3 "$(command -v python3.13 || true)"; do
+    if [ -x "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null; then python=$candidate; break; fi
+done
+[ -n "$python" ] || die "no Python 3.13 on this machine" "install it (pyenv install 3.13, or your distribution's python3.13) and run make setup again"
+if [ ! -x "$uv" ]; then
+    say "installing uv $uv_version"
+    "$python" -m venv "$cache/uv-$uv_version" && "$cache/uv-$uv_version/bin/pip" install -q "uv==$uv_version" || die "pip could not install uv $uv_version"
+fi
+stamp=$(cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)-$("$python" -c 'import sys; print(sys.version_info[:3])')
+if [ "$(cat .venv/.q8s-stamp 2>/dev/null)" != "$stamp" ]; then
+    say "making .venv (Python $("$python" -c 'import platform; print(platform.python_version())'))"
+    [ -x .venv/bin/python ] || "$uv" venv -q --python "$python" .venv
+    "$uv" pip sync -q --python .venv/bin/python --require-hashes requirements.lock || die "uv could not install the locked packages"
+    # the project itself, from this checkout: no build isolation, so that nothing but the lock decides what is installed
+    "$uv" pip install -q --python .venv/bin/python --no-deps --no-build-isolation --editable . || die "uv could not install the project"
+    echo "$stamp" > .venv/.q8s-stamp
+fi
+say "ready"
