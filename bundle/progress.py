@@ -41,7 +41,13 @@ def run(
     with log.open("ab") as output:
         try:
             code = subprocess.run(
-                list(map(str, command)), cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                list(map(str, command)),
+                check=False,
+                cwd=cwd,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
             ).returncode
         except FileNotFoundError as error:
             raise BundleError(
@@ -50,4 +56,4 @@ def run(
             ) from None
     if code:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
-        raise BundleError(f"Failed to {what}: {command[0]} ended with code {code}; log: {log}\n{tail}")
+        raise BundleError(f"Failed to {what}: exit code {code}; log: {log}\n{tail}")

@@ -98,7 +98,7 @@ def _containerd(programs: Path, root: Path, log: Path) -> Iterator[Path]:
 
 def _wait_until_it_answers(daemon: subprocess.Popen[bytes], ctr: Path, socket: Path, log: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
-    while subprocess.run([ctr, "--address", socket, "version"], capture_output=True).returncode:
+    while subprocess.run([ctr, "--address", socket, "version"], check=False, capture_output=True).returncode:
         if daemon.poll() is not None or time.monotonic() > deadline:
             raise BundleError(
                 f"Failed to start the containerd that unpacks images; log: {log}",
