@@ -1,0 +1,27 @@
+"""Where things are: the checkout, the caches, the state of each cluster."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+REPOSITORY: Final = Path(__file__).resolve().parent.parent
+PLAYBOOKS: Final = REPOSITORY / "playbooks"
+INVENTORY: Final = REPOSITORY / "inventory" / "cluster.q8s.yml"
+
+
+def state_root() -> Path:
+    """Local state of all clusters: ``Q8S_STATE``, else below the user's state directory (XDG)."""
+    explicit = os.environ.get("Q8S_STATE")
+    if explicit:
+        return Path(explicit)
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "q8s"
+
+
+def add_collections_to_path() -> None:
+    """Let ``ansible_collections.q8s.emu`` be imported from this checkout, without importing Ansible."""
+    folder = str(REPOSITORY / "collections")
+    if folder not in sys.path:
+        sys.path.insert(0, folder)

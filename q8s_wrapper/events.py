@@ -1,0 +1,145 @@
+"""From the events of ansible-runner to what a person wants to know: a pure reducer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final
+
+# Plays and roles whose tasks are bookkeeping have no stage of their own: a stage is a role, or else a play.
+_TASK_STARTS: Final = frozenset({"playbook_on_task_start", "playbook_on_handler_task_start"})
+_RESULTS: Final = frozenset({"runner_on_ok", "runner_on_failed", "runner_on_unreachable", "runner_on_skipped"})
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Times in seconds since the start of the run."""
+
+    name: str
+    start: float
+    end: float
+    hosts: frozenset[str] = frozenset()
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class Failure:
+    host: str
+    task: str
+    reason: str
+    place: str
+
+
+@dataclass(frozen=True)
+class State:
+    """All that is known of a run so far."""
+
+    started: datetime | None = None
+    seconds: float = 0.0
+    stages: tuple[Stage, ...] = ()
+    current: Mapping[str, str] = field(default_factory=dict)
+    failures: tuple[Failure, ...] = ()
+    warnings: tuple[str, ...] = ()
+    retries: Mapping[str, int] = field(default_factory=dict)
+    results: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    changed: int = 0
+    finished: bool = False
+
+
+def reduce(state: State, event: Mapping[str, Any]) -> State:
+    """The state after one more event; an event of no interest leaves it as it is."""
+    kind = event.get("event", "")
+    data = event.get("event_data") or {}
+    state = _clock(state, event)
+    if kind == "runner_on_start":
+        host, task = str(data.get("host", "")), str(data.get("task", ""))
+        state = _stage(state, data, host)
+        return replace(state, current={**state.current, host: task})
+    if kind == "runner_retry":
+        host = str(data.get("host", ""))
+        return replace(state, retries={**state.retries, host: state.retries.get(host, 0) + 1})
+    if kind in _RESULTS:
+        return _result(state, kind, data)
+    if kind == "warning" or kind == "deprecated":
+        return replace(state, warnings=(*state.warnings, str(event.get("stdout", "")).strip()))
+    if kind == "playbook_on_stats":
+        changed = sum(int(count) for count in (data.get("changed") or {}).values())
+        return replace(state, changed=changed, finished=True, current={})
+    return state
+
+
+def _clock(state: State, event: Mapping[str, Any]) -> State:
+    created = event.get("created")
+    if not created:
+        return state
+    now = datetime.fromisoformat(str(created))
+    if state.started is None:
+        return replace(state, started=now)
+    return replace(state, seconds=max(state.seconds, (now - state.started).total_seconds()))
+
+
+def _stage(state: State, data: Mapping[str, Any], host: str) -> State:
+    name = str(data.get("role") or data.get("play") or "")
+    if not name:
+        return state
+    name = name.rsplit(".", 1)[-1]
+    stages = list(state.stages)
+    for index, stage in enumerate(stages):
+        if stage.name == name:
+            stages[index] = replace(stage, end=state.seconds, hosts=stage.hosts | {host})
+            break
+    else:
+        stages.append(Stage(name, state.seconds, state.seconds, frozenset({host})))
+    return replace(state, stages=tuple(stages))
+
+
+def _result(state: State, kind: str, data: Mapping[str, Any]) -> State:
+    host = str(data.get("host", ""))
+    current = {name: task for name, task in state.current.items() if name != host}
+    retries = {name: count for name, count in state.retries.items() if name != host}
+    state = replace(_stage(state, data, host), current=current, retries=retries)
+    result = data.get("res") or {}
+    if kind == "runner_on_unreachable" or (kind == "runner_on_failed" and not data.get("ignore_errors")):
+        failure = Failure(host, str(data.get("task", "")), _reason(result), _place(data))
+        return replace(state, failures=(*state.failures, failure))
+    if kind == "runner_on_ok" and str(data.get("task_action", "")).endswith("debug"):
+        return _noted(state, result)
+    return state
+
+
+def _noted(state: State, result: Mapping[str, Any]) -> State:
+    """What a debug task shows is what the playbook has to say: text becomes notes, data becomes a result."""
+    items = result["results"] if isinstance(result.get("results"), list) else [result]
+    notes, results = list(state.notes), dict(state.results)
+    for item in items:
+        if "msg" in item and isinstance(item["msg"], str) and "stdout_lines" not in item:
+            notes.append(item["msg"])
+        for name, value in item.items():
+            if name.startswith("q8s_"):
+                results[name] = value
+                if isinstance(value, list) and all(isinstance(line, str) for line in value):
+                    notes.extend(value)
+    return replace(state, notes=tuple(notes), results=results)
+
+
+def _reason(result: Mapping[str, Any]) -> str:
+    failed_items = [item for item in result.get("results") or [] if isinstance(item, Mapping) and item.get("failed")]
+    source = failed_items[0] if failed_items else result
+    for key in ("stderr", "module_stderr", "msg", "stdout"):
+        text = str(source.get(key) or "").strip()
+        if text and text != "non-zero return code":
+            message = str(source.get("msg") or "").strip()
+            if key != "msg" and message and message not in ("non-zero return code", text) and "rc" not in source:
+                return message
+            return text
+    return str(source.get("msg") or "no reason given")
+
+
+def _place(data: Mapping[str, Any]) -> str:
+    path = str(data.get("task_path") or "")
+    return path.rsplit("/", 4)[-1] if path.count("/") < 4 else "/".join(path.split("/")[-4:])
