@@ -7,14 +7,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-# Plays and roles whose tasks are bookkeeping have no stage of their own: a stage is a role, or else a play.
-_TASK_STARTS: Final = frozenset({"playbook_on_task_start", "playbook_on_handler_task_start"})
 _RESULTS: Final = frozenset({"runner_on_ok", "runner_on_failed", "runner_on_unreachable", "runner_on_skipped"})
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Times in seconds since the start of the run."""
+    """A role, or else a play; times in seconds since the start of the run."""
 
     name: str
     start: float

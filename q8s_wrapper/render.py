@@ -107,7 +107,7 @@ def table(rows: list[Mapping[str, Any]]) -> str:
 
 
 def stage_table(state: State) -> str:
-    """When each stage began and how long it took (the paper's Table 5); stages overlap, so the sum exceeds the total."""
+    """When each stage began and how long it took (the paper's Table 5); stages overlap: the sum exceeds the total."""
     rows: list[Mapping[str, Any]] = [
         {
             "stage": stage.name,

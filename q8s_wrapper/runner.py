@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -47,7 +49,7 @@ class _Interrupt:
 def run(playbook: str, cluster_file: Path, folder: Path, arguments: Sequence[str], renderer: Renderer) -> Outcome:
     """Run ``playbooks/<playbook>.yml`` on a cluster file; its log and events go to ``folder``."""
     # Takes half a second, which `q8s-run --help` should not.
-    import ansible_runner
+    import ansible_runner.interface
 
     state = State()
 
@@ -60,7 +62,7 @@ def run(playbook: str, cluster_file: Path, folder: Path, arguments: Sequence[str
 
     interrupt = _Interrupt()
     try:
-        run = ansible_runner.run(
+        run = ansible_runner.interface.run(  # type: ignore[no-untyped-call]
             private_data_dir=str(folder),
             project_dir=str(REPOSITORY),
             playbook=str(PLAYBOOKS / f"{playbook}.yml"),
@@ -88,15 +90,11 @@ def run(playbook: str, cluster_file: Path, folder: Path, arguments: Sequence[str
 
 
 def _command_line(arguments: Sequence[str]) -> str:
-    import shlex
-
     return shlex.join(arguments)
 
 
 def _keep_log(folder: Path) -> Path:
-    """Keep the text of the run, and nothing of what ansible-runner stores beside it: its ``command`` file holds the whole environment."""
-    import shutil
-
+    """Keep the text of the run, and nothing else: ansible-runner's ``command`` file holds the whole environment."""
     log = folder / "ansible.log"
     with suppress(OSError):
         (folder / "artifacts" / "run" / "stdout").replace(log)

@@ -1,0 +1,39 @@
+# The commands of the README. Everything they need is set up on the way.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+RUN := .venv/bin/q8s-run
+FILE ?= examples/demo.yaml
+LAB := $(or $(Q8S_LAB_DIR),/var/lib/q8s-lab)
+ON_LAB := OS_CLIENT_CONFIG_FILE=$(LAB)/clouds.yaml OS_CLOUD=q8s-lab
+
+.PHONY: help setup demo demo-down test lint clean
+
+help:  ## show this
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup:  ## install what is missing on this machine
+	@tools/setup.sh
+
+demo: setup  ## an OpenStack on this machine, and the cluster of examples/demo.yaml on it
+	$(RUN) lab up
+	$(RUN) bundle ensure --arch x86_64 --arch aarch64 --control-plane x86_64 >/dev/null
+	$(ON_LAB) $(RUN) deploy $(FILE)
+	$(ON_LAB) $(RUN) verify $(FILE)
+	@printf '\nThe cluster is yours. To use it from this shell:\n  export %s\n  %s ssh %s arm-mid-1 -- lscpu\n' "$(ON_LAB)" "$(RUN)" "$(FILE)"
+
+demo-down:  ## remove the demo's cluster and the OpenStack
+	-$(ON_LAB) $(RUN) destroy $(FILE)
+	$(RUN) lab down
+
+lint: setup  ## style, types and Ansible's production profile
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy q8s_wrapper bundle lab
+	.venv/bin/ansible-lint
+
+test: lint  ## everything: style, unit tests, the lab's services, a whole cluster
+	.venv/bin/pytest
+
+clean:  ## remove what was made in this checkout (caches outside stay)
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .ansible build *.egg-info
