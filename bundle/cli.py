@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -22,6 +23,8 @@ _INTERRUPTED: Final = 130
 def main(argv: Sequence[str]) -> int:
     """Run ``bundle ...``; gives the exit code (0 done, 1 failed, 2 wrong arguments, 130 interrupted)."""
     arguments = _parser().parse_args(argv)
+    # Ended politely, we clean up as after Ctrl-C: a containerd may be running for us.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         answer = ensure(_unique(arguments.arch), _unique(arguments.control_plane), arguments.source)
     except BundleError as error:
