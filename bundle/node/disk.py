@@ -27,8 +27,8 @@ def write_disk(tree: Path, target: Path) -> None:
     options = ["-q", "-t", "ext4", "-L", LABEL, "-m", "0", "-O", "^has_journal", "-i", "65536"]
     options += ["-E", "root_owner=0:0,assume_storage_prezeroed=1"]
     run("make the bundle's file system", ["mke2fs", *options, "-d", tree, raw], log=log)
-    # Compressed: every worker host fetches it from one control plane. 171 MB instead of 517; reading all of it then takes
-    # the host a second of CPU time more.
+    # Compressed: every worker host fetches it from one control plane. 171 MB instead of 517; to read all of it takes
+    # the host one more second of CPU time.
     compressed = ["-c", "-o", "compression_type=zstd"]
     run("convert the bundle's disk", ["qemu-img", "convert", "-O", "qcow2", *compressed, raw, target], log=log)
     raw.unlink()
