@@ -1,0 +1,79 @@
+"""The command line: the JSON that deployments read, and failures that people read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bundle import cli, image, node
+from bundle.cache import Artifact
+from bundle.errors import BundleError
+from bundle.node import NodeArtifacts
+
+
+def artifact(name: str) -> Artifact:
+    return Artifact(Path("/cache") / name, "00" * 32, 7)
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Stand in for the builds; gives what was asked of them, in order."""
+    asked: list[str] = []
+
+    def control_plane(architecture: object) -> NodeArtifacts:
+        asked.append("control-plane")
+        return NodeArtifacts(artifact("control-plane.tar.zst"), False, "source")
+
+    def worker(architecture: object) -> NodeArtifacts:
+        asked.append("worker")
+        return NodeArtifacts(artifact("bundle.qcow2"), True, "source")
+
+    def guest(arch: str, source: str) -> SimpleNamespace:
+        asked.append(f"image {arch} {source}")
+        return SimpleNamespace(
+            root=artifact("root"), kernel=artifact("kernel"), initrd=artifact("initrd"), cmdline="quiet", changed=False,
+            source="source",
+        )  # fmt: skip
+
+    monkeypatch.setattr(node, "ensure_control_plane", control_plane)
+    monkeypatch.setattr(node, "ensure_worker", worker)
+    monkeypatch.setattr(image, "ensure", guest, raising=False)
+    return asked
+
+
+def test_the_answer_names_every_artifact(built: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["ensure", "--arch", "aarch64", "--arch", "aarch64", "--control-plane", "x86_64"]
+    assert cli.main(arguments) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert built == ["control-plane", "worker", "image aarch64 auto"]
+    assert answer["changed"] is True
+    assert answer["kubernetes_version"].startswith("v1.")
+    assert answer["cmdlines"] == {"aarch64": "quiet"}
+    assert sorted(answer["artifacts"]) == [
+        "bundle-aarch64", "control-plane-x86_64", "initrd-aarch64", "kernel-aarch64", "root-aarch64",
+    ]  # fmt: skip
+    assert answer["artifacts"]["bundle-aarch64"] == {"path": "/cache/bundle.qcow2", "sha256": "00" * 32, "size": 7}
+    assert set(answer["source"].values()) == {"source"}
+
+
+def test_a_failure_is_a_message_and_a_hint(
+    built: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(architecture: object) -> NodeArtifacts:
+        raise BundleError("Failed to build kubelet for x86_64: exit code 1", "free some memory")
+
+    monkeypatch.setattr(node, "ensure_worker", fail)
+    assert cli.main(["ensure", "--arch", "x86_64"]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.splitlines() == ["Failed to build kubelet for x86_64: exit code 1", "hint: free some memory"]
+
+
+def test_an_unknown_architecture_is_wrong_input(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["ensure", "--arch", "arm_64"])
+    assert ended.value.code == 2
+    assert "aarch64" in capsys.readouterr().err
