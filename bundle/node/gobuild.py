@@ -188,8 +188,10 @@ def _go() -> str:
 def _c_environment(program: Program, architecture: Architecture) -> dict[str, str]:
     """The environment for cgo: the architecture's gcc, and libseccomp for it where the program wants that."""
     compiler = "gcc" if platform.machine() == architecture.name else f"{architecture.gnu}-gcc"
+    debs.require(compiler)
     environment = {"CGO_ENABLED": "1", "CC": compiler}
     if program.seccomp:
+        debs.require("pkg-config")
         # The machine's own suite: the static library must fit the C library that the machine's compiler links.
         root, _ = debs.tree(architecture.debian, debs.machine_suite(), ("libseccomp-dev", "libseccomp2"))
         environment["PKG_CONFIG_SYSROOT_DIR"] = str(root)
