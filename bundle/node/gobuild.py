@@ -13,7 +13,7 @@ from typing import Final
 
 from bundle import cache, debs
 from bundle.errors import BundleError
-from bundle.node import versions
+from bundle.node import elf, versions
 from bundle.node.versions import Architecture
 from bundle.progress import run, step
 
