@@ -165,13 +165,10 @@ def _build(program: Program, architecture: Architecture, folder: Path) -> None:
     log.unlink(missing_ok=True)
     with step(f"{what} from Go modules"):
         for binary, package in program.packages.items():
-            run(
-                what,
-                [*command, "-o", folder / binary, package],
-                log=log,
-                cwd=_MODULES / program.module,
-                env=environment,
-            )
+            output = folder / binary
+            run(what, [*command, "-o", output, package], log=log, cwd=_MODULES / program.module, env=environment)
+            if libraries := elf.needed(output):
+                raise BundleError(f"Failed to {what}: {binary} is not static, it needs {', '.join(libraries)}")
 
 
 def _go() -> str:
