@@ -92,6 +92,7 @@ def ensure(workers: Sequence[str], control_planes: Sequence[str], source: str) -
         "kubernetes_version": f"v{versions.KUBERNETES}",
         "source": sources,
         "cmdlines": cmdlines,
+        "pod_images": node.POD_IMAGES,
         "artifacts": {
             name: {"path": str(artifact.path), "sha256": artifact.sha256, "size": artifact.size}
             for name, artifact in artifacts.items()

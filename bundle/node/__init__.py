@@ -1,5 +1,6 @@
 """The Kubernetes node's part of a bundle: programs, container images, the unpacked containerd store, and the disk."""
 
 from bundle.node.build import NodeArtifacts, ensure_control_plane, ensure_worker
+from bundle.node.images import BY_PURPOSE as POD_IMAGES
 
-__all__ = ["NodeArtifacts", "ensure_control_plane", "ensure_worker"]
+__all__ = ["POD_IMAGES", "NodeArtifacts", "ensure_control_plane", "ensure_worker"]

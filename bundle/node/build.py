@@ -111,14 +111,11 @@ def _copy_programs(tree: Path, architecture: Architecture, control_plane: bool) 
 
 
 def _copy_files(tree: Path) -> None:
-    """Configuration, units and manifests, with the images' names filled in."""
+    """Configuration files, with the pause image's name filled in. Units and manifests are the roles' own."""
     for source in sorted(file for file in _FILES.rglob("*") if file.is_file()):
         target = tree / source.relative_to(_FILES)
         target.parent.mkdir(parents=True, exist_ok=True)
-        text = source.read_text(encoding="utf-8")
-        target.write_text(
-            text.replace("@PAUSE_IMAGE@", images.PAUSE).replace("@FLANNEL_IMAGE@", images.FLANNEL), encoding="utf-8"
-        )
+        target.write_text(source.read_text(encoding="utf-8").replace("@PAUSE_IMAGE@", images.PAUSE), encoding="utf-8")
 
 
 def _manifest(architecture: Architecture, held: list[oci.Image]) -> dict[str, object]:
@@ -137,7 +134,7 @@ def _manifest(architecture: Architecture, held: list[oci.Image]) -> dict[str, ob
             "runc": versions.RUNC,
         },
         "images": images.names(held),
-        "pod_images": {"flannel": images.FLANNEL, "pause": images.PAUSE, "probe": images.PROBE},
+        "pod_images": images.BY_PURPOSE,
     }
 
 

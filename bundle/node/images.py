@@ -16,6 +16,8 @@ _REGISTRY: Final = "registry.k8s.io"
 PAUSE: Final = f"{_REGISTRY}/pause:{versions.PAUSE}"
 FLANNEL: Final = f"ghcr.io/flannel-io/flannel:v{versions.FLANNEL}"
 PROBE: Final = "q8s.local/probe:1"
+# By what they are for: what roles and playbooks need names of.
+BY_PURPOSE: Final = {"flannel": FLANNEL, "pause": PAUSE, "probe": PROBE}
 
 # iptables, and the packages that hold the libraries of its program and of its extensions.
 IPTABLES_PACKAGES: Final = (

@@ -51,6 +51,7 @@ def test_the_answer_names_every_artifact(built: list[str], capsys: pytest.Captur
     assert built == ["control-plane", "worker", "image aarch64 auto"]
     assert answer["changed"] is True
     assert answer["kubernetes_version"].startswith("v1.")
+    assert sorted(answer["pod_images"]) == ["flannel", "pause", "probe"]
     assert answer["cmdlines"] == {"aarch64": "quiet"}
     assert sorted(answer["artifacts"]) == [
         "bundle-aarch64", "control-plane-x86_64", "initrd-aarch64", "kernel-aarch64", "root-aarch64",
