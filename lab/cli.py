@@ -1,0 +1,93 @@
+"""``q8s-run lab``: the command line."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab import control, hosts
+from lab.errors import LabError
+from lab.machine import MachineError
+from lab.settings import CLOUD_NAME, Settings, load
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``lab ...``; gives the exit code (0 done, 1 failed, 2 wrong arguments, 130 interrupted)."""
+    arguments = _parser().parse_args(argv)
+    settings = load()
+    try:
+        return int(arguments.run(settings, arguments))
+    except LabError as error:
+        print(error, file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return 1
+    except (MachineError, OSError, subprocess.CalledProcessError) as error:
+        print(f"Failed to {arguments.command} the lab: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; what was started is ended", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="q8s-run lab", description="A real OpenStack on this machine (root).")
+    commands = parser.add_subparsers(required=True, metavar="up|down|status|reset|host", dest="command")
+    commands.add_parser("up", help="start it").set_defaults(run=_up)
+    commands.add_parser("down", help="end it, and leave the machine as it was").set_defaults(run=_down)
+    status = commands.add_parser("status", help="what runs")
+    status.add_argument("--json", action="store_true", help="JSON on stdout")
+    status.set_defaults(run=_status)
+    commands.add_parser("reset", help="clean up after a lab that crashed").set_defaults(run=_down)
+    host = commands.add_parser("host", help="one host without OpenStack, for a role's developer")
+    host.add_argument("action", choices=("up", "down"))
+    host.add_argument("name")
+    host.add_argument("--ip", type=ipaddress.IPv4Address, help="its address, in the lab's subnet")
+    host.add_argument("--key", type=Path, help="file with the public key that may log in as debian")
+    host.add_argument("--memory", type=int, default=4096, metavar="MB")
+    host.set_defaults(run=_host)
+    return parser
+
+
+def _up(settings: Settings, arguments: argparse.Namespace) -> int:
+    control.up(settings)
+    print(f"export OS_CLIENT_CONFIG_FILE={settings.clouds_yaml} OS_CLOUD={CLOUD_NAME}")
+    return 0
+
+
+def _down(settings: Settings, arguments: argparse.Namespace) -> int:
+    if os.geteuid() != 0:
+        raise LabError("Failed to end the lab: only root may", hint="run it as root")
+    control.down(settings)
+    control.say("down; nothing of it is left")
+    return 0
+
+
+def _status(settings: Settings, arguments: argparse.Namespace) -> int:
+    state = control.status(settings)
+    if arguments.json:
+        print(json.dumps(state, indent=2))
+        return 0
+    if not state["services"]:
+        print("the lab is down")
+        return 0
+    print(f"up since {state['since']}: {', '.join(state['services'])}")
+    for machine in state["machines"]:
+        print(f"{machine['host']:<32} {machine['address']:<16} {'running' if machine['running'] else 'stopped'}")
+    return 0
+
+
+def _host(settings: Settings, arguments: argparse.Namespace) -> int:
+    if arguments.action == "down":
+        hosts.down(settings, arguments.name)
+        return 0
+    if arguments.ip is None or arguments.key is None:
+        raise LabError("Failed to start a host: --ip and --key are needed")
+    hosts.up(settings, arguments.name, arguments.ip, arguments.key, arguments.memory)
+    return 0

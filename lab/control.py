@@ -1,0 +1,158 @@
+"""The lab as a whole: up, down, status, reset."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lab import environment, firewall, image, network, seed, services
+from lab.errors import LabError
+from lab.machine import Machine
+from lab.settings import CLOUD_NAME, REGION, Settings
+
+_PROGRAMS = {
+    "mariadbd": "mariadb-server-core",
+    "mariadb-install-db": "mariadb-server-core",
+    "mariadb": "mariadb-client-core",
+    "systemd-nspawn": "systemd-container",
+    "iptables-restore": "iptables",
+    "mmdebstrap": "mmdebstrap",
+    "apt-cacher-ng": "apt-cacher-ng",
+}
+
+
+def up(settings: Settings) -> None:
+    """Start the lab, unless it runs.
+
+    :raises LabError: something is missing or does not start; what was started is ended again
+    """
+    _check_machine()
+    if services.running(settings):
+        state = status(settings)
+        say(f"the lab is up already, since {state['since']} ({settings.folder})")
+        return
+    if settings.folder.exists() and any(settings.folder.iterdir()):
+        say("a lab that ended badly left something behind: cleaning")
+        reset(settings)
+    begin = time.monotonic()
+    with step("OpenStack's programs"):
+        programs, _ = environment.ensure()
+    with step("host image"):
+        picture, _ = image.ensure()
+    settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings.folder.chmod(0o700)
+    (settings.folder / "kernel.json").write_text(json.dumps(network.kernel_settings()))
+    passwords = services.Secrets.new()
+    lab = services.Services(settings, programs, passwords)
+    try:
+        lab.check_ports()
+        lab.configure()
+        with step("network"):
+            network.bridge_up(settings)
+            lab.start_helper("package-proxy", services.package_proxy(settings))
+        with step("database"):
+            lab.start_database()
+            lab.fill_database()
+        with step("keystone, glance, placement, neutron"):
+            lab.start(["keystone", "glance", "placement", "neutron"])
+        with step("users, network, image"):
+            project = seed.identity(settings, passwords)
+            with ThreadPoolExecutor(2) as pool:
+                nova = pool.submit(lab.start, ["nova"])
+                seed.resources(settings, passwords, picture)
+                nova.result()
+        with step("nova's flavors"):
+            seed.flavors(settings, passwords, project)
+            _write_firewall_auth(settings, passwords)
+            lab.start_helper("firewall", [sys.executable, "-m", "lab.firewall"])
+    except BaseException:
+        down(settings)
+        raise
+    (settings.folder / "since").write_text(time.strftime("%Y-%m-%d %H:%M:%S"))
+    say(f"ready in {time.monotonic() - begin:.1f} s")
+
+
+def down(settings: Settings) -> None:
+    """End the lab and leave the machine as it was: servers, services, bridge, rules, kernel settings, files."""
+    for folder in sorted(settings.machines.glob("*")):
+        Machine(folder).remove()
+    services.stop_all(settings)
+    firewall.remove()
+    if settings.folder.exists():
+        network.bridge_down(settings)
+        recorded = settings.folder / "kernel.json"
+        if recorded.exists():
+            network.restore_kernel_settings(json.loads(recorded.read_text()))
+        shutil.rmtree(settings.folder, ignore_errors=True)
+
+
+def reset(settings: Settings) -> None:
+    """Clean up after a lab that crashed. The same as down: nothing in it needs a service that answers."""
+    down(settings)
+
+
+def status(settings: Settings) -> dict[str, Any]:
+    """What runs: services by name with their process ids, and machines."""
+    since = settings.folder / "since"
+    machines = []
+    for folder in sorted(settings.machines.glob("*")):
+        machine = Machine(folder)
+        if machine.exists:
+            spec = machine.spec
+            machines.append(
+                {"host": spec.hostname, "address": spec.nic.address, "memory": spec.memory, "running": bool(machine.runner())}
+            )
+    return {
+        "folder": str(settings.folder),
+        "since": since.read_text() if since.exists() else None,
+        "services": services.running(settings),
+        "machines": machines,
+        "clouds_yaml": str(settings.clouds_yaml),
+        "cloud": CLOUD_NAME,
+    }
+
+
+def say(text: str) -> None:
+    """One line of progress."""
+    print(f"lab: {text}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def step(what: str) -> Iterator[None]:
+    begin = time.monotonic()
+    yield
+    say(f"{what}: {time.monotonic() - begin:.1f} s")
+
+
+def _check_machine() -> None:
+    if os.geteuid() != 0:
+        raise LabError("Failed to start the lab: it makes machines and a bridge, which only root may", hint="run it as root")
+    if not Path("/dev/net/tun").exists():
+        raise LabError("Failed to start the lab: /dev/net/tun is missing, and emulated guests need it")
+    missing = sorted({package for program, package in _PROGRAMS.items() if shutil.which(program) is None})
+    if missing:
+        raise LabError(f"Failed to start the lab: Debian packages are missing: {', '.join(missing)}", hint="run `make setup`")
+
+
+def _write_firewall_auth(settings: Settings, passwords: services.Secrets) -> None:
+    path = settings.folder / "etc" / "firewall.yaml"
+    auth = {
+        "auth_url": settings.url("keystone") + "/v3",
+        "username": "neutron",
+        "password": passwords.service,
+        "project_name": "service",
+        "user_domain_id": "default",
+        "project_domain_id": "default",
+    }
+    with open(path, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as stream:
+        yaml.safe_dump({"auth": auth, "region_name": REGION}, stream)

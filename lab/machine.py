@@ -1,0 +1,260 @@
+"""One systemd-nspawn machine: start, stop, remove.
+
+All that is known of a machine is in its folder, so that whoever started it may be gone. Standard library only: Nova's
+driver imports this in an environment of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+_RUNNER: Final = Path(__file__).parent / "runner.sh"
+_POWER_OFF: Final = signal.SIGRTMIN + 4  # systemd(1), "SIGNALS"
+_REBOOT: Final = signal.SIGRTMIN + 5
+
+
+class MachineError(Exception):
+    """A machine did not do what it was told."""
+
+
+@dataclass(frozen=True)
+class Nic:
+    """The machine's only network interface; ``prefix`` is a prefix length."""
+
+    address: str
+    prefix: int
+    gateway: str
+    mac: str
+    mtu: int = 1500
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a machine is. Memory in MB."""
+
+    name: str
+    hostname: str
+    lower: str
+    bridge: str
+    nic: Nic
+    memory: int
+    vcpus: int
+    key: str = ""
+    user_data: bytes = b""
+    proxy: str = ""
+    instance_id: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def read(path: Path) -> str:
+    """A small file's text, empty if there is none."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def start_time(pid: int) -> str | None:
+    """When a process started, in clock ticks (proc_pid_stat(5)); None if it is gone. With it a process id is unique."""
+    fields = read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    return None if not fields or fields[0] in "ZX" else fields[19]
+
+
+def wait(condition: Callable[[], object], seconds: float) -> bool:
+    """Whether a condition became true in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+class Machine:
+    """The machine of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def spec(self) -> Spec:
+        data = json.loads((self.folder / "spec.json").read_text())
+        return Spec(**{**data, "nic": Nic(**data["nic"]), "user_data": bytes.fromhex(data["user_data"])})
+
+    @property
+    def exists(self) -> bool:
+        return (self.folder / "spec.json").exists()
+
+    @property
+    def veth(self) -> str:
+        """Name of the bridge's end of the machine's link, as systemd-nspawn makes it."""
+        return f"vb-{self.spec.name}"[:15]
+
+    def runner(self) -> int | None:
+        """Process id of the runner, if it is alive."""
+        words = read(self.folder / "run.pid").split()
+        return int(words[0]) if len(words) == 2 and start_time(int(words[0])) == words[1] else None
+
+    def init(self) -> int | None:
+        """The machine's process 1 as a process id of this machine: runner, systemd-nspawn, init."""
+        runner = self.runner()
+        for nspawn in _children(runner) if runner else ():
+            for child in _children(nspawn):
+                status = read(Path(f"/proc/{child}/status"))
+                ids = [line.split() for line in status.splitlines() if line.startswith("NSpid:")]
+                if ids and len(ids[0]) > 2 and ids[0][-1] == "1":
+                    return child
+        return None
+
+    def create(self, spec: Spec) -> None:
+        """Write the machine's folder: an upper layer for its root, and a /var of its own.
+
+        /var is a real folder and no overlay, because containerd and libvirt keep file systems of their own in it.
+        """
+        upper = self.folder / "upper"
+        for name in ("upper", "work", "root"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
+        upper.chmod(0o755)
+        subprocess.run(["cp", "-a", f"{spec.lower}/var", str(self.folder / "var")], check=True)
+        for path, text, mode in _files(spec):
+            base = self.folder if path.startswith("var/") else upper
+            target = base / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(text)
+            target.chmod(mode)
+        data = {**asdict(spec), "user_data": spec.user_data.hex()}
+        (self.folder / "runner.env").write_text(
+            f"NAME={spec.name}\nHOST={spec.hostname}\nBRIDGE={spec.bridge}\nLOWER={spec.lower}\n"
+            f"MEMORY={spec.memory * 1024 * 1024}\nVCPUS={spec.vcpus}\n"
+        )
+        # Last, and readable by root only, for user-data may hold keys: from here on the machine exists.
+        with open(self.folder / "spec.json", "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream:
+            json.dump(data, stream)
+
+    def start(self) -> None:
+        """Start it, unless it runs.
+
+        :raises MachineError: its process 1 did not appear within 30 s
+        """
+        if self.runner():
+            return
+        self._reap()
+        with (self.folder / "console.log").open("ab") as console:
+            subprocess.run(
+                ["setsid", "--fork", "unshare", "--mount", "--propagation", "slave", "bash", str(_RUNNER), str(self.folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                check=True,
+            )
+        if not wait(self.init, 30):
+            tail = read(self.folder / "console.log")[-400:]
+            self._reap()
+            raise MachineError(f"Failed to start {self.spec.name}: {tail}")
+
+    def stop(self, timeout: float) -> None:
+        """Power it off; after ``timeout`` seconds, or at once if that is 0, kill it."""
+        init = self.init()
+        if init and timeout:
+            os.kill(init, _POWER_OFF)
+            wait(lambda: not self.runner(), timeout)
+        self._reap()
+
+    def reboot(self, timeout: float) -> bool:
+        """Ask for a reboot; whether it happened within ``timeout`` seconds."""
+        init, generation = self.init(), read(self.folder / "generation")
+        if not init:
+            return False
+        os.kill(init, _REBOOT)
+        return wait(lambda: read(self.folder / "generation") != generation and self.init(), timeout)
+
+    def remove(self) -> None:
+        """Kill it and remove its folder."""
+        self._reap()
+        (self.folder / "spec.json").unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _reap(self) -> None:
+        """End what is left of it: processes in its own cgroups, the cgroups, the link. Nothing is found by its name."""
+        groups = [Path(line) for line in read(self.folder / "cgroups").split()]
+
+        def processes() -> set[int]:
+            found = {int(pid) for group in groups for sub in _tree(group) for pid in read(sub / "cgroup.procs").split()}
+            return found | ({runner} if (runner := self.runner()) else set())
+
+        def none_left() -> bool:
+            left = processes()
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return not left
+
+        wait(none_left, 15)
+        for group in groups:
+            for sub in _tree(group):
+                wait(lambda sub=sub: _remove_group(sub), 3)
+        if self.exists:
+            link = Path("/sys/class/net") / self.veth
+            if not wait(lambda: not link.exists(), 2):
+                subprocess.run(["ip", "link", "del", self.veth], check=False, capture_output=True)
+        for name in ("run.pid", "cgroups"):
+            (self.folder / name).unlink(missing_ok=True)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in read(Path(f"/proc/{pid}/task/{pid}/children")).split()]
+
+
+def _tree(group: Path) -> Iterator[Path]:
+    """A cgroup and those below it, deepest first."""
+    for folder, _, _ in os.walk(group, topdown=False):
+        yield Path(folder)
+
+
+def _remove_group(group: Path) -> bool:
+    try:
+        group.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _files(spec: Spec) -> Iterator[tuple[str, bytes, int]]:
+    nic = spec.nic
+    yield "etc/hostname", f"{spec.hostname}\n".encode(), 0o644
+    yield "etc/hosts", f"127.0.0.1 localhost\n{nic.address} {spec.hostname}\n".encode(), 0o644
+    yield "etc/resolv.conf", f"nameserver {nic.gateway}\n".encode(), 0o644
+    # A veth leaves the checksum of a packet to hardware that is not there; VXLAN through DNAT would send it on wrong.
+    network = f"""\
+set -e
+ip link set lo up
+ip link set host0 address {nic.mac} mtu {nic.mtu}
+ip addr replace {nic.address}/{nic.prefix} dev host0
+ip link set host0 up
+ip route replace default via {nic.gateway}
+ethtool -K host0 tx-checksum-ip-generic off
+"""
+    yield "etc/lab-network", network.encode(), 0o644
+    if spec.proxy:
+        yield "etc/apt/apt.conf.d/01lab-proxy", f'Acquire::http::Proxy "{spec.proxy}";\n'.encode(), 0o644
+    meta = {
+        "instance-id": spec.instance_id or spec.name,
+        "local-hostname": spec.hostname,
+        "public-keys": [spec.key.strip()] if spec.key else [],
+        **spec.metadata,
+    }
+    yield "var/lib/cloud/seed/nocloud/meta-data", json.dumps(meta).encode(), 0o600
+    yield "var/lib/cloud/seed/nocloud/user-data", spec.user_data or b"#cloud-config\n{}\n", 0o600
