@@ -360,6 +360,7 @@ class _Reader:
         elif isinstance(node, yaml.SequenceNode):
             value = _Value([self.convert(item, f"{path}[{n}]") for n, item in enumerate(node.value)], line, column, tag)
         else:
+            assert isinstance(node, yaml.ScalarNode)  # PyYAML has no fourth kind
             value = _Value(self._scalar(node), line, column, tag)
         self._done[id(node)] = value
         return value
@@ -393,7 +394,7 @@ class _Reader:
                     keys.setdefault(key, other.keys[key])
         return data, keys
 
-    def _scalar(self, node: yaml.Node) -> Any:
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
         kind = node.tag.rpartition(":")[2]
         try:
             if kind == "int":
@@ -702,7 +703,9 @@ class _Checker:
         pods = self.network(root, "pod_cidr", "10.244.0.0/16")
         services = self.network(root, "service_cidr", "10.96.0.0/12")
         types = self.types(root)
-        flavor, additional, workers = None, None, ()  # type: Optional[str], Optional[int], tuple[tuple[str, int], ...]
+        flavor: Optional[str] = None
+        additional: Optional[int] = None
+        workers: tuple[tuple[str, int], ...] = ()
         definition = self.take(root, "", "cluster_definition")
         if definition is not None:
             if self.mapping(definition, "cluster_definition", "a mapping", "!ClusterDefinition") is None:

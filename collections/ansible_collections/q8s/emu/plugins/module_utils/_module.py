@@ -1,0 +1,50 @@
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the cloud modules share: arguments, and failures as messages instead of tracebacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.common.parameters import env_fallback
+
+try:
+    import yaml  # noqa: F401
+except ImportError:
+    HAS_YAML = False
+else:
+    HAS_YAML = True
+
+STATE = {"type": "str", "choices": ["present", "absent"], "default": "present"}
+
+
+def run(arguments: Mapping[str, Any], do: Callable[[AnsibleModule, Any, Any], dict[str, Any]], **options: Any) -> None:
+    """Run a module: ``do(module, cluster, cloud)`` gives its result.
+
+    :param arguments: the module's own arguments, beside ``cluster`` and ``cloud``
+    """
+    module = AnsibleModule(
+        argument_spec={
+            "cluster": {"type": "dict", "required": True},
+            "cloud": {"type": "str", "fallback": (env_fallback, ["OS_CLOUD"])},
+            **arguments,
+        },
+        supports_check_mode=True,
+        **options,
+    )
+    if not HAS_YAML:
+        module.fail_json(msg=missing_required_lib("PyYAML"))
+    from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _spec
+
+    try:
+        cluster = _spec.load_mapping(module.params["cluster"], "cluster")
+        result = do(module, cluster, _cloud.Cloud(module.params["cloud"]))
+    except _spec.SpecError as error:
+        module.fail_json(msg=f"Failed to read the cluster:\n{error}")
+    except _cloud.CloudError as error:
+        module.fail_json(msg=str(error))
+    else:
+        module.exit_json(**result)

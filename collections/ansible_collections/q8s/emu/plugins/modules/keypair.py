@@ -1,0 +1,86 @@
+#!/usr/bin/python
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Upload or remove the ssh key of a cluster."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: keypair
+short_description: Upload or remove the ssh key of a cluster
+version_added: 0.1.0
+description:
+  - The key pair is called C(q8s-) and the cluster's name. One with another key is replaced.
+extends_documentation_fragment: [q8s.emu.cloud]
+options:
+  public_key:
+    description: The public key in OpenSSH's form. Needed for O(state=present).
+    type: str
+  state:
+    description: Whether the key pair is there.
+    type: str
+    choices: [present, absent]
+    default: present
+attributes:
+  diff_mode:
+    description: Shows the public key before and after.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Upload the ssh key
+  q8s.emu.keypair:
+    cluster: "{{ q8s_cluster }}"
+    public_key: "{{ lookup('ansible.builtin.file', q8s_state_dir ~ '/id_ed25519.pub') }}"
+"""
+
+RETURN = r"""
+name:
+  description: Name of the key pair in the cloud.
+  returned: success
+  type: str
+  sample: q8s-demo
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.q8s.emu.plugins.module_utils import _module, _plan
+
+
+def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
+    """Bring the key pair to the wanted state."""
+    name = _plan.keypair_name(cluster.cluster_name)
+    wanted = module.params["public_key"].strip() if module.params["state"] == "present" else None
+    existing = cloud.keypair(name)
+    # The comment is no part of the key.
+    changed = (wanted or "").split()[:2] != (existing or "").split()[:2]
+    if changed and not module.check_mode:
+        if existing is not None:
+            cloud.remove_keypair(name)
+        if wanted is not None:
+            cloud.make_keypair(name, wanted)
+    after = (wanted or "") if changed else (existing or "")
+    return {
+        "changed": changed,
+        "name": name,
+        "diff": {"before": _line(existing), "after": _line(after), "before_header": name, "after_header": name},
+    }
+
+
+def _line(text: Any) -> str:
+    return f"{text.strip()}\n" if text else ""
+
+
+def main() -> None:
+    """Run the module."""
+    _module.run(
+        {"public_key": {"type": "str", "no_log": False}, "state": _module.STATE},
+        apply,
+        required_if=[("state", "present", ["public_key"])],
+    )
+
+
+if __name__ == "__main__":
+    main()

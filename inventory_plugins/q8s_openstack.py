@@ -1,0 +1,271 @@
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Inventory of a Q8S cluster: its servers, and the guests behind them."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: q8s_openstack
+short_description: Servers of a Q8S cluster and their guests
+version_added: 0.1.0
+author:
+  - Q8S contributors
+description:
+  - Lists what an OpenStack project has of a cluster, with all that is needed to log in; host keys are checked from the first login.
+  - The cluster comes from the extra variable C(q8s_cluster_file), else from extra variables that hold a cluster file's fields, else from O(cluster_file).
+  - Groups are C(control_plane), C(control_plane_initial), C(worker_hosts), C(emulated_workers) (the guests), C(type_<type>), C(arch_<architecture>), and C(surplus)
+    for servers that the file no longer asks for.
+  - The variables of all hosts (C(q8s_cluster), C(q8s_state_dir), C(q8s_expected_nodes), C(q8s_workers) ...) are there even when no server is, or the cloud does not answer.
+requirements:
+  - openstacksdk
+  - PyYAML
+options:
+  plugin:
+    description: Names this plugin.
+    required: true
+    choices: [q8s_openstack]
+  cloud:
+    description: A cloud of C(clouds.yaml). Without it the C(OS_*) variables choose.
+    type: str
+    env:
+      - name: OS_CLOUD
+  cluster_file:
+    description: The cluster file, when no extra variable names one. A relative path starts at the inventory file.
+    type: str
+    env:
+      - name: Q8S_CLUSTER_FILE
+  state_dir:
+    description: Local state of all clusters. By default C(q8s) below the user's state directory (XDG).
+    type: str
+    env:
+      - name: Q8S_STATE
+"""
+
+EXAMPLES = r"""
+# inventory/cluster.q8s.yml
+plugin: q8s_openstack
+cluster_file: ../examples/demo.yaml
+"""
+
+import difflib
+import os
+import re
+import shlex
+import socket
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from ansible.errors import AnsibleParserError
+from ansible.plugins.inventory import BaseInventoryPlugin
+from ansible.utils.vars import load_extra_vars
+
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _hostkeys, _plan, _spec
+
+_HOST_KEY = re.compile(r"ssh-ed25519 [A-Za-z0-9+/]{60,80}={0,2}")
+
+
+class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
+    """Lists a cluster. Nothing is cached: ``meta: refresh_inventory`` sees servers that were just made."""
+
+    NAME = "q8s_openstack"
+
+    def verify_file(self, path: str) -> bool:
+        """Whether the file is an inventory of ours."""
+        return bool(super().verify_file(path)) and path.endswith((".q8s.yml", ".q8s.yaml"))
+
+    def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
+        """Fill the inventory.
+
+        :raises AnsibleParserError: the cluster file has mistakes
+        """
+        super().parse(inventory, loader, path, cache)
+        self._read_config_data(path)
+        try:
+            cluster = self._cluster(load_extra_vars(loader), path)
+        except _spec.SpecError as error:
+            raise AnsibleParserError(f"Failed to read the cluster file:\n{error.text()}") from None
+        except OSError as error:
+            hint = "hint: examples/demo.yaml shows what a cluster file looks like"
+            message = f"Failed to read the cluster file {error.filename}: {error.strerror}\n{hint}"
+            raise AnsibleParserError(message) from None
+        if cluster is None:
+            self.display.warning("No cluster file: the inventory is empty. Pass -e q8s_cluster_file=FILE")
+            return
+        for warning in cluster.warnings:
+            self.display.warning(str(warning))
+        root = self.get_option("state_dir") or _default_state()
+        state = os.path.join(os.path.abspath(os.path.expanduser(root)), cluster.cluster_name)
+        for key, value in cluster_variables(cluster, state).items():
+            inventory.set_variable("all", key, value)
+        for group in ("control_plane", "control_plane_initial", "worker_hosts", "emulated_workers"):
+            inventory.add_group(group)
+        try:
+            servers = _cloud.Cloud(self.get_option("cloud")).servers()
+        except _cloud.CloudError as error:
+            self.display.warning(f"{error}\nThe inventory has no servers.")
+            return
+        for host in hosts(cluster, servers, state):
+            inventory.add_host(host.name)
+            for group in host.groups:
+                inventory.add_group(group)
+                inventory.add_host(host.name, group=group)
+            for key, value in host.variables.items():
+                inventory.set_variable(host.name, key, value)
+
+    def _cluster(self, extra: Mapping[str, Any], path: str) -> Optional[_spec.Cluster]:
+        named = extra.get("q8s_cluster_file")
+        if named:
+            return _spec.load_file(os.path.abspath(os.path.expanduser(str(named))))
+        # Two fields that no other variable file is likely to have.
+        if "cluster_definition" in extra or "vm_types" in extra:
+            return _spec.load_mapping(cluster_fields(extra), "the extra variables")
+        named = self.get_option("cluster_file")
+        if named:
+            folder = os.path.dirname(os.path.abspath(path))
+            return _spec.load_file(os.path.join(folder, os.path.expanduser(str(named))))
+        return None
+
+
+def cluster_fields(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The cluster's fields among extra variables, and those that look like a field with a typing error."""
+
+    def close(name: str) -> bool:
+        return bool(difflib.get_close_matches(name, _spec.FIELDS, 1, 0.85))
+
+    return {str(key): value for key, value in extra.items() if key in _spec.FIELDS or close(str(key))}
+
+
+def cluster_variables(cluster: _spec.Cluster, state: str) -> dict[str, Any]:
+    """Variables of all hosts."""
+    specs = cluster.servers()
+    return {
+        "q8s_cluster": cluster.to_mapping(),
+        "q8s_state_dir": state,
+        "q8s_artifact_port": _spec.ARTIFACT_PORT,
+        "q8s_api_name": f"{cluster.cluster_name}-api",
+        "q8s_expected_nodes": [spec.node for spec in specs],
+        "q8s_workers": [
+            {"name": spec.node, "type": spec.vm_type.name, "architecture": spec.vm_type.architecture}
+            for spec in specs
+            if spec.vm_type
+        ],
+    }
+
+
+class Host:
+    """One host of the inventory."""
+
+    def __init__(self, name: str, groups: list[str], variables: dict[str, Any]) -> None:
+        self.name = name
+        self.groups = groups
+        self.variables = variables
+
+
+def hosts(cluster: _spec.Cluster, servers: list[_plan.Server], state: str) -> list[Host]:
+    """Every server of the cluster that exists, and the guest behind each worker's host."""
+    result: list[Host] = []
+    foreign, _ = _plan.foreign_initial(cluster, servers)
+    ours = [server for server in servers if _plan.is_ours(server, cluster.cluster_name)]
+    # An ACTIVE one first, in case that an interrupted run left two of a name.
+    by_name = {server.name: server for server in sorted(ours, key=lambda s: s.status == "ACTIVE")}
+    for spec in cluster.servers():
+        server = foreign if spec.initial and foreign else by_name.pop(spec.name, None)
+        if server is None:
+            continue
+        variables = _server_variables(cluster, server, state, server is foreign)
+        variables["q8s_node_name"] = spec.node
+        if spec.vm_type is None:
+            groups = ["control_plane", "control_plane_initial"] if spec.initial else ["control_plane"]
+            result.append(Host(spec.name, groups, variables))
+            continue
+        kind = [f"type_{spec.vm_type.name.replace('-', '_')}", f"arch_{spec.vm_type.architecture}"]
+        address = server.address(cluster.remote_ip_prefix)
+        if address:
+            variables["q8s_vm"] = vm_variables(cluster, spec, address)
+        result.append(Host(spec.name, ["worker_hosts", *kind], variables))
+        if address:
+            guest = {
+                "ansible_host": address,
+                "ansible_port": _spec.GUEST_SSH_PORT,
+                "ansible_user": "root",
+                "ansible_ssh_private_key_file": os.path.join(state, "id_ed25519"),
+                "ansible_ssh_common_args": ssh_arguments(server.metadata.get(_plan.META_GUEST_KEY, ""), state),
+                "q8s_host": spec.name,
+                "q8s_node_name": spec.node,
+                "q8s_vm": variables["q8s_vm"],
+            }
+            result.append(Host(spec.node, ["emulated_workers", *kind], guest))
+    result += [Host(name, ["surplus"], _server_variables(cluster, s, state, False)) for name, s in by_name.items()]
+    return result
+
+
+def vm_variables(cluster: _spec.Cluster, spec: _spec.ServerSpec, address: str) -> dict[str, Any]:
+    """What the roles need to know of the guest behind the host with that address."""
+    assert spec.vm_type is not None  # callers have a worker's host
+    network = cluster.guest_network(address)
+    return {
+        "name": spec.node,
+        "type": spec.vm_type.name,
+        "architecture": spec.vm_type.architecture,
+        "num_cpus": spec.vm_type.num_cpus,
+        "cpu_model": spec.vm_type.cpu_model,
+        "machine_model": spec.vm_type.machine_model,
+        "ram_mb": spec.vm_type.ram_mb,
+        "storage_gb": spec.vm_type.storage_gb,
+        "qemu_args": spec.vm_type.qemu_args,
+        "guest_ip": network.address,
+        "guest_prefixlen": network.prefixlen,
+        "guest_gateway": network.gateway,
+        "mac": _spec.guest_mac(address),
+    }
+
+
+def _server_variables(cluster: _spec.Cluster, server: _plan.Server, state: str, foreign: bool) -> dict[str, Any]:
+    variables: dict[str, Any] = {"q8s_server_id": server.id, "q8s_status": server.status}
+    address = server.address(cluster.remote_ip_prefix)
+    if address:
+        variables["q8s_private_ip"] = variables["ansible_host"] = address
+    if foreign:
+        variables["q8s_foreign"] = True
+        if address and _is_here(address):
+            variables["ansible_connection"] = "local"
+            return variables
+    variables["ansible_user"] = cluster.initial_instance_user if foreign else _hostkeys.USER
+    variables["ansible_ssh_private_key_file"] = os.path.join(state, "id_ed25519")
+    key = "" if foreign else server.metadata.get(_plan.META_HOST_KEY, "")
+    variables["ansible_ssh_common_args"] = ssh_arguments(key, state, foreign)
+    return variables
+
+
+def ssh_arguments(host_key: str, state: str, foreign: bool = False) -> str:
+    """How ssh checks the host: against the key that Q8S gave it, or, for a server of others, the key seen first.
+
+    :param host_key: from the server's metadata; anything but a public key is not passed to a command line
+    """
+    if foreign:
+        options = [f"UserKnownHostsFile={os.path.join(state, 'known_hosts')}", "StrictHostKeyChecking=accept-new"]
+    else:
+        options = [
+            "UserKnownHostsFile=/dev/null",
+            "GlobalKnownHostsFile=/dev/null",
+            "StrictHostKeyChecking=yes",
+            "HostKeyAlgorithms=ssh-ed25519",
+        ]
+        if _HOST_KEY.fullmatch(host_key):
+            options.append(f"KnownHostsCommand=/bin/echo %H {host_key}")
+    return " ".join(f"-o {shlex.quote(option)}" for option in options)
+
+
+def _is_here(address: str) -> bool:
+    """Whether the address is one of this machine's: only then can a socket be bound to it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
+def _default_state() -> str:
+    return os.path.join(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"), "q8s")
