@@ -240,14 +240,29 @@ class Services:
 
 
 def package_proxy(settings: Settings) -> list[str]:
-    """The command of the hosts' package proxy, which keeps what it fetched in the cache."""
+    """The command of the hosts' package proxy, which keeps what it fetched in the cache; writes its configuration.
+
+    The distribution's own configuration maps hosts to lists of mirrors of its choice; here only those are asked that
+    the hosts' apt sources name.
+    """
     store = cache.cache_root() / "lab-packages"
     store.mkdir(parents=True, exist_ok=True)
-    return [
-        *("apt-cacher-ng", "-c", "/etc/apt-cacher-ng", "ForeGround=1", f"Port={settings.proxy_port}"),
-        *(f"BindAddress={settings.gateway}", f"CacheDir={store}", f"LogDir={settings.log}", "PidFile=/dev/null"),
-        *("ReportPage=", "SocketPath=", "ExThreshold=4000"),
-    ]
+    etc = settings.folder / "etc" / "package-proxy"
+    etc.mkdir(parents=True, exist_ok=True)
+    settings.log.mkdir(parents=True, exist_ok=True)
+    (etc / "acng.conf").write_text(
+        f"""\
+CacheDir: {store}
+LogDir: {settings.log}
+SupportDir: /usr/lib/apt-cacher-ng
+Port: {settings.proxy_port}
+BindAddress: {settings.gateway}
+ForeGround: 1
+ConnectProto: v4
+ExThreshold: 4000
+"""
+    )
+    return ["apt-cacher-ng", "-c", str(etc)]
 
 
 def record(settings: Settings, name: str, pid: int) -> None:
