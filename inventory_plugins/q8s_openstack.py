@@ -19,6 +19,7 @@ description:
   - Groups are C(control_plane), C(control_plane_initial), C(worker_hosts), C(emulated_workers) (the guests), C(type_<type>), C(arch_<architecture>), and C(surplus)
     for servers that the file no longer asks for.
   - The variables of all hosts (C(q8s_cluster), C(q8s_state_dir), C(q8s_expected_nodes), C(q8s_workers) ...) are there even when no server is, or the cloud does not answer.
+  - A cluster file with mistakes gives a warning with all of them, C(q8s_cluster_problems) with the same text, and no C(q8s_cluster).
 requirements:
   - openstacksdk
   - PyYAML
@@ -58,7 +59,6 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _hostkeys, _plan, _spec
@@ -76,20 +76,17 @@ class InventoryModule(BaseInventoryPlugin):
         return bool(super().verify_file(path)) and path.endswith((".q8s.yml", ".q8s.yaml"))
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
-        """Fill the inventory.
-
-        :raises AnsibleParserError: the cluster file has mistakes
-        """
+        """Fill the inventory. A cluster file with mistakes gives a warning with all of them, and ``q8s_cluster_problems``."""
         super().parse(inventory, loader, path, cache)
         self._read_config_data(path)
         try:
             cluster = self._cluster(load_extra_vars(loader), path)
-        except _spec.SpecError as error:
-            raise AnsibleParserError(f"Failed to read the cluster file:\n{error.text()}") from None
-        except OSError as error:
-            hint = "hint: examples/demo.yaml shows what a cluster file looks like"
-            message = f"Failed to read the cluster file {error.filename}: {error.strerror}\n{hint}"
-            raise AnsibleParserError(message) from None
+        except (_spec.SpecError, OSError) as error:
+            # No exception: Ansible would only warn too, then try other plugins on this file and print each one's failure.
+            problems = explain(error)
+            self.display.warning(problems)
+            inventory.set_variable("all", "q8s_cluster_problems", problems)
+            return
         if cluster is None:
             self.display.warning("No cluster file: the inventory is empty. Pass -e q8s_cluster_file=FILE")
             return
@@ -126,6 +123,14 @@ class InventoryModule(BaseInventoryPlugin):
             folder = os.path.dirname(os.path.abspath(path))
             return _spec.load_file(os.path.join(folder, os.path.expanduser(str(named))))
         return None
+
+
+def explain(error: _spec.SpecError | OSError) -> str:
+    """Why a cluster file could not be read, with every mistake and its place."""
+    if isinstance(error, _spec.SpecError):
+        return f"Failed to read the cluster file:\n{error.text()}"
+    hint = "hint: examples/demo.yaml shows what a cluster file looks like"
+    return f"Failed to read the cluster file {error.filename}: {error.strerror}\n{hint}"
 
 
 def cluster_fields(extra: Mapping[str, Any]) -> dict[str, Any]:

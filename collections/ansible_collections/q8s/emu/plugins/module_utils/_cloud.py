@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import concurrent.futures
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,8 +50,14 @@ def _why(error: Exception) -> tuple[str, str]:
     if status == 403:
         return reason, "the role of this user does not allow it"
     if name in ("ConnectFailure", "ConnectTimeout", "ConnectionError", "SSLFailure", "UnknownConnectionError"):
+        # requests tells the same story three times; the address and the system's reason are enough.
+        where, cause = (
+            re.search(r"https?://[^\s:/]+(:[0-9]+)?", reason),
+            re.search(r"\[Errno -?[0-9]+\] ([^'\")]+)", reason),
+        )
+        short = f"{where.group(0)}: {cause.group(1)}" if where and cause else reason
         return (
-            f"the cloud cannot be reached ({reason})",
+            f"the cloud cannot be reached ({short})",
             "check auth_url in clouds.yaml, the network, and that the cloud runs",
         )
     if name in ("EndpointNotFound", "NotSupported"):
@@ -116,7 +123,7 @@ class Cloud:
         with _doing("log in to the cloud" + (f" {name}" if name else "")):
             # Deadlines: a cloud that does not answer is an error, not a hang.
             self._os: Any = openstack.connect(cloud=name, app_name="q8s", api_timeout=60)
-            self._os.authorize()
+            self._os.session.get_token()
 
     # -- reading --
 
