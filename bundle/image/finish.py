@@ -15,7 +15,7 @@ from typing import Final
 
 from bundle import cache, debs
 from bundle.errors import BundleError
-from bundle.image.masks import MASKED
+from bundle.image.masks import MASKED, MASKED_GENERATORS
 from bundle.progress import run, say, step
 
 _FILES: Final = Path(__file__).parent / "files"
@@ -110,20 +110,21 @@ def _trust_certificates(root: Path) -> None:
 
 
 def _configure(root: Path, log: Path) -> None:
-    for source, place in _INSTALLED.items():
-        file = root / place
+    for source, destination in _INSTALLED.items():
+        file = root / destination
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes((_FILES / source).read_bytes())
         file.chmod(0o644)
     run("enable units", ["systemctl", f"--root={root}", "--quiet", "enable", *_ENABLED], log=log)
-    for unit in MASKED:
-        place = root / "etc/systemd/system" / unit
+    masks = [f"system/{unit}" for unit in MASKED] + [f"system-generators/{name}" for name in MASKED_GENERATORS]
+    for mask in masks:
+        place = root / "etc/systemd" / mask
+        place.parent.mkdir(parents=True, exist_ok=True)
         place.unlink(missing_ok=True)
         place.symlink_to("/dev/null")
-    # Without its generator, cloud-init's own target is never part of a boot; q8s-cloud-init.timer runs it.
-    generator = root / "etc/systemd/system-generators/cloud-init-generator"
-    generator.parent.mkdir(parents=True, exist_ok=True)
-    generator.symlink_to("/dev/null")
+    target = root / "etc/systemd/system/default.target"
+    target.unlink(missing_ok=True)
+    target.symlink_to("/usr/lib/systemd/system/multi-user.target")
     (root / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
 
 

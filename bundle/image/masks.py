@@ -48,6 +48,10 @@ MASKED: Final[dict[str, str]] = {
     "systemd-hwdb-update.service": _FIRST_BOOT,
     "systemd-journal-catalog-update.service": _FIRST_BOOT,
     "ldconfig.service": _FIRST_BOOT,
+    "systemd-network-generator.service": "the network's configuration is a file, not kernel arguments",
+    "systemd-networkd-persistent-storage.service": "static addresses: there are no leases to keep",
+    "systemd-udev-load-credentials.service": "the machine is given no systemd credentials",
+    "tmp.mount": "memory is for pods; /tmp is on the disk",
     "cloud-init-main.service": "cloud-init runs from q8s-cloud-init.timer, when the node has come up",
     "cloud-init-local.service": "as above",
     "cloud-init-network.service": "as above",
@@ -55,4 +59,17 @@ MASKED: Final[dict[str, str]] = {
     "cloud-config.service": "as above",
     "cloud-final.service": "as above",
     "cloud-init-hotplugd.socket": "the guest's network devices do not change",
+}
+
+# systemd runs each of these at every boot, before anything else: as a process each.
+MASKED_GENERATORS: Final[dict[str, str]] = {
+    "cloud-init-generator": "cloud-init runs from q8s-cloud-init.timer",
+    "systemd-getty-generator": _NO_LOGIN,
+    "systemd-gpt-auto-generator": "the disk has no partition table",
+    "systemd-hibernate-resume-generator": "a guest does not hibernate",
+    "systemd-rc-local-generator": "no rc.local",
+    "systemd-ssh-generator": "sshd is reached by TCP only, not by vsock",
+    "systemd-system-update-generator": "no offline updates",
+    "systemd-sysv-generator": "no System V init scripts that matter",
+    "systemd-tpm2-generator": "no TPM",
 }

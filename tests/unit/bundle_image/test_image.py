@@ -1,0 +1,64 @@
+"""The pure parts of the guest images: module order, the initrd's archive, masks, arguments."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bundle import image
+from bundle.errors import BundleError
+from bundle.image import initrd, rootfs
+from bundle.image.masks import MASKED, MASKED_GENERATORS
+
+DEPENDENCIES = """\
+kernel/fs/ext4/ext4.ko: kernel/lib/crc16.ko kernel/fs/mbcache.ko kernel/fs/jbd2/jbd2.ko
+kernel/lib/crc16.ko:
+kernel/fs/mbcache.ko:
+kernel/fs/jbd2/jbd2.ko:
+kernel/drivers/char/hw_random/virtio-rng.ko.xz:
+"""
+
+
+def test_module_name() -> None:
+    assert initrd.module_name("kernel/drivers/char/hw_random/virtio-rng.ko.xz") == "virtio_rng"
+
+
+def test_load_order_puts_dependencies_first_and_skips_built_in() -> None:
+    order = initrd.load_order(DEPENDENCIES, ["virtio_pci", "ext4", "virtio_rng", "ext4"])
+    assert order[-2:] == ["kernel/fs/ext4/ext4.ko", "kernel/drivers/char/hw_random/virtio-rng.ko.xz"]
+    assert len(order) == len(set(order)) == 5
+
+
+@pytest.mark.skipif(shutil.which("cpio") is None, reason="needs cpio, an independent reader of the format")
+def test_initrd_is_read_by_cpio(tmp_path: Path) -> None:
+    (tmp_path / "kernel/fs").mkdir(parents=True)
+    (tmp_path / "kernel/fs/ext4.ko").write_bytes(b"module")
+    (tmp_path / "modules.dep").write_text("kernel/fs/ext4.ko:\n")
+    data = initrd.build(b"box", tmp_path)
+    listed = subprocess.run(["cpio", "-tv", "--quiet"], input=data, check=True, capture_output=True).stdout.decode()
+    assert "m/00-ext4.ko" in listed
+    assert "bin/tar -> busybox" in listed
+    assert [line.split()[0] for line in listed.splitlines() if line.endswith(" init")] == ["-rwxr-xr-x"]
+
+
+def test_what_is_masked() -> None:
+    names = {**MASKED, **MASKED_GENERATORS}
+    assert all(names.values()), "each mask has a reason"
+    for needed in ("systemd-timesyncd.service", "systemd-networkd.service", "ssh.service", "systemd-udevd.service"):
+        assert needed not in names
+    assert "systemd-networkd-wait-online.service" in names
+    assert "systemd-fstab-generator" not in names, "it is what mounts and grows the root"
+
+
+def test_key_is_of_the_architecture_and_not_of_the_mirror() -> None:
+    assert rootfs.key("x86_64") != rootfs.key("aarch64")
+    assert rootfs.key("x86_64") == rootfs.key("x86_64")
+
+
+@pytest.mark.parametrize(("arch", "source"), [("vax", "auto"), ("x86_64", "upstream")])
+def test_bad_arguments(arch: str, source: str) -> None:
+    with pytest.raises(BundleError, match="Failed to build a guest image"):
+        image.ensure(arch, source)
