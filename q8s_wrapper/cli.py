@@ -299,5 +299,10 @@ def _inventory(file: str) -> dict[str, dict[str, Any]]:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=REPOSITORY, check=False)
     if done.returncode != 0:
         raise WrapperError(f"Failed to read the inventory: {done.stderr.strip()}")
-    hosts: dict[str, dict[str, Any]] = json.loads(done.stdout)["_meta"]["hostvars"]
+    hosts: dict[str, dict[str, Any]] = json.loads(done.stdout, object_hook=_plain)["_meta"]["hostvars"]
     return hosts
+
+
+def _plain(value: dict[str, Any]) -> Any:
+    """What comes from the cloud is marked as not to be templated; here it is only text."""
+    return value["__ansible_unsafe"] if set(value) == {"__ansible_unsafe"} else value

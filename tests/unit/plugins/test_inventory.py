@@ -1,0 +1,148 @@
+"""The inventory: hosts, groups and variables from a cluster and its servers."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import q8s_openstack
+from ansible_collections.q8s.emu.plugins.module_utils import _hostkeys, _plan, _spec
+from ansible_collections.q8s.emu.plugins.module_utils._plan import Server
+
+CLUSTER = _spec.load_file(str(Path(__file__).parents[3] / "examples" / "demo.yaml"))
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIATbSFIAoKCLyojckQoDUv+sRJPfwQtsZYqckaz2L3fo"
+
+
+def made(name: str, address: str | None, **metadata: str) -> Server:
+    addresses = (address,) if address else ()
+    values = {"q8s_cluster": "demo", "q8s_host_key": KEY, "q8s_guest_key": KEY, **metadata}
+    return Server(f"id-{name}", name, "ACTIVE", addresses, values)
+
+
+SERVERS = [
+    made("demo-control-plane", "10.254.1.4"),
+    made("demo-x86-small-1", "10.254.1.5"),
+    made("demo-arm-mid-1", "10.254.1.6"),
+    Server("id-s", "stranger", "ACTIVE", ("10.254.1.9",)),
+]
+
+
+def listed(servers: list[Server]) -> dict[str, q8s_openstack.Host]:
+    return {host.name: host for host in q8s_openstack.hosts(CLUSTER, servers, "/state/demo")}
+
+
+def test_servers_and_guests() -> None:
+    hosts = listed(SERVERS)
+    assert {name: host.groups for name, host in hosts.items()} == {
+        "demo-control-plane": ["control_plane", "control_plane_initial"],
+        "demo-x86-small-1": ["worker_hosts", "type_x86_small", "arch_x86_64"],
+        "x86-small-1": ["emulated_workers", "type_x86_small", "arch_x86_64"],
+        "demo-arm-mid-1": ["worker_hosts", "type_arm_mid", "arch_aarch64"],
+        "arm-mid-1": ["emulated_workers", "type_arm_mid", "arch_aarch64"],
+    }
+    host = hosts["demo-arm-mid-1"].variables
+    assert host["ansible_user"] == "q8s" and host["q8s_node_name"] == "arm-mid-1"
+    assert host["q8s_vm"] == {
+        "name": "arm-mid-1",
+        "type": "arm-mid",
+        "architecture": "aarch64",
+        "num_cpus": 2,
+        "cpu_model": "cortex-a57",
+        "machine_model": "virt",
+        "ram_mb": 2048,
+        "storage_gb": 10,
+        "qemu_args": "",
+        "guest_ip": "172.29.6.6",
+        "guest_prefixlen": 24,
+        "guest_gateway": "172.29.6.1",
+        "mac": "52:54:00:fe:01:06",
+    }
+    guest = hosts["arm-mid-1"].variables
+    assert (guest["ansible_host"], guest["ansible_port"], guest["ansible_user"]) == ("10.254.1.6", 2222, "root")
+    assert guest["q8s_host"] == "demo-arm-mid-1"
+
+
+def test_variables_without_a_server() -> None:
+    variables = q8s_openstack.cluster_variables(CLUSTER, "/state/demo")
+    assert variables["q8s_expected_nodes"] == ["demo-control-plane", "x86-small-1", "arm-mid-1"]
+    assert variables["q8s_workers"][1] == {"name": "arm-mid-1", "type": "arm-mid", "architecture": "aarch64"}
+    assert variables["q8s_api_name"] == "demo-api" and variables["q8s_artifact_port"] == 8099
+    assert _spec.load_mapping(json.loads(json.dumps(variables["q8s_cluster"])), "x") == CLUSTER
+    assert listed([]) == {}
+
+
+def test_a_server_without_an_address_has_no_guest() -> None:
+    hosts = listed([made("demo-arm-mid-1", None)])
+    assert set(hosts) == {"demo-arm-mid-1"} and "ansible_host" not in hosts["demo-arm-mid-1"].variables
+
+
+def test_a_foreign_initial_instance() -> None:
+    host = listed([Server("id", "demo-control-plane", "ACTIVE", ("10.254.1.4",))])["demo-control-plane"]
+    assert host.variables["q8s_foreign"] is True
+    assert host.variables["ansible_user"] == CLUSTER.initial_instance_user
+    assert "StrictHostKeyChecking=accept-new" in host.variables["ansible_ssh_common_args"]
+    assert "UserKnownHostsFile=/state/demo/known_hosts" in host.variables["ansible_ssh_common_args"]
+
+
+def test_an_initial_instance_that_is_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert q8s_openstack._is_here("127.0.0.1") and not q8s_openstack._is_here("192.0.2.1")
+    monkeypatch.setattr(q8s_openstack, "_is_here", lambda address: True)
+    host = listed([Server("id", "demo-control-plane", "ACTIVE", ("10.254.1.4",))])["demo-control-plane"]
+    assert host.variables["ansible_connection"] == "local"
+
+
+def test_a_server_that_is_no_longer_asked_for() -> None:
+    assert listed([*SERVERS, made("demo-arm-mid-2", "10.254.1.7")])["demo-arm-mid-2"].groups == ["surplus"]
+
+
+def test_ssh_understands_its_options() -> None:
+    arguments = shlex.split(q8s_openstack.ssh_arguments(KEY, "/state"))
+    answer = subprocess.run(["ssh", *arguments, "-G", "host"], capture_output=True, text=True, check=True).stdout
+    assert f"knownhostscommand /bin/echo %H {KEY}" in answer
+    assert "stricthostkeychecking true" in answer
+
+
+@pytest.mark.parametrize("key", ["", "ssh-rsa AAAA", f"{KEY}; reboot", f"{KEY}\n-o ProxyCommand=x", "$(reboot)"])
+def test_only_a_key_reaches_the_command_line(key: str) -> None:
+    arguments = q8s_openstack.ssh_arguments(key, "/state")
+    assert "KnownHostsCommand" not in arguments and "StrictHostKeyChecking=yes" in arguments
+
+
+def test_fields_among_extra_variables() -> None:
+    extra = {"pod_cidr": "x", "required_tcp_port": [], "ansible_user": "y", "q8s_other": 1, "vm_types": {}}
+    assert set(q8s_openstack.cluster_fields(extra)) == {"pod_cidr", "required_tcp_port", "vm_types"}
+
+
+def test_user_data_holds_the_private_keys_and_metadata_does_not() -> None:
+    spec = next(spec for spec in CLUSTER.servers() if spec.vm_type)
+    text, metadata = _hostkeys.first_boot(spec, "demo", "ssh-ed25519 AAAA me\n")
+    first, _, rest = text.partition("\n")
+    config = json.loads(rest)
+    assert first == "#cloud-config"
+    assert config["users"][0]["ssh_authorized_keys"] == ["ssh-ed25519 AAAA me"]
+    assert config["users"][0]["lock_passwd"] is True and config["ssh_pwauth"] is False
+    assert config["ssh_keys"]["ed25519_public"] == metadata["q8s_host_key"]
+    assert metadata["q8s_guest_key"] + "\n" == config["write_files"][1]["content"]
+    assert metadata["q8s_guest_key"] != metadata["q8s_host_key"]
+    assert "PRIVATE" in text and "PRIVATE" not in json.dumps(dict(metadata))
+    assert all(len(value) < 256 for value in metadata.values()) and len(text) < 40000
+    assert _plan.is_ours(Server("i", "n", "ACTIVE", (), metadata), "demo")
+    for key in (metadata["q8s_host_key"], metadata["q8s_guest_key"]):
+        assert q8s_openstack._HOST_KEY.fullmatch(key)
+
+
+def test_a_control_plane_has_no_guest_key() -> None:
+    text, metadata = _hostkeys.first_boot(CLUSTER.servers()[0], "demo", "ssh-ed25519 AAAA")
+    assert "q8s_guest_key" not in metadata and "write_files" not in text
+
+
+def test_a_key_pair_is_one() -> None:
+    key = _hostkeys.new_key()
+    assert "PRIVATE" not in repr(key)
+    done = subprocess.run(
+        ["ssh-keygen", "-y", "-f", "/dev/stdin"], input=key.private, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split()[:2] == key.public.split() or "permissions" in done.stderr.lower()
