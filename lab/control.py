@@ -110,7 +110,12 @@ def status(settings: Settings) -> dict[str, Any]:
         if machine.exists:
             spec = machine.spec
             machines.append(
-                {"host": spec.hostname, "address": spec.nic.address, "memory": spec.memory, "running": bool(machine.runner())}
+                {
+                    "host": spec.hostname,
+                    "address": spec.nic.address,
+                    "memory": spec.memory,
+                    "running": bool(machine.runner()),
+                }
             )
     return {
         "folder": str(settings.folder),
@@ -136,12 +141,16 @@ def step(what: str) -> Iterator[None]:
 
 def _check_machine() -> None:
     if os.geteuid() != 0:
-        raise LabError("Failed to start the lab: it makes machines and a bridge, which only root may", hint="run it as root")
+        raise LabError(
+            "Failed to start the lab: it makes machines and a bridge, which only root may", hint="run it as root"
+        )
     if not Path("/dev/net/tun").exists():
         raise LabError("Failed to start the lab: /dev/net/tun is missing, and emulated guests need it")
     missing = sorted({package for program, package in _PROGRAMS.items() if shutil.which(program) is None})
     if missing:
-        raise LabError(f"Failed to start the lab: Debian packages are missing: {', '.join(missing)}", hint="run `make setup`")
+        raise LabError(
+            f"Failed to start the lab: Debian packages are missing: {', '.join(missing)}", hint="run `make setup`"
+        )
 
 
 def _write_firewall_auth(settings: Settings, passwords: services.Secrets) -> None:

@@ -30,7 +30,9 @@ def ensure() -> tuple[Path, bool]:
         [uv, "venv", "-q", "--clear", "--python", sys.executable, folder],
         [uv, "pip", "sync", "-q", "--require-hashes", "--python", folder / "bin" / "python", LOCK],
     ):
-        done = subprocess.run(list(map(str, command)), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            list(map(str, command)), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
         if done.returncode != 0:
             raise LabError(f"Failed to install the OpenStack services: {done.stderr.strip()[-800:]}")
     marker.touch()

@@ -43,7 +43,9 @@ def rules(ports: Sequence[Port], groups: Mapping[str, Sequence[Mapping[str, Any]
         bodies.append(f"-A {CHAIN} -m physdev --physdev-is-bridged --physdev-out {port.link} -j {chain}")
         bodies.append(f"-A {CHAIN} -o {bridge} -d {port.address} -j {chain}")
         bodies.append(f"-A {chain} -m conntrack --ctstate ESTABLISHED,RELATED -j RETURN")
-        bodies += sorted({line for group in port.groups for rule in groups.get(group, ()) for line in _rule(chain, rule, members)})
+        bodies += sorted(
+            {line for group in port.groups for rule in groups.get(group, ()) for line in _rule(chain, rule, members)}
+        )
         bodies.append(f"-A {chain} -j DROP")
     return "\n".join([*lines, *bodies, "COMMIT", ""])
 
@@ -67,14 +69,20 @@ def apply(text: str) -> None:
     """Load the chains in one step and jump to them first."""
     subprocess.run(["iptables-restore", "--noflush", "--wait"], input=text, text=True, check=True, capture_output=True)
     for hook in ("FORWARD", "OUTPUT"):
-        if subprocess.run(["iptables", "-w", "-C", hook, "-j", CHAIN], capture_output=True, check=False).returncode != 0:
+        if (
+            subprocess.run(["iptables", "-w", "-C", hook, "-j", CHAIN], capture_output=True, check=False).returncode
+            != 0
+        ):
             subprocess.run(["iptables", "-w", "-I", hook, "1", "-j", CHAIN], capture_output=True, check=True)
 
 
 def remove() -> None:
     """Take every chain of the lab away."""
     for hook in ("FORWARD", "OUTPUT"):
-        while subprocess.run(["iptables", "-w", "-D", hook, "-j", CHAIN], capture_output=True, check=False).returncode == 0:
+        while (
+            subprocess.run(["iptables", "-w", "-D", hook, "-j", CHAIN], capture_output=True, check=False).returncode
+            == 0
+        ):
             pass
     listed = subprocess.run(["iptables", "-w", "-S"], capture_output=True, text=True, check=False).stdout
     chains = [line.split()[1] for line in listed.splitlines() if line.startswith(f"-N {CHAIN}")]

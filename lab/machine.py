@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -152,7 +153,17 @@ class Machine:
         self._reap()
         with (self.folder / "console.log").open("ab") as console:
             subprocess.run(
-                ["setsid", "--fork", "unshare", "--mount", "--propagation", "slave", "bash", str(_RUNNER), str(self.folder)],
+                [
+                    "setsid",
+                    "--fork",
+                    "unshare",
+                    "--mount",
+                    "--propagation",
+                    "slave",
+                    "bash",
+                    str(_RUNNER),
+                    str(self.folder),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -203,7 +214,7 @@ class Machine:
         wait(none_left, 15)
         for group in groups:
             for sub in _tree(group):
-                wait(lambda sub=sub: _remove_group(sub), 3)
+                wait(partial(_remove_group, sub), 3)
         if self.exists:
             link = Path("/sys/class/net") / self.veth
             if not wait(lambda: not link.exists(), 2):

@@ -1,4 +1,4 @@
-"""Fill an empty OpenStack: services and their users, one ordinary project with a plain member, network, flavors, image."""
+"""Fill an empty OpenStack: services, their users, a project with a plain member, network, flavors, image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ import yaml
 from lab.services import Secrets
 from lab.settings import CLOUD_NAME, IMAGE_NAME, REGION, Settings
 
-_PATHS = {"glance": ("image", ""), "placement": ("placement", ""), "neutron": ("network", ""), "nova": ("compute", "/v2.1")}
+_PATHS = {
+    "glance": ("image", ""),
+    "placement": ("placement", ""),
+    "neutron": ("network", ""),
+    "nova": ("compute", "/v2.1"),
+}
 _FLAVORS = (("c1.small", 2, 3072, 20), ("c1.medium", 2, 4096, 20), ("c1.large", 6, 8192, 40))
 
 
@@ -40,7 +45,9 @@ def identity(settings: Settings, passwords: Secrets) -> str:
     service_role = roles.get("service") or admin.create_role(name="service")
     project = admin.create_project(name="service", domain_id="default")
     for name, (kind, path) in _PATHS.items():
-        user = admin.create_user(name=name, password=passwords.service, domain_id="default", default_project_id=project.id)
+        user = admin.create_user(
+            name=name, password=passwords.service, domain_id="default", default_project_id=project.id
+        )
         for role in (roles["admin"], service_role):
             admin.assign_project_role_to_user(project, user, role)
         service = admin.create_service(name=name, type=kind)

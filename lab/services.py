@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -92,7 +93,14 @@ class Services:
         data = folder / "mysql"
         self._run(
             "prepare the database",
-            ["mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}", "--skip-test-db", "--auth-root-authentication-method=normal"],
+            [
+                "mariadb-install-db",
+                "--no-defaults",
+                "--user=root",
+                f"--datadir={data}",
+                "--skip-test-db",
+                "--auth-root-authentication-method=normal",
+            ],
         )
         self._spawn(
             "mariadb",
@@ -113,7 +121,8 @@ class Services:
         if not wait(answers, 60):
             raise LabError(f"Failed to start the database: {self._tail('mariadb')}")
         statements = "".join(
-            f"create database {name}; grant all on {name}.* to os@'127.0.0.1' identified by '{self._passwords.database}';\n"
+            f"create database {name};\n"
+            f"grant all on {name}.* to os@'127.0.0.1' identified by '{self._passwords.database}';\n"
             for name in DATABASES
         )
         subprocess.run(client, input=statements, text=True, check=True, capture_output=True)
@@ -122,9 +131,9 @@ class Services:
         """Make every service's tables, side by side."""
         etc, tools = self._etc, self._environment / "bin"
         url = self._settings.url("keystone") + "/v3"
-        keystone = [tools / "keystone-manage", "--config-file", etc / "keystone.conf"]
+        keystone: list[str | Path] = [tools / "keystone-manage", "--config-file", etc / "keystone.conf"]
         owner = ["--keystone-user", "root", "--keystone-group", "root"]
-        nova = [tools / "nova-manage", "--config-file", etc / "nova.conf"]
+        nova: list[str | Path] = [tools / "nova-manage", "--config-file", etc / "nova.conf"]
         jobs: dict[str, list[list[str | Path]]] = {
             "keystone": [
                 [*keystone, "db_sync"],
@@ -144,7 +153,13 @@ class Services:
             "neutron": [[tools / "neutron-db-manage", "--config-file", etc / "neutron.conf", "upgrade", "heads"]],
             "nova": [
                 [*nova, "api_db", "sync"],
-                [*nova, "cell_v2", "map_cell0", "--database_connection", _database(self._settings, self._passwords, "nova_cell0")],
+                [
+                    *nova,
+                    "cell_v2",
+                    "map_cell0",
+                    "--database_connection",
+                    _database(self._settings, self._passwords, "nova_cell0"),
+                ],
                 [*nova, "cell_v2", "create_cell", "--name", "cell1"],
                 [*nova, "db", "sync"],
             ],
@@ -176,8 +191,10 @@ class Services:
                 {"Q8S_APPLICATION": _APPLICATIONS[name]},
             )
         for name in names:
-            if not wait(lambda name=name: _answers(self._settings.url(name)), 90):
-                raise LabError(f"Failed to start {name}: {self._tail(name)}", hint=f"its log is {self._settings.log / name}.log")
+            if not wait(partial(_answers, self._settings.url(name)), 90):
+                raise LabError(
+                    f"Failed to start {name}: {self._tail(name)}", hint=f"its log is {self._settings.log / name}.log"
+                )
 
     def start_helper(self, name: str, command: Sequence[str | Path]) -> None:
         """Start a process of the lab's own."""
@@ -290,10 +307,14 @@ def stop_all(settings: Settings) -> None:
         pid = alive[name]
         # Each leads a session and process group of its own; SIGQUIT is gunicorn's quick end.
         _signal_group(pid, signal.SIGTERM if name in ("mariadb", "package-proxy", "firewall") else signal.SIGQUIT)
-        if not wait(lambda pid=pid: start_time(pid) is None, 10):
+        if not wait(partial(_ended, pid), 10):
             _signal_group(pid, signal.SIGKILL)
-            wait(lambda pid=pid: start_time(pid) is None, 5)
+            wait(partial(_ended, pid), 5)
         (settings.folder / "pids" / name).unlink(missing_ok=True)
+
+
+def _ended(pid: int) -> bool:
+    return start_time(pid) is None
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:

@@ -75,8 +75,9 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="q8s-run",
-        description="Deploy a real Kubernetes cluster of QEMU-emulated heterogeneous workers onto an OpenStack project.",
-        epilog="Also: q8s-run lab up|down|status|reset (an OpenStack on this machine), q8s-run bundle ensure (what nodes run). "
+        description="Deploy a Kubernetes cluster of QEMU-emulated heterogeneous workers onto an OpenStack project.",
+        epilog="Also: q8s-run lab up|down|status|reset (an OpenStack on this machine), "
+        "q8s-run bundle ensure (what nodes run). "
         "Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -63,7 +63,7 @@ def reduce(state: State, event: Mapping[str, Any]) -> State:
         return replace(state, retries={**state.retries, host: state.retries.get(host, 0) + 1})
     if kind in _RESULTS:
         return _result(state, kind, data)
-    if kind == "warning" or kind == "deprecated":
+    if kind in {"warning", "deprecated"}:
         return replace(state, warnings=(*state.warnings, str(event.get("stdout", "")).strip()))
     if kind == "playbook_on_stats":
         changed = sum(int(count) for count in (data.get("changed") or {}).values())

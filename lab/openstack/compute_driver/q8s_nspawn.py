@@ -6,11 +6,11 @@ What it knows is on disk (``lab.machine``), so a Nova that was killed finds its 
 import base64
 import fcntl
 import ipaddress
-import os
 import shutil
 import subprocess
 import uuid
 from pathlib import Path
+from typing import Any
 
 import nova.conf
 from nova import exception
@@ -36,48 +36,48 @@ class NspawnDriver(fake.FakeDriver):
     memory_mb = 800000
     local_gb = 600000
 
-    def _node_uuid(self, host):
+    def _node_uuid(self, host: Any) -> Any:
         # Fixed, or a restart would make a second resource provider.
         return str(uuid.uuid5(uuid.NAMESPACE_DNS, host))
 
-    def get_nodenames_by_uuid(self, refresh=False):
+    def get_nodenames_by_uuid(self, refresh: Any = False) -> Any:
         return {self._node_uuid(name): name for name in self.get_available_nodes()}
 
-    def get_available_resource(self, nodename):
+    def get_available_resource(self, nodename: Any) -> Any:
         resource = super().get_available_resource(nodename)
         resource["uuid"] = self._node_uuid(nodename)
         return resource
 
-    def init_host(self, host):
+    def init_host(self, host: Any) -> None:
         super().init_host(host)
         # Nova refuses a second start without it, and does not write it for a driver that names its own uuid.
-        if not os.path.exists(os.path.join(CONF.state_path, "compute_id")):
+        if not (Path(CONF.state_path) / "compute_id").exists():
             node.write_local_node_uuid(self._node_uuid(host))
         LAB.machines.mkdir(parents=True, exist_ok=True)
 
-    def list_instance_uuids(self):
+    def list_instance_uuids(self) -> Any:
         return [folder.name for folder in LAB.machines.iterdir() if Machine(folder).exists]
 
-    def list_instances(self):
+    def list_instances(self) -> Any:
         return [Machine(LAB.machines / name).spec.instance_id for name in self.list_instance_uuids()]
 
-    def get_num_instances(self):
+    def get_num_instances(self) -> Any:
         return len(self.list_instance_uuids())
 
-    def instance_exists(self, instance):
+    def instance_exists(self, instance: Any) -> Any:
         return Machine(LAB.machines / instance.uuid).exists
 
-    def _machine(self, instance):
+    def _machine(self, instance: Any) -> Any:
         machine = Machine(LAB.machines / instance.uuid)
         if not machine.exists:
             raise exception.InstanceNotFound(instance_id=instance.uuid)
         return machine
 
-    def get_info(self, instance, use_cache=True):
+    def get_info(self, instance: Any, use_cache: Any = True) -> Any:
         running = self._machine(instance).runner()
         return hardware.InstanceInfo(state=power_state.RUNNING if running else power_state.SHUTDOWN)
 
-    def get_console_output(self, context, instance):
+    def get_console_output(self, context: Any, instance: Any) -> Any:
         console = self._machine(instance).folder / "console.log"
         with console.open("rb") as stream:
             stream.seek(max(0, console.stat().st_size - _CONSOLE_BYTES))
@@ -85,17 +85,17 @@ class NspawnDriver(fake.FakeDriver):
 
     def spawn(
         self,
-        context,
-        instance,
-        image_meta,
-        injected_files,
-        admin_password,
-        allocations,
-        network_info=None,
-        block_device_info=None,
-        power_on=True,
-        accel_info=None,
-    ):
+        context: Any,
+        instance: Any,
+        image_meta: Any,
+        injected_files: Any,
+        admin_password: Any,
+        allocations: Any,
+        network_info: Any = None,
+        block_device_info: Any = None,
+        power_on: Any = True,
+        accel_info: Any = None,
+    ) -> None:
         vif = network_info[0]  # this also waits until Neutron has allocated the port
         subnet = next(s for s in vif["network"]["subnets"] if s["version"] == 4)
         nic = Nic(
@@ -133,30 +133,39 @@ class NspawnDriver(fake.FakeDriver):
             machine.remove()
             raise
 
-    def _lower(self, context, image_meta):
-        """The image's files, unpacked once per checksum; all its servers share them as the lowest layer of their root."""
+    def _lower(self, context: Any, image_meta: Any) -> Any:
+        """The image's files, unpacked once; all its servers share them as the lowest layer of their root."""
         lower = LAB.folder / "images" / image_meta.id
         lower.parent.mkdir(parents=True, exist_ok=True)
-        with open(f"{lower}.lock", "w") as lock:
+        with Path(f"{lower}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not lower.exists():
                 partial = Path(f"{lower}.partial")
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir()
-                archive = f"{lower}.tar"
-                glance.API().download(context, image_meta.id, dest_path=archive)
+                archive = Path(f"{lower}.tar")
+                glance.API().download(context, image_meta.id, dest_path=str(archive))
                 subprocess.run(
-                    ["tar", "--extract", "--zstd", "--numeric-owner", "--xattrs", "--xattrs-include=*", "-p", "-f", archive, "-C", str(partial)],
+                    [
+                        *("tar", "--extract", "--zstd", "--numeric-owner", "--same-permissions"),
+                        *("--xattrs", "--xattrs-include=*", "--file", archive, "--directory", partial),
+                    ],
                     check=True,
                     capture_output=True,
                 )
-                os.unlink(archive)
+                archive.unlink()
                 partial.rename(lower)
         return lower
 
     def destroy(
-        self, context, instance, network_info, block_device_info=None, destroy_disks=True, destroy_secrets=True
-    ):
+        self,
+        context: Any,
+        instance: Any,
+        network_info: Any,
+        block_device_info: Any = None,
+        destroy_disks: Any = True,
+        destroy_secrets: Any = True,
+    ) -> None:
         machine = Machine(LAB.machines / instance.uuid)
         if destroy_disks:
             machine.remove()
@@ -165,42 +174,50 @@ class NspawnDriver(fake.FakeDriver):
 
     def cleanup(
         self,
-        context,
-        instance,
-        network_info,
-        block_device_info=None,
-        destroy_disks=True,
-        migrate_data=None,
-        destroy_vifs=True,
-        destroy_secrets=True,
-    ):
+        context: Any,
+        instance: Any,
+        network_info: Any,
+        block_device_info: Any = None,
+        destroy_disks: Any = True,
+        migrate_data: Any = None,
+        destroy_vifs: Any = True,
+        destroy_secrets: Any = True,
+    ) -> None:
         if destroy_disks:
             Machine(LAB.machines / instance.uuid).remove()
 
-    def power_off(self, instance, timeout=0, retry_interval=0):
+    def power_off(self, instance: Any, timeout: Any = 0, retry_interval: Any = 0) -> None:
         self._machine(instance).stop(timeout)
 
     def power_on(
-        self, context, instance, network_info, block_device_info=None, accel_info=None, share_info=None
-    ):
+        self,
+        context: Any,
+        instance: Any,
+        network_info: Any,
+        block_device_info: Any = None,
+        accel_info: Any = None,
+        share_info: Any = None,
+    ) -> None:
         self._machine(instance).start()
 
     def reboot(
         self,
-        context,
-        instance,
-        network_info,
-        reboot_type,
-        block_device_info=None,
-        bad_volumes_callback=None,
-        accel_info=None,
-        share_info=None,
-    ):
+        context: Any,
+        instance: Any,
+        network_info: Any,
+        reboot_type: Any,
+        block_device_info: Any = None,
+        bad_volumes_callback: Any = None,
+        accel_info: Any = None,
+        share_info: Any = None,
+    ) -> None:
         machine = self._machine(instance)
         if reboot_type == "SOFT" and machine.reboot(_SOFT_REBOOT_SECONDS):
             return
         machine.stop(0)
         machine.start()
 
-    def resume_state_on_host_boot(self, context, instance, network_info, share_info, block_device_info=None):
+    def resume_state_on_host_boot(
+        self, context: Any, instance: Any, network_info: Any, share_info: Any, block_device_info: Any = None
+    ) -> None:
         self._machine(instance).start()

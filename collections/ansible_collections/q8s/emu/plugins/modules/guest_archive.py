@@ -84,7 +84,12 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 # Other than 0755, which is what a folder of the root file system has.
-_FOLDER_MODES = {"root/.ssh": 0o700, "etc/kubernetes/pki": 0o755, "var/lib/kubelet": 0o700, "var/lib/cloud/seed/nocloud": 0o700}
+_FOLDER_MODES = {
+    "root/.ssh": 0o700,
+    "etc/kubernetes/pki": 0o755,
+    "var/lib/kubelet": 0o700,
+    "var/lib/cloud/seed/nocloud": 0o700,
+}
 
 # What identifies a member: type, mode, content or link target.
 Member = tuple
@@ -201,7 +206,9 @@ def main() -> None:
     except (OSError, ValueError) as error:
         module.fail_json(msg=f"Failed to write the data disk {path}: {error}")
     listing = "".join(f"{name}\n" for name in changes) if changed else ""
-    module.exit_json(changed=changed, paths=changes if changed else [], diff={"before": "", "after": listing, "after_header": path})
+    module.exit_json(
+        changed=changed, paths=changes if changed else [], diff={"before": "", "after": listing, "after_header": path}
+    )
 
 
 if __name__ == "__main__":
