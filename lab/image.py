@@ -29,8 +29,8 @@ _MASKED: Final = (
     "cloud-init-hotplugd.socket"
 ).split()
 
-_NETWORK_UNIT: Final = """\
-# Written by Q8S's lab: the address that Neutron gave this server.
+_HOST_UNIT: Final = """\
+# Written by Q8S's lab: the address that Neutron gave this server, and cgroups that may be written.
 [Unit]
 DefaultDependencies=no
 Before=network.target network-pre.target network-online.target cloud-init.service cloud-init-network.service ssh.service
@@ -38,7 +38,7 @@ Before=network.target network-pre.target network-online.target cloud-init.servic
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=/bin/sh /etc/lab-network
+ExecStart=/bin/sh /etc/lab-host
 
 [Install]
 WantedBy=sysinit.target
@@ -70,9 +70,9 @@ for unit in MASKED; do ln -sf /dev/null "$root/etc/systemd/system/$unit"; done
 mkdir -p "$root/etc/systemd/system.conf.d" "$root/etc/cloud/cloud.cfg.d"
 # pods that ignore SIGTERM would hold a stopping host for 90 s
 printf '[Manager]\nDefaultTimeoutStopSec=5s\n' > "$root/etc/systemd/system.conf.d/lab.conf"
-cp "$FILES/lab-network.service" "$root/etc/systemd/system/"
+cp "$FILES/lab-host.service" "$root/etc/systemd/system/"
 cp "$FILES/91_lab.cfg" "$root/etc/cloud/cloud.cfg.d/"
-systemctl --root="$root" -q enable lab-network.service ssh.service
+systemctl --root="$root" -q enable lab-host.service ssh.service
 # packages are unpacked without waiting for a disk that the next host replaces anyway
 echo force-unsafe-io > "$root/etc/dpkg/dpkg.cfg.d/lab"
 rm -f "$root"/etc/ssh/ssh_host_* "$root/etc/hostname" "$root/etc/resolv.conf"
@@ -87,7 +87,7 @@ def ensure() -> tuple[Path, bool]:
 
     :raises LabError: mmdebstrap failed; its log is named
     """
-    key = cache.content_key(_SUITE, *_PACKAGES, *_MASKED, _NETWORK_UNIT, _CLOUD_CONFIG, _CUSTOMIZE)
+    key = cache.content_key(_SUITE, *_PACKAGES, *_MASKED, _HOST_UNIT, _CLOUD_CONFIG, _CUSTOMIZE)
     folder, built = cache.entry("lab-image", f"debian-{_SUITE}", key, _build)
     return folder / "image.tar.zst", built
 
@@ -96,7 +96,7 @@ def _build(folder: Path) -> None:
     places = debs.mirrors()
     files = folder / "files"
     files.mkdir()
-    (files / "lab-network.service").write_text(_NETWORK_UNIT)
+    (files / "lab-host.service").write_text(_HOST_UNIT)
     (files / "91_lab.cfg").write_text(_CLOUD_CONFIG)
     script = files / "customize"
     script.write_text("#!/bin/sh\n" + _CUSTOMIZE.replace("MASKED", " ".join(_MASKED)).replace("$FILES", str(files)))

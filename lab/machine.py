@@ -249,7 +249,8 @@ def _files(spec: Spec) -> Iterator[tuple[str, bytes, int]]:
     yield "etc/hosts", f"127.0.0.1 localhost\n{nic.address} {spec.hostname}\n".encode(), 0o644
     yield "etc/resolv.conf", f"nameserver {nic.gateway}\n".encode(), 0o644
     # A veth leaves the checksum of a packet to hardware that is not there; VXLAN through DNAT would send it on wrong.
-    network = f"""\
+    # systemd-nspawn gives a machine the cgroups of version 1 without leave to write, which a kubelet needs.
+    host = f"""\
 set -e
 ip link set lo up
 ip link set host0 address {nic.mac} mtu {nic.mtu}
@@ -257,8 +258,11 @@ ip addr replace {nic.address}/{nic.prefix} dev host0
 ip link set host0 up
 ip route replace default via {nic.gateway}
 ethtool -K host0 tx-checksum-ip-generic off
+for group in cpu cpuacct cpuset memory devices freezer blkio pids; do
+    [ ! -d /sys/fs/cgroup/$group ] || mount -o remount,rw,bind /sys/fs/cgroup/$group
+done
 """
-    yield "etc/lab-network", network.encode(), 0o644
+    yield "etc/lab-host", host.encode(), 0o644
     if spec.proxy:
         yield "etc/apt/apt.conf.d/01lab-proxy", f'Acquire::http::Proxy "{spec.proxy}";\n'.encode(), 0o644
     meta = {

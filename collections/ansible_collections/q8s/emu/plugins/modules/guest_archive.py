@@ -79,7 +79,7 @@ import os
 import posixpath
 import tarfile
 import tempfile
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -91,8 +91,13 @@ _FOLDER_MODES = {
     "var/lib/cloud/seed/nocloud": 0o700,
 }
 
-# What identifies a member: type, mode, content or link target.
-Member = tuple
+
+class Member(NamedTuple):
+    """What identifies a member of the archive."""
+
+    kind: str
+    mode: int
+    data: bytes  # the content, or the target of a link
 
 
 def members(files: list[dict[str, Any]]) -> dict[str, Member]:
@@ -109,9 +114,9 @@ def members(files: list[dict[str, Any]]) -> dict[str, Member]:
         if (entry.get("content") is None) == (entry.get("link") is None):
             raise ValueError(f"{path}: exactly one of content and link is needed")
         if entry.get("link") is not None:
-            found[name] = ("link", 0o777, entry["link"].encode())
+            found[name] = Member("link", 0o777, entry["link"].encode())
         else:
-            found[name] = ("file", int(entry.get("mode") or "0644", 8), entry["content"].encode())
+            found[name] = Member("file", int(entry.get("mode") or "0644", 8), entry["content"].encode())
     return found
 
 
@@ -150,10 +155,10 @@ def unpack(path: str) -> dict[str, Member]:
         with tarfile.open(path, mode="r:") as archive:
             for info in archive:
                 if info.issym():
-                    found[info.name] = ("link", 0o777, info.linkname.encode())
+                    found[info.name] = Member("link", 0o777, info.linkname.encode())
                 elif info.isfile():
                     stream = archive.extractfile(info)
-                    found[info.name] = ("file", info.mode, stream.read() if stream else b"")
+                    found[info.name] = Member("file", info.mode, stream.read() if stream else b"")
     except (OSError, tarfile.TarError):
         return {}
     return found
