@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from lab import control, hosts
@@ -48,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     host = commands.add_parser("host", help="one host without OpenStack, for a role's developer")
     host.add_argument("action", choices=("up", "down"))
     host.add_argument("name")
-    host.add_argument("--ip", type=ipaddress.IPv4Address, help="its address, in the lab's subnet")
+    host.add_argument("--ip", type=ipaddress.IPv4Address, help="its address; without it, a free one")
     host.add_argument("--key", type=Path, help="file with the public key that may log in as debian")
     host.add_argument("--memory", type=int, default=4096, metavar="MB")
     host.set_defaults(run=_host)
@@ -84,10 +85,13 @@ def _status(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _host(settings: Settings, arguments: argparse.Namespace) -> int:
+    if os.geteuid() != 0:
+        raise LabError(f"Failed to take the host {arguments.action}: only root may", hint="run it as root")
     if arguments.action == "down":
         hosts.down(settings, arguments.name)
         return 0
-    if arguments.ip is None or arguments.key is None:
-        raise LabError("Failed to start a host: --ip and --key are needed")
-    hosts.up(settings, arguments.name, arguments.ip, arguments.key, arguments.memory)
+    if arguments.key is None:
+        raise LabError("Failed to start a host: --key is needed")
+    host = hosts.up(settings, arguments.name, arguments.ip, arguments.key, arguments.memory)
+    print(json.dumps(asdict(host)))
     return 0

@@ -1,28 +1,136 @@
-"""A single host without OpenStack: what Molecule runs a role on."""
+"""A single host without OpenStack: what Molecule runs a role on.
+
+Such hosts have a bridge, a subnet and a folder of their own beside the lab's, so that a lab may come up and go down
+meanwhile, and no address of theirs is one that Neutron gives away. With the last host all of it goes.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
+import json
 import shutil
+import socket
 import subprocess
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
+from bundle import cache
 from lab import image, network, services
 from lab.errors import LabError
-from lab.machine import Machine, Nic, Spec
+from lab.machine import Machine, Nic, Spec, read, wait
 from lab.settings import Settings
 
+_SSH_SECONDS: Final = 60
 
-def up(settings: Settings, name: str, address: ipaddress.IPv4Address, key: Path, memory: int) -> None:
-    """Start a host that ``debian`` can log in to with a key; memory in MB.
 
-    :raises LabError: the address is not of the lab's subnet
+@dataclass(frozen=True)
+class Host:
+    """A host that runs: its address, and the ssh host key that it answers with."""
+
+    name: str
+    address: str
+    host_key: str
+
+
+def beside(settings: Settings) -> Settings:
+    """Where hosts live: the next subnet, and names that follow from the lab's."""
+    subnet = settings.subnet
+    following = ipaddress.IPv4Network((int(subnet.network_address) + subnet.num_addresses, subnet.prefixlen))
+    return replace(
+        settings,
+        folder=settings.folder.with_name(f"{settings.folder.name}-hosts"),
+        bridge=f"{settings.bridge[:14]}h",
+        subnet=following,
+        port_base=settings.port_base + 10,
+    )
+
+
+def up(lab: Settings, name: str, address: ipaddress.IPv4Address | None, key: Path, memory: int) -> Host:
+    """Start a host that ``debian`` can log in to with a key; memory in MB. Without an address it gets a free one.
+
+    :raises LabError: the address is taken or not of the hosts' subnet, or ssh does not answer
     """
-    if address not in settings.subnet or address == settings.gateway:
-        raise LabError(f"Failed to start {name}: {address} is no host address of {settings.subnet}")
-    settings.log.mkdir(parents=True, exist_ok=True)
-    network.bridge_up(settings)
+    settings = beside(lab)
+    with _locked():
+        identifier = uuid.uuid5(uuid.NAMESPACE_DNS, name)
+        machine = Machine(settings.machines / str(identifier))
+        if not machine.exists:
+            settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            settings.log.mkdir(exist_ok=True)
+            try:
+                taken = [other.spec.nic.address for other in _machines(settings)]
+                chosen = _address(settings, name, address, taken)
+                _remember_kernel_settings(settings)
+                network.bridge_up(settings)
+                machine.create(
+                    Spec(
+                        name=f"q8sl{identifier.hex[:8]}",
+                        hostname=name,
+                        lower=str(_lower(settings)),
+                        bridge=settings.bridge,
+                        nic=Nic(
+                            str(chosen),
+                            settings.subnet.prefixlen,
+                            str(settings.gateway),
+                            "02:00:" + chosen.packed.hex(":"),
+                        ),
+                        memory=memory,
+                        vcpus=2,
+                        key=key.read_text(),
+                        proxy=_package_proxy(lab, settings),
+                        instance_id=str(identifier),
+                    )
+                )
+            except BaseException:
+                machine.remove()
+                _clean_up(lab, settings)
+                raise
+        machine.start()
+        spec = machine.spec
+    # The file is read as root of this machine, not asked over the network: it is the host's own key for certain.
+    public = machine.folder / "upper" / "etc" / "ssh" / "ssh_host_ed25519_key.pub"
+    if not wait(lambda: _greets(spec.nic.address), _SSH_SECONDS) or not read(public):
+        raise LabError(
+            f"Failed to start {name}: no ssh on {spec.nic.address} within {_SSH_SECONDS} s",
+            hint=f"the host's console is in {machine.folder / 'console.log'}",
+        )
+    return Host(name, spec.nic.address, " ".join(read(public).split()[:2]))
+
+
+def down(lab: Settings, name: str) -> None:
+    """Remove a host, and with the last one what hosts share; nothing happens if there is none."""
+    settings = beside(lab)
+    with _locked():
+        Machine(settings.machines / str(uuid.uuid5(uuid.NAMESPACE_DNS, name))).remove()
+        _clean_up(lab, settings)
+
+
+def _machines(settings: Settings) -> list[Machine]:
+    return [machine for folder in sorted(settings.machines.glob("*")) if (machine := Machine(folder)).exists]
+
+
+def _address(
+    settings: Settings, name: str, wanted: ipaddress.IPv4Address | None, taken: list[str]
+) -> ipaddress.IPv4Address:
+    usable = [
+        address for address in settings.subnet.hosts() if address != settings.gateway and str(address) not in taken
+    ]
+    if wanted is None and usable:
+        return usable[0]
+    if wanted not in usable:
+        raise LabError(f"Failed to start {name}: {wanted or 'every address'} is not free in {settings.subnet}")
+    return wanted
+
+
+def _package_proxy(lab: Settings, settings: Settings) -> str:
+    """The address of a package proxy: the lab's if it runs, since two should not write into one cache."""
+    if "package-proxy" in services.running(lab):
+        return f"http://{lab.gateway}:{lab.proxy_port}"
     if "package-proxy" not in services.running(settings):
         with (settings.log / "package-proxy.out").open("ab") as output:
             process = subprocess.Popen(
@@ -33,32 +141,45 @@ def up(settings: Settings, name: str, address: ipaddress.IPv4Address, key: Path,
                 start_new_session=True,
             )
         services.record(settings, "package-proxy", process.pid)
-    identifier = uuid.uuid5(uuid.NAMESPACE_DNS, name)
-    machine = Machine(settings.machines / str(identifier))
-    if machine.exists:
-        machine.start()
+    return f"http://{settings.gateway}:{settings.proxy_port}"
+
+
+def _remember_kernel_settings(settings: Settings) -> None:
+    recorded = settings.folder / "kernel.json"
+    if not recorded.exists():
+        recorded.write_text(json.dumps(network.kernel_settings()))
+
+
+def _clean_up(lab: Settings, settings: Settings) -> None:
+    """Leave the machine as it was, if no host is left."""
+    if _machines(settings) or not settings.folder.exists():
         return
-    last = address.packed
-    machine.create(
-        Spec(
-            name=f"q8sl{identifier.hex[:8]}",
-            hostname=name,
-            lower=str(_lower(settings)),
-            bridge=settings.bridge,
-            nic=Nic(str(address), settings.subnet.prefixlen, str(settings.gateway), "02:00:" + last.hex(":")),
-            memory=memory,
-            vcpus=2,
-            key=key.read_text(),
-            proxy=f"http://{settings.gateway}:{settings.proxy_port}",
-            instance_id=str(identifier),
-        )
-    )
-    machine.start()
+    services.stop_all(settings)
+    network.bridge_down(settings)
+    recorded = settings.folder / "kernel.json"
+    # the hosts of a lab that runs still need what their kubelets set; the lab puts it back itself
+    if recorded.exists() and not services.running(lab):
+        network.restore_kernel_settings(json.loads(recorded.read_text()))
+    shutil.rmtree(settings.folder, ignore_errors=True)
 
 
-def down(settings: Settings, name: str) -> None:
-    """Remove a host; nothing happens if there is none."""
-    Machine(settings.machines / str(uuid.uuid5(uuid.NAMESPACE_DNS, name))).remove()
+def _greets(address: str) -> bool:
+    """Whether an ssh server answers, not only a port."""
+    try:
+        with socket.create_connection((address, 22), timeout=2) as connection:
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """One at a time: two that start at once would choose the same address."""
+    path = cache.cache_root() / "hosts.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def _lower(settings: Settings) -> Path:
