@@ -1,0 +1,58 @@
+"""What all tests share: the lab, and a summary that says loudly what could not run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import settings
+
+Q8S_RUN = Path(sys.executable).with_name("q8s-run")
+
+
+def _lab(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run ``q8s-run lab ...``; its progress, on stderr, is shown."""
+    return subprocess.run([Q8S_RUN, "lab", *arguments], stdout=subprocess.PIPE, text=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Mapping[str, str]]:
+    """A lab that runs; gives the environment variables that choose its cloud.
+
+    One that is up already is used and left as it is; one that is started here is ended with the session.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("the lab needs root")
+    if not Path("/dev/net/tun").exists():
+        pytest.skip("the lab needs /dev/net/tun, which is missing on this machine")
+    place = settings.load()
+    found = _lab("status", "--json")
+    assert found.returncode == 0, "q8s-run lab status failed; its message is above"
+    was_up = bool(json.loads(found.stdout)["services"])
+    if not was_up:
+        assert _lab("up").returncode == 0, "q8s-run lab up failed; its message is above"
+    yield {"OS_CLIENT_CONFIG_FILE": str(place.clouds_yaml), "OS_CLOUD": settings.CLOUD_NAME}
+    if not was_up:
+        assert _lab("down").returncode == 0, "q8s-run lab down failed; its message is above"
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Skipped tests are untested behaviour: say how many and why, where nobody overlooks it."""
+    reasons: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("skipped", []):
+        # (file, line, reason) for a skip, a plain text for an expected failure
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reasons[reason.removeprefix("Skipped: ")] += 1
+    if not reasons:
+        return
+    terminalreporter.section("NOT TESTED", sep="!", red=True, bold=True)
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"{count} test{'s' if count > 1 else ''} could not run: {reason}", red=True)
