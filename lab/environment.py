@@ -20,7 +20,7 @@ def ensure() -> tuple[Path, bool]:
     """
     version = ".".join(map(str, sys.version_info[:3]))
     # A virtual environment names its own path, so it is made where it stays, and a marker tells that it is whole.
-    folder = cache.cache_root() / "lab-venv" / cache.content_key(LOCK, version)
+    folder = cache.cache_root() / "lab-venv" / cache.content_key(LOCK, version, "compiled")
     marker = folder / ".complete"
     if marker.exists():
         return folder, False
@@ -28,7 +28,17 @@ def ensure() -> tuple[Path, bool]:
     uv = Path(sys.executable).parent / "uv"
     for command in (
         [uv, "venv", "-q", "--clear", "--python", sys.executable, folder],
-        [uv, "pip", "sync", "-q", "--require-hashes", "--python", folder / "bin" / "python", LOCK],
+        [
+            uv,
+            "pip",
+            "sync",
+            "-q",
+            "--compile-bytecode",
+            "--require-hashes",
+            "--python",
+            folder / "bin" / "python",
+            LOCK,
+        ],
     ):
         done = subprocess.run(
             list(map(str, command)), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False

@@ -38,7 +38,7 @@ stamp=$(cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)-$("$pytho
 if [ "$(cat .venv/.q8s-stamp 2>/dev/null)" != "$stamp" ]; then
     say "making .venv (Python $("$python" -c 'import platform; print(platform.python_version())'))"
     [ -x .venv/bin/python ] || "$uv" venv -q --python "$python" .venv
-    "$uv" pip sync -q --python .venv/bin/python --require-hashes requirements.lock || die "uv could not install the locked packages"
+    "$uv" pip sync -q --compile-bytecode --python .venv/bin/python --require-hashes requirements.lock || die "uv could not install the locked packages"
     # the project itself, from this checkout: no build isolation, so that nothing but the lock decides what is installed
     "$uv" pip install -q --python .venv/bin/python --no-deps --no-build-isolation --editable . || die "uv could not install the project"
     echo "$stamp" > .venv/.q8s-stamp
