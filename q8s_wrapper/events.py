@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any, Final
 
 _RESULTS: Final = frozenset({"runner_on_ok", "runner_on_failed", "runner_on_unreachable", "runner_on_skipped"})
+# What command says when it has nothing to say, of ansible-core before and since 2.20.
+_EMPTY_REASONS: Final = frozenset({"non-zero return code", "The command exited with a non-zero return code."})
 
 
 @dataclass(frozen=True)
@@ -130,9 +132,9 @@ def _reason(result: Mapping[str, Any]) -> str:
     source = failed_items[0] if failed_items else result
     for key in ("stderr", "module_stderr", "msg", "stdout"):
         text = str(source.get(key) or "").strip()
-        if text and text != "non-zero return code":
+        if text and text not in _EMPTY_REASONS:
             message = str(source.get("msg") or "").strip()
-            if key != "msg" and message and message not in ("non-zero return code", text) and "rc" not in source:
+            if key != "msg" and message and message not in (*_EMPTY_REASONS, text) and "rc" not in source:
                 return message
             return text
     return str(source.get("msg") or "no reason given")
