@@ -1,0 +1,148 @@
+"""What a run means to a person, from the events that ansible-runner really gave (recorded in events.jsonl)."""
+
+from __future__ import annotations
+
+import json
+from functools import reduce as fold
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from q8s_wrapper import render
+from q8s_wrapper.events import Failure, State, reduce
+
+EVENTS: list[dict[str, Any]] = [
+    json.loads(line) for line in Path(__file__).with_name("events.jsonl").read_text().splitlines()
+]
+END = fold(reduce, EVENTS, State())
+
+
+def until(kind: str, count: int = 1) -> State:
+    """The state just after the n-th event of a kind."""
+    places = [number for number, event in enumerate(EVENTS) if event["event"] == kind]
+    return fold(reduce, EVENTS[: places[count - 1] + 1], State())
+
+
+def failed(result: dict[str, Any], **more: Any) -> State:
+    data = {"host": "one", "task": "Try", "res": result, "task_path": "/a/b/c/d/e/main.yml:3", **more}
+    return reduce(State(), {"event": "runner_on_failed", "event_data": data})
+
+
+def test_stages_are_roles_else_plays_in_the_order_they_began() -> None:
+    assert [(stage.name, sorted(stage.hosts)) for stage in END.stages] == [
+        ("First", ["localhost"]),
+        ("Second", ["gone", "two"]),
+        ("greeter", ["gone", "two"]),
+    ]
+    second = END.stages[1]
+    assert 0 < second.start < second.end <= END.seconds, "a stage lasts until its last result"
+
+
+def test_a_host_has_a_task_while_it_works_and_none_after() -> None:
+    assert until("runner_on_start").current == {"localhost": "Change something"}
+    assert until("runner_on_ok").current == {}
+
+
+def test_retries_are_counted_until_the_task_ends() -> None:
+    assert until("runner_retry", 2).retries == {"localhost": 2}
+    assert until("runner_on_failed").retries == {}
+
+
+def test_failures_are_those_that_count() -> None:
+    assert END.failures == (
+        Failure(
+            "gone",
+            "Greet",
+            "Task failed: Failed to connect to the host via ssh: ssh: connect to host 127.0.0.1 port 1: "
+            "Connection refused",
+            "roles/greeter/tasks/main.yml:1",
+        ),
+        Failure("two", "Fail loudly", "the disk is full", "of/q8s/playbooks/play.yml:38"),
+    ), "an ignored failure is none, and the reason is the program's own words"
+
+
+def test_what_the_playbook_says_is_kept() -> None:
+    assert END.notes == ("all is well", "one", "two")
+    assert END.results == {"q8s_lines": ["one", "two"]}
+
+
+def test_the_end() -> None:
+    assert not until("runner_on_failed").finished
+    assert END.finished and END.current == {} and END.changed == 4
+
+
+def test_unknown_events_change_nothing() -> None:
+    assert reduce(END, {"event": "of_a_later_version"}) == END
+    assert reduce(END, {}) == END
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        ({"msg": "The command exited with a non-zero return code.", "rc": 1, "stdout": "no space"}, "no space"),
+        ({"msg": "non-zero return code", "rc": 1, "stdout": "no space", "stderr": ""}, "no space"),
+        ({"msg": "The command exited with a non-zero return code.", "rc": 1, "stderr": "full"}, "full"),
+        ({"msg": "Failed to find it", "stderr": "a warning"}, "Failed to find it"),
+        (
+            {"msg": "One or more items failed", "results": [{"msg": "fine"}, {"failed": True, "msg": "second is bad"}]},
+            "second is bad",
+        ),
+        ({}, "no reason given"),
+    ],
+)
+def test_the_reason_is_what_helps(result: dict[str, Any], reason: str) -> None:
+    assert failed(result).failures[0].reason == reason
+    assert failed(result).failures[0].place == "c/d/e/main.yml:3"
+
+
+def show(renderer: render.Renderer) -> None:
+    state = State()
+    for event in EVENTS:
+        before, state = state, reduce(state, event)
+        renderer.update(before, state)
+    renderer.close(state)
+
+
+def test_plain_output(capsys: pytest.CaptureFixture[str]) -> None:
+    show(render.Plain())
+    out, err = capsys.readouterr()
+    assert out == "", "stdout is for results"
+    lines = [line.split("] ", 1)[1] for line in err.splitlines()]
+    assert lines == ["First", "Second", "greeter", "  gone: FAILED: Greet", "  two: FAILED: Fail loudly"]
+
+
+def test_plain_output_tells_of_waiting_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    state = reduce(State(), {"event": "runner_on_start", "event_data": {"host": "a", "task": "Wait", "play": "P"}})
+    for _ in range(11):
+        before, state = state, reduce(state, {"event": "runner_retry", "event_data": {"host": "a", "task": "Wait"}})
+        render.Plain().update(before, state)
+    assert [line.split("] ", 1)[1] for line in capsys.readouterr().err.splitlines()] == [
+        "  a: Wait: not yet, tried 5 times",
+        "  a: Wait: not yet, tried 10 times",
+    ]
+
+
+def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    show(render.JsonLines())
+    out, err = capsys.readouterr()
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert err == "" and [line["event"] for line in lines] == ["stage", "stage", "stage", "failure", "failure"]
+    assert [line["name"] for line in lines[:3]] == ["First", "Second", "greeter"]
+    assert lines[4] == {"event": "failure", "host": "two", "task": "Fail loudly", "reason": "the disk is full"}
+
+
+def test_the_result_as_data() -> None:
+    data = json.loads(json.dumps(render.result("deploy", 1, END, "/state/log")))
+    assert (data["event"], data["command"], data["exit_code"], data["changed"]) == ("result", "deploy", 1, 4)
+    assert data["failures"][1]["place"] == "of/q8s/playbooks/play.yml:38"
+    assert data["stages"][2]["hosts"] == ["gone", "two"]
+
+
+def test_tables_are_aligned() -> None:
+    assert render.table([{"name": "a", "state": "up"}, {"name": "longer", "state": ""}]) == (
+        "NAME    STATE\na       up\nlonger"
+    )
+    assert render.table([]) == ""
+    heads, *rows = render.stage_table(END).splitlines()
+    assert heads.split() == ["STAGE", "START", "TOOK", "HOSTS"] and len(rows) == 3
