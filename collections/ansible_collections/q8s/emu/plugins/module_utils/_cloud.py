@@ -60,7 +60,7 @@ def _why(error: Exception) -> tuple[str, str]:
             f"the cloud cannot be reached ({short})",
             "check auth_url in clouds.yaml, the network, and that the cloud runs",
         )
-    if name in ("EndpointNotFound", "NotSupported"):
+    if name in ("EndpointNotFound", "NotSupported", "ServiceDisabledException"):
         return reason, "check region_name and interface in clouds.yaml"
     return (f"{reason} (HTTP {status})" if status else reason), ""
 
