@@ -1,0 +1,153 @@
+"""A cluster of these tests' own in the lab's cloud, and Ansible to work on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import openstack
+import pytest
+import yaml
+
+from lab import settings
+from lab.machine import wait
+from q8s_wrapper.config import INVENTORY, REPOSITORY
+
+_BIN = Path(sys.executable).parent
+
+
+@dataclass
+class Cluster:
+    """One cluster: its files, its local state, and what a user would run."""
+
+    name: str
+    folder: Path
+    environment: Mapping[str, str]
+    public_key: str = ""
+    files: dict[int, Path] = field(default_factory=dict)
+
+    @property
+    def initial(self) -> str:
+        return f"{self.name}-control-plane"
+
+    @property
+    def worker(self) -> str:
+        return f"{self.name}-tiny-1"
+
+    def file(self, workers: int = 1) -> Path:
+        """A cluster file with one control plane and so many workers."""
+        if workers not in self.files:
+            data = {
+                "cluster_name": self.name,
+                "private_network_id": "private",
+                "remote_ip_prefix": str(settings.load().subnet),
+                "default_image_name": settings.IMAGE_NAME,
+                "name_of_initial_instance": self.initial,
+                "guest_ip_prefix": "172.29.0.0/16",
+                "security_groups": ["q8s-cluster"],
+                "required_tcp_ports": [22, 6443],
+                "required_udp_ports": [8472],
+                "worker_port_range_min": 30000,
+                "worker_port_range_max": 32767,
+                "cluster_definition": {
+                    "master_node_flavor": "c1.small",
+                    "number_additional_master_nodes": 0,
+                    "worker": {"tiny": workers},
+                },
+                "vm_types": {
+                    "types": {
+                        "tiny": {
+                            "architecture": "arm_64",
+                            "num_cpus": 1,
+                            "cpu_model": "cortex-a57",
+                            "machine_model": "virt",
+                            "ram": 1024,
+                            "storage": 5,
+                            "openstack_flavor": "c1.small",
+                        }
+                    }
+                },
+            }
+            path = self.folder / f"{self.name}-{workers}.yaml"
+            path.write_text(yaml.safe_dump(data, sort_keys=False))
+            self.files[workers] = path
+        return self.files[workers]
+
+    def run(self, command: Sequence[str | Path], **more: str) -> subprocess.CompletedProcess[str]:
+        """Run a program of the environment in the checkout, as a user with these variables would."""
+        program, *arguments = map(str, command)
+        environment = {**os.environ, **self.environment, **more, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg")}
+        return subprocess.run(
+            [str(_BIN / program), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=REPOSITORY,
+            env=environment,
+            timeout=180,
+        )
+
+    def play(self, tasks: Mapping[str, Mapping[str, Any]], file: Path | None = None, **more: str) -> dict[str, Any]:
+        """Run tasks on localhost; gives each one's result by its name, and what Ansible said on stderr.
+
+        A task fails the test, unless it has ``ignore_errors``.
+        """
+        listed = [{"name": name, **task} for name, task in tasks.items()]
+        playbook = self.folder / "play.yml"
+        playbook.write_text(
+            json.dumps([{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": listed}])
+        )
+        command = ["ansible-playbook", "-i", INVENTORY, playbook, "-e", f"q8s_cluster_file={file or self.file()}"]
+        done = self.run(command, ANSIBLE_STDOUT_CALLBACK="ansible.posix.json", **more)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Traceback" not in done.stdout + done.stderr
+        told = json.loads(done.stdout)["plays"][0]["tasks"]
+        results = {task["task"]["name"]: task["hosts"]["localhost"] for task in told if task["hosts"]}
+        return {**results, "stderr": done.stderr}
+
+    def inventory(self, file: Path | None = None, **more: str) -> dict[str, Any]:
+        """The inventory as ``q8s-run`` reads it."""
+        command = ["ansible-inventory", "-i", INVENTORY, "--list", "-e", f"q8s_cluster_file={file or self.file()}"]
+        done = self.run(command, **more)
+        assert done.returncode == 0, done.stderr
+        data: dict[str, Any] = json.loads(
+            done.stdout, object_hook=lambda value: value.get("__ansible_unsafe", value) if len(value) == 1 else value
+        )
+        return {**data, "stderr": done.stderr}
+
+
+@pytest.fixture(scope="session")
+def cloud(lab: Mapping[str, str]) -> Iterator[Any]:
+    """The lab's cloud, seen with openstacksdk as a user of its project sees it."""
+    os.environ.update(lab)
+    connection = openstack.connect(cloud=lab["OS_CLOUD"])
+    yield connection
+    connection.close()
+
+
+@pytest.fixture(scope="module")
+def cluster(lab: Mapping[str, str], cloud: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster that nobody else uses. What is left of it at the end is removed, whatever failed before."""
+    folder = tmp_path_factory.mktemp("cloud")
+    name = f"itest-{secrets.token_hex(2)}"
+    state = folder / "state" / name
+    state.mkdir(parents=True, mode=0o700)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", state / "id_ed25519"], check=True)
+    public_key = (state / "id_ed25519.pub").read_text().strip()
+    yield Cluster(name, folder, {**lab, "Q8S_STATE": str(folder / "state")}, public_key)
+    left = [server for server in cloud.compute.servers() if server.name.startswith(name)]
+    for server in left:
+        cloud.compute.delete_server(server, ignore_missing=True)
+    ids = {server.id for server in left}
+    assert wait(lambda: not ids & {server.id for server in cloud.compute.servers()}, 60)
+    for group in cloud.network.security_groups():
+        if name in (group.description or "").split():
+            cloud.network.delete_security_group(group)
+    cloud.compute.delete_keypair(f"q8s-{name}", ignore_missing=True)
