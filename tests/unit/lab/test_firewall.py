@@ -1,0 +1,93 @@
+"""From Neutron's groups to rules that iptables itself reads, in a network namespace of its own."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+
+from lab import firewall
+from lab.firewall import Port
+
+WEB = Port("vb-q8sl00000001", "10.0.0.5", ("web",))
+OTHER = Port("vb-q8sl00000002", "10.0.0.6", ("web", "empty"))
+
+
+def rule(**fields: Any) -> dict[str, Any]:
+    return {"direction": "ingress", "ethertype": "IPv4", **fields}
+
+
+def chain(port: Port, groups: dict[str, list[dict[str, Any]]], *more: Port) -> list[str]:
+    """What a packet to the port meets, one rule after the other."""
+    name = f"Q8S-LAB-{port.link.removeprefix('vb-')}"
+    lines = firewall.rules([port, *more], groups, "br0").splitlines()
+    return [line.removeprefix(f"-A {name} ") for line in lines if line.startswith(f"-A {name} ")]
+
+
+ESTABLISHED = "-m conntrack --ctstate ESTABLISHED,RELATED -j RETURN"
+DROP = "-j DROP"
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        (
+            {"protocol": "tcp", "port_range_min": 22, "port_range_max": 22, "remote_ip_prefix": "10.0.0.0/24"},
+            "-s 10.0.0.0/24 -p tcp -m tcp --dport 22 -j RETURN",
+        ),
+        ({"protocol": "udp", "port_range_min": 5, "port_range_max": 9}, "-p udp -m udp --dport 5:9 -j RETURN"),
+        ({"protocol": "tcp"}, "-p tcp -j RETURN"),
+        ({"protocol": "icmp", "port_range_min": 8}, "-p icmp -j RETURN"),
+        ({}, "-j RETURN"),
+    ],
+)
+def test_one_rule(fields: dict[str, Any], line: str) -> None:
+    assert chain(WEB, {"web": [rule(**fields)]}) == [ESTABLISHED, line, DROP]
+
+
+@pytest.mark.parametrize("fields", [{"direction": "egress"}, {"ethertype": "IPv6"}])
+def test_rules_that_let_nothing_in(fields: dict[str, Any]) -> None:
+    assert chain(WEB, {"web": [{**rule(protocol="tcp"), **fields}]}) == [ESTABLISHED, DROP]
+
+
+def test_a_port_without_groups_is_closed() -> None:
+    assert chain(Port("vb-a", "10.0.0.9", ()), {"web": [rule()]}) == [ESTABLISHED, DROP]
+
+
+def test_a_group_lets_its_members_in() -> None:
+    groups = {"web": [rule(protocol="tcp", remote_group_id="web")], "empty": [rule(remote_group_id="nobody")]}
+    both = [f"-s {address}/32 -p tcp -j RETURN" for address in (WEB.address, OTHER.address)]
+    assert chain(WEB, groups, OTHER) == [ESTABLISHED, *both, DROP]
+    assert chain(OTHER, groups, WEB) == [ESTABLISHED, *both, DROP]
+
+
+def test_groups_of_a_port_add_up() -> None:
+    groups = {"web": [rule(protocol="tcp")], "empty": [rule(protocol="udp"), rule(protocol="tcp")]}
+    assert chain(OTHER, groups) == [ESTABLISHED, "-p tcp -j RETURN", "-p udp -j RETURN", DROP]
+
+
+def test_every_way_to_a_server_passes_its_chain() -> None:
+    lines = firewall.rules([WEB], {}, "br0").splitlines()
+    assert "-A Q8S-LAB -m physdev --physdev-is-bridged --physdev-out vb-q8sl00000001 -j Q8S-LAB-q8sl00000001" in lines
+    assert "-A Q8S-LAB -o br0 -d 10.0.0.5 -j Q8S-LAB-q8sl00000001" in lines
+
+
+def test_iptables_reads_it() -> None:
+    """Syntax is what iptables says it is."""
+    program = shutil.which("iptables-restore")
+    if program is None:
+        pytest.skip("iptables is not installed")
+    groups = {"web": [rule(protocol="tcp", port_range_min=1, port_range_max=9, remote_group_id="web"), rule()]}
+    text = firewall.rules([WEB, OTHER], groups, "br0")
+    # a user and network namespace of its own: no root needed, and this machine's rules are not even read
+    command = ["unshare", "--map-root-user", "--net", program, "--test"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    if "unshare" in done.stderr:
+        pytest.skip("this kernel gives no network namespaces to this user")
+    assert done.returncode == 0, done.stderr
+    spoiled = subprocess.run(
+        command, input=text.replace("--dport", "--port"), capture_output=True, text=True, check=False
+    )
+    assert spoiled.returncode != 0

@@ -1,0 +1,108 @@
+"""What a machine's folder holds before it starts: nothing here needs root."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lab import machine
+from lab.machine import Machine, Nic, Spec
+
+SPEC = Spec(
+    name="q8sl01234567",
+    hostname="web",
+    lower="/nowhere",
+    bridge="br0",
+    nic=Nic("10.0.0.5", 24, "10.0.0.1", "fa:16:3e:00:00:01", 1450),
+    memory=2048,
+    vcpus=2,
+    key="ssh-ed25519 AAAA someone\n",
+    user_data=b"#cloud-config\n# \xff\n",
+    proxy="http://10.0.0.1:3142",
+    instance_id="uuid",
+    metadata={"q8s_cluster": "demo"},
+)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Machine:
+    lower = tmp_path / "lower"
+    (lower / "var" / "lib").mkdir(parents=True)
+    (lower / "var" / "lib" / "note").write_text("from the image")
+    made = Machine(tmp_path / "machine")
+    assert not made.exists
+    made.create(replace(SPEC, lower=str(lower)))
+    return made
+
+
+def test_what_is_made_is_read_again(made: Machine, tmp_path: Path) -> None:
+    assert made.exists and made.spec == replace(SPEC, lower=str(tmp_path / "lower"))
+    assert made.runner() is None and made.init() is None
+    assert made.veth == "vb-q8sl01234567" and len(made.veth) <= 15
+
+
+def test_secrets_are_the_owners_only(made: Machine) -> None:
+    for path in (made.folder / "spec.json", *(made.folder / "var/lib/cloud/seed/nocloud").iterdir()):
+        assert path.stat().st_mode & 0o077 == 0, path
+    assert made.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_cloud_init_finds_its_data(made: Machine) -> None:
+    seed = made.folder / "var/lib/cloud/seed/nocloud"
+    assert (seed / "user-data").read_bytes() == SPEC.user_data
+    assert json.loads((seed / "meta-data").read_text()) == {
+        "instance-id": "uuid",
+        "local-hostname": "web",
+        "public-keys": ["ssh-ed25519 AAAA someone"],
+        "q8s_cluster": "demo",
+    }
+    assert (made.folder / "var/lib/note").read_text() == "from the image"
+
+
+def test_the_network_is_what_neutron_gave(made: Machine) -> None:
+    script = made.folder / "upper/etc/lab-host"
+    lines = [shlex.split(line) for line in script.read_text().splitlines()]
+    assert ["ip", "link", "set", "host0", "address", SPEC.nic.mac, "mtu", "1450"] in lines
+    assert ["ip", "addr", "replace", "10.0.0.5/24", "dev", "host0"] in lines
+    assert ["ip", "route", "replace", "default", "via", "10.0.0.1"] in lines
+    assert subprocess.run(["sh", "-n", script], check=False).returncode == 0
+    assert (made.folder / "upper/etc/resolv.conf").read_text() == "nameserver 10.0.0.1\n"
+
+
+def test_packages_come_through_the_proxy_if_there_is_one(made: Machine, tmp_path: Path) -> None:
+    assert 'Proxy "http://10.0.0.1:3142"' in (made.folder / "upper/etc/apt/apt.conf.d/01lab-proxy").read_text()
+    bare = Machine(tmp_path / "bare")
+    bare.create(replace(made.spec, proxy="", key="", user_data=b"", name="q8sl89abcdef"))
+    assert not (bare.folder / "upper/etc/apt").exists()
+    assert (bare.folder / "var/lib/cloud/seed/nocloud/user-data").read_text().startswith("#cloud-config\n")
+
+
+def test_limits_for_the_runner(made: Machine) -> None:
+    values = dict(line.split("=", 1) for line in (made.folder / "runner.env").read_text().splitlines())
+    assert values["MEMORY"] == str(2048 * 1024 * 1024) and values["VCPUS"] == "2" and values["BRIDGE"] == "br0"
+
+
+def test_a_process_is_known_by_id_and_start(made: Machine) -> None:
+    """An id that another process has now is not the machine's."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        started = machine.start_time(process.pid)
+        (made.folder / "run.pid").write_text(f"{process.pid} {started}")
+        assert made.runner() == process.pid
+        (made.folder / "run.pid").write_text(f"{process.pid} {int(started or 0) - 1}")
+        assert made.runner() is None
+        process.send_signal(signal.SIGKILL)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert machine.start_time(process.pid) is None, "a zombie is gone"
+
+
+def test_waiting_ends() -> None:
+    answers = iter([False, False, True])
+    assert machine.wait(lambda: next(answers), 5)
+    assert not machine.wait(lambda: False, 0.1)
