@@ -104,7 +104,14 @@ class Cluster:
         playbook.write_text(
             json.dumps([{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": listed}])
         )
-        command = ["ansible-playbook", "-i", INVENTORY, playbook, "-e", f"q8s_cluster_file={file or self.file()}"]
+        command: list[str | Path] = [
+            "ansible-playbook",
+            "-i",
+            INVENTORY,
+            playbook,
+            "-e",
+            f"q8s_cluster_file={file or self.file()}",
+        ]
         done = self.run(command, ANSIBLE_STDOUT_CALLBACK="ansible.posix.json", **more)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "Traceback" not in done.stdout + done.stderr
@@ -114,7 +121,14 @@ class Cluster:
 
     def inventory(self, file: Path | None = None, **more: str) -> dict[str, Any]:
         """The inventory as ``q8s-run`` reads it."""
-        command = ["ansible-inventory", "-i", INVENTORY, "--list", "-e", f"q8s_cluster_file={file or self.file()}"]
+        command: list[str | Path] = [
+            "ansible-inventory",
+            "-i",
+            INVENTORY,
+            "--list",
+            "-e",
+            f"q8s_cluster_file={file or self.file()}",
+        ]
         done = self.run(command, **more)
         assert done.returncode == 0, done.stderr
         data: dict[str, Any] = json.loads(

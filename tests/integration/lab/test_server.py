@@ -1,0 +1,260 @@
+"""A server of the lab behaves like a cloud's: one server, seen through the API, ssh, and this machine's kernel."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openstack
+import pytest
+
+from lab import settings
+from lab.machine import Machine, wait
+
+pytestmark = pytest.mark.lab
+
+MEMORY = 3072 * 1024 * 1024
+
+
+@dataclass
+class Box:
+    """The server, and how to get into it."""
+
+    cloud: Any
+    id: str
+    name: str
+    address: str
+    group: str
+    key: Path
+
+    @property
+    def status(self) -> str:
+        return str(self.cloud.compute.get_server(self.id).status)
+
+    @property
+    def machine(self) -> Machine:
+        return Machine(settings.load().machines / self.id)
+
+    def ssh(self, *command: str) -> subprocess.CompletedProcess[str]:
+        options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
+        options += ["-o", "BatchMode=yes", "-o", "ConnectTimeout=3", "-i", str(self.key)]
+        return subprocess.run(
+            ["ssh", *options, f"debian@{self.address}", *command],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def wait_for_ssh(self) -> None:
+        assert wait(lambda: self.ssh("true").returncode == 0, 60), self.ssh("true").stderr
+
+    def boot_id(self) -> str:
+        """Changes with each boot: systemd's invocation of a unit that starts once a boot. Empty while ssh is away."""
+        return self.ssh("systemctl", "show", "-p", "InvocationID", "--value", "lab-host.service").stdout.strip()
+
+    def booted_since(self, before: str) -> bool:
+        return wait(lambda: self.boot_id() not in ("", before), 60)
+
+    def opens(self, port: int) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            try:
+                probe.connect((self.address, port))
+            except TimeoutError:
+                return False
+            return True
+
+
+def allow(cloud: Any, group: str, port: int) -> None:
+    cloud.network.create_security_group_rule(
+        security_group_id=group,
+        direction="ingress",
+        ether_type="IPv4",
+        protocol="tcp",
+        port_range_min=port,
+        port_range_max=port,
+    )
+
+
+@pytest.fixture(scope="module")
+def box(lab: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """One server; what is left of it at the end is removed."""
+    os.environ.update(lab)
+    cloud: Any = openstack.connect(cloud=lab["OS_CLOUD"])
+    name = f"itest-lab-{secrets.token_hex(2)}"
+    key = tmp_path_factory.mktemp("lab") / "id_ed25519"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    cloud.compute.create_keypair(name=name, public_key=key.with_suffix(".pub").read_text())
+    group = cloud.network.create_security_group(name=name)
+    allow(cloud, group.id, 22)
+    made = cloud.compute.create_server(
+        name=name,
+        image_id=cloud.image.find_image(settings.IMAGE_NAME).id,
+        flavor_id=cloud.compute.find_flavor("c1.small").id,
+        networks=[{"uuid": cloud.network.find_network("private").id}],
+        key_name=name,
+        security_groups=[{"name": name}],
+    )
+    try:
+        server = cloud.compute.wait_for_server(made, interval=1, wait=120)
+        address = server.addresses["private"][0]["addr"]
+        yield Box(cloud, server.id, name, address, group.id, key)
+    finally:
+        cloud.compute.delete_server(made, ignore_missing=True)
+        cloud.compute.wait_for_delete(made, interval=1, wait=60)
+        cloud.network.delete_security_group(group)
+        cloud.compute.delete_keypair(name)
+        cloud.close()
+
+
+def test_the_key_pair_logs_in(box: Box) -> None:
+    assert box.status == "ACTIVE"
+    box.wait_for_ssh()
+    assert box.ssh("hostname").stdout.strip() == box.name
+    assert box.ssh("sudo", "id", "-u").stdout.strip() == "0"
+
+
+def test_no_other_key_does(box: Box, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other], check=True)
+    refused = Box(box.cloud, box.id, box.name, box.address, box.group, other).ssh("true")
+    assert refused.returncode == 255 and "Permission denied" in refused.stderr
+
+
+def test_the_address_is_neutrons(box: Box) -> None:
+    (port,) = box.cloud.network.ports(device_id=box.id)
+    link = box.ssh("ip", "-brief", "address", "show", "dev", "host0").stdout.split()
+    assert f"{box.address}/{settings.load().subnet.prefixlen}" in link
+    assert port.fixed_ips[0]["ip_address"] == box.address
+    assert port.mac_address in box.ssh("cat", "/sys/class/net/host0/address").stdout
+
+
+def test_the_console_is_in_the_api(box: Box) -> None:
+    output = box.cloud.compute.get_server_console_output(box.id)["output"]
+    assert f"{box.name} login" in output or "Debian GNU/Linux" in output, output[-500:]
+
+
+def test_a_closed_port_opens_with_a_rule(box: Box) -> None:
+    """Something listens on both ports; the group has a rule for neither, then for one."""
+    for port in (8080, 8081):
+        done = box.ssh("sudo", "systemd-run", f"--unit=web{port}", "python3", "-m", "http.server", str(port))
+        assert done.returncode == 0, done.stderr
+    # from inside both answer, so that it is the firewall that is tested
+    asked = "for port in (8080, 8081): socket.create_connection(('127.0.0.1', port), 1)"
+    listening = f"python3 -c {asked!r}".replace("for port", "import socket\nfor port", 1)
+    assert wait(lambda: box.ssh(listening).returncode == 0, 15), box.ssh(listening).stderr
+    assert not box.opens(8080) and not box.opens(8081)
+    allow(box.cloud, box.group, 8080)
+    assert wait(lambda: box.opens(8080), 15)
+    assert not box.opens(8081)
+
+
+def test_the_flavor_limits_processors(box: Box) -> None:
+    quota = cgroup_value(box, "cpu.cfs_quota_us")
+    period = cgroup_value(box, "cpu.cfs_period_us")
+    assert quota / period == 2
+
+
+def test_the_flavor_limits_memory(box: Box) -> None:
+    assert cgroup_value(box, "memory.limit_in_bytes") == MEMORY
+    # A unit of its own, or the kernel's kill would end the ssh session, too. The server itself lives on.
+    eat = f"import mmap; mmap.mmap(-1, {MEMORY}, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)"
+    eaten = box.ssh("sudo", "systemd-run", "--wait", "python3", "-c", f"'{eat}'")
+    assert eaten.returncode != 0 and "status=9/KILL" in eaten.stderr, eaten.stderr
+    quarter = eat.replace(str(MEMORY), str(MEMORY // 4))
+    fits = box.ssh("sudo", "systemd-run", "--wait", "python3", "-c", f"'{quarter}'")
+    assert fits.returncode == 0, fits.stderr
+
+
+def cgroup_value(box: Box, name: str) -> int:
+    groups = [Path(line) for line in (box.machine.folder / "cgroups").read_text().split()]
+    (value,) = [int((group / name).read_text()) for group in groups if (group / name).exists()]
+    return value
+
+
+def test_soft_reboot(box: Box) -> None:
+    before = box.boot_id()
+    assert before and box.ssh("echo kept > /var/tmp/note").returncode == 0
+    box.cloud.compute.reboot_server(box.id, "SOFT")
+    assert box.booted_since(before)
+    assert wait(lambda: box.status == "ACTIVE", 30)
+    assert box.ssh("cat /var/tmp/note").stdout == "kept\n"
+
+
+def test_stop_and_start(box: Box) -> None:
+    before = box.boot_id()
+    assert before
+    box.cloud.compute.stop_server(box.id)
+    assert wait(lambda: box.status == "SHUTOFF", 60)
+    assert box.ssh("true").returncode == 255
+    assert processes_of(box.machine.folder) == []
+    box.cloud.compute.start_server(box.id)
+    assert wait(lambda: box.status == "ACTIVE", 60)
+    assert box.booted_since(before)
+    assert box.ssh("cat /var/tmp/note").stdout == "kept\n"
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Commands of this machine's processes that have to do with a machine's folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in command:
+            found.append(command)
+    return found
+
+
+def q8s_lab(*arguments: str) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("q8s-run")
+    return subprocess.run([program, "lab", *arguments], capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_a_second_up_says_that_it_is_up(box: Box) -> None:
+    before = q8s_lab("status", "--json").stdout
+    again = q8s_lab("up")
+    assert again.returncode == 0
+    assert "the lab is up already, since " in again.stderr
+    assert f"OS_CLOUD={settings.CLOUD_NAME}" in again.stdout, "what to type next is the same"
+    assert q8s_lab("status", "--json").stdout == before
+
+
+def test_status_names_the_server(box: Box) -> None:
+    lines = [line.split() for line in q8s_lab("status").stdout.splitlines()]
+    assert [box.name, box.address, "running"] in lines
+
+
+def test_delete_leaves_nothing(box: Box) -> None:
+    machine = box.machine
+    link = Path("/sys/class/net") / machine.veth
+    groups = [Path(line) for line in (machine.folder / "cgroups").read_text().split()]
+    chain = f"Q8S-LAB-{machine.veth.removeprefix('vb-')}"
+    # all of it is there before, or its absence would say nothing
+    assert link.exists() and all(group.exists() for group in groups) and groups
+    assert processes_of(machine.folder) and chain in firewall()
+    box.cloud.compute.delete_server(box.id)
+    assert wait(lambda: not is_listed(box), 60)
+    assert not machine.folder.exists() and processes_of(machine.folder) == []
+    assert not link.exists() and [group for group in groups if group.exists()] == []
+    assert str(machine.folder) not in Path("/proc/self/mountinfo").read_text()
+    assert list(box.cloud.network.ports(device_id=box.id)) == []
+    assert wait(lambda: f"-j {chain}" not in firewall(), 10)
+
+
+def is_listed(box: Box) -> bool:
+    return box.id in {server.id for server in box.cloud.compute.servers()}
+
+
+def firewall() -> str:
+    rules: Sequence[str] = ["iptables", "-w", "-S"]
+    return subprocess.run(rules, capture_output=True, text=True, check=True).stdout
