@@ -1,0 +1,178 @@
+"""The README's promise: one file, one command, a cluster of two architectures; and nothing is left after destroy.
+
+The tests build on each other, in the order of the file: a cluster takes minutes, so they share one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import openstack
+import pytest
+
+pytestmark = [pytest.mark.lab, pytest.mark.e2e]
+
+Q8S_RUN = Path(sys.executable).with_name("q8s-run")
+DEMO = Path(__file__).parents[2] / "examples" / "demo.yaml"
+NAME = "e2e"
+WORKERS = {"x86-small-1": "amd64", "arm-mid-1": "arm64"}
+NODES = {f"{NAME}-control-plane": "amd64", **WORKERS}
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def cluster_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's file under another name, so that a demo which runs is left alone."""
+    file = tmp_path_factory.mktemp("e2e") / "cluster.yaml"
+    file.write_text(DEMO.read_text().replace("demo", NAME))
+    return file
+
+
+@pytest.fixture(scope="module")
+def q8s(lab: Mapping[str, str], cluster_file: Path) -> Iterator[Run]:
+    """``q8s-run VERB FILE ...`` on the lab, with local state of its own; the cluster is gone afterwards."""
+    environment = {**os.environ, **lab, "XDG_STATE_HOME": str(cluster_file.parent / "state")}
+
+    def run(verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [Q8S_RUN, verb, cluster_file, *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
+        print(done.stdout, done.stderr, sep="\n")
+        return done
+
+    yield run
+    run("destroy")
+
+
+@pytest.fixture(scope="module")
+def deployed(q8s: Run) -> subprocess.CompletedProcess[str]:
+    return q8s("deploy")
+
+
+@pytest.fixture
+def kubectl(q8s: Run) -> Callable[..., Any]:
+    def run(*arguments: str) -> Any:
+        done = q8s("ssh", f"{NAME}-control-plane", "--", "sudo", "kubectl", *arguments, "--output=json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+def changes(done: subprocess.CompletedProcess[str]) -> int:
+    found = re.search(r"done in [\d.]+ s, (\d+) change", done.stderr + done.stdout)
+    assert found, "the output does not say how much was changed"
+    return int(found[1])
+
+
+@pytest.fixture
+def cloud(lab: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> openstack.connection.Connection:
+    for name, value in lab.items():
+        monkeypatch.setenv(name, value)
+    return openstack.connect()
+
+
+def test_deploy_ends_well(deployed: subprocess.CompletedProcess[str]) -> None:
+    assert deployed.returncode == 0
+    assert changes(deployed) > 0
+
+
+def test_every_node_is_ready_under_its_hosts_address(
+    deployed: subprocess.CompletedProcess[str], kubectl: Callable[..., Any], cloud: openstack.connection.Connection
+) -> None:
+    nodes = {node["metadata"]["name"]: node for node in kubectl("get", "nodes")["items"]}
+    architectures = {name: node["status"]["nodeInfo"]["architecture"] for name, node in nodes.items()}
+    assert architectures == NODES
+    for node in nodes.values():
+        assert [c["status"] for c in node["status"]["conditions"] if c["type"] == "Ready"] == ["True"]
+    servers = {
+        server.name.removeprefix(f"{NAME}-"): server.addresses["private"][0]["addr"]
+        for server in cloud.compute.servers()
+    }
+    for worker in WORKERS:
+        addresses = [a["address"] for a in nodes[worker]["status"]["addresses"] if a["type"] == "InternalIP"]
+        assert addresses == [servers[worker]]
+
+
+def test_pods_run_everywhere_and_reach_each_other_by_name(deployed: subprocess.CompletedProcess[str], q8s: Run) -> None:
+    done = q8s("verify")
+    assert done.returncode == 0
+    said = done.stdout + done.stderr
+    # what each pod printed (kubectl logs): its own uname -m and processor
+    assert re.search(rf"^{NAME}-control-plane: x86_64 \S", said, re.M)
+    assert re.search(r"^x86-small-1: x86_64 AMD EPYC-Rome", said, re.M)
+    assert re.search(r"^arm-mid-1: aarch64 .*0xd07", said, re.M)  # the part number of a Cortex-A57
+    # what it got from the others (kubectl exec), by Service name
+    for asking in NODES:
+        for asked, architecture in NODES.items():
+            if asking != asked:
+                machine = {"amd64": "x86_64", "arm64": "aarch64"}[architecture]
+                assert re.search(rf"^{asking} -> http://probe-{asked}:8080/: {machine} .*{asked}", said, re.M)
+
+
+@pytest.mark.parametrize(("worker", "model"), [("x86-small-1", "AMD EPYC-Rome Processor"), ("arm-mid-1", "Cortex-A57")])
+def test_a_guest_is_what_the_file_says(
+    deployed: subprocess.CompletedProcess[str], q8s: Run, worker: str, model: str
+) -> None:
+    done = q8s("ssh", worker, "--", "lscpu; cat /proc/meminfo; lsblk --bytes --noheadings --output NAME,SIZE /dev/vda")
+    assert done.returncode == 0
+    assert re.search(rf"Model name:\s+{model}", done.stdout)
+    assert re.search(r"^CPU\(s\):\s+2$", done.stdout, re.M)
+    memory = re.search(r"^MemTotal:\s+(\d+) kB$", done.stdout, re.M)
+    # the kernel keeps some for itself
+    assert memory and 0.9 * 2048 * 1024 < int(memory[1]) <= 2048 * 1024
+    assert re.search(rf"^vda\s+{10 * 1024**3}$", done.stdout, re.M)
+
+
+def test_status_agrees(deployed: subprocess.CompletedProcess[str], q8s: Run) -> None:
+    done = q8s("status", "--json")
+    assert done.returncode == 0
+    table = {row["node"]: row for row in json.loads(done.stdout)}
+    assert {name: row["kubernetes"] for name, row in table.items()} == dict.fromkeys(NODES, "Ready")
+    assert {table[worker]["guest"] for worker in WORKERS} == {"running"}
+
+
+def test_a_second_deploy_changes_nothing(deployed: subprocess.CompletedProcess[str], q8s: Run) -> None:
+    again = q8s("deploy")
+    assert again.returncode == 0
+    assert changes(again) == 0
+
+
+def test_a_deploy_mends_a_guest_that_was_switched_off(
+    deployed: subprocess.CompletedProcess[str], q8s: Run, kubectl: Callable[..., Any]
+) -> None:
+    before = kubectl("get", "node", "x86-small-1")["status"]["nodeInfo"]["bootID"]
+    virsh = ["sudo", "virsh", "--connect", "qemu:///system"]
+    assert q8s("ssh", f"{NAME}-x86-small-1", "--", *virsh, "destroy", "x86-small-1").returncode == 0
+    again = q8s("deploy")
+    assert again.returncode == 0
+    assert changes(again) == 1
+    # Kubernetes misses the node only after 40 s, so its old "Ready" says nothing: wait for the new boot's.
+    deadline = time.monotonic() + 180
+    while (node := kubectl("get", "node", "x86-small-1"))["status"]["nodeInfo"]["bootID"] == before:
+        assert time.monotonic() < deadline, "the guest did not come back"
+        time.sleep(3)
+    assert [c["status"] for c in node["status"]["conditions"] if c["type"] == "Ready"] == ["True"]
+
+
+def test_destroy_leaves_nothing(
+    deployed: subprocess.CompletedProcess[str], q8s: Run, cloud: openstack.connection.Connection
+) -> None:
+    ours = {server.id for server in cloud.compute.servers() if server.name.startswith(NAME)}
+    assert len(ours) == len(NODES)
+    assert q8s("destroy").returncode == 0
+    assert [s.name for s in cloud.compute.servers() if s.name.startswith(NAME)] == []
+    assert [k.name for k in cloud.compute.keypairs() if NAME in k.name] == []
+    assert [g.name for g in cloud.network.security_groups() if NAME in (g.description or "")] == []
+    assert [p.id for p in cloud.network.ports() if p.device_id in ours] == []
+    again = q8s("destroy")
+    assert again.returncode == 0
+    assert changes(again) == 0
