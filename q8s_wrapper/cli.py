@@ -174,9 +174,9 @@ def _play(arguments: argparse.Namespace, passed_on: Sequence[str]) -> int:
     playbook = "site" if what == "deploy" else what
     with state.locked(folder, what):
         run_folder = state.new_run(folder, what)
-        outcome = runner.run(
-            playbook, Path(arguments.file).resolve(), run_folder, extra, render.renderer(arguments.json)
-        )
+        # status --json is one document, so its progress goes where a person's does
+        shown = render.renderer(arguments.json and what != "status")
+        outcome = runner.run(playbook, Path(arguments.file).resolve(), run_folder, extra, shown)
     if what == "status" and outcome.code == ExitCode.DONE:
         return _show_status(outcome.state.results.get("q8s_status_table", []), arguments.json)
     if arguments.json:
@@ -218,6 +218,8 @@ def _report(what: str, file: str, outcome: Any) -> None:
         print(note)
     sys.stdout.flush()
     err = sys.stderr
+    for warning in dict.fromkeys(state.warnings):
+        print(warning, file=err)
     print(f"\n{render.stage_table(state)}\n", file=err)
     for failure in state.failures:
         print(f"{failure.host}: {failure.task}\n  {failure.reason.strip().replace(chr(10), chr(10) + '  ')}", file=err)

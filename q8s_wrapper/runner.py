@@ -86,7 +86,7 @@ def run(playbook: str, cluster_file: Path, folder: Path, arguments: Sequence[str
         log = _keep_log(folder)
     if interrupt.asked:
         return Outcome(state, ExitCode.INTERRUPTED, log)
-    return Outcome(state, ExitCode.DONE if run.rc == 0 and not state.failures else ExitCode.FAILED, log)
+    return Outcome(state, ExitCode.DONE if run.rc == 0 else ExitCode.FAILED, log)
 
 
 def _command_line(arguments: Sequence[str]) -> str:
