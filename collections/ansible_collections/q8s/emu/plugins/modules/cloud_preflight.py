@@ -13,6 +13,7 @@ version_added: 0.1.0
 description:
   - Looks up the image, flavors, network, subnet and security groups that a cluster names, and compares the quota with the servers that are still to be made.
   - Fails with every shortfall at once, and changes nothing.
+  - Where every server exists already, there is nothing left to fit, and only the servers are looked up.
 extends_documentation_fragment: [q8s.emu.cloud]
 """
 
@@ -49,7 +50,9 @@ def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     # A server in ERROR is replaced, so what it holds of the quota is free again: not counted twice.
     replaced = {server.name for server in plan.delete}
     create = [spec for spec in plan.create if spec.name not in replaced]
-    problems = [*plan.problems, *_plan.preflight_problems(cluster, cloud.findings(cluster), create)]
+    problems = list(plan.problems)
+    if plan.create:
+        problems += _plan.preflight_problems(cluster, cloud.findings(cluster), create)
     if problems:
         text = "\n".join(f"- {problem}" for problem in problems)
         module.fail_json(msg=f"Failed to prepare the cluster: the cloud does not fit\n{text}", problems=problems)
