@@ -218,7 +218,7 @@ def _report(what: str, file: str, outcome: Any) -> None:
         print(note)
     sys.stdout.flush()
     err = sys.stderr
-    for warning in dict.fromkeys(state.warnings):
+    for warning in state.warnings:
         print(warning, file=err)
     print(f"\n{render.stage_table(state)}\n", file=err)
     for failure in state.failures:

@@ -66,7 +66,9 @@ def reduce(state: State, event: Mapping[str, Any]) -> State:
     if kind in _RESULTS:
         return _result(state, kind, data)
     if kind in {"warning", "deprecated"}:
-        return replace(state, warnings=(*state.warnings, str(event.get("stdout", "")).strip()))
+        # Each reading of the inventory says the same again.
+        warnings = dict.fromkeys((*state.warnings, str(event.get("stdout", "")).strip()))
+        return replace(state, warnings=tuple(warnings))
     if kind == "playbook_on_stats":
         changed = sum(int(count) for count in (data.get("changed") or {}).values())
         return replace(state, changed=changed, finished=True, current={})

@@ -134,6 +134,6 @@ def result(what: str, code: int, state: State, log: str) -> dict[str, Any]:
         ],
         "failures": [{"host": f.host, "task": f.task, "reason": f.reason, "place": f.place} for f in state.failures],
         "notes": list(state.notes),
-        "warnings": list(dict.fromkeys(state.warnings)),
+        "warnings": list(state.warnings),
         "log": log,
     }
