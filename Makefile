@@ -29,7 +29,7 @@ demo-down:  ## remove the demo's cluster and the OpenStack
 lint: setup  ## style, types and Ansible's production profile
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy q8s_wrapper bundle lab inventory_plugins collections/ansible_collections/q8s/emu/plugins
+	.venv/bin/mypy q8s_wrapper bundle lab benchmarks inventory_plugins collections/ansible_collections/q8s/emu/plugins
 	.venv/bin/ansible-lint
 
 test: lint  ## everything: style, unit tests, the lab's services, a whole cluster

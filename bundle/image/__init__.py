@@ -61,7 +61,7 @@ def ensure(arch: str, source: str) -> ImageArtifacts:
 def _build(arch: str, folder: Path) -> None:
     system, _ = rootfs.ensure(arch)
     with step(f"build the guest image for {arch}"):
-        kernel, _ = _kernel(arch)
+        kernel, _ = kernel_tree(arch)
         busybox, _ = debs.tree(rootfs.DEBIAN_ARCHITECTURES[arch], rootfs.SUITE, ["busybox-static"])
         image = folder / f"kernel-{arch}"
         shutil.copyfile(next((kernel / "boot").glob("vmlinuz-*")), image)
@@ -74,7 +74,7 @@ def _build(arch: str, folder: Path) -> None:
             say(f"{file.name}: {artifact.size / 1e6:.1f} MB")
 
 
-def _kernel(arch: str) -> tuple[Path, bool]:
+def kernel_tree(arch: str) -> tuple[Path, bool]:
     """A tree with Debian's cloud kernel (the one without drivers for real hardware): /boot, and indexed modules."""
     debian = rootfs.DEBIAN_ARCHITECTURES[arch]
     meta, _ = debs.fetch(debian, rootfs.SUITE, [f"linux-image-cloud-{debian}"])

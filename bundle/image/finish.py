@@ -47,10 +47,10 @@ def root_disk(system: Path, kernel: Path, target: Path) -> None:
                 log=log,
             )
             shutil.copytree(kernel / "usr/lib/modules", root / "usr/lib/modules", symlinks=True)
-            _trust_certificates(root)
+            trust_certificates(root)
             _configure(root, log)
             _clean(root)
-            _compile_python(root)
+            compile_python(root)
         with step("write the disk"):
             run("make a disk file", ["truncate", "-s", _SIZE, raw], log=log)
             # Tables are written now, sparsely: lazily, an emulated CPU would do it in the first minutes.
@@ -90,7 +90,7 @@ def modules_folder(kernel: Path) -> Path:
     return found[0]
 
 
-def _trust_certificates(root: Path) -> None:
+def trust_certificates(root: Path) -> None:
     """What update-ca-certificates does: the bundle, and links by name and by subject hash."""
     home = root / "etc/ssl/certs"
     home.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ def _clean(root: Path) -> None:
         os.utime(root / name, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def _compile_python(root: Path) -> None:
+def compile_python(root: Path) -> None:
     """Compile the guest's Python modules here: bytecode depends on Python's version and not on the architecture."""
     folders = sorted((root / "usr/lib").glob("python3.*"))
     ours = f"python{sys.version_info.major}.{sys.version_info.minor}"

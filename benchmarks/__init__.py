@@ -1,0 +1,1 @@
+"""Measurements that are not tests: each prints a ratio of two things done in the same run on the same machine."""
