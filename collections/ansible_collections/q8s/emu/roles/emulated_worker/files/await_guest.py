@@ -1,0 +1,94 @@
+"""Wait until the guest's sshd answers, and reset a guest that hangs in its boot.
+
+    await_guest.py NAME ADDRESS TIMEOUT
+
+QEMU without KVM at times loses an interrupt of an x86_64 guest early in its boot (seen with 10.0: the local APIC keeps
+the timer's vector in service, so that nothing of lower priority is delivered). All virtual CPUs then halt for ever. A
+guest that boots is never idle, so one that neither ran nor waited for a CPU of the host for half a minute hangs.
+
+Prints {"resets": N} as JSON. Exit code 1 and the reason on stderr, if the guest did not come.
+"""
+
+import glob
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+
+WINDOW = 30.0  # seconds
+IDLE = 0.1  # of one CPU
+RESETS = 3
+VIRSH = ["virsh", "--quiet", "--connect", "qemu:///system"]
+
+
+def answers(address):
+    """Whether sshd sends its greeting."""
+    try:
+        with socket.create_connection((address, 22), timeout=5) as connection:
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def busy_seconds(name):
+    """The time that QEMU's threads ran or waited for a CPU of the host."""
+    with open(f"/run/libvirt/qemu/{name}.pid") as stream:
+        pid = stream.read().strip()
+    total = 0
+    for path in glob.glob(f"/proc/{pid}/task/*/schedstat"):
+        try:
+            with open(path) as stream:
+                ran, waited = stream.read().split()[:2]
+            total += int(ran) + int(waited)
+        except OSError:
+            continue  # the thread has ended
+    return total / 1e9
+
+
+def virsh(*arguments):
+    return subprocess.run(
+        [*VIRSH, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, check=False
+    ).stdout.strip()
+
+
+def last_lines(name):
+    """The end of the guest's console, without terminal control."""
+    found = re.search(r"<source path='([^']+\.console)'", virsh("dumpxml", name))
+    if not found:
+        return ""
+    with open(found.group(1), "rb") as stream:
+        text = stream.read()[-4000:].decode(errors="replace")
+    text = re.sub(r"\x1b\[[0-9;?!]*[A-Za-z]", "", text)
+    lines = [line for line in text.splitlines() if line.strip()]
+    return "\nlast lines of its console:\n" + "\n".join(lines[-10:]) if lines else ""
+
+
+def main(name, address, timeout):
+    """Wait; gives how often the guest was reset."""
+    end = time.monotonic() + timeout
+    since, busy, resets = None, 0.0, 0
+    while not answers(address):
+        state = virsh("domstate", name)
+        if state != "running":
+            sys.exit(f"Failed to boot the guest {name}: its machine is {state}{last_lines(name)}")
+        now = time.monotonic()
+        if now > end:
+            sys.exit(f"Failed to boot the guest {name}: no ssh after {timeout:.0f} s{last_lines(name)}")
+        if since is None:
+            since, busy = now, busy_seconds(name)
+        elif now - since >= WINDOW:
+            before, busy = busy, busy_seconds(name)
+            if busy - before < IDLE * (now - since):
+                if resets == RESETS:
+                    sys.exit(f"Failed to boot the guest {name}: it hangs, after {resets} resets{last_lines(name)}")
+                virsh("reset", name)
+                resets += 1
+            since = now
+        time.sleep(1)
+    return resets
+
+
+if __name__ == "__main__":
+    print(json.dumps({"resets": main(sys.argv[1], sys.argv[2], float(sys.argv[3]))}))
