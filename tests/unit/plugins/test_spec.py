@@ -13,6 +13,8 @@ from ansible_collections.q8s.emu.plugins.module_utils import _spec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bundle.node import versions
+
 EXAMPLES = Path(__file__).parents[3] / "examples"
 DEMO = (EXAMPLES / "demo.yaml").read_text()
 
@@ -54,6 +56,43 @@ def test_demo_has_no_warning() -> None:
 def test_mapping_gives_the_same_cluster(name: str) -> None:
     cluster = _spec.load_file(str(EXAMPLES / f"{name}.yaml"))
     assert _spec.load_mapping(json.loads(json.dumps(cluster.to_mapping())), "mapping") == cluster
+
+
+def test_what_was_added_to_the_prototypes_fields() -> None:
+    text = DEMO.replace(
+        "    arm-mid:\n",
+        """    arm-mid:
+      labels: {disk: ssd, example.org/rank: "1"}
+      taints: [dedicated=arm:NoSchedule, slow:PreferNoSchedule]
+      zone: edge-1
+      accel: auto
+      tb_cache: 64
+""",
+    )
+    text += """
+guest_user: ada
+ssh_private_key: ~/.ssh/id_ed25519
+access: {type: bastion, host: gate.example.org, user: ada}
+proxy: {http_proxy: "http://proxy.example.org:3128", no_proxy: "localhost,10.0.0.0/8"}
+server_group: soft-anti-affinity
+kubernetes_version: v1.36.3
+"""
+    cluster = _spec.load_text(text, "c.yaml")
+    arm = cluster.vm_type("arm-mid")
+    assert (arm.labels, arm.taints) == (
+        (("disk", "ssd"), ("example.org/rank", "1")),
+        ("dedicated=arm:NoSchedule", "slow:PreferNoSchedule"),
+    )
+    assert (arm.zone, arm.accel, arm.tb_cache_mb) == ("edge-1", "auto", 64)
+    assert (cluster.guest_user, cluster.ssh_private_key) == ("ada", "~/.ssh/id_ed25519")
+    assert cluster.access == _spec.Access("bastion", host="gate.example.org", user="ada")
+    assert cluster.proxy == _spec.Proxy("http://proxy.example.org:3128", "", "localhost,10.0.0.0/8")
+    assert (cluster.server_group, cluster.kubernetes_version) == ("soft-anti-affinity", "1.36.3")
+    assert _spec.load_mapping(json.loads(json.dumps(cluster.to_mapping())), "mapping") == cluster
+
+
+def test_the_versions_are_those_of_the_bundle() -> None:
+    assert _spec.KUBERNETES_VERSIONS == (versions.KUBERNETES,)
 
 
 def test_the_token_of_git_url_is_not_kept() -> None:

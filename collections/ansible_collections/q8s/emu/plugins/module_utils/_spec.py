@@ -13,7 +13,7 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Optional, Union
 
 import yaml
@@ -23,6 +23,8 @@ ARTIFACT_PORT = 8099
 GUEST_SSH_PORT = 2222
 MAX_FILE_BYTES = 1 << 20
 MAX_SERVERS = 4096
+# What bundle/node/versions.py delivers; a test compares the two.
+KUBERNETES_VERSIONS = ("1.36.3",)
 
 ARCHITECTURES = {
     "x86_64": "x86_64",
@@ -54,6 +56,26 @@ _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _CPU_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PLACEHOLDER = "qemu-args"
+# Kubernetes' rules of labels and taints
+ZONE_LABEL = "topology.kubernetes.io/zone"
+_LABEL_NAME = re.compile(
+    r"([a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+)
+_LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_LABEL_VALUE_RULE = "at most 63 of A-Z, a-z, 0-9, -, _ and ., a letter or digit at either end"
+_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+_TAINT = re.compile(r"(?P<key>[^=:]+)(=(?P<value>[^=:]*))?:(" + "|".join(_EFFECTS) + ")")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+_PROXY = re.compile(r"https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?/?")
+
+
+def _reserved(domain: str) -> bool:
+    """Whether labels of that domain are Q8S's own, or ones that a kubelet may not set on itself."""
+    if domain == "q8s.io" or domain.endswith(".q8s.io"):
+        return True
+    if any(domain == name or domain.endswith(f".{name}") for name in ("kubelet.kubernetes.io", "node.kubernetes.io")):
+        return False
+    return any(domain == name or domain.endswith(f".{name}") for name in ("kubernetes.io", "k8s.io"))
 
 
 @dataclass(frozen=True)
@@ -102,6 +124,34 @@ class VmType:
     storage_gb: int
     openstack_flavor: str
     qemu_args: str
+    labels: tuple[tuple[str, str], ...] = ()
+    taints: tuple[str, ...] = ()  # in Kubernetes' form: key=value:Effect or key:Effect
+    zone: str = ""  # the node's label topology.kubernetes.io/zone, if any
+    accel: str = "tcg"  # tcg, kvm, or auto: kvm where the host has it and the architectures are the same
+    tb_cache_mb: Optional[int] = None  # of translated code; None leaves it to QEMU
+
+
+@dataclass(frozen=True)
+class Access:
+    """How the machine that runs Q8S reaches the servers.
+
+    ``floating_network`` is set for floating_ip, ``host`` for bastion; an empty ``user`` leaves it to ssh.
+    """
+
+    type: str = "direct"  # direct, floating_ip or bastion
+    floating_network: str = ""
+    host: str = ""
+    user: str = ""
+    port: int = 22
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """Proxies for the installation of packages on hosts; empty: none."""
+
+    http_proxy: str = ""
+    https_proxy: str = ""
+    no_proxy: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,6 +197,12 @@ class Cluster:
     pod_cidr: str
     service_cidr: str
     initial_instance_user: str
+    guest_user: str = "q8s"
+    ssh_private_key: str = ""  # path, the public key beside it with .pub; empty: Q8S makes one
+    access: Access = Access()
+    proxy: Proxy = Proxy()
+    server_group: str = "none"  # none or soft-anti-affinity
+    kubernetes_version: str = KUBERNETES_VERSIONS[0]
     warnings: tuple[Problem, ...] = field(default=(), compare=False, repr=False)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -166,6 +222,12 @@ class Cluster:
             "guest_ip_prefix": self.guest_ip_prefix,
             "pod_cidr": self.pod_cidr,
             "service_cidr": self.service_cidr,
+            "guest_user": self.guest_user,
+            **({"ssh_private_key": self.ssh_private_key} if self.ssh_private_key else {}),
+            "access": {"type": self.access.type, **_given(self.access)},
+            "proxy": _given(self.proxy),
+            "server_group": self.server_group,
+            "kubernetes_version": self.kubernetes_version,
             "cluster_definition": {
                 "master_node_flavor": self.master_node_flavor,
                 "number_additional_master_nodes": self.number_additional_master_nodes,
@@ -182,6 +244,11 @@ class Cluster:
                         "storage": t.storage_gb,
                         "openstack_flavor": t.openstack_flavor,
                         "qemu_args": t.qemu_args,
+                        "labels": dict(t.labels),
+                        "taints": list(t.taints),
+                        **({"zone": t.zone} if t.zone else {}),
+                        "accel": t.accel,
+                        **({"tb_cache": t.tb_cache_mb} if t.tb_cache_mb else {}),
                     }
                     for t in self.types
                 }
@@ -219,6 +286,11 @@ class Cluster:
         :raises ValueError: the address is not one of ``remote_ip_prefix``
         """
         return guest_network(host_address, self.remote_ip_prefix, self.guest_ip_prefix)
+
+
+def _given(group: Union[Access, Proxy]) -> dict[str, Any]:
+    """The fields that are not at their default."""
+    return {f.name: getattr(group, f.name) for f in fields(group) if getattr(group, f.name) != f.default}
 
 
 def guest_network(host_address: str, remote_ip_prefix: str, guest_ip_prefix: str) -> GuestNetwork:
@@ -309,7 +381,8 @@ def load_mapping(data: Mapping[str, Any], origin: str) -> Cluster:
 FIELDS = frozenset(
     """cluster_name private_network_id remote_ip_prefix default_image_name name_of_initial_instance
     initial_instance_user security_groups required_tcp_ports required_udp_ports worker_port_range_min worker_port_range_max
-    guest_ip_prefix pod_cidr service_cidr cluster_definition vm_types git_url""".split()
+    guest_ip_prefix pod_cidr service_cidr cluster_definition vm_types git_url guest_user ssh_private_key access proxy
+    server_group kubernetes_version""".split()
 )
 
 
@@ -562,7 +635,7 @@ class _Checker:
         if self.mapping(value, path, "a mapping that describes a machine", "!VmType") is None:
             return None
         known = ["architecture", "num_cpus", "cpu_model", "machine_model", "ram", "storage", "openstack_flavor"]
-        self.unknown(value, path, [*known, "qemu_args", "qemu-args"])
+        self.unknown(value, path, [*known, "qemu_args", "qemu-args", "labels", "taints", "zone", "accel", "tb_cache"])
         architecture = None
         text = self.text(value, path, "architecture")
         if text is not None:
@@ -577,10 +650,38 @@ class _Checker:
         cpu_model = self.cpu_model(value, path, architecture)
         machine = self.machine(value, path, architecture)
         qemu_args = self.qemu_args(value, path)
+        labels, taints = self.labels(value, path), self.taints(value, path)
+        zone = self.text(value, path, "zone", "") or ""
+        if zone and not _LABEL_VALUE.fullmatch(zone):
+            self.fail(value.data["zone"], f"{path}.zone", f"is {_found(zone)}; must be {_LABEL_VALUE_RULE}")
+        accel = self.choice(value, path, "accel", ("tcg", "kvm", "auto"))
+        tb_cache = (
+            self.key_number(value, path, "tb_cache", 8, 2048, unit=" (MiB)") if "tb_cache" in value.data else None
+        )
+        if accel == "kvm" and architecture not in (None, "x86_64"):
+            message = f"is 'kvm', but the architecture is {architecture} and the hosts are x86_64"
+            self.fail(value.data["accel"], f"{path}.accel", message, "take tcg or auto")
+        if accel == "kvm" and tb_cache is not None:
+            self.fail(value.data["tb_cache"], f"{path}.tb_cache", "means nothing with accel kvm", "leave it out")
         if len(self.problems) > before:
             return None
         assert architecture and num_cpus and ram and storage and flavor and cpu_model and machine  # nothing failed
-        return VmType(name, architecture, num_cpus, cpu_model, machine, ram, storage, flavor, qemu_args)
+        return VmType(
+            name,
+            architecture,
+            num_cpus,
+            cpu_model,
+            machine,
+            ram,
+            storage,
+            flavor,
+            qemu_args,
+            labels,
+            taints,
+            zone,
+            accel,
+            tb_cache,
+        )
 
     def cpu_model(self, parent: _Value, path: str, architecture: Optional[str]) -> Optional[str]:
         model = self.text(parent, path, "cpu_model")
@@ -637,6 +738,117 @@ class _Checker:
                 result = value.data.strip()
         return result
 
+    def choice(self, parent: _Value, path: str, key: str, allowed: tuple[str, ...]) -> str:
+        """One of some words; the first is the default."""
+        text = self.text(parent, path, key, allowed[0])
+        if text is not None and text not in allowed:
+            close = difflib.get_close_matches(text, allowed, 1, 0.6)
+            hint = f"did you mean {close[0]}?" if close else ""
+            self.fail(parent.data[key], _join(path, key), f"is {_found(text)}; allowed: {', '.join(allowed)}", hint)
+        return text or allowed[0]
+
+    def labels(self, parent: _Value, path: str) -> tuple[tuple[str, str], ...]:
+        value, path = parent.data.get("labels"), f"{path}.labels"
+        if value is None or self.mapping(value, path, "a mapping from names to values", "") is None:
+            return ()
+        result = []
+        for name, item in value.data.items():
+            prefix = name.rpartition("/")[0]
+            if not _LABEL_NAME.fullmatch(name):
+                message = f"the name {_found(name)} must be [domain/]name of at most 63 of A-Z, a-z, 0-9, -, _ and ."
+                self.fail(value.keys[name], _join(path, name), message)
+            elif _reserved(prefix):
+                hint = "zone sets this one" if name == ZONE_LABEL else "take a domain of your own, or none"
+                self.fail(
+                    value.keys[name], _join(path, name), f"the labels of {prefix} are not the file's to set", hint
+                )
+            elif not isinstance(item.data, str) or (item.data and not _LABEL_VALUE.fullmatch(item.data)):
+                hint = "put it in quotes" if isinstance(item.data, (int, float)) else ""
+                message = f"is {_found(item.data)}; must be empty or {_LABEL_VALUE_RULE}"
+                self.fail(item, _join(path, name), message, hint)
+            else:
+                result.append((name, item.data))
+        return tuple(result)
+
+    def taints(self, parent: _Value, path: str) -> tuple[str, ...]:
+        value, path = parent.data.get("taints"), f"{path}.taints"
+        if value is None:
+            return ()
+        if not isinstance(value.data, list):
+            self.fail(value, path, f"is {_found(value.data)}; must be a list, such as [dedicated=arm:NoSchedule]")
+            return ()
+        result: list[str] = []
+        for index, item in enumerate(value.data):
+            match = _TAINT.fullmatch(item.data) if isinstance(item.data, str) else None
+            good = match and _LABEL_NAME.fullmatch(match["key"])
+            if not match or not good or (match["value"] and not _LABEL_VALUE.fullmatch(match["value"])):
+                message = (
+                    f"is {_found(item.data)}; must be key=value:Effect or key:Effect with one of {', '.join(_EFFECTS)}"
+                )
+                self.fail(item, f"{path}[{index}]", message)
+            elif item.data not in result:
+                result.append(item.data)
+        return tuple(result)
+
+    def access(self, root: _Value) -> Access:
+        value = root.data.get("access")
+        if value is None or self.mapping(value, "access", "a mapping with type", "") is None:
+            return Access()
+        kind = self.choice(value, "access", "type", ("direct", "floating_ip", "bastion"))
+        belongs = {"direct": [], "floating_ip": ["floating_network"], "bastion": ["host", "user", "port"]}
+        self.unknown(value, "access", ["type", "floating_network", "host", "user", "port"])
+        for other, keys in belongs.items():
+            for key in keys:
+                if other != kind and key in value.data:
+                    self.fail(value.keys[key], f"access.{key}", f"belongs to type {other}; the type is {kind}")
+        if kind == "floating_ip":
+            return Access(kind, floating_network=self.text(value, "access", "floating_network") or "")
+        if kind == "direct":
+            return Access()
+        host = self.text(value, "access", "host") or ""
+        if host and not _HOST.fullmatch(host):
+            self.fail(value.data["host"], "access.host", f"is {_found(host)}; must be a host name or an IPv4 address")
+        user = self.text(value, "access", "user") if "user" in value.data else ""
+        if user and not _USER.fullmatch(user):
+            self.fail(value.data["user"], "access.user", f"is {_found(user)}; must be a user's name")
+        port = self.key_number(value, "access", "port", 1, 65535) if "port" in value.data else 22
+        return Access(kind, host=host, user=user or "", port=port or 22)
+
+    def proxy(self, root: _Value) -> Proxy:
+        value = root.data.get("proxy")
+        if (
+            value is None
+            or self.mapping(value, "proxy", "a mapping with http_proxy, https_proxy, no_proxy", "") is None
+        ):
+            return Proxy()
+        names = [item.name for item in fields(Proxy)]
+        self.unknown(value, "proxy", names)
+        found = {name: self.text(value, "proxy", name, "") or "" for name in names}
+        for name in ("http_proxy", "https_proxy"):
+            match = _PROXY.fullmatch(found[name])
+            if found[name] and match is None:
+                message = "must be http://HOST:PORT, without a user or password: it is written down on every host"
+                self.fail(value.data[name], f"proxy.{name}", message)
+        return Proxy(**found)
+
+    def key_file(self, root: _Value) -> str:
+        path = self.text(root, "", "ssh_private_key", "") or ""
+        if path and not path.startswith(("/", "~/")):
+            message = f"is {_found(path)}; must be the path of a private key, from / or ~/"
+            self.fail(root.data["ssh_private_key"], "ssh_private_key", message)
+        elif path.endswith(".pub"):
+            hint = f"write {path[:-4]}; the public key lies beside it"
+            self.fail(root.data["ssh_private_key"], "ssh_private_key", f"is {_found(path)}, a public key", hint)
+        return path
+
+    def kubernetes_version(self, root: _Value) -> str:
+        text = self.text(root, "", "kubernetes_version", KUBERNETES_VERSIONS[0])
+        version = text.removeprefix("v") if text else KUBERNETES_VERSIONS[0]
+        if version not in KUBERNETES_VERSIONS:
+            message = f"is {_found(text)}; the node bundle of this Q8S has {', '.join(KUBERNETES_VERSIONS)}"
+            self.fail(root.data["kubernetes_version"], "kubernetes_version", message)
+        return version
+
     def types(self, root: _Value) -> tuple[VmType, ...]:
         outer = self.take(root, "", "vm_types")
         if outer is None or self.mapping(outer, "vm_types", "a mapping with types", "!VmTypes") is None:
@@ -674,6 +886,21 @@ class _Checker:
                 result.append((name, count))
         return tuple(result)
 
+    def additions(self, root: _Value) -> dict[str, Any]:
+        """The fields that the prototype did not have, by the names of Cluster."""
+        guest_user = self.text(root, "", "guest_user", "q8s")
+        if guest_user is not None and (guest_user == "root" or not _USER.fullmatch(guest_user)):
+            message = f"is {_found(guest_user)}; must be a user's name, and not root, who may log in anyway"
+            self.fail(root.data["guest_user"], "guest_user", message)
+        return {
+            "guest_user": guest_user,
+            "ssh_private_key": self.key_file(root),
+            "access": self.access(root),
+            "proxy": self.proxy(root),
+            "server_group": self.choice(root, "", "server_group", ("none", "soft-anti-affinity")),
+            "kubernetes_version": self.kubernetes_version(root),
+        }
+
     def cluster(self, root: _Value) -> Cluster:
         """The checked cluster.
 
@@ -702,7 +929,7 @@ class _Checker:
         guests = self.network(root, "guest_ip_prefix", "192.11.0.0/16")
         pods = self.network(root, "pod_cidr", "10.244.0.0/16")
         services = self.network(root, "service_cidr", "10.96.0.0/12")
-        types = self.types(root)
+        types, additions = self.types(root), self.additions(root)
         flavor: Optional[str] = None
         additional: Optional[int] = None
         workers: tuple[tuple[str, int], ...] = ()
@@ -747,6 +974,7 @@ class _Checker:
             service_cidr=str(services),
             initial_instance_user=user,
             warnings=tuple(self.warnings),
+            **additions,
         )
         self._names(root, cluster)
         if self.problems:
