@@ -21,14 +21,14 @@ from lab.settings import CLOUD_NAME, Settings, load
 def main(argv: Sequence[str]) -> int:
     """Run ``lab ...``; gives the exit code (0 done, 1 failed, 2 wrong arguments, 130 interrupted)."""
     arguments = _parser().parse_args(argv)
-    settings = load()
     try:
+        settings = load()
         return int(arguments.run(settings, arguments))
     except LabError as error:
         print(error, file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
-        return 1
+        return error.code
     except (MachineError, OSError, subprocess.CalledProcessError) as error:
         print(f"Failed to {arguments.command} the lab: {error}", file=sys.stderr)
         return 1
@@ -75,10 +75,12 @@ def _status(settings: Settings, arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(state, indent=2))
         return 0
-    if not state["services"]:
-        print("the lab is down")
+    if not state["since"]:
+        print("the lab is down" if not state["services"] else "the lab is not ready: it is being started or ended")
         return 0
     print(f"up since {state['since']}: {', '.join(state['services'])}")
+    if state["ended"]:
+        print(f"ended by itself: {', '.join(state['ended'])} (`q8s-run lab reset` cleans up)")
     for machine in state["machines"]:
         print(f"{machine['host']:<32} {machine['address']:<16} {'running' if machine['running'] else 'stopped'}")
     return 0

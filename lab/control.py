@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from lab import environment, firewall, image, network, seed, services
+from lab import environment, firewall, image, locks, network, seed, services
 from lab.errors import LabError
 from lab.machine import Machine
 from lab.settings import CLOUD_NAME, REGION, Settings
@@ -37,29 +37,40 @@ def up(settings: Settings) -> None:
     :raises LabError: something is missing or does not start; what was started is ended again
     """
     _check_machine()
-    if services.running(settings):
+    with _alone(settings):
         state = status(settings)
-        say(f"the lab is up already, since {state['since']} ({settings.folder})")
-        return
-    if settings.folder.exists() and any(settings.folder.iterdir()):
-        say("a lab that ended badly left something behind: cleaning")
-        reset(settings)
+        if state["since"] and state["services"] and state["ended"]:
+            raise LabError(
+                f"Failed to start the lab: it is up since {state['since']}, but {', '.join(state['ended'])} ended",
+                hint="`q8s-run lab reset` removes it together with its servers; then start it again",
+            )
+        if state["since"] and state["services"]:
+            say(f"the lab is up already, since {state['since']} ({settings.folder})")
+            return
+        if any(settings.folder.iterdir()):
+            say("a lab that ended badly left something behind: cleaning")
+            _down(settings)
+    # cleaning took the folder away, and the lock with it
+    with _alone(settings):
+        _up(settings)
+
+
+def _up(settings: Settings) -> None:
     begin = time.monotonic()
-    with step("OpenStack's programs"):
-        programs, _ = environment.ensure()
-    with step("host image"):
-        picture, _ = image.ensure()
-    settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    settings.folder.chmod(0o700)
-    (settings.folder / "kernel.json").write_text(json.dumps(network.kernel_settings()))
-    passwords = services.Secrets.new()
-    lab = services.Services(settings, programs, passwords)
     try:
+        with step("OpenStack's programs"):
+            programs, _ = environment.ensure()
+        with step("host image"):
+            picture, _ = image.ensure()
+        settings.folder.chmod(0o700)
+        passwords = services.Secrets.new()
+        lab = services.Services(settings, programs, passwords)
+        network.hold_kernel_settings(settings.folder)
         lab.check_ports()
         lab.configure()
         with step("network"):
             network.bridge_up(settings)
-            lab.start_helper("package-proxy", services.package_proxy(settings))
+            services.start_package_proxy(settings)
         with step("database"):
             lab.start_database()
             lab.fill_database()
@@ -76,29 +87,34 @@ def up(settings: Settings) -> None:
             _write_firewall_auth(settings, passwords)
             lab.start_helper("firewall", [sys.executable, "-m", "lab.firewall"])
     except BaseException:
-        down(settings)
+        # a second Ctrl-C may not stop the cleaning
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        say("failed: ending what was started")
+        _down(settings)
         raise
     (settings.folder / "since").write_text(time.strftime("%Y-%m-%d %H:%M:%S"))
     say(f"ready in {time.monotonic() - begin:.1f} s")
 
 
 def down(settings: Settings) -> None:
-    """End the lab and leave the machine as it was: servers, services, bridge, rules, kernel settings, files."""
+    """End the lab and leave the machine as it was: servers, services, bridge, rules, kernel settings, files.
+
+    It cleans up after a lab that crashed just as well: nothing in it needs a service that answers.
+
+    :raises LabError: the lab is being started or ended by another process
+    """
+    with _alone(settings):
+        _down(settings)
+
+
+def _down(settings: Settings) -> None:
     for folder in sorted(settings.machines.glob("*")):
         Machine(folder).remove()
     services.stop_all(settings)
-    firewall.remove()
-    if settings.folder.exists():
-        network.bridge_down(settings)
-        recorded = settings.folder / "kernel.json"
-        if recorded.exists():
-            network.restore_kernel_settings(json.loads(recorded.read_text()))
-        shutil.rmtree(settings.folder, ignore_errors=True)
-
-
-def reset(settings: Settings) -> None:
-    """Clean up after a lab that crashed. The same as down: nothing in it needs a service that answers."""
-    down(settings)
+    firewall.remove(settings.bridge)
+    network.bridge_down(settings)
+    network.release_kernel_settings(settings.folder)
+    shutil.rmtree(settings.folder, ignore_errors=True)
 
 
 def status(settings: Settings) -> dict[str, Any]:
@@ -121,6 +137,7 @@ def status(settings: Settings) -> dict[str, Any]:
         "folder": str(settings.folder),
         "since": since.read_text() if since.exists() else None,
         "services": services.running(settings),
+        "ended": services.ended(settings),
         "machines": machines,
         "clouds_yaml": str(settings.clouds_yaml),
         "cloud": CLOUD_NAME,
@@ -137,6 +154,18 @@ def step(what: str) -> Iterator[None]:
     begin = time.monotonic()
     yield
     say(f"{what}: {time.monotonic() - begin:.1f} s")
+
+
+@contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    try:
+        with locks.locked(settings.folder, wait=False):
+            yield
+    except BlockingIOError:
+        raise LabError(
+            f"Failed to work on the lab in {settings.folder}: another `q8s-run lab` starts or ends it",
+            hint="wait until that one is done",
+        ) from None
 
 
 def _check_machine() -> None:

@@ -6,6 +6,7 @@ chains of its own into this machine's iptables. A rule that is missing in the cl
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -16,7 +17,12 @@ from typing import Any, Final
 from lab.settings import Settings, load
 
 _SECONDS_BETWEEN: Final = 1.5
-CHAIN: Final = "Q8S-LAB"
+_HOOKS: Final = ("FORWARD", "OUTPUT")
+
+
+def chain_of(bridge: str) -> str:
+    """The chain of the lab with this bridge; those of its ports begin with it (iptables takes 28 characters)."""
+    return f"Q8S-{bridge}"
 
 
 @dataclass(frozen=True)
@@ -28,20 +34,26 @@ class Port:
     groups: tuple[str, ...]
 
 
+def port_chain(port: Port, bridge: str) -> str:
+    """The chain that a packet to this port passes."""
+    return f"{chain_of(bridge)}-{port.link.removeprefix('vb-q8sl')}"
+
+
 def rules(ports: Sequence[Port], groups: Mapping[str, Sequence[Mapping[str, Any]]], bridge: str) -> str:
     """The text for ``iptables-restore --noflush``. A packet that no rule of the port's groups lets in is dropped."""
     members: dict[str, list[str]] = {}
     for port in ports:
         for group in port.groups:
             members.setdefault(group, []).append(port.address)
-    lines = ["*filter", f":{CHAIN} - [0:0]"]
+    lab = chain_of(bridge)
+    lines = ["*filter", f":{lab} - [0:0]"]
     bodies = []
     for port in ports:
-        chain = f"{CHAIN}-{port.link.removeprefix('vb-')}"
+        chain = port_chain(port, bridge)
         lines.append(f":{chain} - [0:0]")
         # from other servers: across the bridge; from outside: from this machine
-        bodies.append(f"-A {CHAIN} -m physdev --physdev-is-bridged --physdev-out {port.link} -j {chain}")
-        bodies.append(f"-A {CHAIN} -o {bridge} -d {port.address} -j {chain}")
+        bodies.append(f"-A {lab} -m physdev --physdev-is-bridged --physdev-out {port.link} -j {chain}")
+        bodies.append(f"-A {lab} -o {bridge} -d {port.address} -j {chain}")
         bodies.append(f"-A {chain} -m conntrack --ctstate ESTABLISHED,RELATED -j RETURN")
         bodies += sorted(
             {line for group in port.groups for rule in groups.get(group, ()) for line in _rule(chain, rule, members)}
@@ -65,30 +77,39 @@ def _rule(chain: str, rule: Mapping[str, Any], members: Mapping[str, Iterable[st
     return [f"-A {chain}{f' -s {source}' if source else ''}{match} -j RETURN"]
 
 
-def apply(text: str) -> None:
-    """Load the chains in one step and jump to them first."""
+def apply(text: str, bridge: str) -> None:
+    """Load the lab's chains in one step and jump to them first."""
     subprocess.run(["iptables-restore", "--noflush", "--wait"], input=text, text=True, check=True, capture_output=True)
-    for hook in ("FORWARD", "OUTPUT"):
-        if (
-            subprocess.run(["iptables", "-w", "-C", hook, "-j", CHAIN], capture_output=True, check=False).returncode
-            != 0
-        ):
-            subprocess.run(["iptables", "-w", "-I", hook, "1", "-j", CHAIN], capture_output=True, check=True)
+    for hook in _HOOKS:
+        if not _iptables("-C", hook, "-j", chain_of(bridge)):
+            _iptables("-I", hook, "1", "-j", chain_of(bridge))
+    _delete([chain for chain in _chains(bridge) if f":{chain} " not in text])
 
 
-def remove() -> None:
-    """Take every chain of the lab away."""
-    for hook in ("FORWARD", "OUTPUT"):
-        while (
-            subprocess.run(["iptables", "-w", "-D", hook, "-j", CHAIN], capture_output=True, check=False).returncode
-            == 0
-        ):
+def remove(bridge: str) -> None:
+    """Take the lab's chains away, and no other lab's."""
+    for hook in _HOOKS:
+        while _iptables("-D", hook, "-j", chain_of(bridge)):
             pass
+    _delete(_chains(bridge))
+
+
+def _chains(bridge: str) -> list[str]:
+    """The lab's chains that there are, its own first."""
     listed = subprocess.run(["iptables", "-w", "-S"], capture_output=True, text=True, check=False).stdout
-    chains = [line.split()[1] for line in listed.splitlines() if line.startswith(f"-N {CHAIN}")]
+    pattern = rf"^-N ({re.escape(chain_of(bridge))}(?:-[0-9a-f]{{8}})?)$"
+    return sorted(re.findall(pattern, listed, re.MULTILINE), key=len)
+
+
+def _delete(chains: Sequence[str]) -> None:
     for action in ("-F", "-X"):
-        for chain in sorted(chains, key=len):
-            subprocess.run(["iptables", "-w", action, chain], capture_output=True, check=False)
+        for chain in chains:
+            _iptables(action, chain)
+
+
+def _iptables(*arguments: str) -> bool:
+    """Whether iptables did it, or found it."""
+    return subprocess.run(["iptables", "-w", *arguments], capture_output=True, check=False).returncode == 0
 
 
 def _observe(cloud: Any, settings: Settings) -> str:
@@ -120,7 +141,7 @@ def main() -> int:
         try:
             text = _observe(cloud, settings)
             if text != known:
-                apply(text)
+                apply(text, settings.bridge)
                 known = text
         except Exception as error:  # whatever it was, the next round tries again; the chains stay as they are
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)

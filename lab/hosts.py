@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import ipaddress
-import json
 import shutil
 import socket
 import subprocess
@@ -57,7 +56,7 @@ def up(lab: Settings, name: str, address: ipaddress.IPv4Address | None, key: Pat
     """
     settings = beside(lab)
     with _locked():
-        identifier = uuid.uuid5(uuid.NAMESPACE_DNS, name)
+        identifier = _identifier(settings, name)
         machine = Machine(settings.machines / str(identifier))
         if not machine.exists:
             settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -65,8 +64,10 @@ def up(lab: Settings, name: str, address: ipaddress.IPv4Address | None, key: Pat
             try:
                 taken = [other.spec.nic.address for other in _machines(settings)]
                 chosen = _address(settings, name, address, taken)
-                _remember_kernel_settings(settings)
+                network.hold_kernel_settings(settings.folder)
                 network.bridge_up(settings)
+                if "package-proxy" not in services.running(settings):
+                    services.start_package_proxy(settings)
                 machine.create(
                     Spec(
                         name=f"q8sl{identifier.hex[:8]}",
@@ -82,13 +83,13 @@ def up(lab: Settings, name: str, address: ipaddress.IPv4Address | None, key: Pat
                         memory=memory,
                         vcpus=2,
                         key=key.read_text(),
-                        proxy=_package_proxy(lab, settings),
+                        proxy=f"http://{settings.gateway}:{settings.proxy_port}",
                         instance_id=str(identifier),
                     )
                 )
             except BaseException:
                 machine.remove()
-                _clean_up(lab, settings)
+                _clean_up(settings)
                 raise
         machine.start()
         spec = machine.spec
@@ -106,8 +107,13 @@ def down(lab: Settings, name: str) -> None:
     """Remove a host, and with the last one what hosts share; nothing happens if there is none."""
     settings = beside(lab)
     with _locked():
-        Machine(settings.machines / str(uuid.uuid5(uuid.NAMESPACE_DNS, name))).remove()
-        _clean_up(lab, settings)
+        Machine(settings.machines / str(_identifier(settings, name))).remove()
+        _clean_up(settings)
+
+
+def _identifier(settings: Settings, name: str) -> uuid.UUID:
+    """The same for the same host; another lab's host of that name has another link and cgroup."""
+    return uuid.uuid5(uuid.NAMESPACE_URL, f"{settings.folder}/{name}")
 
 
 def _machines(settings: Settings) -> list[Machine]:
@@ -127,39 +133,13 @@ def _address(
     return wanted
 
 
-def _package_proxy(lab: Settings, settings: Settings) -> str:
-    """The address of a package proxy: the lab's if it runs, since two should not write into one cache."""
-    if "package-proxy" in services.running(lab):
-        return f"http://{lab.gateway}:{lab.proxy_port}"
-    if "package-proxy" not in services.running(settings):
-        with (settings.log / "package-proxy.out").open("ab") as output:
-            process = subprocess.Popen(
-                services.package_proxy(settings),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        services.record(settings, "package-proxy", process.pid)
-    return f"http://{settings.gateway}:{settings.proxy_port}"
-
-
-def _remember_kernel_settings(settings: Settings) -> None:
-    recorded = settings.folder / "kernel.json"
-    if not recorded.exists():
-        recorded.write_text(json.dumps(network.kernel_settings()))
-
-
-def _clean_up(lab: Settings, settings: Settings) -> None:
+def _clean_up(settings: Settings) -> None:
     """Leave the machine as it was, if no host is left."""
     if _machines(settings) or not settings.folder.exists():
         return
     services.stop_all(settings)
     network.bridge_down(settings)
-    recorded = settings.folder / "kernel.json"
-    # the hosts of a lab that runs still need what their kubelets set; the lab puts it back itself
-    if recorded.exists() and not services.running(lab):
-        network.restore_kernel_settings(json.loads(recorded.read_text()))
+    network.release_kernel_settings(settings.folder)
     shutil.rmtree(settings.folder, ignore_errors=True)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
+from typing import Final
 
+from lab import locks
 from lab.errors import LabError
 from lab.machine import read
 from lab.settings import Settings
@@ -32,7 +35,7 @@ def bridge_down(settings: Settings) -> None:
 
 
 # The kubelets and daemons of hosts change these for the whole machine.
-_WATCHED = (
+_WATCHED: Final = (
     "kernel/panic",
     "kernel/panic_on_oops",
     "vm/overcommit_memory",
@@ -46,17 +49,49 @@ _WATCHED = (
 )
 
 
-def kernel_settings() -> dict[str, str]:
-    """Machine-wide kernel settings that the lab's hosts may change."""
-    return {name: value for name in _WATCHED if (value := read(Path("/proc/sys") / name).strip())}
+# Written by the first lab of this machine, removed by the last: what the settings were, and whose folder is in use.
+# A reboot loses it together with the settings.
+_RECORD: Final = Path("/run/q8s-lab")
+_KERNEL: Final = Path("/proc/sys")
 
 
-def restore_kernel_settings(values: dict[str, str]) -> None:
-    """Put back what was changed."""
-    for name, value in values.items():
-        path = Path("/proc/sys") / name
-        if read(path).strip() != value:
-            path.write_text(value)
+def hold_kernel_settings(folder: Path) -> None:
+    """Remember the machine-wide kernel settings that hosts change, unless another lab has done so."""
+    with locks.locked(_RECORD, wait=True):
+        values, users = _recorded()
+        if not users:
+            values = {name: value for name in _WATCHED if (value := read(_KERNEL / name).strip())}
+        _write({"values": values, "users": sorted({*users, str(folder)})})
+
+
+def release_kernel_settings(folder: Path) -> None:
+    """Put back what was changed, unless another lab still needs it."""
+    if not _RECORD.exists():
+        return
+    with locks.locked(_RECORD, wait=True):
+        values, users = _recorded()
+        left = sorted(set(users) - {str(folder)})
+        if left:
+            _write({"values": values, "users": left})
+            return
+        for name, value in values.items():
+            if read(_KERNEL / name).strip() != value:
+                (_KERNEL / name).write_text(value)
+        (_RECORD / "kernel.json").unlink(missing_ok=True)
+        _RECORD.rmdir()
+
+
+def _recorded() -> tuple[dict[str, str], list[str]]:
+    """Values, and the folders of labs that are still there: one may have been removed by hand."""
+    text = read(_RECORD / "kernel.json")
+    data = json.loads(text) if text else {"values": {}, "users": []}
+    return data["values"], [user for user in data["users"] if Path(user).exists()]
+
+
+def _write(data: dict[str, object]) -> None:
+    new = _RECORD / "kernel.json.new"
+    new.write_text(json.dumps(data, indent=2))
+    new.rename(_RECORD / "kernel.json")
 
 
 def _ip(*arguments: str) -> str:

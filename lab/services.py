@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import itertools
 import os
 import secrets
 import signal
@@ -33,6 +36,7 @@ _APPLICATIONS: Final = {
 }
 _THREADS: Final = {"nova": 16}
 _UP: Final = (200, 300, 401)
+_MARK: Final = "Q8S_LAB_PROCESS"
 
 
 @dataclass(frozen=True)
@@ -211,7 +215,7 @@ class Services:
                 cwd=_OPENSTACK,
                 env={**self._variables(), **(extra or {})},
             )
-        record(self._settings, name, process.pid)
+        _record(self._settings, name, process.pid)
 
     def _run(self, what: str, command: Sequence[str | Path]) -> None:
         done = subprocess.run(
@@ -231,6 +235,7 @@ class Services:
         return {
             **kept,
             **lab,
+            **_marked(self._settings),
             "ASGI_WORKERS": "1",
             "OS_GLANCE_CONFIG_DIR": str(self._etc),
             "OS_GLANCE_CONFIG_FILES": "glance-api.conf",
@@ -256,17 +261,16 @@ class Services:
         return "\n".join(lines)[-1200:]
 
 
-def package_proxy(settings: Settings) -> list[str]:
-    """The command of the hosts' package proxy, which keeps what it fetched in the cache; writes its configuration.
+def start_package_proxy(settings: Settings) -> None:
+    """Start the hosts' package proxy, which keeps what it fetched in the cache.
 
     The distribution's own configuration maps hosts to lists of mirrors of its choice; here only those are asked that
     the hosts' apt sources name.
     """
-    store = cache.cache_root() / "lab-packages"
-    store.mkdir(parents=True, exist_ok=True)
     etc = settings.folder / "etc" / "package-proxy"
     etc.mkdir(parents=True, exist_ok=True)
     settings.log.mkdir(parents=True, exist_ok=True)
+    store, lock = _package_store()
     (etc / "acng.conf").write_text(
         f"""\
 CacheDir: {store}
@@ -279,10 +283,45 @@ ConnectProto: v4
 ExThreshold: 4000
 """
     )
-    return ["apt-cacher-ng", "-c", str(etc)]
+    with (settings.log / "package-proxy.out").open("ab") as output:
+        process = subprocess.Popen(
+            ["apt-cacher-ng", "-c", str(etc)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env={**os.environ, **_marked(settings)},
+            pass_fds=[lock],
+        )
+    # the proxy has inherited the lock, and holds it as long as it lives
+    os.close(lock)
+    _record(settings, "package-proxy", process.pid)
 
 
-def record(settings: Settings, name: str, pid: int) -> None:
+def _package_store() -> tuple[Path, int]:
+    """A folder for packages that no other proxy writes to, and the descriptor of its lock.
+
+    The first lab of a machine always gets the same one, so does the second that runs at the same time.
+    """
+    for number in itertools.count(1):
+        store = cache.cache_root() / f"lab-packages{'' if number == 1 else f'-{number}'}"
+        store.mkdir(parents=True, exist_ok=True)
+        lock = os.open(store.with_name(f".{store.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+        else:
+            return store, lock
+    raise AssertionError("never reached")
+
+
+def _marked(settings: Settings) -> dict[str, str]:
+    """What a process of the lab has in its environment, and so has all that it starts."""
+    return {_MARK: str(settings.folder)}
+
+
+def _record(settings: Settings, name: str, pid: int) -> None:
     """Remember a process by its id and start time."""
     folder = settings.folder / "pids"
     folder.mkdir(parents=True, exist_ok=True)
@@ -291,16 +330,25 @@ def record(settings: Settings, name: str, pid: int) -> None:
 
 def running(settings: Settings) -> dict[str, int]:
     """The lab's processes that are alive, by name."""
-    found = {}
+    return {name: pid for name, pid in _recorded(settings).items() if pid}
+
+
+def ended(settings: Settings) -> list[str]:
+    """Names of the lab's processes that were started and are gone."""
+    return [name for name, pid in _recorded(settings).items() if not pid]
+
+
+def _recorded(settings: Settings) -> dict[str, int | None]:
+    found: dict[str, int | None] = {}
     for path in sorted((settings.folder / "pids").glob("*")):
         words = read(path).split()
-        if len(words) == 2 and start_time(int(words[0])) == words[1]:
-            found[path.name] = int(words[0])
+        alive = len(words) == 2 and start_time(int(words[0])) == words[1]
+        found[path.name] = int(words[0]) if alive else None
     return found
 
 
 def stop_all(settings: Settings) -> None:
-    """End every recorded process and what it started, Nova first, the database last."""
+    """End every recorded process, Nova first, the database last; then, by their mark, whatever else they started."""
     order = ["nova", "neutron", "glance", "placement", "keystone"]
     alive = running(settings)
     for name in sorted(alive, key=lambda name: (name == "mariadb", order.index(name) if name in order else -1)):
@@ -311,6 +359,28 @@ def stop_all(settings: Settings) -> None:
             _signal_group(pid, signal.SIGKILL)
             wait(partial(_ended, pid), 5)
         (settings.folder / "pids" / name).unlink(missing_ok=True)
+
+    def none_left() -> bool:
+        left = _marked_processes(settings)
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not left
+
+    wait(none_left, 10)
+
+
+def _marked_processes(settings: Settings) -> list[int]:
+    """Processes of the lab, also those whose parents were killed, or were killed before they recorded them."""
+    mark = f"{_MARK}={settings.folder}".encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+        except OSError:  # it is gone, or has no environment
+            continue
+    return [pid for pid in found if start_time(pid)]
 
 
 def _ended(pid: int) -> bool:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from lab.errors import SettingsError
 
 CLOUD_NAME: Final = "q8s-lab"
 IMAGE_NAME: Final = "debian-13"
@@ -55,10 +58,29 @@ class Settings:
 
 
 def load() -> Settings:
-    """The lab that the environment names: ``Q8S_LAB_DIR``, ``Q8S_LAB_BRIDGE``, ``Q8S_LAB_SUBNET``, ``Q8S_LAB_PORT``."""
-    return Settings(
-        folder=Path(os.environ.get("Q8S_LAB_DIR", "/var/lib/q8s-lab")),
-        bridge=os.environ.get("Q8S_LAB_BRIDGE", "q8s-lab0"),
-        subnet=ipaddress.IPv4Network(os.environ.get("Q8S_LAB_SUBNET", "10.254.1.0/24")),
-        port_base=int(os.environ.get("Q8S_LAB_PORT", "15000")),
-    )
+    """The lab that the environment names: ``Q8S_LAB_DIR``, ``Q8S_LAB_BRIDGE``, ``Q8S_LAB_SUBNET``, ``Q8S_LAB_PORT``.
+
+    :raises SettingsError: one of them cannot be
+    """
+    folder = Path(os.environ.get("Q8S_LAB_DIR", "/var/lib/q8s-lab"))
+    # the longest path of a socket, unix(7), is 107 bytes
+    if not folder.is_absolute() or len(os.fsencode(folder / "mysql.sock")) > 107:
+        raise _wrong("Q8S_LAB_DIR", folder, "an absolute path of at most 96 bytes")
+    bridge = os.environ.get("Q8S_LAB_BRIDGE", "q8s-lab0")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,14}", bridge):
+        raise _wrong("Q8S_LAB_BRIDGE", bridge, "1 to 15 letters, digits, - and _")
+    text = os.environ.get("Q8S_LAB_SUBNET", "10.254.1.0/24")
+    try:
+        subnet = ipaddress.IPv4Network(text)
+    except ValueError as error:
+        raise _wrong("Q8S_LAB_SUBNET", text, f"an IPv4 network such as 10.254.1.0/24 ({error})") from None
+    if subnet.prefixlen > 28:
+        raise _wrong("Q8S_LAB_SUBNET", text, "a network of at least 16 addresses")
+    port = os.environ.get("Q8S_LAB_PORT", "15000")
+    if not port.isdecimal() or not 1024 <= int(port) <= 65500:
+        raise _wrong("Q8S_LAB_PORT", port, "the first of 20 free TCP ports, from 1024 to 65500")
+    return Settings(folder, bridge, subnet, int(port))
+
+
+def _wrong(name: str, value: object, allowed: str) -> SettingsError:
+    return SettingsError(f"Failed to read {name}: {value} is not {allowed}", hint=f"unset {name} for its default")

@@ -16,6 +16,7 @@ import openstack
 import pytest
 
 from lab import settings
+from lab.firewall import Port, port_chain
 from lab.machine import Machine, wait
 
 pytestmark = pytest.mark.lab
@@ -238,7 +239,8 @@ def test_delete_leaves_nothing(box: Box) -> None:
     machine = box.machine
     link = Path("/sys/class/net") / machine.veth
     groups = [Path(line) for line in (machine.folder / "cgroups").read_text().split()]
-    chain = f"Q8S-LAB-{machine.veth.removeprefix('vb-')}"
+    bridge = settings.load().bridge
+    chain = port_chain(Port(machine.veth, box.address, ()), bridge)
     # all of it is there before, or its absence would say nothing
     assert link.exists() and all(group.exists() for group in groups) and groups
     assert processes_of(machine.folder) and chain in firewall()
@@ -248,7 +250,7 @@ def test_delete_leaves_nothing(box: Box) -> None:
     assert not link.exists() and [group for group in groups if group.exists()] == []
     assert str(machine.folder) not in Path("/proc/self/mountinfo").read_text()
     assert list(box.cloud.network.ports(device_id=box.id)) == []
-    assert wait(lambda: f"-j {chain}" not in firewall(), 10)
+    assert wait(lambda: chain not in firewall(), 10)
 
 
 def is_listed(box: Box) -> bool:

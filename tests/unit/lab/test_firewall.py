@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from lab import firewall
 from lab.firewall import Port
+from lab.machine import wait
 
 WEB = Port("vb-q8sl00000001", "10.0.0.5", ("web",))
 OTHER = Port("vb-q8sl00000002", "10.0.0.6", ("web", "empty"))
@@ -21,7 +23,7 @@ def rule(**fields: Any) -> dict[str, Any]:
 
 def chain(port: Port, groups: dict[str, list[dict[str, Any]]], *more: Port) -> list[str]:
     """What a packet to the port meets, one rule after the other."""
-    name = f"Q8S-LAB-{port.link.removeprefix('vb-')}"
+    name = firewall.port_chain(port, "br0")
     lines = firewall.rules([port, *more], groups, "br0").splitlines()
     return [line.removeprefix(f"-A {name} ") for line in lines if line.startswith(f"-A {name} ")]
 
@@ -70,8 +72,43 @@ def test_groups_of_a_port_add_up() -> None:
 
 def test_every_way_to_a_server_passes_its_chain() -> None:
     lines = firewall.rules([WEB], {}, "br0").splitlines()
-    assert "-A Q8S-LAB -m physdev --physdev-is-bridged --physdev-out vb-q8sl00000001 -j Q8S-LAB-q8sl00000001" in lines
-    assert "-A Q8S-LAB -o br0 -d 10.0.0.5 -j Q8S-LAB-q8sl00000001" in lines
+    assert "-A Q8S-br0 -m physdev --physdev-is-bridged --physdev-out vb-q8sl00000001 -j Q8S-br0-00000001" in lines
+    assert "-A Q8S-br0 -o br0 -d 10.0.0.5 -j Q8S-br0-00000001" in lines
+
+
+@pytest.fixture
+def namespace() -> Iterator[list[str]]:
+    """A network namespace of its own, with its own iptables; gives the command that enters it."""
+    unshare = ["unshare", "--user", "--map-root-user", "--net"]
+    ready = subprocess.run([*unshare, "iptables", "-w", "-S"], capture_output=True, check=False).returncode == 0
+    if not ready:
+        pytest.skip("no iptables, or this kernel gives no network namespaces to this user")
+    with subprocess.Popen([*unshare, "sleep", "120"]) as holder:
+        enter = ["nsenter", f"--target={holder.pid}", "--user", "--net", "--preserve-credentials"]
+        assert wait(lambda: "-P" in run([*enter, "iptables", "-S"]), 10)
+        yield enter
+        holder.kill()
+
+
+def run(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+def test_two_labs_have_chains_of_their_own(namespace: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One lab's end, and one lab's change, leave the other's rules as they are."""
+    real = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda command, **more: real([*namespace, *command], **more))
+    for bridge, ports in (("lab1", [WEB, OTHER]), ("lab10", [WEB])):
+        firewall.apply(firewall.rules(ports, {}, bridge), bridge)
+    second = [line for line in run(["iptables", "-S"]).splitlines() if "Q8S-lab10" in line]
+    assert len(second) == 8, second
+    firewall.apply(firewall.rules([WEB], {}, "lab1"), "lab1")
+    listed = run(["iptables", "-S"]).splitlines()
+    assert "-N Q8S-lab1-00000001" in listed and "-N Q8S-lab1-00000002" not in listed, "a port that is gone"
+    firewall.remove("lab1")
+    assert [line for line in run(["iptables", "-S"]).splitlines() if "Q8S-" in line] == second
+    firewall.remove("lab10")
+    assert "Q8S-" not in run(["iptables", "-S"])
 
 
 def test_iptables_reads_it() -> None:

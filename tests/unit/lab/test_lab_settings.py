@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import hosts, settings
+from lab import cli, hosts, settings
 
 VARIABLES = ("Q8S_LAB_DIR", "Q8S_LAB_BRIDGE", "Q8S_LAB_SUBNET", "Q8S_LAB_PORT")
 
@@ -27,10 +27,27 @@ def test_everything_may_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len({*second.ports.values(), second.proxy_port}) == 7, "no two services share a port"
 
 
-def test_a_subnet_must_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("Q8S_LAB_SUBNET", "10.9.8.7/24")
-    with pytest.raises(ValueError, match=r"10\.9\.8\.7/24 has host bits set"):
-        settings.load()
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("Q8S_LAB_SUBNET", "10.9.8.7/24", "10.9.8.7/24 has host bits set"),
+        ("Q8S_LAB_SUBNET", "10.9.8.0/30", "at least 16 addresses"),
+        ("Q8S_LAB_BRIDGE", "a-bridge-that-is-long", "1 to 15 letters"),
+        ("Q8S_LAB_BRIDGE", "a/b", "1 to 15 letters"),
+        ("Q8S_LAB_PORT", "http", "20 free TCP ports"),
+        ("Q8S_LAB_PORT", "80", "20 free TCP ports"),
+        ("Q8S_LAB_DIR", "lab", "an absolute path"),
+        ("Q8S_LAB_DIR", "/" + "x" * 100, "at most 96 bytes"),
+    ],
+)
+def test_what_cannot_be_is_said(
+    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert cli.main(["status"]) == 2
+    message, hint = capsys.readouterr().err.splitlines()
+    assert message.startswith(f"Failed to read {name}: {value} is not ") and said in message
+    assert hint == f"hint: unset {name} for its default"
 
 
 def test_single_hosts_are_apart_from_the_lab() -> None:
