@@ -195,7 +195,7 @@ def hosts(cluster: _spec.Cluster, servers: list[_plan.Server], state: str) -> li
                 "ansible_host": address,
                 "ansible_port": _spec.GUEST_SSH_PORT,
                 "ansible_user": "root",
-                "ansible_ssh_private_key_file": os.path.join(state, "id_ed25519"),
+                "ansible_ssh_private_key_file": private_key(cluster, state),
                 "ansible_ssh_common_args": ssh_arguments(server.metadata.get(_plan.META_GUEST_KEY, ""), state),
                 "q8s_host": spec.name,
                 "q8s_node_name": spec.node,
@@ -220,11 +220,33 @@ def vm_variables(cluster: _spec.Cluster, spec: _spec.ServerSpec, address: str) -
         "ram_mb": spec.vm_type.ram_mb,
         "storage_gb": spec.vm_type.storage_gb,
         "qemu_args": spec.vm_type.qemu_args,
+        "accel": spec.vm_type.accel,
+        "tb_cache_mb": spec.vm_type.tb_cache_mb or 0,
+        "labels": node_labels(spec.vm_type),
+        "taints": [node_taint(taint) for taint in spec.vm_type.taints],
         "guest_ip": network.address,
         "guest_prefixlen": network.prefixlen,
         "guest_gateway": network.gateway,
         "mac": _spec.guest_mac(address),
     }
+
+
+def node_labels(vm_type: _spec.VmType) -> dict[str, str]:
+    """The labels of a type's nodes: Q8S's own, the zone, and the file's."""
+    zone = {_spec.ZONE_LABEL: vm_type.zone} if vm_type.zone else {}
+    return {"q8s.io/type": vm_type.name, "q8s.io/emulated": "true", **zone, **dict(vm_type.labels)}
+
+
+def node_taint(text: str) -> dict[str, str]:
+    """A taint such as ``key=value:Effect`` in the form of Kubernetes' API."""
+    name, _, effect = text.rpartition(":")
+    key, _, value = name.partition("=")
+    return {"key": key, "value": value, "effect": effect}
+
+
+def private_key(cluster: _spec.Cluster, state: str) -> str:
+    """The key file that logs in to servers and guests: the user's own, or the one that Q8S made."""
+    return os.path.expanduser(cluster.ssh_private_key) or os.path.join(state, "id_ed25519")
 
 
 def _server_variables(cluster: _spec.Cluster, server: _plan.Server, state: str, foreign: bool) -> dict[str, Any]:
@@ -238,7 +260,7 @@ def _server_variables(cluster: _spec.Cluster, server: _plan.Server, state: str, 
             variables["ansible_connection"] = "local"
             return variables
     variables["ansible_user"] = cluster.initial_instance_user if foreign else _hostkeys.USER
-    variables["ansible_ssh_private_key_file"] = os.path.join(state, "id_ed25519")
+    variables["ansible_ssh_private_key_file"] = private_key(cluster, state)
     key = "" if foreign else server.metadata.get(_plan.META_HOST_KEY, "")
     variables["ansible_ssh_common_args"] = ssh_arguments(key, state, foreign)
     return variables

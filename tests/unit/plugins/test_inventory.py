@@ -55,6 +55,10 @@ def test_servers_and_guests() -> None:
         "ram_mb": 2048,
         "storage_gb": 10,
         "qemu_args": "",
+        "accel": "tcg",
+        "tb_cache_mb": 0,
+        "labels": {"q8s.io/type": "arm-mid", "q8s.io/emulated": "true"},
+        "taints": [],
         "guest_ip": "172.29.6.6",
         "guest_prefixlen": 24,
         "guest_gateway": "172.29.6.1",
@@ -63,6 +67,37 @@ def test_servers_and_guests() -> None:
     guest = hosts["arm-mid-1"].variables
     assert (guest["ansible_host"], guest["ansible_port"], guest["ansible_user"]) == ("10.254.1.6", 2222, "root")
     assert guest["q8s_host"] == "demo-arm-mid-1"
+
+
+def test_the_types_own_labels_taints_and_key() -> None:
+    data = CLUSTER.to_mapping()
+    data["ssh_private_key"] = "~/keys/id"
+    data["vm_types"]["types"]["arm-mid"] |= {
+        "labels": {"disk": "ssd"},
+        "zone": "edge",
+        "taints": ["slow:NoExecute", "a=b:NoSchedule"],
+        "tb_cache": 64,
+        "accel": "auto",
+    }
+    cluster = _spec.load_mapping(data, "data")
+    hosts = {host.name: host for host in q8s_openstack.hosts(cluster, SERVERS, "/state/demo")}
+    vm = hosts["demo-arm-mid-1"].variables["q8s_vm"]
+    assert vm["labels"] == {
+        "q8s.io/type": "arm-mid",
+        "q8s.io/emulated": "true",
+        "topology.kubernetes.io/zone": "edge",
+        "disk": "ssd",
+    }
+    assert vm["taints"] == [
+        {"key": "slow", "value": "", "effect": "NoExecute"},
+        {"key": "a", "value": "b", "effect": "NoSchedule"},
+    ]
+    assert (vm["accel"], vm["tb_cache_mb"]) == ("auto", 64)
+    key = str(Path("~/keys/id").expanduser())
+    assert [hosts[name].variables["ansible_ssh_private_key_file"] for name in ("arm-mid-1", "demo-arm-mid-1")] == [
+        key,
+        key,
+    ]
 
 
 def test_variables_without_a_server() -> None:
