@@ -102,6 +102,7 @@ def _build(arch: str, folder: Path) -> None:
         raise BundleError(f"Failed to build the guest system for {arch}: it needs root", "run it as root or with sudo")
     debs.require("mmdebstrap")
     if arch != platform.machine():
+        debs.require("arch-test")
         _require_emulation(arch)
     places = debs.mirrors()
     signed = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
