@@ -72,10 +72,10 @@ def entry(kind: str, name: str, key: str, build: Callable[[Path], None]) -> tupl
     ``build`` fills the folder that it is given; it becomes the entry by one rename. If ``build`` raises, nothing is
     left. A second caller of the same entry waits for the first.
     """
+    if found := find(kind, name, key):
+        return found, False
     home = cache_root() / kind
     final = home / f"{name}-{key}"
-    if final.is_dir():
-        return final, False
     home.mkdir(parents=True, exist_ok=True)
     with _locked(home / f".{name}-{key}.lock"):
         if final.is_dir():
@@ -90,6 +90,12 @@ def entry(kind: str, name: str, key: str, build: Callable[[Path], None]) -> tupl
             shutil.rmtree(work, ignore_errors=True)
             raise
     return final, True
+
+
+def find(kind: str, name: str, key: str) -> Path | None:
+    """The folder of an entry, or None if it is not there (or not yet)."""
+    final = cache_root() / kind / f"{name}-{key}"
+    return final if final.is_dir() else None
 
 
 def _remove_abandoned(home: Path, prefix: str) -> None:

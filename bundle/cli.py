@@ -55,9 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--source",
-        choices=("auto", "source"),
+        choices=node.CHOICES,
         default="auto",
-        help="auto: what is cached, else from source; source: the same, for nothing is downloaded ready-made yet",
+        help="of programs. auto (the default): what is cached, else upstream's release if upstream can be reached, "
+        "else built from Go modules. upstream: the release of every program whose checksum is pinned, or a failure. "
+        "source: all built",
     )
     return parser
 
@@ -66,26 +68,27 @@ def _unique(values: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-def ensure(workers: Sequence[str], control_planes: Sequence[str], source: str) -> dict[str, object]:
-    """Every artifact of these architectures, built where it is missing, in the form that the command prints."""
+def ensure(workers: Sequence[str], control_planes: Sequence[str], source: node.Choice) -> dict[str, object]:
+    """Every artifact of these architectures, made where it is missing, in the form that the command prints."""
+    supply = node.Supply(source)
     artifacts: dict[str, Artifact] = {}
     cmdlines: dict[str, str] = {}
-    sources: dict[str, str] = {}
+    sources: dict[str, object] = {}
     changed = False
     for name in control_planes:
-        made = node.ensure_control_plane(versions.ARCHITECTURES[name])
+        made = node.ensure_control_plane(versions.ARCHITECTURES[name], supply)
         artifacts[f"control-plane-{name}"] = made.bundle
-        sources[f"control-plane-{name}"] = made.source
+        sources[f"control-plane-{name}"] = made.origins
         changed |= made.changed
     for name in workers:
-        made = node.ensure_worker(versions.ARCHITECTURES[name])
+        made = node.ensure_worker(versions.ARCHITECTURES[name], supply)
         artifacts[f"bundle-{name}"] = made.bundle
-        sources[f"bundle-{name}"] = made.source
+        sources[f"bundle-{name}"] = made.origins
         changed |= made.changed
-        guest = image.ensure(name, source)
+        guest = image.ensure(name)
         artifacts |= {f"root-{name}": guest.root, f"kernel-{name}": guest.kernel, f"initrd-{name}": guest.initrd}
         cmdlines[name] = guest.cmdline
-        sources[f"image-{name}"] = guest.source
+        sources[f"image-{name}"] = "source"  # the only one that images have
         changed |= guest.changed
     return {
         "changed": changed,

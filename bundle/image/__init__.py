@@ -32,20 +32,14 @@ class ImageArtifacts:
     initrd: Artifact
     cmdline: str
     changed: bool
-    source: str
 
 
-def ensure(arch: str, source: str) -> ImageArtifacts:
-    """The image for ``arch`` (``x86_64`` or ``aarch64``), built if the cache lacks it.
-
-    ``source`` is ``auto`` or ``source``: both mean that Debian's packages are assembled here.
-    """
+def ensure(arch: str) -> ImageArtifacts:
+    """The image for ``arch`` (``x86_64`` or ``aarch64``), built of Debian's packages if the cache lacks it."""
     if arch not in rootfs.DEBIAN_ARCHITECTURES:
         raise BundleError(
             f"Failed to build a guest image: no architecture {arch!r}; there are {sorted(rootfs.DEBIAN_ARCHITECTURES)}"
         )
-    if source not in ("auto", "source"):
-        raise BundleError(f"Failed to build a guest image: source is {source!r}; it can be 'auto' or 'source'")
     parts: list[str | bytes | Path] = ["2", arch, rootfs.key(arch), *sorted(_HERE.rglob("*.py")), _HERE / "files"]
     folder, built = cache.entry("images", arch, cache.content_key(*parts), lambda work: _build(arch, work))
     return ImageArtifacts(
@@ -54,7 +48,6 @@ def ensure(arch: str, source: str) -> ImageArtifacts:
         initrd=cache.recall(folder / f"initrd-{arch}"),
         cmdline=_CMDLINES[arch],
         changed=built,
-        source="cache" if not built else "source",
     )
 
 

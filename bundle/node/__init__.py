@@ -2,5 +2,6 @@
 
 from bundle.node.build import NodeArtifacts, ensure_control_plane, ensure_worker
 from bundle.node.images import BY_PURPOSE as POD_IMAGES
+from bundle.node.supply import CHOICES, Choice, Supply
 
-__all__ = ["POD_IMAGES", "NodeArtifacts", "ensure_control_plane", "ensure_worker"]
+__all__ = ["CHOICES", "POD_IMAGES", "Choice", "NodeArtifacts", "Supply", "ensure_control_plane", "ensure_worker"]

@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,8 +16,9 @@ from bundle.cache import Artifact
 from bundle.errors import BundleError
 from bundle.node import disk, gobuild, images, oci, store, versions
 from bundle.node.gobuild import Program
+from bundle.node.supply import Origin, Supply
 from bundle.node.versions import Architecture
-from bundle.progress import step
+from bundle.progress import say, step
 
 _HERE: Final = Path(__file__).parent
 _FILES: Final = _HERE / "files"
@@ -27,53 +28,87 @@ _SOURCES: Final = tuple(_HERE / f"{name}.py" for name in ("build", "disk", "elf"
 
 @dataclass(frozen=True)
 class NodeArtifacts:
-    """A built bundle, whether this call built it, and what it is made from."""
+    """A built bundle, whether this call built it, and where each of its programs is from."""
 
     bundle: Artifact
     changed: bool
-    source: str
+    origins: Mapping[str, Origin]
 
 
-def ensure_worker(architecture: Architecture) -> NodeArtifacts:
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of bundle: its name, the form that its tree is written in, and whether it is a control plane's."""
+
+    name: str
+    suffix: str
+    write: Callable[[Path, Path], None]
+    control_plane: bool
+
+
+_WORKER: Final = _Kind("bundle", "qcow2", disk.write_disk, False)
+_CONTROL_PLANE: Final = _Kind("control-plane", "tar.zst", disk.write_archive, True)
+
+
+def ensure_worker(architecture: Architecture, supply: Supply) -> NodeArtifacts:
     """The bundle disk of an architecture's workers."""
-    return _ensure("bundle", architecture, f"bundle-{architecture.name}.qcow2", False, disk.write_disk)
+    return _ensure(_WORKER, architecture, supply)
 
 
-def ensure_control_plane(architecture: Architecture) -> NodeArtifacts:
+def ensure_control_plane(architecture: Architecture, supply: Supply) -> NodeArtifacts:
     """The bundle archive of an architecture's control planes."""
-    return _ensure(
-        "control-plane", architecture, f"control-plane-{architecture.name}.tar.zst", True, disk.write_archive
-    )
+    return _ensure(_CONTROL_PLANE, architecture, supply)
 
 
-def _ensure(
-    name: str, architecture: Architecture, file: str, control_plane: bool, write: Callable[[Path, Path], None]
-) -> NodeArtifacts:
-    programs = gobuild.NODE_PROGRAMS + (gobuild.CONTROL_PLANE_PROGRAMS if control_plane else ())
-    keys = [gobuild.key(program, architecture) for program in programs]
+def _ensure(kind: _Kind, architecture: Architecture, supply: Supply) -> NodeArtifacts:
+    entry = f"{kind.name}-{architecture.name}"
+    file = f"{entry}.{kind.suffix}"
+    programs = gobuild.NODE_PROGRAMS + (gobuild.CONTROL_PLANE_PROGRAMS if kind.control_plane else ())
+
+    def key(origins: Mapping[str, Origin]) -> str:
+        parts = [supply.key(program, architecture, origins[program.name]) for program in programs]
+        return cache.content_key(*parts, *_SOURCES, _FILES)
+
+    for origins in supply.preferences(programs, architecture):
+        if found := cache.find("bundles", entry, key(origins)):
+            say(f"{file}: cached, {describe(origins)}")
+            return NodeArtifacts(cache.recall(found / file), False, origins)
+
+    # Before anything else: they take the longest and are kept one by one.
+    obtained = {program.name: supply.obtain(program, architecture) for program in programs}
+    origins = {name: origin for name, (_, origin) in obtained.items()}
+    binaries = {name: folder for name, (folder, _) in obtained.items()}
+    say(f"{file}: {describe(origins)}")
 
     def build(folder: Path) -> None:
-        for program in programs:  # before anything else: they take the longest and are kept one by one
-            gobuild.build(program, architecture)
         with tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as work:
             tree = Path(work) / "tree"
-            with step(f"put {name} for {architecture.name} together"):
-                _write_tree(tree, architecture, control_plane)
+            unpacker, _ = supply.obtain(gobuild.CONTAINERD, store.machine())
+            with step(f"put {kind.name} for {architecture.name} together"):
+                _write_tree(tree, architecture, kind.control_plane, binaries, unpacker)
             with step(f"write {file}"):
-                write(tree, folder / file)
+                kind.write(tree, folder / file)
         cache.record(folder / file)
 
-    folder, changed = cache.entry(
-        "bundles", f"{name}-{architecture.name}", cache.content_key(*keys, *_SOURCES, _FILES), build
-    )
-    return NodeArtifacts(cache.recall(folder / file), changed, "source")
+    folder, changed = cache.entry("bundles", entry, key(origins), build)
+    return NodeArtifacts(cache.recall(folder / file), changed, origins)
 
 
-def _write_tree(tree: Path, architecture: Architecture, control_plane: bool) -> None:
-    held = images.node_images(architecture)
+def describe(origins: Mapping[str, Origin]) -> str:
+    """Where programs are from, for people: "all from source", or which ones are from upstream and which are not."""
+    released = sorted(name for name, origin in origins.items() if origin == "upstream")
+    built = sorted(name for name, origin in origins.items() if origin == "source")
+    if not released:
+        return "all from source"
+    return f"from upstream: {', '.join(released)}; from source: {', '.join(built)}"
+
+
+def _write_tree(
+    tree: Path, architecture: Architecture, control_plane: bool, programs: images.Binaries, unpacker: Path
+) -> None:
+    held = images.node_images(architecture, programs)
     if control_plane:
-        held += images.control_plane_images(architecture)
-    _copy_programs(tree, architecture, control_plane)
+        held += images.control_plane_images(programs)
+    _copy_programs(tree, control_plane, programs)
     _copy_files(tree)
     archives = []
     packed = tree.parent / "images"
@@ -82,7 +117,7 @@ def _write_tree(tree: Path, architecture: Architecture, control_plane: bool) -> 
         archive = packed / f"{image.names[0].rpartition('/')[2].partition(':')[0]}.tar"
         oci.write(image, architecture.go, archive)
         archives.append(archive)
-    store.fill(tree / "containerd", archives, architecture)
+    store.fill(tree / "containerd", archives, architecture, unpacker)
     shutil.rmtree(packed)
     manifest = _manifest(architecture, held)
     if control_plane and architecture == store.machine():
@@ -90,7 +125,7 @@ def _write_tree(tree: Path, architecture: Architecture, control_plane: bool) -> 
     (tree / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
 
 
-def _copy_programs(tree: Path, architecture: Architecture, control_plane: bool) -> None:
+def _copy_programs(tree: Path, control_plane: bool, programs: images.Binaries) -> None:
     """``bin`` and ``cni``: what runs on the node itself, outside of containers."""
     chosen: list[tuple[str, Program, tuple[str, ...]]] = [
         ("bin", gobuild.KUBERNETES_NODE, ("kubelet", "kubeadm")),
@@ -104,9 +139,8 @@ def _copy_programs(tree: Path, architecture: Architecture, control_plane: bool) 
         chosen.append(("bin", gobuild.KUBERNETES_CONTROL_PLANE, ("kubectl",)))
     for place, program, names in chosen:
         (tree / place).mkdir(parents=True, exist_ok=True)
-        built, _ = gobuild.build(program, architecture)
         for name in names:
-            shutil.copyfile(built / name, tree / place / name)
+            shutil.copyfile(programs[program.name] / name, tree / place / name)
             (tree / place / name).chmod(0o755)
 
 
@@ -129,7 +163,6 @@ def _manifest(architecture: Architecture, held: list[oci.Image]) -> dict[str, ob
             "crictl": versions.CRICTL,
             "etcd": versions.ETCD,
             "flannel": versions.FLANNEL,
-            "go": versions.GO,
             "kubernetes": versions.KUBERNETES,
             "runc": versions.RUNC,
         },

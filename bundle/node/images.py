@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from bundle import debs
 from bundle.node import elf, gobuild, versions
-from bundle.node.gobuild import Program
 from bundle.node.oci import Image
 from bundle.node.versions import Architecture
+
+# The name of each program -> the folder of its binaries.
+type Binaries = Mapping[str, Path]
 
 _REGISTRY: Final = "registry.k8s.io"
 PAUSE: Final = f"{_REGISTRY}/pause:{versions.PAUSE}"
@@ -30,38 +32,35 @@ _IPTABLES_NAMES: Final = (
 )  # fmt: skip
 
 
-def node_images(architecture: Architecture) -> list[Image]:
+def node_images(architecture: Architecture, programs: Binaries) -> list[Image]:
     """The images that every node holds."""
     iptables_files, iptables_links = iptables(architecture)
     return [
-        _single((PAUSE,), gobuild.PAUSE, "pause", "/pause", architecture),
-        _single((PROBE,), gobuild.PROBE, "probe", "/probe", architecture),
+        _single((PAUSE,), programs[gobuild.PAUSE.name] / "pause", "/pause"),
+        _single((PROBE,), programs[gobuild.PROBE.name] / "probe", "/probe"),
         _single(
             tuple(
                 f"{_REGISTRY}/coredns/coredns:{tag}" for tag in (f"v{versions.COREDNS}", versions.KUBEADM_COREDNS_TAG)
             ),
-            gobuild.COREDNS,
-            "coredns",
+            programs[gobuild.COREDNS.name] / "coredns",
             "/coredns",
-            architecture,
         ),
         Image(
             (f"{_REGISTRY}/kube-proxy:v{versions.KUBERNETES}",),
             ("/usr/local/bin/kube-proxy",),
-            {"/usr/local/bin/kube-proxy": _binary(gobuild.KUBERNETES_NODE, "kube-proxy", architecture)}
-            | iptables_files,
+            {"/usr/local/bin/kube-proxy": programs[gobuild.KUBERNETES_NODE.name] / "kube-proxy"} | iptables_files,
             iptables_links,
         ),
         Image(
             (FLANNEL,),
             ("/opt/bin/flanneld",),
-            {"/opt/bin/flanneld": _binary(gobuild.FLANNEL, "flanneld", architecture)} | iptables_files,
+            {"/opt/bin/flanneld": programs[gobuild.FLANNEL.name] / "flanneld"} | iptables_files,
             iptables_links,
         ),
     ]
 
 
-def control_plane_images(architecture: Architecture) -> list[Image]:
+def control_plane_images(programs: Binaries) -> list[Image]:
     """The images that a control plane holds besides those of every node."""
     etcd = f"{_REGISTRY}/etcd:{versions.KUBEADM_ETCD_TAG}"
     components = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
@@ -69,14 +68,12 @@ def control_plane_images(architecture: Architecture) -> list[Image]:
         *(
             _single(
                 (f"{_REGISTRY}/{name}:v{versions.KUBERNETES}",),
-                gobuild.KUBERNETES_CONTROL_PLANE,
-                name,
+                programs[gobuild.KUBERNETES_CONTROL_PLANE.name] / name,
                 f"/usr/local/bin/{name}",
-                architecture,
             )
             for name in components
         ),
-        _single((etcd,), gobuild.ETCD, "etcd", "/usr/local/bin/etcd", architecture),
+        _single((etcd,), programs[gobuild.ETCD.name] / "etcd", "/usr/local/bin/etcd"),
     ]
 
 
@@ -114,11 +111,6 @@ def iptables(architecture: Architecture) -> tuple[dict[str, Path], dict[str, str
     return files, links
 
 
-def _binary(program: Program, name: str, architecture: Architecture) -> Path:
-    folder, _ = gobuild.build(program, architecture)
-    return folder / name
-
-
-def _single(names: tuple[str, ...], program: Program, binary: str, path: str, architecture: Architecture) -> Image:
+def _single(names: tuple[str, ...], binary: Path, path: str) -> Image:
     """An image of one static binary."""
-    return Image(names, (path,), {path: _binary(program, binary, architecture)})
+    return Image(names, (path,), {path: binary})

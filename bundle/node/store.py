@@ -16,7 +16,7 @@ from typing import Final
 
 from bundle import cache
 from bundle.errors import BundleError
-from bundle.node import gobuild, versions
+from bundle.node import versions
 from bundle.node.versions import Architecture
 from bundle.progress import run
 
@@ -41,12 +41,12 @@ def machine() -> Architecture:
     return versions.ARCHITECTURES[name]
 
 
-def fill(root: Path, archives: Sequence[Path], architecture: Architecture) -> None:
+def fill(root: Path, archives: Sequence[Path], architecture: Architecture, programs: Path) -> None:
     """Import OCI tarballs into a new containerd root, unpacked, and drop the layers that are thereby held twice.
 
-    A foreign architecture's images are unpacked natively: no foreign code is run.
+    ``programs`` is the folder of a containerd for this machine. A foreign architecture's images are unpacked natively:
+    no foreign code is run.
     """
-    programs, _ = gobuild.build(gobuild.CONTAINERD, machine())
     root.mkdir()
     log = cache.cache_root() / "logs" / f"store-{architecture.name}.log"
     log.unlink(missing_ok=True)

@@ -23,19 +23,18 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Stand in for the builds; gives what was asked of them, in order."""
     asked: list[str] = []
 
-    def control_plane(architecture: object) -> NodeArtifacts:
-        asked.append("control-plane")
-        return NodeArtifacts(artifact("control-plane.tar.zst"), False, "source")
+    def control_plane(architecture: object, supply: node.Supply) -> NodeArtifacts:
+        asked.append(f"control-plane {supply.choice}")
+        return NodeArtifacts(artifact("control-plane.tar.zst"), False, {"etcd": "upstream", "pause": "source"})
 
-    def worker(architecture: object) -> NodeArtifacts:
-        asked.append("worker")
-        return NodeArtifacts(artifact("bundle.qcow2"), True, "source")
+    def worker(architecture: object, supply: node.Supply) -> NodeArtifacts:
+        asked.append(f"worker {supply.choice}")
+        return NodeArtifacts(artifact("bundle.qcow2"), True, {"pause": "source"})
 
-    def guest(arch: str, source: str) -> SimpleNamespace:
-        asked.append(f"image {arch} {source}")
+    def guest(arch: str) -> SimpleNamespace:
+        asked.append(f"image {arch}")
         return SimpleNamespace(
-            root=artifact("root"), kernel=artifact("kernel"), initrd=artifact("initrd"), cmdline="quiet", changed=False,
-            source="source",
+            root=artifact("root"), kernel=artifact("kernel"), initrd=artifact("initrd"), cmdline="quiet", changed=False
         )  # fmt: skip
 
     monkeypatch.setattr(node, "ensure_control_plane", control_plane)
@@ -48,7 +47,7 @@ def test_the_answer_names_every_artifact(built: list[str], capsys: pytest.Captur
     arguments = ["ensure", "--arch", "aarch64", "--arch", "aarch64", "--control-plane", "x86_64"]
     assert cli.main(arguments) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert built == ["control-plane", "worker", "image aarch64 auto"]
+    assert built == ["control-plane auto", "worker auto", "image aarch64"]
     assert answer["changed"] is True
     assert answer["kubernetes_version"].startswith("v1.")
     assert sorted(answer["pod_images"]) == ["flannel", "pause", "probe"]
@@ -57,13 +56,30 @@ def test_the_answer_names_every_artifact(built: list[str], capsys: pytest.Captur
         "bundle-aarch64", "control-plane-x86_64", "initrd-aarch64", "kernel-aarch64", "root-aarch64",
     ]  # fmt: skip
     assert answer["artifacts"]["bundle-aarch64"] == {"path": "/cache/bundle.qcow2", "sha256": "00" * 32, "size": 7}
-    assert set(answer["source"].values()) == {"source"}
+    assert answer["source"] == {
+        "control-plane-x86_64": {"etcd": "upstream", "pause": "source"},
+        "bundle-aarch64": {"pause": "source"},
+        "image-aarch64": "source",
+    }
+
+
+def test_the_source_that_was_chosen_is_the_one_asked_for(built: list[str]) -> None:
+    assert cli.main(["ensure", "--arch", "x86_64", "--control-plane", "x86_64", "--source", "upstream"]) == 0
+    assert built == ["control-plane upstream", "worker upstream", "image x86_64"]
+
+
+def test_an_unknown_source_is_wrong_input(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["ensure", "--source", "internet"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert all(name in said for name in ("auto", "upstream", "source"))
 
 
 def test_a_failure_is_a_message_and_a_hint(
     built: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(architecture: object) -> NodeArtifacts:
+    def fail(architecture: object, supply: object) -> NodeArtifacts:
         raise BundleError("Failed to build kubelet for x86_64: exit code 1", "free some memory")
 
     monkeypatch.setattr(node, "ensure_worker", fail)

@@ -1,0 +1,145 @@
+"""Download files whose checksums are known, over https; proxies and certificates are the environment's."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from http.client import HTTPException, HTTPMessage, HTTPResponse
+from pathlib import Path
+from typing import IO, Final, cast, override
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
+
+from bundle.errors import BundleError
+from bundle.progress import say, step
+
+PROBE_SECONDS: Final = 5.0
+_STALL_SECONDS: Final = 30.0  # without a byte, until a download counts as broken
+_ATTEMPTS: Final = 3
+_REPORT_SECONDS: Final = 10.0
+_CHUNK: Final = 1 << 20
+
+
+class UnavailableError(BundleError):
+    """A server cannot be reached or does not have the file: the same thing from elsewhere may do."""
+
+
+class _Broken(Exception):
+    """A download that began and did not arrive whole: worth another attempt."""
+
+
+class _HttpsOnly(HTTPRedirectHandler):
+    """Follow redirects, as upstream's addresses lead to other servers, but never to one without TLS."""
+
+    @override
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        _require_https(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def unreachable(url: str) -> str:
+    """Why a URL's server cannot be reached, or "" if it answers, whatever it answers; in ``PROBE_SECONDS`` at most."""
+    answer: list[str] = []
+
+    def ask() -> None:
+        try:
+            _open(url, "HEAD", PROBE_SECONDS).close()
+        except HTTPError:
+            answer.append("")
+        except (OSError, HTTPException) as error:
+            answer.append(_reason(error))
+        else:
+            answer.append("")
+
+    # In a thread: no timeout of ours ends a name look-up that gets no answer.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return answer[0] if answer else f"no answer in {PROBE_SECONDS:.0f} s"
+
+
+def fetch(what: str, url: str, sha256: str, target: Path) -> None:
+    """Download a file to ``target``, which exists afterwards only if its content has the checksum (hex).
+
+    A download that breaks is begun again, twice. Raises ``UnavailableError`` if the file is not to be had, and a plain
+    ``BundleError`` if it is another file than the pinned one: then somebody must look, and no other source is tried.
+    """
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            found = _transfer(what, url, target)
+            break
+        except _Broken as error:
+            target.unlink(missing_ok=True)
+            if attempt == _ATTEMPTS:
+                raise UnavailableError(f"Failed to download {what}: {url}: {error}") from error
+            say(f"download {what}: {error}; again ({attempt} of {_ATTEMPTS - 1})")
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+    if found != sha256:
+        target.unlink()
+        raise BundleError(
+            f"Failed to download {what}: {url} has the sha256 {found}, and {sha256} is pinned",
+            "something on the way (a proxy, a mirror) answers in upstream's place, or upstream replaced the file; "
+            "`--source source` builds the program instead",
+        )
+
+
+def _transfer(what: str, url: str, target: Path) -> str:
+    """Download to ``target``; gives the content's sha256 (hex)."""
+    try:
+        response = _open(url, "GET", _STALL_SECONDS)
+    except (OSError, HTTPException) as error:
+        raise UnavailableError(f"Failed to download {what}: {url}: {_reason(error)}") from error
+    with response, target.open("wb") as output:
+        size = int(response.headers.get("Content-Length") or 0)
+        with step(f"download {what} ({size / 1e6:.1f} MB from {urlsplit(url).hostname})"):
+            return _copy(response, size, output, lambda got: say(f"download {what}: {got / 1e6:.1f} MB"))
+
+
+def _copy(response: HTTPResponse, size: int, output: IO[bytes], report: Callable[[int], None]) -> str:
+    digest = hashlib.sha256()
+    got = 0
+    said = time.monotonic()
+    while True:
+        try:
+            chunk = response.read(_CHUNK)
+        except (OSError, HTTPException) as error:
+            raise _Broken(_reason(error)) from error
+        if not chunk:
+            break
+        output.write(chunk)
+        digest.update(chunk)
+        got += len(chunk)
+        if time.monotonic() - said > _REPORT_SECONDS:
+            said = time.monotonic()
+            report(got)
+    if size and got != size:
+        raise _Broken(f"it ended after {got} of {size} bytes")
+    return digest.hexdigest()
+
+
+def _open(url: str, method: str, timeout: float) -> HTTPResponse:
+    """Send a request; raises ``OSError`` (``HTTPError`` and ``TimeoutError`` are such) or ``HTTPException``."""
+    _require_https(url)
+    opener = build_opener(HTTPSHandler(context=ssl.create_default_context()), _HttpsOnly)
+    return cast(HTTPResponse, opener.open(Request(url, method=method), timeout=timeout))
+
+
+def _require_https(url: str) -> None:
+    if urlsplit(url).scheme != "https":
+        raise URLError(f"{url} is not https")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, HTTPError):
+        return f"HTTP {error.code} {error.reason}"
+    if isinstance(error, URLError):
+        return str(error.reason)
+    return str(error) or type(error).__name__
