@@ -15,6 +15,8 @@ import pytest
 
 from lab import settings
 
+pytest_plugins = ["tests.upstream"]
+
 Q8S_RUN = Path(sys.executable).with_name("q8s-run")
 
 

@@ -49,6 +49,7 @@ def fill(root: Path, archives: Sequence[Path], architecture: Architecture, progr
     """
     root.mkdir()
     log = cache.cache_root() / "logs" / f"store-{architecture.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
     with _containerd(programs, root, log) as socket:
         ctr: list[str | Path] = [programs / "ctr", "--address", socket, "--namespace", _NAMESPACE]

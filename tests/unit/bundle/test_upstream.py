@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
 import signal
 import socket
-import ssl
 import subprocess
 import sys
-import tarfile
 import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -28,6 +21,9 @@ from bundle.node.gobuild import Program
 from bundle.node.supply import Choice, Supply
 from bundle.node.upstream import Releases
 from bundle.node.versions import Architecture
+from tests.upstream import Everything, Server, archive
+
+pytestmark = pytest.mark.usefixtures("direct")
 
 X86 = versions.ARCHITECTURES["x86_64"]
 PROGRAMS = (*gobuild.NODE_PROGRAMS, *gobuild.CONTROL_PLANE_PROGRAMS)
@@ -39,138 +35,9 @@ STATIC = (
 DYNAMIC = Path("/bin/sh").resolve()
 
 
-class Server(ThreadingHTTPServer):
-    """Serves ``files`` by path; ``cut`` says how often a file is cut off in its middle, ``moved`` where it is now."""
-
-    daemon_threads = True
-
-    def __init__(self, certificate: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        self.socket = context.wrap_socket(self.socket, server_side=True)
-        self.url = f"https://127.0.0.1:{self.server_port}"
-        self.files: dict[str, bytes] = {}
-        self.cut: dict[str, int] = {}
-        self.moved: dict[str, str] = {}
-        self.asked: list[str] = []
-        self.hold = threading.Event()  # unset: answers stop in their middle
-        self.hold.set()
-
-    def releases(self) -> Releases:
-        """Releases of this server, that pin what it serves."""
-        pins = {f"{self.url}{path}": hashlib.sha256(content).hexdigest() for path, content in self.files.items()}
-        return Releases(f"{self.url}/release", self.url, pins)
-
-    def publish(self, program: Program, architecture: Architecture, content: bytes = STATIC) -> Releases:
-        """Serve a program's release, every binary with the same content, in upstream's layout."""
-        anything = Releases(f"{self.url}/release", self.url, Everything())
-        for file in anything.files(program, architecture):
-            archived = {member: content for member in file.members.values() if member}
-            self.files[urlsplit(file.url).path] = archive(archived) if archived else content
-        return self.releases()
-
-
-class Everything(dict[str, str]):
-    """Pins for any URL: to ask for the layout alone."""
-
-    def __contains__(self, key: object) -> bool:
-        return True
-
-    def __missing__(self, key: str) -> str:
-        return ""
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        self.server.asked.append(f"{self.command} {self.path}")
-        if place := self.server.moved.get(self.path):
-            self.send_response(302)
-            self.send_header("Location", place)
-            self.end_headers()
-            return
-        content = self.server.files.get(self.path)
-        if content is None:
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command == "HEAD":
-            return
-        half = len(content) // 2
-        self.wfile.write(content[:half])
-        self.wfile.flush()
-        if self.server.cut.get(self.path, 0) > 0:
-            self.server.cut[self.path] -= 1
-            self.close_connection = True
-            return
-        self.server.hold.wait(30)
-        self.wfile.write(content[half:])
-
-
-def archive(members: dict[str, bytes]) -> bytes:
-    """A .tar.gz as upstream makes them: a folder, a file that nobody wants, and the wanted ones with ./ before them."""
-    output = io.BytesIO()
-    with tarfile.open(fileobj=output, mode="w:gz") as packed:
-        folder = tarfile.TarInfo("./")
-        folder.type = tarfile.DIRTYPE
-        packed.addfile(folder)
-        for name, content in {"README.md": b"read me", **{f"./{name}": data for name, data in members.items()}}.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            packed.addfile(member, io.BytesIO(content))
-    return output.getvalue()
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and its own certificate for 127.0.0.1."""
-    file = tmp_path_factory.mktemp("tls") / "server.pem"
-    options = [
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "1",
-        "-subj",
-        "/CN=q8s-test",
-    ]
-    options += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(file), "-out", f"{file}.crt"]
-    subprocess.run(["openssl", "req", "-x509", *options], check=True, capture_output=True)
-    file.write_text(file.read_text() + Path(f"{file}.crt").read_text())
-    return file
-
-
 @pytest.fixture(autouse=True)
-def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, certificate: Path) -> None:
-    """A cache of our own, no proxy, and trust in the server's certificate."""
+def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("Q8S_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-@pytest.fixture
-def server(certificate: Path) -> Iterator[Server]:
-    with Server(certificate) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield running
-        running.hold.set()
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -184,6 +51,11 @@ def built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
     monkeypatch.setattr(gobuild, "build", build)
     return names
+
+
+def publish(server: Server, program: Program, architecture: Architecture = X86, content: bytes = STATIC) -> Releases:
+    """Serve a program's release, with the same content for every binary."""
+    return server.publish(program, architecture, lambda binary: content)
 
 
 def leftovers() -> list[str]:
@@ -229,7 +101,7 @@ def test_pins_are_https_and_sha256() -> None:
 def test_a_release_gives_the_binaries_that_a_build_gives(
     server: Server, built: list[str], program: Program, architecture: Architecture
 ) -> None:
-    folder, origin = Supply("auto", server.publish(program, architecture)).obtain(program, architecture)
+    folder, origin = Supply("auto", publish(server, program, architecture)).obtain(program, architecture)
     assert origin == "upstream"
     assert sorted(file.name for file in folder.iterdir()) == sorted(program.packages)
     assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o755}
@@ -238,7 +110,7 @@ def test_a_release_gives_the_binaries_that_a_build_gives(
 
 
 def test_redirects_are_followed(server: Server) -> None:
-    releases = server.publish(gobuild.RUNC, X86)
+    releases = publish(server, gobuild.RUNC)
     (path,) = server.files
     server.files["/elsewhere"] = server.files.pop(path)
     server.moved[path] = f"{server.url}/elsewhere"
@@ -246,30 +118,30 @@ def test_redirects_are_followed(server: Server) -> None:
 
 
 def test_what_is_cached_is_taken_without_asking_anybody(server: Server, built: list[str]) -> None:
-    releases = server.publish(gobuild.RUNC, X86)
+    releases = publish(server, gobuild.RUNC)
     first, _ = Supply("upstream", releases).obtain(gobuild.RUNC, X86)
     server.asked.clear()
     assert Supply("auto", releases).obtain(gobuild.RUNC, X86) == (first, "upstream")
     cache.entry("programs", "cni-x86_64", gobuild.key(gobuild.CNI, X86), lambda folder: None)
-    assert Supply("auto", server.publish(gobuild.CNI, X86)).obtain(gobuild.CNI, X86)[1] == "source"
+    assert Supply("auto", publish(server, gobuild.CNI)).obtain(gobuild.CNI, X86)[1] == "source"
     assert server.asked == []
     assert built == []
 
 
 def test_a_strict_choice_takes_nothing_of_the_other_source(server: Server, built: list[str]) -> None:
-    releases = server.publish(gobuild.RUNC, X86)
+    releases = publish(server, gobuild.RUNC)
     cache.entry("programs", "runc-x86_64", gobuild.key(gobuild.RUNC, X86), lambda folder: None)
     assert Supply("upstream", releases).obtain(gobuild.RUNC, X86)[1] == "upstream"
     server.asked.clear()
-    assert Supply("source", server.publish(gobuild.CNI, X86)).obtain(gobuild.CNI, X86)[1] == "source"
+    assert Supply("source", publish(server, gobuild.CNI)).obtain(gobuild.CNI, X86)[1] == "source"
     assert built == ["cni"]
     assert server.asked == []
 
 
 def test_keys_tell_sources_and_contents_apart(server: Server) -> None:
     program = gobuild.RUNC
-    one = Supply("auto", server.publish(program, X86)).key(program, X86, "upstream")
-    other = Supply("auto", server.publish(program, X86, STATIC + b"x")).key(program, X86, "upstream")
+    one = Supply("auto", publish(server, program)).key(program, X86, "upstream")
+    other = Supply("auto", publish(server, program, X86, STATIC + b"x")).key(program, X86, "upstream")
     assert len({one, other, Supply("auto").key(program, X86, "source")}) == 3
     assert Supply("auto").key(program, X86, "source") == gobuild.key(program, X86)
 
@@ -283,7 +155,7 @@ def test_a_program_without_a_pinned_release_is_built(server: Server, built: list
 
 
 def test_which_mixtures_serve(server: Server) -> None:
-    releases = server.publish(gobuild.RUNC, X86)
+    releases = publish(server, gobuild.RUNC)
     pair = [gobuild.RUNC, gobuild.CONTAINERD]
     mixed = {"runc": "upstream", "containerd": "source"}
     plain = {"runc": "source", "containerd": "source"}
@@ -297,7 +169,7 @@ def test_which_mixtures_serve(server: Server) -> None:
 
 @pytest.mark.parametrize("choice", ["auto", "upstream"])
 def test_another_file_than_the_pinned_one_is_refused(server: Server, built: list[str], choice: Choice) -> None:
-    releases = server.publish(gobuild.CNI, X86)
+    releases = publish(server, gobuild.CNI)
     (path,) = server.files
     server.files[path] = archive(dict.fromkeys(gobuild.CNI.packages, STATIC + b"evil"))
     with pytest.raises(
@@ -310,7 +182,7 @@ def test_another_file_than_the_pinned_one_is_refused(server: Server, built: list
 
 
 def test_a_release_without_a_wanted_file_is_refused(server: Server) -> None:
-    server.publish(gobuild.CNI, X86)
+    publish(server, gobuild.CNI)
     (path,) = server.files
     server.files[path] = archive({"bridge": STATIC})
     with pytest.raises(BundleError, match=r"^Failed to unpack cni-plugins-\S+: it has no file bandwidth$"):
@@ -320,11 +192,11 @@ def test_a_release_without_a_wanted_file_is_refused(server: Server) -> None:
 
 def test_only_kubelet_may_need_the_nodes_c_library(server: Server) -> None:
     content = DYNAMIC.read_bytes()
-    node = server.publish(gobuild.KUBERNETES_NODE, X86, content)
+    node = publish(server, gobuild.KUBERNETES_NODE, X86, content)
     with pytest.raises(BundleError, match=r"^Failed to take kubeadm from .*: it needs .*libc\.so\.6"):
         Supply("upstream", node).obtain(gobuild.KUBERNETES_NODE, X86)
     assert leftovers() == []
-    server.publish(gobuild.KUBERNETES_NODE, X86)
+    publish(server, gobuild.KUBERNETES_NODE)
     server.files.update({path: content for path in server.files if path.endswith("/kubelet")})
     folder, _ = Supply("upstream", server.releases()).obtain(gobuild.KUBERNETES_NODE, X86)
     assert (folder / "kubelet").read_bytes() == content
@@ -336,8 +208,8 @@ def test_only_kubelet_may_need_the_nodes_c_library(server: Server) -> None:
 def test_a_missing_file_sends_auto_to_source_for_that_program_only(
     server: Server, built: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.publish(gobuild.RUNC, X86)
-    releases = server.publish(gobuild.CRICTL, X86)
+    publish(server, gobuild.RUNC)
+    releases = publish(server, gobuild.CRICTL)
     server.files = {path: content for path, content in server.files.items() if "runc" not in path}
     supply = Supply("auto", releases)
     assert [supply.obtain(program, X86)[1] for program in (gobuild.RUNC, gobuild.CRICTL)] == ["source", "upstream"]
@@ -399,7 +271,7 @@ def test_nothing_goes_without_tls(server: Server, tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
-def test_a_proxy_of_the_environment_is_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
         asked: list[bytes] = []
@@ -421,7 +293,7 @@ def test_a_proxy_of_the_environment_is_used(server: Server, monkeypatch: pytest.
 
 
 def test_a_download_that_is_cut_off_is_begun_again(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    releases = server.publish(gobuild.CNI, X86)
+    releases = publish(server, gobuild.CNI)
     (path,) = server.files
     server.cut[path] = 2
     folder, _ = Supply("upstream", releases).obtain(gobuild.CNI, X86)
@@ -431,7 +303,7 @@ def test_a_download_that_is_cut_off_is_begun_again(server: Server, capsys: pytes
 
 
 def test_a_download_that_is_always_cut_off_leaves_nothing(server: Server, built: list[str]) -> None:
-    releases = server.publish(gobuild.CNI, X86)
+    releases = publish(server, gobuild.CNI)
     (path,) = server.files
     server.cut[path] = 99
     with pytest.raises(UnavailableError, match=r"it ended after \d+ of \d+ bytes"):
@@ -443,7 +315,7 @@ def test_a_download_that_is_always_cut_off_leaves_nothing(server: Server, built:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_download_leaves_nothing_that_counts(server: Server, how: signal.Signals) -> None:
-    releases = server.publish(gobuild.RUNC, X86)
+    releases = publish(server, gobuild.RUNC)
     (path,) = server.files
     server.hold.clear()
     script = (
