@@ -202,8 +202,16 @@ def hosts(cluster: _spec.Cluster, servers: list[_plan.Server], state: str) -> li
                 "q8s_vm": variables["q8s_vm"],
             }
             result.append(Host(spec.node, ["emulated_workers", *kind], guest))
-    result += [Host(name, ["surplus"], _server_variables(cluster, s, state, False)) for name, s in by_name.items()]
-    return result
+    return result + [_surplus(cluster, server, state) for server in by_name.values()]
+
+
+def _surplus(cluster: _spec.Cluster, server: _plan.Server, state: str) -> Host:
+    """A server that the file no longer asks for, and what is needed to take its node out of Kubernetes."""
+    control_plane = server.metadata.get(_plan.META_ROLE) == "control_plane"
+    node = server.metadata.get(_plan.META_NODE, server.name)
+    variables = _server_variables(cluster, server, state, False)
+    variables["q8s_surplus"] = {"name": node, "control_plane_host": server.name if control_plane else ""}
+    return Host(server.name, ["surplus"], variables)
 
 
 def vm_variables(cluster: _spec.Cluster, spec: _spec.ServerSpec, address: str) -> dict[str, Any]:

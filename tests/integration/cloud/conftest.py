@@ -41,44 +41,80 @@ class Cluster:
     def worker(self) -> str:
         return f"{self.name}-tiny-1"
 
+    def mapping(self, workers: int = 1, **changes: Any) -> dict[str, Any]:
+        """The fields of a cluster file with one control plane and so many workers."""
+        return {
+            "cluster_name": self.name,
+            "private_network_id": "private",
+            "remote_ip_prefix": str(settings.load().subnet),
+            "default_image_name": settings.IMAGE_NAME,
+            "name_of_initial_instance": self.initial,
+            "guest_ip_prefix": "172.29.0.0/16",
+            "security_groups": ["q8s-cluster"],
+            "required_tcp_ports": [22, 6443],
+            "required_udp_ports": [8472],
+            "worker_port_range_min": 30000,
+            "worker_port_range_max": 32767,
+            "cluster_definition": {
+                "master_node_flavor": "c1.small",
+                "number_additional_master_nodes": 0,
+                "worker": {"tiny": workers},
+            },
+            "vm_types": {
+                "types": {
+                    "tiny": {
+                        "architecture": "arm_64",
+                        "num_cpus": 1,
+                        "cpu_model": "cortex-a57",
+                        "machine_model": "virt",
+                        "ram": 1024,
+                        "storage": 5,
+                        "openstack_flavor": "c1.small",
+                    }
+                }
+            },
+            **changes,
+        }
+
     def file(self, workers: int = 1) -> Path:
         """A cluster file with one control plane and so many workers."""
         if workers not in self.files:
-            data = {
-                "cluster_name": self.name,
-                "private_network_id": "private",
-                "remote_ip_prefix": str(settings.load().subnet),
-                "default_image_name": settings.IMAGE_NAME,
-                "name_of_initial_instance": self.initial,
-                "guest_ip_prefix": "172.29.0.0/16",
-                "security_groups": ["q8s-cluster"],
-                "required_tcp_ports": [22, 6443],
-                "required_udp_ports": [8472],
-                "worker_port_range_min": 30000,
-                "worker_port_range_max": 32767,
-                "cluster_definition": {
-                    "master_node_flavor": "c1.small",
-                    "number_additional_master_nodes": 0,
-                    "worker": {"tiny": workers},
-                },
-                "vm_types": {
-                    "types": {
-                        "tiny": {
-                            "architecture": "arm_64",
-                            "num_cpus": 1,
-                            "cpu_model": "cortex-a57",
-                            "machine_model": "virt",
-                            "ram": 1024,
-                            "storage": 5,
-                            "openstack_flavor": "c1.small",
-                        }
-                    }
-                },
-            }
             path = self.folder / f"{self.name}-{workers}.yaml"
-            path.write_text(yaml.safe_dump(data, sort_keys=False))
+            path.write_text(yaml.safe_dump(self.mapping(workers), sort_keys=False))
             self.files[workers] = path
         return self.files[workers]
+
+    def module(
+        self,
+        name: str,
+        cluster: Mapping[str, Any] | None = None,
+        check: bool = False,
+        environment: Mapping[str, str] | None = None,
+        **arguments: Any,
+    ) -> dict[str, Any]:
+        """What a module of the collection answers, run as Ansible runs it on localhost, without the rest of Ansible."""
+        if name in ("keypair", "servers") and arguments.get("state") != "absent":
+            arguments.setdefault("public_key", self.public_key)
+        given = {"cluster": cluster or self.mapping(), "_ansible_check_mode": check, **arguments}
+        done = subprocess.run(
+            [sys.executable, "-m", f"ansible_collections.q8s.emu.plugins.modules.{name}"],
+            input=json.dumps({"ANSIBLE_MODULE_ARGS": given}),
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=REPOSITORY,
+            env={
+                **os.environ,
+                **self.environment,
+                **(environment or {}),
+                "PYTHONPATH": str(REPOSITORY / "collections"),
+            },
+            timeout=300,
+        )
+        assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
+        answer: dict[str, Any] = json.loads(done.stdout)
+        assert bool(answer.get("failed")) == (done.returncode != 0)
+        return answer
 
     def run(self, command: Sequence[str | Path], **more: str) -> subprocess.CompletedProcess[str]:
         """Run a program of the environment in the checkout, as a user with these variables would."""
@@ -161,7 +197,76 @@ def cluster(lab: Mapping[str, str], cloud: Any, tmp_path_factory: pytest.TempPat
         cloud.compute.delete_server(server, ignore_missing=True)
     ids = {server.id for server in left}
     assert wait(lambda: not ids & {server.id for server in cloud.compute.servers()}, 60)
+    for port in cloud.network.ports(description=f"Q8S cluster {name}"):
+        cloud.network.delete_port(port)
     for group in cloud.network.security_groups():
         if name in (group.description or "").split():
             cloud.network.delete_security_group(group)
     cloud.compute.delete_keypair(f"q8s-{name}", ignore_missing=True)
+
+
+@pytest.fixture(scope="session")
+def admin(lab: Mapping[str, str]) -> Iterator[Any]:
+    """The same cloud as its operator sees it, to do what a user cannot."""
+    auth = yaml.safe_load((settings.load().folder / "etc" / "firewall.yaml").read_text())
+    connection = openstack.connect(load_yaml_config=False, load_envvars=False, **auth)
+    yield connection
+    connection.close()
+
+
+def rule_text(rule: Any, group_id: str) -> str:
+    """A rule of Neutron's in words; what a plan calls it."""
+    ports = "" if rule.port_range_min is None else f" {rule.port_range_min}"
+    if rule.port_range_max != rule.port_range_min:
+        ports += f"-{rule.port_range_max}"
+    source = "the group itself" if rule.remote_group_id == group_id else rule.remote_ip_prefix or "0.0.0.0/0"
+    return f"{rule.protocol}{ports} from {source}"
+
+
+def snapshot(cloud: Any, cluster: Cluster) -> dict[str, dict[str, Any]]:
+    """All that the cloud has of a cluster, or under its names: by kind, what is there and in which state."""
+    mark = f"Q8S cluster {cluster.name}"
+    key = cloud.compute.find_keypair(f"q8s-{cluster.name}", ignore_missing=True)
+    servers = {s.id: (s.name, s.status) for s in cloud.compute.servers() if s.name.startswith(cluster.name)}
+    ports = list(cloud.network.ports())
+    groups = [group for group in cloud.network.security_groups() if group.description == mark]
+    assert len(groups) < 2
+    rules, members = {}, {}
+    for group in groups:
+        listed = cloud.network.security_group_rules(security_group_id=group.id, direction="ingress")
+        rules = {rule_text(rule, group.id): rule.id for rule in listed}
+        for server_id, (name, _) in servers.items():
+            theirs = [port for port in ports if port.device_id == server_id]
+            if theirs and all(group.id in port.security_group_ids for port in theirs):
+                members[name] = server_id
+    return {
+        "key pair": {key.name: key.public_key} if key else {},
+        "security group": {group.name: group.id for group in groups},
+        "rule": rules,
+        "member": members,
+        "port": {port.id: port.name for port in ports if port.description == mark},
+        "server": servers,
+    }
+
+
+def difference(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]) -> set[str]:
+    """What changed between two snapshots, in the words of a plan's changes."""
+    found = set()
+    for kind in ("key pair", "security group", "rule", "member"):
+        old, new = before[kind], after[kind]
+        found |= {f"create {kind} {name}" for name in set(new) - set(old)}
+        found |= {f"delete {kind} {name}" for name in set(old) - set(new)}
+    new_ports, old_ports = (set(after["port"]) - set(before["port"])), (set(before["port"]) - set(after["port"]))
+    found |= {f"create port {after['port'][port]}" for port in new_ports}
+    found |= {f"delete port {before['port'][port]}" for port in old_ports}
+    gone = [before["server"][number][0] for number in set(before["server"]) - set(after["server"])]
+    come = [after["server"][number][0] for number in set(after["server"]) - set(before["server"])]
+    found |= {f"replace server {name}" for name in gone if name in come}
+    found |= {f"delete server {name}" for name in gone if name not in come}
+    found |= {f"create server {name}" for name in come if name not in gone}
+    for number in set(before["server"]) & set(after["server"]):
+        if before["server"][number] != after["server"][number]:
+            assert after["server"][number][1] == "ACTIVE"
+            found.add(f"start server {after['server'][number][0]}")
+    # a server comes with its membership, and takes it along
+    return {c for c in found if not (c.split()[1] == "member" and c.split()[2] in (*gone, *come))}

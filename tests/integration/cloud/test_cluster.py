@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lab import settings
-from lab.machine import wait
 
 if TYPE_CHECKING:
     from conftest import Cluster
@@ -104,7 +103,7 @@ def applied(cloud: Any, cluster: Cluster, empty: Mapping[str, Any]) -> Mapping[s
 
 def test_check_mode_changes_nothing(empty: Mapping[str, Any], cluster: Cluster) -> None:
     assert [empty[name]["changed"] for name in ("key", "group", "servers")] == [True, True, True]
-    assert empty["servers"]["created"] == [cluster.initial, cluster.worker]
+    assert [c["name"] for c in empty["servers"]["changes"]] == [cluster.initial, cluster.worker]
     assert empty["cloud"] == NOTHING
 
 
@@ -114,16 +113,17 @@ def test_the_inventory_of_nothing(empty: Mapping[str, Any]) -> None:
 
 
 def test_apply_does_what_check_mode_said(empty: Mapping[str, Any], applied: Mapping[str, Any]) -> None:
-    for name, keys in {"key": ["name"], "group": ["added", "removed"], "servers": ["created", "removed"]}.items():
-        for key in ("changed", "diff", *keys):
+    for name in ("key", "group", "servers"):
+        for key in ("changed", "diff", "changes"):
             assert applied[name][key] == empty[name][key], f"{name}: {key}"
 
 
 def test_diff_shows_what_comes(applied: Mapping[str, Any], cluster: Cluster) -> None:
-    assert applied["key"]["diff"]["before"] == "" and applied["key"]["diff"]["after"] == f"{cluster.public_key}\n"
+    key = " ".join(cluster.public_key.split()[:2])
+    assert applied["key"]["diff"] == {"before": "", "after": f"key pair q8s-{cluster.name} {key}\n"}
     assert applied["servers"]["diff"] == {
         "before": "",
-        "after": f"{cluster.initial} ACTIVE\n{cluster.worker} ACTIVE\n",
+        "after": f"server {cluster.initial} ACTIVE\nserver {cluster.worker} ACTIVE\n",
     }
     assert "tcp 30000-32767 from " in applied["group"]["diff"]["after"]
 
@@ -195,60 +195,56 @@ def test_login_with_checked_host_keys(applied: Mapping[str, Any], cluster: Clust
     assert unknown.returncode == 2 and f"known are: {cluster.initial}, {cluster.worker}, tiny-1" in unknown.stderr
 
 
-def test_drift_of_rules_is_announced_and_repaired(applied: Mapping[str, Any], cloud: Any, cluster: Cluster) -> None:
+def test_a_rule_made_by_hand_is_reported_and_left(applied: Mapping[str, Any], cloud: Any, cluster: Cluster) -> None:
     group = group_of(cloud, cluster)
-    good = set(rules_of(cloud, group))
-    lost = next(rule for rule in good if rule[:2] == ("tcp", 6443))
-    cloud.network.delete_security_group_rule(rules_of(cloud, group)[lost])
-    cloud.network.create_security_group_rule(
+    rule = cloud.network.create_security_group_rule(
         security_group_id=group.id, direction="ingress", ether_type="IPv4", protocol="tcp",
         port_range_min=12345, port_range_max=12345,
     )  # fmt: skip
-    # that the change finds what check mode found, shows that check mode changed nothing
-    done = cluster.play({"check": group_task(check_mode=True), "change": group_task(), "again": group_task()})
-    for result in (done["check"], done["change"]):
-        assert result["changed"] and result["removed"] == 1
-        assert [rule.split(" from ")[0] for rule in result["added"]] == ["tcp 6443"]
-        assert "tcp 12345 from 0.0.0.0/0\n" in result["diff"]["before"]
-        assert "12345" not in result["diff"]["after"]
-    assert not done["again"]["changed"]
-    assert set(rules_of(cloud, group)) == good
+    done = cluster.play({"group": group_task()})["group"]
+    assert not done["changed"]
+    assert done["notes"] == ["the rule tcp 12345 from 0.0.0.0/0 in q8s-cluster is not Q8S's; it is left"]
+    assert "The rule tcp 12345 from 0.0.0.0/0" in str(done["warnings"])
+    cloud.network.delete_security_group_rule(rule)
 
 
-def test_another_key_replaces_the_first(applied: Mapping[str, Any], cloud: Any, cluster: Cluster) -> None:
-    other = " ".join(["ssh-ed25519", "AAAAC3NzaC1lZDI1NTE5AAAAIATbSFIAoKCLyojckQoDUv+sRJPfwQtsZYqckaz2L3fo"])
-    task = {"q8s.emu.keypair": {"cluster": "{{ q8s_cluster }}", "public_key": other}, "diff": True}
-    own = tasks(cluster)["key"]
-    results = cluster.play({"check": {**task, "check_mode": True}, "own": own, "change": task, "back": own})
-    for name in ("check", "change"):
-        assert results[name]["changed"]
-        assert results[name]["diff"]["before"].split()[:2] == cluster.public_key.split()[:2]
-        assert results[name]["diff"]["after"] == f"{other}\n"
-    assert not results["own"]["changed"], "check mode changed the key"
-    assert results["back"]["changed"]
+OTHER_KEY = " ".join(["ssh-ed25519", "AAAAC3NzaC1lZDI1NTE5AAAAIATbSFIAoKCLyojckQoDUv+sRJPfwQtsZYqckaz2L3fo"])
+
+
+def test_another_key_of_that_name_is_an_error(applied: Mapping[str, Any], cloud: Any, cluster: Cluster) -> None:
+    for check in (True, False):
+        answer = cluster.module("keypair", check=check, public_key=OTHER_KEY)
+        assert answer["failed"]
+        first, hint = answer["msg"].splitlines()
+        assert first == (
+            f"Failed to upload the key pair q8s-{cluster.name}: the cloud has another key under the name "
+            f"q8s-{cluster.name}, and Q8S does not replace it (this cluster was deployed with another key)"
+        )
+        assert hint.startswith("hint: deploy from the machine")
     assert in_cloud(cloud, cluster) == applied["cloud"]
+    preflight = cluster.module("cloud_preflight", public_key=OTHER_KEY)
+    assert "another key under the name" in preflight["problems"][0]
+
+
+def test_a_strangers_key_pair_stays(applied: Mapping[str, Any], cloud: Any, cluster: Cluster) -> None:
+    name = f"q8s-{cluster.name}"
+    cloud.compute.delete_keypair(name)
+    cloud.compute.create_keypair(name=name, public_key=f"{OTHER_KEY} somebody")
+    assert "it is somebody else's" in cluster.module("keypair")["msg"]
+    absent = cluster.module("keypair", state="absent")
+    assert not absent["changed"] and "is not this cluster's" in absent["notes"][0]
+    assert cloud.compute.find_keypair(name).public_key == f"{OTHER_KEY} somebody"
+    cloud.compute.delete_keypair(name)
+    assert cluster.module("keypair")["changed"]
 
 
 def test_fewer_workers_leave_a_surplus(applied: Mapping[str, Any], cloud: Any, cluster: Cluster) -> None:
     fewer = cluster.file(0)
     results = cluster.play({"servers": tasks(cluster)["servers"]}, fewer)
-    assert not results["servers"]["changed"] and results["servers"]["surplus"] == [cluster.worker]
+    assert not results["servers"]["changed"] and cluster.worker in results["servers"]["notes"][0]
     assert f"no longer asks for the server {cluster.worker}" in str(results["servers"]["warnings"])
     assert cluster.inventory(fewer)["surplus"]["hosts"] == [cluster.worker]
     assert in_cloud(cloud, cluster) == applied["cloud"]
-
-
-def test_a_server_that_is_off_is_started(applied: Mapping[str, Any], cloud: Any, cluster: Cluster) -> None:
-    server = servers_of(cloud, cluster)[cluster.initial]
-    cloud.compute.stop_server(server)
-    assert wait(lambda: cloud.compute.get_server(server.id).status == "SHUTOFF", 60)
-    task = tasks(cluster, diff=True)["servers"]
-    results = cluster.play({"check": {**task, "check_mode": True}, "start": task, "again": task})
-    for name in ("check", "start"):
-        assert results[name]["started"] == [cluster.initial] and results[name]["created"] == []
-        assert f"{cluster.initial} SHUTOFF\n" in results[name]["diff"]["before"]
-    assert not results["again"]["changed"]
-    assert in_cloud(cloud, cluster) == applied["cloud"], "the same server as before"
 
 
 @pytest.fixture(scope="module")

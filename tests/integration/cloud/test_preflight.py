@@ -57,7 +57,8 @@ def told(cluster: Cluster, clouds: Path) -> dict[str, Any]:
 
 def test_a_cloud_that_fits(told: dict[str, Any], cluster: Cluster) -> None:
     assert told["good"]["problems"] == [] and not told["good"]["changed"]
-    assert told["good"]["to_create"] == [cluster.initial, cluster.worker]
+    servers = [change["name"] for change in told["good"]["changes"] if change["kind"] == "server"]
+    assert servers == [cluster.initial, cluster.worker] and not told["good"]["settled"]
 
 
 @pytest.mark.parametrize(
@@ -85,9 +86,14 @@ def test_all_shortfalls_come_at_once(told: dict[str, Any]) -> None:
 def test_the_quota(told: dict[str, Any], cloud: Any) -> None:
     limits = cloud.compute.get_limits().absolute
     servers, cores, memory = told["quota"]["problems"]
-    assert servers.startswith("quota: 46 servers are needed, ") and f" of {limits.instances} are free" in servers
-    assert cores.startswith("quota: 92 vCPUs are needed, ") and f" of {limits.total_cores} are free" in cores
-    assert f"quota: {46 * 3072} MB of memory are needed" in memory
+    assert servers == f"quota of servers: needs 46, {limits.instances_used} of {limits.instances} used"
+    assert cores == f"quota of vCPUs: needs 92, {limits.total_cores_used} of {limits.total_cores} used"
+    assert memory == f"quota of MB of memory: needs {46 * 3072}, {limits.total_ram_used} of {limits.total_ram} used"
+    assert told["good"]["quota"]["cores"] == {
+        "needed": 4,
+        "used": limits.total_cores_used,
+        "limit": limits.total_cores,
+    }
 
 
 @pytest.mark.parametrize(

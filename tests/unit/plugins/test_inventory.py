@@ -130,7 +130,12 @@ def test_an_initial_instance_that_is_this_machine(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_server_that_is_no_longer_asked_for() -> None:
-    assert listed([*SERVERS, made("demo-arm-mid-2", "10.254.1.7")])["demo-arm-mid-2"].groups == ["surplus"]
+    worker = made("demo-arm-mid-2", "10.254.1.7", q8s_node="arm-mid-2", q8s_role="worker_host")
+    further = made("demo-control-plane-2", "10.254.1.8", q8s_node="demo-control-plane-2", q8s_role="control_plane")
+    hosts = listed([*SERVERS, worker, further])
+    assert hosts[worker.name].groups == hosts[further.name].groups == ["surplus"]
+    assert hosts[worker.name].variables["q8s_surplus"] == {"name": "arm-mid-2", "control_plane_host": ""}
+    assert hosts[further.name].variables["q8s_surplus"] == {"name": further.name, "control_plane_host": further.name}
 
 
 def test_ssh_understands_its_options() -> None:

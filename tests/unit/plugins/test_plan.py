@@ -2,61 +2,116 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.q8s.emu.plugins.module_utils import _plan, _spec
-from ansible_collections.q8s.emu.plugins.module_utils._plan import Findings, Flavor, Rule, Server
+from ansible_collections.q8s.emu.plugins.module_utils._plan import (
+    Change,
+    Findings,
+    Flavor,
+    Group,
+    GroupRule,
+    Image,
+    Network,
+    Plan,
+    Port,
+    Rule,
+    Server,
+    Subnet,
+    Usage,
+)
 
 CLUSTER = _spec.load_file(str(Path(__file__).parents[3] / "examples" / "demo.yaml"))
 NAMES = ["demo-control-plane", "demo-x86-small-1", "demo-arm-mid-1"]
 
 
-def server(name: str, status: str = "ACTIVE", cluster: str | None = "demo", number: str = "") -> Server:
+def server(name: str, status: str = "ACTIVE", cluster: str | None = "demo", number: str = "", **more: Any) -> Server:
     metadata = {"q8s_cluster": cluster} if cluster else {}
-    return Server(f"id-{name}{number}", name, status, ("10.254.1.9",), metadata)
+    return Server(f"id-{name}{number}", name, status, ("10.254.1.9",), metadata, **more)
+
+
+def counted(**workers: int) -> _spec.Cluster:
+    """The demo with other numbers of workers."""
+    return replace(CLUSTER, workers=tuple((name.replace("_", "-"), count) for name, count in workers.items()))
+
+
+def told(plan: Plan) -> list[str]:
+    return [str(change) for change in plan.changes]
 
 
 ALL = [server(name) for name in NAMES]
 
 
 def test_empty_cloud() -> None:
-    plan = _plan.plan_servers(CLUSTER, [], present=True)
-    assert [spec.name for spec in plan.create] == NAMES
+    plan = _plan.plan_servers(CLUSTER, [])
+    assert told(plan) == [f"create server {name}" for name in NAMES]
     assert plan.changed
-    assert _plan.servers_diff(plan) == {"before": "", "after": "".join(f"{name} ACTIVE\n" for name in sorted(NAMES))}
+    after = "".join(f"server {name} ACTIVE\n" for name in sorted(NAMES))
+    assert plan.diff() == {"before": "", "after": after}
 
 
 def test_second_run_changes_nothing() -> None:
-    plan = _plan.plan_servers(CLUSTER, ALL, present=True)
-    assert not plan.changed
-    assert list(plan.keep) == ALL
-    diff = _plan.servers_diff(plan)
-    assert diff["before"] == diff["after"]
+    plan = _plan.plan_servers(CLUSTER, ALL)
+    assert not plan.changed and len(plan.kept) == 3
+    assert plan.diff()["before"] == plan.diff()["after"]
 
 
-def test_what_is_half_made_is_finished() -> None:
-    servers = [server(NAMES[0]), server(NAMES[1], "ERROR"), server(NAMES[2], "SHUTOFF")]
-    plan = _plan.plan_servers(CLUSTER, servers, present=True)
-    assert [spec.name for spec in plan.create] == [NAMES[1]]
-    assert list(plan.delete) == [servers[1]]
-    assert list(plan.start) == [servers[2]]
+@pytest.mark.parametrize(
+    "broken",
+    [
+        server(NAMES[1], "ERROR"),
+        server(NAMES[1], "BUILD", age=601),
+        server(NAMES[1], "ACTIVE", deleting=True),
+    ],
+)
+def test_what_is_half_made_is_finished(broken: Server) -> None:
+    servers = [server(NAMES[0]), broken, server(NAMES[2], "SHUTOFF")]
+    plan = _plan.plan_servers(CLUSTER, servers)
+    assert told(plan) == [f"start server {NAMES[2]}", f"replace server {NAMES[1]}"]
+    assert plan.of("server", "replace")[0].subject.old is broken
+    assert plan.changes[1].before == f"server {NAMES[1]} {'deleting' if broken.deleting else broken.status}"
 
 
 def test_a_server_that_is_being_made_is_waited_for() -> None:
-    plan = _plan.plan_servers(CLUSTER, [server(NAMES[0], "BUILD"), *ALL[1:]], present=True)
-    assert not plan.changed and len(plan.keep) == 3
+    plan = _plan.plan_servers(CLUSTER, [server(NAMES[0], "BUILD", age=599), *ALL[1:]])
+    assert not plan.changed and [spec.name for spec in plan.wanted] == NAMES
 
 
 def test_of_two_with_one_name_one_goes() -> None:
-    plan = _plan.plan_servers(CLUSTER, [*ALL, server(NAMES[2], number="b")], present=True)
-    assert [s.id for s in plan.delete] == [f"id-{NAMES[2]}b"]
+    plan = _plan.plan_servers(CLUSTER, [*ALL, server(NAMES[2], number="b")])
+    assert [(str(c), c.subject.id) for c in plan.changes] == [(f"delete server {NAMES[2]}", f"id-{NAMES[2]}b")]
+    plan = _plan.plan_servers(CLUSTER, [server(NAMES[2], "ERROR", number="b"), *ALL])
+    assert [c.subject.id for c in plan.changes] == [f"id-{NAMES[2]}b"], "the broken one, whatever comes first"
 
 
 def test_surplus_stays_and_is_named() -> None:
     extra = server("demo-arm-mid-2")
-    plan = _plan.plan_servers(CLUSTER, [*ALL, extra], present=True)
-    assert list(plan.surplus) == [extra] and not plan.changed
+    plan = _plan.plan_servers(CLUSTER, [*ALL, extra])
+    assert not plan.changed and "no longer asks for the server demo-arm-mid-2; it stays" in plan.notes[0]
+    plan = _plan.plan_servers(CLUSTER, [*ALL, extra], remove_surplus=True)
+    assert told(plan) == ["delete server demo-arm-mid-2"] and plan.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "gone", "coming"),
+    [
+        ({"x86_small": 3, "arm_mid": 2}, {"x86_small": 1, "arm_mid": 2}, ["x86-small-2", "x86-small-3"], []),
+        ({"x86_small": 1, "arm_mid": 2}, {"x86_small": 3, "arm_mid": 2}, [], ["x86-small-2", "x86-small-3"]),
+        ({"x86_small": 2, "arm_mid": 2}, {"x86_small": 0, "arm_mid": 3}, ["x86-small-1", "x86-small-2"], ["arm-mid-3"]),
+    ],
+)
+def test_a_count_touches_no_other_node(
+    before: dict[str, int], after: dict[str, int], gone: list[str], coming: list[str]
+) -> None:
+    there = [server(spec.name) for spec in counted(**before).servers()]
+    plan = _plan.plan_servers(counted(**after), there, remove_surplus=True)
+    assert told(plan) == [f"delete server demo-{name}" for name in gone] + [
+        f"create server demo-{name}" for name in coming
+    ]
 
 
 @pytest.mark.parametrize(
@@ -69,22 +124,90 @@ def test_surplus_stays_and_is_named() -> None:
     ],
 )
 def test_what_stands_in_the_way(servers: list[Server], expected: str) -> None:
-    assert expected in " ".join(_plan.plan_servers(CLUSTER, servers, present=True).problems)
+    assert expected in " ".join(_plan.plan_servers(CLUSTER, servers).problems)
 
 
 def test_a_foreign_initial_instance_is_used_and_never_removed() -> None:
     foreign = server(NAMES[0], cluster=None)
-    plan = _plan.plan_servers(CLUSTER, [foreign], present=True)
-    assert plan.foreign == foreign
-    assert [spec.name for spec in plan.create] == NAMES[1:]
-    assert _plan.plan_servers(CLUSTER, [foreign, *ALL[1:]], present=False).delete == tuple(ALL[1:])
+    plan = _plan.plan_servers(CLUSTER, [foreign])
+    assert told(plan) == [f"create server {name}" for name in NAMES[1:]]
+    assert NAMES[0] not in {spec.name for spec in plan.wanted}
+    absent = _plan.plan_servers_absent(CLUSTER, [foreign, *ALL[1:]])
+    assert told(absent) == [f"delete server {name}" for name in NAMES[1:]]
 
 
 def test_absent_takes_the_clusters_servers_only() -> None:
     others = [server("stranger", cluster=None), server("theirs", cluster="other")]
-    plan = _plan.plan_servers(CLUSTER, [*others, *ALL, server("demo-old-1", "ERROR")], present=False)
-    assert {s.name for s in plan.delete} == {*NAMES, "demo-old-1"}
-    assert not _plan.plan_servers(CLUSTER, others, present=False).changed
+    plan = _plan.plan_servers_absent(CLUSTER, [*others, *ALL, server("demo-old-1", "ERROR")], [Port("p", NAMES[0])])
+    assert set(told(plan)) == {*(f"delete server {n}" for n in (*NAMES, "demo-old-1")), f"delete port {NAMES[0]}"}
+    assert not _plan.plan_servers_absent(CLUSTER, others).changed
+
+
+def test_ports_come_before_their_servers_and_are_used_again() -> None:
+    ports = [
+        Port("p0", NAMES[0], ALL[0].id, ours=True),
+        Port("p1", NAMES[1], ours=True),  # of a run that was killed before it made the server
+        Port("p2", "demo-old-1", ours=True),
+        Port("p3", NAMES[1], ours=True),
+    ]
+    plan = _plan.plan_servers(CLUSTER, ALL[:1], ports, own_ports=True)
+    assert told(plan) == [
+        "delete port demo-old-1",
+        f"delete port {NAMES[1]}",
+        f"create port {NAMES[2]}",
+        f"create server {NAMES[1]}",
+        f"create server {NAMES[2]}",
+    ]
+    assert [change.subject.id for change in plan.of("port", "delete")] == ["p2", "p3"]
+    assert f"port {NAMES[0]}" in plan.kept and f"port {NAMES[1]}" in plan.kept
+
+
+def test_an_initial_instance_of_others_needs_no_port() -> None:
+    plan = _plan.plan_servers(CLUSTER, [server(NAMES[0], cluster=None)], own_ports=True)
+    assert [change.name for change in plan.of("port")] == NAMES[1:]
+
+
+KEY, OTHER = "ssh-ed25519 AAAAone", "ssh-ed25519 AAAAtwo"
+MARKED = f"{KEY} Q8S cluster demo"
+
+
+@pytest.mark.parametrize(
+    ("existing", "wanted", "changes"),
+    [
+        (None, f"{KEY} me@here", ["create key pair q8s-demo"]),
+        (MARKED, f"{KEY} me@here", []),
+        (f"{KEY} somebody", KEY, []),
+        (MARKED, None, ["delete key pair q8s-demo"]),
+        (None, None, []),
+        (f"{KEY} somebody", None, []),
+        (KEY, None, []),
+        (f"{KEY} Q8S cluster demo2", None, []),
+    ],
+)
+def test_key_pair(existing: str | None, wanted: str | None, changes: list[str]) -> None:
+    plan = _plan.plan_keypair("demo", existing, wanted)
+    assert told(plan) == changes and plan.problems == ()
+    if existing and wanted is None and not changes:
+        assert "is not this cluster's" in plan.notes[0]
+
+
+def test_a_key_carries_the_clusters_name() -> None:
+    (change,) = _plan.plan_keypair("demo", None, f"{KEY} me@here\n").changes
+    assert change.subject == MARKED
+    assert (change.before, change.after) == ("", f"key pair q8s-demo {KEY}")
+
+
+@pytest.mark.parametrize(
+    ("existing", "who"), [(MARKED, "was deployed with another key"), (f"{KEY} x", "somebody else's")]
+)
+def test_another_key_is_never_replaced(existing: str, who: str) -> None:
+    plan = _plan.plan_keypair("demo", existing, OTHER)
+    assert not plan.changed
+    assert "another key under the name q8s-demo" in plan.problems[0] and who in plan.problems[0]
+
+
+def held(rules: Sequence[Rule | str], ours: bool = True) -> Group:
+    return Group("g", tuple(GroupRule(f"r{number}", rule, ours) for number, rule in enumerate(rules)))
 
 
 def test_rules() -> None:
@@ -94,60 +217,160 @@ def test_rules() -> None:
     assert Rule("icmp", None, None, "10.254.1.0/24") in wanted
     assert str(Rule("tcp", 30000, 32767, "10.254.1.0/24")) == "tcp 30000-32767 from 10.254.1.0/24"
     assert len(wanted) == 17
-    fresh = _plan.plan_rules(wanted, None)
-    assert fresh.make_group and set(fresh.add) == wanted
-    same: dict[str, Rule | str] = {str(n): rule for n, rule in enumerate(wanted)}
-    assert not _plan.plan_rules(wanted, same).changed
-    changed = {**same, "x": Rule("tcp", 23, 23, "0.0.0.0/0"), "y": "IPv6 tcp from anywhere", "z": same["0"]}
-    plan = _plan.plan_rules(wanted, changed)
-    assert plan.add == () and set(plan.remove) == {"x", "y", "z"}
-    assert "tcp 23 from 0.0.0.0/0" in _plan.rules_diff(wanted, changed)["before"]
+    fresh = _plan.plan_group(CLUSTER, None, [], [])
+    assert told(fresh)[0] == "create security group q8s-cluster"
+    assert {change.subject for change in fresh.of("rule", "create")} == wanted
+    for ours in (True, False):
+        same = _plan.plan_group(CLUSTER, held(sorted(wanted, key=str), ours), [], [])
+        assert not same.changed and same.notes == () and same.diff()["before"] == same.diff()["after"]
 
 
+def test_drift_of_rules() -> None:
+    good = sorted(_plan.wanted_rules(CLUSTER), key=str)
+    old, by_hand = Rule("tcp", 23, 23, "10.254.1.0/24"), Rule("tcp", 12345, 12345, "0.0.0.0/0")
+    text = "IPv6 tcp from anywhere"
+    group = Group("g", (*held([*good[1:], old]).rules, GroupRule("x", by_hand, False), GroupRule("y", text, False)))
+    plan = _plan.plan_group(CLUSTER, group, [], [])
+    assert told(plan) == [f"create rule {good[0]}", f"delete rule {old}"]
+    assert plan.of("rule", "delete")[0].subject.id == f"r{len(good) - 1}"
+    assert plan.notes == tuple(f"the rule {rule} in q8s-cluster is not Q8S's; it is left" for rule in (by_hand, text))
+    for side in ("before", "after"):
+        assert f"rule {by_hand}\n" in plan.diff()[side]
+
+
+def test_members() -> None:
+    group = held(sorted(_plan.wanted_rules(CLUSTER), key=str))
+    foreign, stranger = server(NAMES[0], cluster=None), server("stranger", cluster=None)
+    servers = [foreign, *ALL[1:], stranger]
+    ports = [
+        Port("p0", "a", foreign.id, ("web",)),
+        Port("p1", "b", ALL[1].id, ("g",)),
+        Port("p2", "c", ALL[2].id, ("g",)),
+        Port("p3", "d", ALL[2].id, ()),
+        Port("p4", "e", stranger.id, ("web",)),
+    ]
+    plan = _plan.plan_group(CLUSTER, group, servers, ports)
+    assert told(plan) == [f"create member {NAMES[0]}", f"create member {NAMES[2]}"]
+    assert [[port.id for port in change.subject] for change in plan.changes] == [["p0"], ["p3"]]
+    inside = [replace(port, groups=("g",)) for port in ports]
+    absent = _plan.plan_group_absent(CLUSTER, group, servers, inside)
+    assert told(absent)[0] == f"delete member {NAMES[0]}" and told(absent)[-1] == "delete security group q8s-cluster"
+    assert len(absent.of("member")) == 1 and not _plan.plan_group_absent(CLUSTER, None, servers, inside).changed
+
+
+def test_plans_are_joined_in_order() -> None:
+    first = Plan((Change("a", "create", "x"),), ("k",), ("n",), ("p",))
+    second = Plan((Change("b", "create", "y"),))
+    assert _plan.joined([first, second]) == Plan((*first.changes, *second.changes), ("k",), ("n",), ("p",))
+    assert first.to_mapping()["changes"] == [{"kind": "a", "action": "create", "name": "x", "before": "", "after": ""}]
+
+
+SUBNET = Subnet("s", "n", "10.254.1.0/24", size=253, used=0)
 GOOD = Findings(
-    images=1,
-    flavors={"c1.small": Flavor("c1.small", 2, 3072), "c1.medium": Flavor("c1.medium", 2, 4096)},
-    networks=1,
-    subnets=("10.254.1.0/24",),
-    missing_groups=(),
-    limits={"instances": 3, "cores": 6, "ram": 11264},
-    used={"instances": 0, "cores": 0, "ram": 0},
+    images=(Image("i"),),
+    flavors={"c1.small": Flavor("c1.small", 2, 3072, 20), "c1.medium": Flavor("c1.medium", 2, 4096, 20)},
+    networks=(Network("n", "private", (SUBNET,)),),
+    groups={},
+    quota={
+        "instances": Usage(3, 0),
+        "cores": Usage(6, 0),
+        "ram": Usage(11264, 0),
+        "ports": Usage(13, 10),
+        "security_groups": Usage(10, 9),
+        "security_group_rules": Usage(100, 81),
+        "key_pairs": Usage(1, 0),
+    },
 )
 
 
-def check(**changes: object) -> list[str]:
-    findings = Findings(**{**GOOD.__dict__, **changes})  # type: ignore[arg-type]
-    return _plan.preflight_problems(CLUSTER, findings, CLUSTER.servers())
+def plans(servers: Sequence[Server] = ()) -> list[Plan]:
+    return [
+        _plan.plan_keypair("demo", None, KEY),
+        _plan.plan_group(CLUSTER, None, [], []),
+        _plan.plan_servers(CLUSTER, servers),
+    ]
+
+
+def check(servers: Sequence[Server] = (), **changes: Any) -> list[str]:
+    quota = {**GOOD.quota, **changes.pop("quota", {})}
+    return _plan.preflight_problems(CLUSTER, replace(GOOD, quota=quota, **changes), plans(servers))
 
 
 def test_a_cloud_that_just_fits() -> None:
     assert check() == []
-    assert check(limits={"instances": -1, "cores": -1, "ram": -1}) == []
+    assert check(quota={key: Usage(-1, 99) for key in GOOD.quota}) == []
+    assert _plan.preflight_problems(CLUSTER, replace(GOOD, quota={}), plans()) == [], "a cloud that keeps it to itself"
+
+
+def medium(**changes: Any) -> dict[str, Flavor]:
+    return {**GOOD.flavors, "c1.medium": replace(GOOD.flavors["c1.medium"], **changes)}
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"images": 0}, "there is no image called 'debian-13'"),
-        ({"images": 2}, "2 images are called 'debian-13'"),
-        ({"networks": 0}, "there is no network or subnet called 'private'"),
-        ({"networks": 2}, "2 networks are called 'private'"),
-        ({"subnets": ("10.1.0.0/24",)}, "remote_ip_prefix: is 10.254.1.0/24; the network private has 10.1.0.0/24"),
-        ({"subnets": ()}, "has no IPv4 subnet"),
-        ({"missing_groups": ("web",)}, "there is no group called 'web'"),
-        ({"flavors": {"c1.small": Flavor("c1.small", 2, 3072)}}, "no flavor called 'c1.medium'"),
+        ({"images": ()}, "default_image_name: there is no image called 'debian-13'"),
         (
-            {"flavors": {**GOOD.flavors, "c1.medium": Flavor("c1.medium", 2, 2048)}},
+            {"images": (Image("b"), Image("a"))},
+            "default_image_name: 2 images are called 'debian-13'; give the id of one: a, b",
+        ),
+        (
+            {"images": (Image("i", min_ram=3584),)},
+            "image debian-13 needs 3584 MB of memory; the flavor c1.small has 3072",
+        ),
+        ({"images": (Image("i", min_disk=21),)}, "image debian-13 needs a disk of 21 GB; the flavor c1.small has 20"),
+        ({"networks": ()}, "private_network_id: there is no network or subnet called 'private'"),
+        (
+            {"networks": (Network("b", "private"), Network("a", "private"))},
+            "private_network_id: 2 networks or subnets are called 'private'; give the id of one: a, b",
+        ),
+        (
+            {"networks": (Network("n", "private", (replace(SUBNET, cidr="10.1.0.0/24"),)),)},
+            "remote_ip_prefix: is 10.254.1.0/24; the network private has 10.1.0.0/24",
+        ),
+        ({"networks": (Network("n", "private"),)}, "has no IPv4 subnet"),
+        (
+            {"networks": (Network("n", "private", (replace(SUBNET, used=251),)),)},
+            "addresses in the subnet 10.254.1.0/24: needs 3, 251 of 253 used",
+        ),
+        ({"groups": {"web": 0}}, "security_groups: there is no group called 'web'"),
+        ({"groups": {"web": 2}}, "security_groups: 2 groups are called 'web'; give the id of one"),
+        ({"flavors": {"c1.small": GOOD.flavors["c1.small"]}}, "no flavor called 'c1.medium'"),
+        (
+            {"flavors": medium(ram=2048)},
             "vm_types.types.arm-mid.openstack_flavor: c1.medium has 2048 MB, no more than the 2048 MB of its guest",
         ),
-        ({"used": {"instances": 1}}, "quota: 3 servers are needed, 2 of 3 are free"),
-        ({"used": {"cores": 9}}, "quota: 6 vCPUs are needed, 0 of 6 are free"),
-        ({"used": {"ram": 1}}, "quota: 11264 MB of memory are needed, 11263 of 11264 are free"),
+        ({"flavors": medium(vcpus=1)}, "c1.medium has 1 vCPUs, fewer than the 2 of its guest"),
+        ({"flavors": medium(disk=10)}, "c1.medium has a disk of 10 GB, no more than the 10 GB of its guest"),
+        ({"quota": {"instances": Usage(3, 1)}}, "quota of servers: needs 3, 1 of 3 used"),
+        ({"quota": {"cores": Usage(6, 9)}}, "quota of vCPUs: needs 6, 9 of 6 used"),
+        ({"quota": {"ram": Usage(11264, 1)}}, "quota of MB of memory: needs 11264, 1 of 11264 used"),
+        ({"quota": {"ports": Usage(13, 11)}}, "quota of ports: needs 3, 11 of 13 used"),
+        ({"quota": {"security_groups": Usage(10, 10)}}, "quota of security groups: needs 1, 10 of 10 used"),
+        ({"quota": {"security_group_rules": Usage(100, 82)}}, "security group rules: needs 19, 82 of 100 used"),
+        ({"quota": {"key_pairs": Usage(1, 1)}}, "quota of key pairs: needs 1, 1 of 1 used"),
     ],
 )
-def test_shortfalls(changes: dict[str, object], expected: str) -> None:
+def test_shortfalls(changes: dict[str, Any], expected: str) -> None:
     assert any(expected in problem for problem in check(**changes)), check(**changes)
 
 
 def test_shortfalls_come_together() -> None:
-    assert len(check(images=0, networks=0, used={"instances": 3, "cores": 6, "ram": 11264})) == 5
+    full = {"instances": Usage(3, 3), "cores": Usage(6, 6), "ram": Usage(11264, 11264)}
+    assert len(check(images=(), networks=(), quota=full)) == 5
+
+
+def test_a_replaced_server_needs_no_more_quota() -> None:
+    broken = [server(name, "ERROR", vcpus=2, ram=4096) for name in NAMES]
+    assert check(broken, quota={"instances": Usage(3, 3), "cores": Usage(6, 6), "ram": Usage(11264, 11264)}) == []
+
+
+def test_no_limit_on_disk_where_the_flavor_has_none() -> None:
+    assert check(flavors=medium(disk=0), images=(Image("i", min_disk=20),)) == []
+
+
+def test_what_goes_makes_room() -> None:
+    there = [server(spec.name, vcpus=2, ram=4096) for spec in counted(x86_small=2, arm_mid=1).servers()]
+    plan = _plan.plan_servers(counted(x86_small=1, arm_mid=2), there, remove_surplus=True)
+    assert told(plan) == ["delete server demo-x86-small-2", "create server demo-arm-mid-2"]
+    assert not any(_plan.needed_quota([plan], GOOD.flavors).values())

@@ -1,7 +1,7 @@
 # Copyright: Q8S contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The only file that touches openstacksdk: reads and changes what a cluster has in a cloud.
+"""The only file that calls openstacksdk: reads and changes what a cluster has in a cloud.
 
 Every failure is a CloudError that says what was tried, why it failed and what to do.
 """
@@ -9,101 +9,53 @@ Every failure is a CloudError that says what was tried, why it failed and what t
 from __future__ import annotations
 
 import base64
-import concurrent.futures
-import contextlib
-import re
+import datetime
+import ipaddress
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Optional, TypeVar, Union
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Optional, Union
 
 from ansible_collections.q8s.emu.plugins.module_utils import _plan
-from ansible_collections.q8s.emu.plugins.module_utils._plan import Findings, Flavor, Rule, Server
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
+    CloudError,
+    doing,
+    parallel,
+    raise_first,
+    retry_policy,
+)
+from ansible_collections.q8s.emu.plugins.module_utils._plan import (
+    GROUP,
+    Findings,
+    Flavor,
+    Group,
+    GroupRule,
+    Image,
+    Network,
+    Plan,
+    Port,
+    Rule,
+    Server,
+    Subnet,
+    Usage,
+)
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec
 
-WORKERS = 8
 POLL_SECONDS = 1.0
-GROUP = "q8s-cluster"
+_ROUNDS = 3
+_SECONDS_BETWEEN_DELETES = 10.0
 
-T = TypeVar("T")
-
-
-class CloudError(Exception):
-    """The cloud refused or did not answer. ``str()`` is one message for people, with a hint line where one helps."""
-
-
-def _why(error: Exception) -> tuple[str, str]:
-    """The reason and a hint, in words."""
-    name = type(error).__name__
-    status = getattr(error, "status_code", None) or getattr(error, "http_status", None)
-    details = getattr(error, "details", None)
-    text = str(details or getattr(error, "message", None) or error).strip().splitlines()
-    reason = text[0] if text else name
-    if name == "ConfigException" or ("was not found" in reason and "Cloud" in reason):
-        return reason, "set OS_CLOUD to a cloud of clouds.yaml (OS_CLIENT_CONFIG_FILE names the file)"
-    if name in ("MissingRequiredOptions", "MissingAuthPlugin"):
-        return f"no credentials: {reason}", "set OS_CLOUD to a cloud of clouds.yaml, or source your openrc file"
-    if status == 401:
-        return f"the cloud does not accept these credentials ({reason})", "check or renew the application credential"
-    if status == 403 and "uota" in reason:
-        return reason, "remove servers that are not needed, ask for fewer workers, or ask for more quota"
-    if status == 403:
-        return reason, "the role of this user does not allow it"
-    if name in ("ConnectFailure", "ConnectTimeout", "ConnectionError", "SSLFailure", "UnknownConnectionError"):
-        # requests tells the same story three times; the address and the system's reason are enough.
-        where, cause = (
-            re.search(r"https?://[^\s:/]+(:[0-9]+)?", reason),
-            re.search(r"\[Errno -?[0-9]+\] ([^'\")]+)", reason),
-        )
-        short = f"{where.group(0)}: {cause.group(1)}" if where and cause else reason
-        return (
-            f"the cloud cannot be reached ({short})",
-            "check auth_url in clouds.yaml, the network, and that the cloud runs",
-        )
-    if name in ("EndpointNotFound", "NotSupported", "ServiceDisabledException"):
-        return reason, "check region_name and interface in clouds.yaml"
-    return (f"{reason} (HTTP {status})" if status else reason), ""
-
-
-@contextlib.contextmanager
-def _doing(what: str) -> Iterator[None]:
-    """Turn every failure of the cloud inside into a CloudError that says what was tried."""
-    from keystoneauth1.exceptions import ClientException
-    from openstack.exceptions import SDKException
-
-    try:
-        yield
-    except (SDKException, ClientException, OSError) as error:
-        reason, hint = _why(error)
-        raise CloudError(f"Failed to {what}: {reason}" + (f"\nhint: {hint}" if hint else "")) from None
-
-
-def _parallel(function: Callable[[Any], T], items: Iterable[Any]) -> list[Union[T, CloudError]]:
-    """The results in the order of the items; a failure is a result, so that one does not hide the others."""
-
-    def one(item: Any) -> Union[T, CloudError]:
-        try:
-            return function(item)
-        except CloudError as error:
-            return error
-
-    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
-        return list(pool.map(one, items))
-
-
-def _raise_first(results: Iterable[Any]) -> None:
-    errors = [str(result) for result in results if isinstance(result, CloudError)]
-    if errors:
-        more = f"\n({len(errors) - 1} more like it)" if len(errors) > 1 else ""
-        raise CloudError(errors[0] + more)
+__all__ = ["Cloud", "CloudError", "Needs"]
 
 
 @dataclass(frozen=True)
-class Group:
-    """The cluster's security group as the cloud has it; a rule of another form than Q8S's is text."""
+class Needs:
+    """Ids of what every new server of a cluster is made from."""
 
-    id: str
-    rules: Mapping[str, Union[Rule, str]]
+    image: str
+    network: Network
+    flavors: Mapping[str, str]
+    groups: tuple[str, ...]
 
 
 class Cloud:
@@ -120,269 +72,453 @@ class Cloud:
         except ImportError as error:
             hint = "run make setup, and ansible from .venv/bin"
             raise CloudError(f"Failed to use the cloud: openstacksdk is missing ({error})\nhint: {hint}") from None
-        with _doing("log in to the cloud" + (f" {name}" if name else "")):
+        with doing("log in to the cloud" + (f" {name}" if name else "")):
             # Deadlines: a cloud that does not answer is an error, not a hang.
             self._os: Any = openstack.connect(cloud=name, app_name="q8s", api_timeout=60)
+            adapters: Iterable[Any] = self._os.session.session.adapters.values()
+            for adapter in adapters:
+                adapter.max_retries = retry_policy()
             self._os.session.get_token()
 
     # -- reading --
 
     def servers(self) -> list[Server]:
         """Every server of the project."""
-        with _doing("list the servers"):
+        with doing("list the servers"):
             return [_server(found) for found in self._os.compute.servers(details=True)]
+
+    def ports(self, cluster_name: str) -> list[Port]:
+        """Every port that this project sees; those with the cluster's mark are ours."""
+        with doing("list the ports"):
+            return [_port(found, cluster_name) for found in self._os.network.ports(project_id=self._project())]
 
     def findings(self, cluster: Cluster) -> Findings:
         """What the cloud has of all that the cluster file names."""
-        with _doing("look up the image, flavors, network and limits"):
-            images = self._images(cluster.default_image_name)
-            flavors = {}
+        with doing("look up the image, flavors, network and limits"):
             wanted = {spec.flavor for spec in cluster.servers()}
-            for found in self._os.compute.flavors():
-                for key in {found.name, found.id} & wanted:
-                    flavors[key] = Flavor(found.name, found.vcpus, found.ram)
+            flavors = {
+                key: Flavor(found.name, found.vcpus, found.ram, found.disk or 0)
+                for found in self._os.compute.flavors()
+                for key in {found.name, found.id} & wanted
+            }
+            groups = [key for group in self._os.network.security_groups() for key in (group.name, group.id)]
             networks = self._networks(cluster.private_network_id)
-            subnets = []
             if len(networks) == 1:
-                listed = self._os.network.subnets(network_id=networks[0], ip_version=4)
-                subnets = sorted(subnet.cidr for subnet in listed)
-            groups = {key for group in self._os.network.security_groups() for key in (group.name, group.id)}
-            missing = tuple(name for name in cluster.security_groups if name != GROUP and name not in groups)
-            absolute = self._os.compute.get_limits().absolute
-        limits = {"instances": absolute.instances, "cores": absolute.total_cores, "ram": absolute.total_ram}
-        used = {
-            "instances": absolute.instances_used,
-            "cores": absolute.total_cores_used,
-            "ram": absolute.total_ram_used,
-        }
-        return Findings(
-            len(images),
-            flavors,
-            len(networks),
-            tuple(subnets),
-            missing,
-            {key: -1 if value is None else int(value) for key, value in limits.items()},
-            {key: int(value or 0) for key, value in used.items()},
-        )
+                networks = [self._counted(networks[0])]
+            return Findings(
+                tuple(self._images(cluster.default_image_name)),
+                flavors,
+                tuple(networks),
+                {name: groups.count(name) for name in cluster.security_groups if name != GROUP},
+                self._quota(),
+            )
 
-    def _images(self, name: str) -> list[str]:
-        """Ids of active images of that name or id."""
-        found = [image.id for image in self._os.image.images(name=name, status="active")]
+    def _project(self) -> str:
+        return str(self._os.current_project_id)
+
+    def _quota(self) -> dict[str, Usage]:
+        from openstack.exceptions import HttpException
+
+        limits = self._os.compute.get_limits().absolute
+        named = {
+            "instances": (limits.instances, limits.instances_used),
+            "cores": (limits.total_cores, limits.total_cores_used),
+            "ram": (limits.total_ram, limits.total_ram_used),
+            "server_groups": (limits.server_groups, limits.server_groups_used),
+            "server_group_members": (limits.server_group_members, 0),
+            "key_pairs": (limits.keypairs, len(list(self._os.compute.keypairs()))),
+        }
+        quota = {key: Usage(int(limit), int(used or 0)) for key, (limit, used) in named.items() if limit is not None}
+        try:
+            network = self._os.network.get_quota(self._project(), details=True)
+        except HttpException:
+            return quota  # a cloud may keep it from its users; what is too much is then refused when it is asked for
+        for key in ("ports", "security_groups", "security_group_rules", "floating_ips"):
+            found = getattr(network, key)
+            if isinstance(found, Mapping):
+                used = int(found.get("used", 0)) + int(found.get("reserved", 0))
+                quota[key] = Usage(int(found["limit"]), used)
+        return quota
+
+    def _images(self, name: str) -> list[Image]:
+        """Active images of that name, or the one of that id."""
+        found = list(self._os.image.images(name=name, status="active"))
         if not found:
             image = self._os.image.find_image(name, ignore_missing=True)
-            found = [image.id] if image is not None and image.id == name and image.status == "active" else []
-        return found
+            found = [image] if image is not None and image.id == name and image.status == "active" else []
+        return [Image(image.id, image.min_ram or 0, image.min_disk or 0) for image in found]
 
-    def _networks(self, name: str) -> list[str]:
-        """Ids of networks of that id, of that subnet id, or of that name."""
-        networks = list(self._os.network.networks())
-        by_id = [network.id for network in networks if network.id == name]
-        if not by_id:
-            by_id = [subnet.network_id for subnet in self._os.network.subnets() if subnet.id == name]
-        return by_id or [network.id for network in networks if network.name == name]
+    def networks(self, cluster: Cluster) -> list[Network]:
+        """The network of that id, the one of the subnet of that id, or every one of that name."""
+        with doing(f"look up the network {cluster.private_network_id}"):
+            return self._networks(cluster.private_network_id)
+
+    def _networks(self, name: str) -> list[Network]:
+        network = self._os.network
+        found = list(network.networks(id=name))
+        chosen = [] if found else list(network.subnets(id=name))
+        if not found and not chosen:
+            found = list(network.networks(name=name))
+        if not found and not chosen:
+            chosen = list(network.subnets(name=name))
+        result = [
+            Network(item.id, item.name, _subnets(network.subnets(network_id=item.id, ip_version=4))) for item in found
+        ]
+        # Of several subnets of one name, an error must give the ids; of one, its network is what servers need.
+        result += [
+            Network(item.network_id if len(chosen) == 1 else item.id, item.name, _subnets([item]), chosen=True)
+            for item in chosen
+        ]
+        return result
+
+    def _counted(self, network: Network) -> Network:
+        """With the addresses in use. Of a network that others share, a project sees its own ports only."""
+        taken = [
+            fixed.get("subnet_id") for port in self._os.network.ports(network_id=network.id) for fixed in port.fixed_ips
+        ]
+        return replace(network, subnets=tuple(replace(s, used=taken.count(s.id)) for s in network.subnets))
+
+    def needs(self, cluster: Cluster) -> Needs:
+        """Ids of what new servers are made from.
+
+        :raises CloudError: something is missing or not unique
+        """
+        with doing("look up the image, flavors, network and security groups"):
+            images, networks = self._images(cluster.default_image_name), self._networks(cluster.private_network_id)
+            flavors = {key: flavor.id for flavor in self._os.compute.flavors() for key in (flavor.id, flavor.name)}
+            groups = {key: g.id for g in self._os.network.security_groups() for key in (g.id, g.name)}
+        group = self.group(cluster.cluster_name)
+        lacking = [f"the image {cluster.default_image_name}"] if len(images) != 1 else []
+        lacking += [f"the network {cluster.private_network_id}"] if len(networks) != 1 else []
+        lacking += [f"the flavor {name}" for name in sorted({s.flavor for s in cluster.servers()} - set(flavors))]
+        others = [name for name in cluster.security_groups if name != GROUP]
+        lacking += [f"the security group {name}" for name in others if name not in groups]
+        lacking += [f"the security group {GROUP}"] if group is None else []
+        if lacking or group is None:
+            raise CloudError(
+                f"Failed to make the servers: missing or not unique: {', '.join(lacking)}"
+                "\nhint: run q8s.emu.cloud_preflight, which says more, and q8s.emu.security_group before q8s.emu.servers"
+            )
+        return Needs(images[0].id, networks[0], flavors, (group.id, *(groups[name] for name in others)))
 
     # -- key pair --
 
     def keypair(self, name: str) -> Optional[str]:
         """The public key of that name, or None."""
-        with _doing(f"look up the key pair {name}"):
+        with doing(f"look up the key pair {name}"):
             found = self._os.compute.find_keypair(name, ignore_missing=True)
             return None if found is None else str(found.public_key)
 
-    def make_keypair(self, name: str, public_key: str) -> None:
-        """Upload a public key."""
-        with _doing(f"upload the key pair {name}"):
-            self._os.compute.create_keypair(name=name, public_key=public_key)
-
-    def remove_keypair(self, name: str) -> None:
-        """Remove a key pair; none is fine."""
-        with _doing(f"remove the key pair {name}"):
-            self._os.compute.delete_keypair(name, ignore_missing=True)
+    def apply_keypair(self, plan: Plan) -> None:
+        """Do what a plan of the key pair says."""
+        for change in plan.changes:
+            if change.action == "create":
+                with doing(f"upload the key pair {change.name}"):
+                    self._os.compute.create_keypair(name=change.name, public_key=change.subject)
+            else:
+                with doing(f"remove the key pair {change.name}"):
+                    self._os.compute.delete_keypair(change.name, ignore_missing=True)
 
     # -- security group --
 
     def group(self, cluster_name: str) -> Optional[Group]:
-        """The cluster's security group, known by its description, or None."""
-        with _doing(f"look up the security group {GROUP}"):
-            description = _plan.group_description(cluster_name)
-            for found in self._os.network.security_groups(name=GROUP, description=description):
-                rules = self._os.network.security_group_rules(security_group_id=found.id, direction="ingress")
-                return Group(found.id, {rule.id: _rule(rule, found.id) for rule in rules})
-        return None
+        """The cluster's security group, known by its description, or None. Of two, which a race may leave, the first."""
+        with doing(f"look up the security group {GROUP}"):
+            mark = _plan.mark(cluster_name)
+            found = list(self._os.network.security_groups(name=GROUP, description=mark))
+            if not found:
+                return None
+            first = min(found, key=lambda group: (group.created_at or "", group.id))
+            rules = self._os.network.security_group_rules(security_group_id=first.id, direction="ingress")
+            return Group(
+                first.id,
+                tuple(GroupRule(rule.id, _rule(rule, first.id), rule.description == mark) for rule in rules),
+            )
 
-    def make_group(self, cluster_name: str) -> Group:
-        """Make the cluster's security group, without rules of ours."""
-        with _doing(f"make the security group {GROUP}"):
-            description = _plan.group_description(cluster_name)
-            made = self._os.network.create_security_group(name=GROUP, description=description)
-            return Group(made.id, {})
+    def apply_group(self, cluster_name: str, group: Optional[Group], plan: Plan) -> str:
+        """Do what a plan of the group says; gives the group's id, or nothing when it is gone."""
+        if plan.of(_plan.SECURITY_GROUP, "delete"):
+            assert group is not None  # the plan was made from it
+            for change in plan.of(_plan.MEMBER):
+                self._set_members(change.subject, group.id, False)
+            self._remove_group(group)
+            return ""
+        group_id = group.id if group else self._make_group(cluster_name)
+        raise_first(
+            parallel(lambda c: self._make_rule(cluster_name, group_id, c.subject), plan.of(_plan.RULE, "create"))
+        )
+        raise_first(parallel(lambda c: self._remove_rule(c.subject), plan.of(_plan.RULE, "delete")))
+        for change in plan.of(_plan.MEMBER):
+            self._set_members(change.subject, group_id, True)
+        return group_id
 
-    def change_rules(self, group: Group, add: Sequence[Rule], remove: Sequence[str]) -> None:
-        """Add and remove rules; rules are added first, so that no traffic is refused in between."""
+    def _make_group(self, cluster_name: str) -> str:
+        with doing(f"make the security group {GROUP}"):
+            made = self._os.network.create_security_group(name=GROUP, description=_plan.mark(cluster_name))
+            return str(made.id)
 
-        def make(rule: Rule) -> None:
-            source = {"remote_ip_prefix": rule.source} if rule.source else {"remote_group_id": group.id}
-            with _doing(f"add the rule {rule} to the security group {GROUP}"):
+    def _make_rule(self, cluster_name: str, group_id: str, rule: Rule) -> None:
+        from openstack.exceptions import ConflictException
+
+        source = {"remote_ip_prefix": rule.source} if rule.source else {"remote_group_id": group_id}
+        with doing(f"add the rule {rule} to the security group {GROUP}"):
+            try:
                 self._os.network.create_security_group_rule(
-                    security_group_id=group.id,
+                    security_group_id=group_id,
                     direction="ingress",
                     ether_type="IPv4",
                     protocol=rule.protocol,
                     port_range_min=rule.port_min,
                     port_range_max=rule.port_max,
+                    description=_plan.mark(cluster_name),
                     **source,
                 )
+            except ConflictException as error:
+                # a quota is a conflict to Neutron, too
+                if "already exists" not in str(error):
+                    raise
 
-        def delete(rule_id: str) -> None:
-            with _doing(f"remove a rule from the security group {GROUP}"):
-                self._os.network.delete_security_group_rule(rule_id, ignore_missing=True)
+    def _remove_rule(self, rule: GroupRule) -> None:
+        with doing(f"remove the rule {rule.rule} from the security group {GROUP}"):
+            self._os.network.delete_security_group_rule(rule.id, ignore_missing=True)
 
-        _raise_first(_parallel(make, add))
-        _raise_first(_parallel(delete, remove))
-
-    def remove_group(self, group: Group, deadline: float = 60) -> None:
+    def _remove_group(self, group: Group, deadline: float = 60) -> None:
         """Remove the group. Neutron refuses while a port of a server that is going still has it: ask again."""
         from openstack.exceptions import ConflictException
 
         end = time.monotonic() + deadline
-        with _doing(f"remove the security group {GROUP}"):
+        with doing(f"remove the security group {GROUP}"):
             while True:
                 try:
                     self._os.network.delete_security_group(group.id, ignore_missing=True)
                     return
                 except ConflictException:
+                    users = [p for p in self._os.network.ports() if group.id in (p.security_group_ids or [])]
+                    # What a server of ours leaves goes by itself; what others use stays in use.
+                    if users and time.monotonic() > end:
+                        names = ", ".join(f"port {p.id} of server {p.device_id or 'none'}" for p in users)
+                        raise CloudError(
+                            f"Failed to remove the security group {GROUP}: it is in use by {names}"
+                            "\nhint: take it off these (openstack port unset --security-group), then destroy again"
+                        ) from None
                     if time.monotonic() > end:
                         raise
                     time.sleep(POLL_SECONDS)
 
-    def has_group(self, server: Server, group: Group) -> bool:
-        """Whether every port of the server is in the group."""
-        with _doing(f"look up the ports of {server.name}"):
-            ports = list(self._os.network.ports(device_id=server.id))
-            return bool(ports) and all(group.id in port.security_group_ids for port in ports)
+    def _set_members(self, ports: Sequence[Port], group_id: str, member: bool) -> None:
+        """Put ports into the group, or take them out; their other groups stay."""
+        for port in ports:
+            groups = [*port.groups, group_id] if member else [g for g in port.groups if g != group_id]
+            with doing(f"change the security groups of port {port.id}"):
+                self._os.network.update_port(port.id, security_groups=groups)
 
-    def join_group(self, server: Server, group: Group, member: bool) -> bool:
-        """Put every port of the server into the group, or take it out; whether anything changed."""
-        changed = False
-        with _doing(f"change the security groups of {server.name}"):
-            for port in self._os.network.ports(device_id=server.id):
-                groups = list(port.security_group_ids or [])
-                if (group.id in groups) != member:
-                    groups = [*groups, group.id] if member else [g for g in groups if g != group.id]
-                    self._os.network.update_port(port, security_groups=groups)
-                    changed = True
-        return changed
+    # -- ports --
+
+    def make_ports(self, cluster: Cluster, needs: Needs, names: Sequence[str]) -> dict[str, str]:
+        """Make a port for each server of these names, in the subnet that the cluster uses; gives ids by name."""
+        subnet = needs.network.subnet(cluster.remote_ip_prefix)
+        if not names or subnet is None:
+            return {}
+        with doing(f"make {len(names)} ports in the subnet {subnet.cidr}"):
+            made = self._os.network.create_ports(
+                [
+                    {
+                        "name": name,
+                        "description": _plan.mark(cluster.cluster_name),
+                        "network_id": subnet.network_id,
+                        "fixed_ips": [{"subnet_id": subnet.id}],
+                        "security_groups": list(needs.groups),
+                    }
+                    for name in names
+                ]
+            )
+            return {port.name: port.id for port in made}
+
+    def remove_ports(self, ports: Iterable[Port]) -> None:
+        """Remove ports; those that are gone are fine."""
+
+        def remove(port: Port) -> None:
+            with doing(f"remove the port {port.name}"):
+                self._os.network.delete_port(port.id, ignore_missing=True)
+
+        raise_first(parallel(remove, ports))
 
     # -- servers --
 
     def make_servers(
         self,
         cluster: Cluster,
+        needs: Needs,
         specs: Sequence[ServerSpec],
         user_data: Callable[[ServerSpec], tuple[str, Mapping[str, str]]],
-    ) -> list[str]:
-        """Ask for all servers at once; gives the failures, so that those which were made are waited for.
+        ports: Mapping[str, str],
+    ) -> dict[str, CloudError]:
+        """Ask for all servers at once; gives the failures by name, so that those which were made are waited for.
 
-        :param user_data: makes a server's user-data and metadata, called once for each
+        After a failure that may be a passing one, what is there is listed before the rest is asked for again: a cloud
+        may have made a server and failed to say so.
+
+        :param user_data: makes a server's user-data and metadata, called once for each request
+        :param ports: ids of ports of Q8S's by server name; others get one from Nova
         """
-        if not specs:
-            return []
-        with _doing("look up the image, flavors, network and security groups"):
-            images, networks = self._images(cluster.default_image_name), self._networks(cluster.private_network_id)
-            flavors = {key: flavor.id for flavor in self._os.compute.flavors() for key in (flavor.id, flavor.name)}
-            groups = {key: g.id for g in self._os.network.security_groups() for key in (g.id, g.name)}
-        group = self.group(cluster.cluster_name)
-        missing = [spec.flavor for spec in specs if spec.flavor not in flavors]
-        missing += [name for name in cluster.security_groups if name not in groups]
-        if len(images) != 1 or len(networks) != 1 or missing or group is None:
-            raise CloudError(
-                "Failed to make the servers: the image, a flavor, the network or a security group is missing"
-                "\nhint: run q8s.emu.cloud_preflight, which names it, and q8s.emu.security_group before q8s.emu.servers"
-            )
-        group_ids = [group.id if name == GROUP else groups[name] for name in cluster.security_groups]
 
         def make(spec: ServerSpec) -> None:
             text, metadata = user_data(spec)
-            with _doing(f"make the server {spec.name}"):
+            port = ports.get(spec.name)
+            groups = {} if port else {"security_groups": [{"name": group} for group in needs.groups]}
+            with doing(f"create server {spec.name}"):
                 self._os.compute.create_server(
                     name=spec.name,
-                    image_id=images[0],
-                    flavor_id=flavors[spec.flavor],
-                    networks=[{"uuid": networks[0]}],
+                    image_id=needs.image,
+                    flavor_id=needs.flavors[spec.flavor],
+                    networks=[{"port": port} if port else {"uuid": needs.network.id}],
                     key_name=_plan.keypair_name(cluster.cluster_name),
-                    security_groups=[{"name": group_id} for group_id in group_ids],
                     user_data=base64.b64encode(text.encode()).decode(),
                     metadata=dict(metadata),
+                    **groups,
                 )
 
-        return [str(result) for result in _parallel(make, specs) if isinstance(result, CloudError)]
+        failed: dict[str, CloudError] = {}
+        pending = list(specs)
+        for number in range(1, _ROUNDS + 1):
+            errors = {s.name: r for s, r in zip(pending, parallel(make, pending)) if isinstance(r, CloudError)}
+            failed.update(errors)
+            pending = [spec for spec in pending if spec.name in errors and errors[spec.name].temporary]
+            if not pending or number == _ROUNDS:
+                break
+            time.sleep(POLL_SECONDS * 2**number)
+            there = {s.name for s in self.servers() if _plan.is_ours(s, cluster.cluster_name) and not s.deleting}
+            pending = [spec for spec in pending if spec.name not in there]
+            again = there | {spec.name for spec in pending}
+            failed = {name: error for name, error in failed.items() if name not in again}
+        return failed
 
     def remove_servers(self, servers: Sequence[Server], deadline: float) -> None:
-        """Remove servers, all requests at once, and wait until the last is gone.
+        """Remove servers, all requests at once, and wait until the last is gone. One that stays is asked to go again.
 
-        :raises CloudError: the cloud refuses, or some are left after ``deadline`` seconds
+        :raises CloudError: some are left after ``deadline`` seconds; it says which, and why
         """
 
         def remove(server: Server) -> None:
-            with _doing(f"remove the server {server.name}"):
+            with doing(f"remove the server {server.name}"):
                 self._os.compute.delete_server(server.id, ignore_missing=True)
 
-        _raise_first(_parallel(remove, servers))
-        ids = {server.id for server in servers}
+        left = list(servers)
+        why: dict[str, str] = {}
         end = time.monotonic() + deadline
-        while ids:
+        asked = -_SECONDS_BETWEEN_DELETES
+        while left:
+            if time.monotonic() - asked >= _SECONDS_BETWEEN_DELETES:
+                asked = time.monotonic()
+                results = parallel(remove, left)
+                why = {s.id: str(r) for s, r in zip(left, results) if isinstance(r, CloudError)}
+            ids = {server.id for server in left}
             left = [server for server in self.servers() if server.id in ids and server.status != "DELETED"]
-            if not left:
-                return
-            if time.monotonic() > end:
-                names = ", ".join(f"{server.name} ({server.status})" for server in left)
-                raise CloudError(f"Failed to remove servers: after {deadline:.0f} s there are still {names}")
-            time.sleep(POLL_SECONDS)
+            if left and time.monotonic() > end:
+                lines = [f"- {s.name}: {why.get(s.id) or s.fault or s.status}" for s in left]
+                raise CloudError(
+                    f"Failed to remove {len(left)} of {len(servers)} servers within {deadline:.0f} s; left are:\n"
+                    + "\n".join(lines)
+                    + "\nhint: run it again; what stays in this state needs the cloud's administrators"
+                )
+            if left:
+                time.sleep(POLL_SECONDS)
 
     def start_servers(self, servers: Sequence[Server]) -> None:
         """Power on servers that are off."""
 
         def start(server: Server) -> None:
-            with _doing(f"start the server {server.name}"):
+            with doing(f"start the server {server.name}"):
                 self._os.compute.start_server(server.id)
 
-        _raise_first(_parallel(start, servers))
+        raise_first(parallel(start, servers))
 
-    def wait_active(self, cluster: Cluster, names: Iterable[str], deadline: float) -> tuple[list[Server], list[str]]:
+    def wait_active(
+        self, cluster: Cluster, names: Iterable[str], deadline: float
+    ) -> tuple[list[Server], list[Server], list[str]]:
         """Poll until each of the cluster's named servers is ACTIVE with an address, or in ERROR.
 
-        Gives the servers and, for each that did not come, a line that says why.
+        Gives the servers that came, those in ERROR, and for each other one a line that says why it did not come.
         """
         wanted = set(names)
         end = time.monotonic() + deadline
         while True:
+            begin = time.monotonic()
             servers = [s for s in self.servers() if s.name in wanted and _plan.is_ours(s, cluster.cluster_name)]
-            failed = [f"{s.name}: {s.fault or 'ERROR without a reason'}" for s in servers if s.status == "ERROR"]
-            ready = {s.name for s in servers if s.status == "ACTIVE" and s.address(cluster.remote_ip_prefix)}
-            states = {s.name: s.status for s in servers}
-            waiting = sorted(wanted - ready - {s.name for s in servers if s.status == "ERROR"})
+            errors = [s for s in servers if s.status == "ERROR"]
+            ready = [s for s in servers if s.status == "ACTIVE" and s.address(cluster.remote_ip_prefix)]
+            waiting = sorted(wanted - {s.name for s in (*ready, *errors)})
             if not waiting:
-                return servers, failed
+                return ready, errors, []
             if time.monotonic() > end:
-                late = []
-                for name in waiting:
-                    found = next((s for s in servers if s.name == name), None)
-                    where = (
-                        f"with no address in {cluster.remote_ip_prefix} " if found and found.status == "ACTIVE" else ""
-                    )
-                    late.append(f"{name}: {states.get(name, 'absent')} {where}after {deadline:.0f} s")
-                return servers, failed + late
-            time.sleep(POLL_SECONDS)
+                return ready, errors, [_late(name, servers, cluster, deadline) for name in waiting]
+            # A cloud that takes long to answer is not asked more often.
+            time.sleep(max(POLL_SECONDS, time.monotonic() - begin))
+
+
+def _late(name: str, servers: Sequence[Server], cluster: Cluster, deadline: float) -> str:
+    found = next((s for s in servers if s.name == name), None)
+    if found is None:
+        return f"server {name}: somebody removed it while it was waited for"
+    if found.status == "ACTIVE":
+        have = ", ".join(found.addresses) or "none"
+        return f"server {name}: no address in {cluster.remote_ip_prefix} after {deadline:.0f} s (it has {have})"
+    return f"server {name}: still {found.status} after {deadline:.0f} s"
 
 
 def _server(found: Any) -> Server:
-    addresses = []
+    addresses: dict[str, list[str]] = {"fixed": [], "floating": []}
     for listed in (found.addresses or {}).values():
         for address in listed:
-            if address.get("version") == 4 and address.get("OS-EXT-IPS:type", "fixed") == "fixed":
-                addresses.append(str(address["addr"]))
+            if address.get("version") == 4:
+                addresses.setdefault(address.get("OS-EXT-IPS:type", "fixed"), []).append(str(address["addr"]))
     fault = (found.fault or {}).get("message", "") if found.status == "ERROR" else ""
-    return Server(found.id, found.name, found.status, tuple(addresses), dict(found.metadata or {}), str(fault))
+    age = 0.0
+    if found.created_at:
+        created = datetime.datetime.fromisoformat(str(found.created_at).replace("Z", "+00:00"))
+        age = (datetime.datetime.now(datetime.timezone.utc) - created).total_seconds()
+    return Server(
+        found.id,
+        found.name,
+        found.status,
+        tuple(addresses["fixed"]),
+        dict(found.metadata or {}),
+        str(fault),
+        age,
+        found.task_state == "deleting",
+        tuple(addresses["floating"]),
+        str(found.availability_zone or ""),
+        int((found.flavor or {}).get("vcpus") or 0),
+        int((found.flavor or {}).get("ram") or 0),
+    )
+
+
+def _subnets(listed: Iterable[Any]) -> tuple[Subnet, ...]:
+    return tuple(
+        Subnet(
+            item.id,
+            item.network_id,
+            item.cidr,
+            sum(
+                int(ipaddress.IPv4Address(pool["end"])) - int(ipaddress.IPv4Address(pool["start"])) + 1
+                for pool in item.allocation_pools
+            ),
+        )
+        for item in listed
+        if item.ip_version == 4
+    )
+
+
+def _port(found: Any, cluster_name: str) -> Port:
+    fixed = found.fixed_ips or [{}]
+    return Port(
+        found.id,
+        found.name or found.id,
+        found.device_id or "",
+        tuple(found.security_group_ids or ()),
+        str(fixed[0].get("ip_address", "")),
+        found.description == _plan.mark(cluster_name),
+    )
 
 
 def _rule(rule: Any, group_id: str) -> Union[Rule, str]:

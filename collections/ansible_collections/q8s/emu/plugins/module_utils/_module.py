@@ -48,3 +48,34 @@ def run(arguments: Mapping[str, Any], do: Callable[[AnsibleModule, Any, Any], di
         module.fail_json(msg=str(error))
     else:
         module.exit_json(**result)
+
+
+def told(module: AnsibleModule, plan: Any) -> dict[str, Any]:
+    """What a module returns of its plan. What is left alone is a warning, too."""
+    for note in plan.notes:
+        module.warn(f"{note[0].upper()}{note[1:]}")
+    result: dict[str, Any] = plan.to_mapping()
+    return result
+
+
+def servers_plan(module: AnsibleModule, cluster: Any, cloud: Any, servers: list[Any], ports: list[Any]) -> Any:
+    """The plan of the servers. Where some have to be made, their network says whether they need ports of Q8S's."""
+    from ansible_collections.q8s.emu.plugins.module_utils import _plan
+
+    ours = [port for port in ports if port.ours]
+
+    def plan(own_ports: bool) -> Any:
+        return _plan.plan_servers(
+            cluster,
+            servers,
+            ours,
+            own_ports=own_ports,
+            remove_surplus=module.params["remove_surplus"],
+            patience=float(module.params["timeout"]),
+        )
+
+    first = plan(False)
+    if not first.of(_plan.SERVER, "create", "replace"):
+        return first
+    networks = cloud.networks(cluster)
+    return plan(True) if len(networks) == 1 and networks[0].own_ports else first

@@ -2,19 +2,36 @@
 # Copyright: Q8S contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Check that a cloud has all that a cluster needs."""
+"""Check that a cloud has all that a cluster needs, and say what will change."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: cloud_preflight
-short_description: Check that a cloud has all that a cluster needs
+short_description: Check that a cloud has all that a cluster needs, and say what will change
 version_added: 0.1.0
 description:
-  - Looks up the image, flavors, network, subnet and security groups that a cluster names, and compares the quota with the servers that are still to be made.
+  - Plans the key pair, the security group and the servers of a cluster, and gives every change that their modules would make.
+  - Where servers are still to be made, looks up the image, flavors, network, subnet, free addresses and security groups that the cluster names, and
+    compares the quota with what the changes take.
   - Fails with every shortfall at once, and changes nothing.
-  - Where every server exists already, there is nothing left to fit, and only the servers are looked up.
 extends_documentation_fragment: [q8s.emu.cloud]
+options:
+  public_key:
+    description: The public key that is going to be uploaded. Without it, a key pair of the cluster's name is taken to be the right one.
+    type: str
+  remove_surplus:
+    description: As in M(q8s.emu.servers).
+    type: bool
+    default: false
+  timeout:
+    description: As in M(q8s.emu.servers).
+    type: int
+    default: 600
+attributes:
+  diff_mode:
+    description: Shows everything of the cluster in the cloud before and after.
+    support: full
 """
 
 EXAMPLES = r"""
@@ -29,13 +46,49 @@ problems:
   returned: always
   type: list
   elements: str
-  sample: ["there is no flavor called 'c1.huge' (or it is not visible to this project)"]
-to_create:
-  description: Names of the servers that do not exist yet.
+  sample: ["quota of vCPUs: needs 2, 19 of 20 used"]
+quota:
+  description: By name of a quota, what the changes need of it, what is used and what the limit is (-1 is none). Empty when no server has to be made.
+  returned: success
+  type: dict
+  sample: {"cores": {"needed": 6, "used": 4, "limit": 40}}
+settled:
+  description: Whether nothing has to be changed and no server is still on its way.
+  returned: success
+  type: bool
+  sample: false
+changes:
+  description: What the modules of the collection would change, in this order.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    kind:
+      description: What it is.
+      type: str
+      sample: server
+    action:
+      description: C(create), C(delete), C(replace) or C(start).
+      type: str
+      sample: create
+    name:
+      description: Its name, or a rule in words.
+      type: str
+      sample: demo-arm-mid-1
+    before:
+      description: A line that says what is there; empty for nothing.
+      type: str
+      sample: ""
+    after:
+      description: A line that says what is there afterwards; empty for nothing.
+      type: str
+      sample: server demo-arm-mid-1 ACTIVE
+notes:
+  description: What is left alone although it is not as the cluster file says, and why.
   returned: success
   type: list
   elements: str
-  sample: [demo-control-plane, demo-arm-mid-1]
+  sample: ["the rule tcp 12345 from 0.0.0.0/0 in q8s-cluster is not Q8S's; it is left"]
 """
 
 from typing import Any
@@ -46,22 +99,44 @@ from ansible_collections.q8s.emu.plugins.module_utils import _module, _plan
 
 def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     """Compare what the cluster needs with what the cloud has."""
-    plan = _plan.plan_servers(cluster, cloud.servers(), present=True)
-    # A server in ERROR is replaced, so what it holds of the quota is free again: not counted twice.
-    replaced = {server.name for server in plan.delete}
-    create = [spec for spec in plan.create if spec.name not in replaced]
-    problems = list(plan.problems)
-    if plan.create:
-        problems += _plan.preflight_problems(cluster, cloud.findings(cluster), create)
+    name = cluster.cluster_name
+    key = cloud.keypair(_plan.keypair_name(name))
+    servers, ports = cloud.servers(), cloud.ports(name)
+    plans = [
+        _plan.plan_keypair(name, key, module.params["public_key"] or key or "ssh-ed25519 (new)"),
+        _plan.plan_group(cluster, cloud.group(name), servers, ports),
+        _module.servers_plan(module, cluster, cloud, servers, ports),
+    ]
+    problems = list(dict.fromkeys(problem for plan in plans for problem in plan.problems))
+    quota: dict[str, Any] = {}
+    if plans[2].of(_plan.SERVER, "create", "replace"):
+        findings = cloud.findings(cluster)
+        problems += _plan.preflight_problems(cluster, findings, plans)
+        quota = _plan.quota_table(findings, plans)
     if problems:
         text = "\n".join(f"- {problem}" for problem in problems)
         module.fail_json(msg=f"Failed to prepare the cluster: the cloud does not fit\n{text}", problems=problems)
-    return {"changed": False, "problems": [], "to_create": [spec.name for spec in plan.create]}
+    whole = _plan.joined(plans)
+    waiting = any(s.status != "ACTIVE" for s in servers if _plan.is_ours(s, name))
+    return {
+        **_module.told(module, whole),
+        "changed": False,
+        "problems": [],
+        "quota": quota,
+        "settled": not whole.changed and not waiting,
+    }
 
 
 def main() -> None:
     """Run the module."""
-    _module.run({}, check)
+    _module.run(
+        {
+            "public_key": {"type": "str", "no_log": False},
+            "remove_surplus": {"type": "bool", "default": False},
+            "timeout": {"type": "int", "default": 600},
+        },
+        check,
+    )
 
 
 if __name__ == "__main__":

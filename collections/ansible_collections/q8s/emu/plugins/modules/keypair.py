@@ -11,7 +11,9 @@ module: keypair
 short_description: Upload or remove the ssh key of a cluster
 version_added: 0.1.0
 description:
-  - The key pair is called C(q8s-) and the cluster's name. One with another key is replaced.
+  - The key pair is called C(q8s-) and the cluster's name, and has C(Q8S cluster) and that name as the comment of its key.
+  - The same key under that name is used as it is. Another one is never replaced, which is an error.
+  - O(state=absent) removes it only with that comment; a key pair that somebody else made stays, with a note.
 extends_documentation_fragment: [q8s.emu.cloud]
 options:
   public_key:
@@ -33,6 +35,11 @@ EXAMPLES = r"""
   q8s.emu.keypair:
     cluster: "{{ q8s_cluster }}"
     public_key: "{{ lookup('ansible.builtin.file', q8s_state_dir ~ '/id_ed25519.pub') }}"
+
+- name: Remove the ssh key from the cloud
+  q8s.emu.keypair:
+    cluster: "{{ q8s_cluster }}"
+    state: absent
 """
 
 RETURN = r"""
@@ -41,36 +48,56 @@ name:
   returned: success
   type: str
   sample: q8s-demo
+changes:
+  description: What was changed, or would be in check mode, in this order.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    kind:
+      description: What it is.
+      type: str
+      sample: server
+    action:
+      description: C(create), C(delete), C(replace) or C(start).
+      type: str
+      sample: create
+    name:
+      description: Its name, or a rule in words.
+      type: str
+      sample: demo-arm-mid-1
+    before:
+      description: A line that says what is there; empty for nothing.
+      type: str
+      sample: ""
+    after:
+      description: A line that says what is there afterwards; empty for nothing.
+      type: str
+      sample: server demo-arm-mid-1 ACTIVE
+notes:
+  description: What is left alone although it is not as the cluster file says, and why.
+  returned: success
+  type: list
+  elements: str
+  sample: ["the rule tcp 12345 from 0.0.0.0/0 in q8s-cluster is not Q8S's; it is left"]
 """
 
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.q8s.emu.plugins.module_utils import _module, _plan
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _module, _plan
 
 
 def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     """Bring the key pair to the wanted state."""
     name = _plan.keypair_name(cluster.cluster_name)
-    wanted = module.params["public_key"].strip() if module.params["state"] == "present" else None
-    existing = cloud.keypair(name)
-    # The comment is no part of the key.
-    changed = (wanted or "").split()[:2] != (existing or "").split()[:2]
-    if changed and not module.check_mode:
-        if existing is not None:
-            cloud.remove_keypair(name)
-        if wanted is not None:
-            cloud.make_keypair(name, wanted)
-    after = (wanted or "") if changed else (existing or "")
-    return {
-        "changed": changed,
-        "name": name,
-        "diff": {"before": _line(existing), "after": _line(after), "before_header": name, "after_header": name},
-    }
-
-
-def _line(text: Any) -> str:
-    return f"{text.strip()}\n" if text else ""
+    wanted = module.params["public_key"] if module.params["state"] == "present" else None
+    plan = _plan.plan_keypair(cluster.cluster_name, cloud.keypair(name), wanted)
+    if plan.problems:
+        raise _cloud.CloudError(f"Failed to upload the key pair {name}: {plan.problems[0]}\nhint: {_plan.KEYPAIR_HINT}")
+    if not module.check_mode:
+        cloud.apply_keypair(plan)
+    return {**_module.told(module, plan), "name": name}
 
 
 def main() -> None:

@@ -12,9 +12,11 @@ short_description: Make or remove the security group of a cluster
 version_added: 0.1.0
 description:
   - The group is called C(q8s-cluster) and is known by its description, so that clusters in one project do not share one.
-  - Its ingress rules are exactly the cluster's ports from O(cluster.remote_ip_prefix), node ports, ping, and the port by which the initial
-    control plane serves bundles inside the group. Egress rules are left as they are.
-  - An initial instance that exists and was not made by Q8S is put into the group, and taken out before the group is removed.
+  - Its ingress rules are the cluster's ports from O(cluster.remote_ip_prefix), node ports, ping, and the port by which the initial
+    control plane serves bundles inside the group. A rule that is missing is added; one that Q8S made (its description says so) and that is no longer
+    asked for is removed. A rule that others made stays, with a note. Egress rules are left as they are.
+  - Every server of the cluster is put into the group, and so is an initial instance that exists and was not made by Q8S; that one is taken out
+    before the group is removed.
 extends_documentation_fragment: [q8s.emu.cloud]
 options:
   state:
@@ -24,7 +26,7 @@ options:
     default: present
 attributes:
   diff_mode:
-    description: Shows the rules before and after.
+    description: Shows the group, its rules and members before and after.
     support: full
 """
 
@@ -32,6 +34,11 @@ EXAMPLES = r"""
 - name: Make the security group and its rules
   q8s.emu.security_group:
     cluster: "{{ q8s_cluster }}"
+
+- name: Remove the security group
+  q8s.emu.security_group:
+    cluster: "{{ q8s_cluster }}"
+    state: absent
 """
 
 RETURN = r"""
@@ -40,17 +47,38 @@ id:
   returned: success
   type: str
   sample: 2f0cf2a1-1ed4-4d55-8a4f-1f6f6a3b8a10
-added:
-  description: Rules that were added, or would be in check mode.
+changes:
+  description: What was changed, or would be in check mode, in this order.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    kind:
+      description: What it is.
+      type: str
+      sample: server
+    action:
+      description: C(create), C(delete), C(replace) or C(start).
+      type: str
+      sample: create
+    name:
+      description: Its name, or a rule in words.
+      type: str
+      sample: demo-arm-mid-1
+    before:
+      description: A line that says what is there; empty for nothing.
+      type: str
+      sample: ""
+    after:
+      description: A line that says what is there afterwards; empty for nothing.
+      type: str
+      sample: server demo-arm-mid-1 ACTIVE
+notes:
+  description: What is left alone although it is not as the cluster file says, and why.
   returned: success
   type: list
   elements: str
-  sample: ["tcp 6443 from 10.254.1.0/24"]
-removed:
-  description: Number of rules that were removed, or would be in check mode.
-  returned: success
-  type: int
-  sample: 0
+  sample: ["the rule tcp 12345 from 0.0.0.0/0 in q8s-cluster is not Q8S's; it is left"]
 """
 
 from typing import Any
@@ -62,46 +90,14 @@ from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _module, _p
 def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     """Bring the group to the wanted state."""
     group = cloud.group(cluster.cluster_name)
-    foreign, problems = _plan.foreign_initial(cluster, cloud.servers())
-    if module.params["state"] == "absent":
-        return _remove(module, group, foreign, cloud)
-    if problems:
-        raise _cloud.CloudError(f"Failed to make the security group: {problems[0]}")
-    wanted = _plan.wanted_rules(cluster)
-    existing = group.rules if group else None
-    plan = _plan.plan_rules(wanted, existing)
-    join = foreign is not None and not (group and cloud.has_group(foreign, group))
-    if not module.check_mode:
-        if plan.make_group:
-            group = cloud.make_group(cluster.cluster_name)
-        cloud.change_rules(group, plan.add, plan.remove)
-        if join:
-            cloud.join_group(foreign, group, True)
-    diff = _plan.rules_diff(wanted, existing)
-    if foreign is not None and join:
-        diff["after"] += f"member {foreign.name}\n"
-    return {
-        "changed": plan.changed or join,
-        "id": group.id if group else "",
-        "added": [str(rule) for rule in plan.add],
-        "removed": len(plan.remove),
-        "diff": diff,
-    }
-
-
-def _remove(module: AnsibleModule, group: Any, foreign: Any, cloud: Any) -> dict[str, Any]:
-    if group is not None and not module.check_mode:
-        if foreign is not None:
-            cloud.join_group(foreign, group, False)
-        cloud.remove_group(group)
-    rules = group.rules if group else {}
-    return {
-        "changed": group is not None,
-        "id": "",
-        "added": [],
-        "removed": len(rules),
-        "diff": _plan.rules_diff(frozenset(), rules),
-    }
+    make = _plan.plan_group if module.params["state"] == "present" else _plan.plan_group_absent
+    plan = make(cluster, group, cloud.servers(), cloud.ports(cluster.cluster_name))
+    if plan.problems:
+        raise _cloud.CloudError(f"Failed to make the security group: {plan.problems[0]}")
+    group_id = group.id if group else ""
+    if plan.changed and not module.check_mode:
+        group_id = cloud.apply_group(cluster.cluster_name, group, plan)
+    return {**_module.told(module, plan), "id": group_id}
 
 
 def main() -> None:

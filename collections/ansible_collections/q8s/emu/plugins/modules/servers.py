@@ -14,8 +14,12 @@ description:
   - Asks for all servers at once and polls all of them together until each is C(ACTIVE) with an address.
   - Each new server gets an ssh host key that is made here (hosts of workers a second one, for the guest). The public parts are in the
     server's metadata, the private ones in its user-data only.
-  - A server in C(ERROR) is replaced, one that is off is started. A server that the cluster no longer asks for stays and is reported.
-  - O(state=absent) removes every server that carries the cluster's name in its metadata, and waits until it is gone. Nothing else is touched.
+  - A server that is off is started. One in C(ERROR), or in C(BUILD) for longer than O(timeout), is replaced; one that goes to C(ERROR) while it
+    is waited for is replaced once.
+  - Where O(cluster.private_network_id) is a subnet, or its network has several, each server gets a port that Q8S makes in the right one.
+  - A server that the cluster no longer asks for stays and is reported, unless O(remove_surplus=true).
+  - O(state=absent) removes every server that carries the cluster's name in its metadata, and every port that carries it in its description, and
+    waits until they are gone. Nothing else is touched.
 extends_documentation_fragment: [q8s.emu.cloud]
 options:
   public_key:
@@ -26,6 +30,10 @@ options:
     type: str
     choices: [present, absent]
     default: present
+  remove_surplus:
+    description: Remove servers that the cluster no longer asks for. Drain and delete their nodes before.
+    type: bool
+    default: false
   timeout:
     description: Seconds until all servers must be there, or gone.
     type: int
@@ -52,36 +60,44 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-created:
-  description: Names of servers that were made, or would be in check mode.
-  returned: success
-  type: list
-  elements: str
-  sample: [demo-control-plane]
-removed:
-  description: Names of servers that were removed, or would be in check mode.
-  returned: success
-  type: list
-  elements: str
-  sample: []
-started:
-  description: Names of servers that were off and were started, or would be in check mode.
-  returned: success
-  type: list
-  elements: str
-  sample: []
-surplus:
-  description: Names of the cluster's servers that its file no longer asks for.
-  returned: success
-  type: list
-  elements: str
-  sample: []
 servers:
   description: The cluster's servers after the run.
   returned: success, not in check mode, O(state=present)
   type: list
   elements: dict
   sample: [{"name": "demo-control-plane", "id": "5b0d...", "address": "10.254.1.17"}]
+changes:
+  description: What was changed, or would be in check mode, in this order.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    kind:
+      description: What it is.
+      type: str
+      sample: server
+    action:
+      description: C(create), C(delete), C(replace) or C(start).
+      type: str
+      sample: create
+    name:
+      description: Its name, or a rule in words.
+      type: str
+      sample: demo-arm-mid-1
+    before:
+      description: A line that says what is there; empty for nothing.
+      type: str
+      sample: ""
+    after:
+      description: A line that says what is there afterwards; empty for nothing.
+      type: str
+      sample: server demo-arm-mid-1 ACTIVE
+notes:
+  description: What is left alone although it is not as the cluster file says, and why.
+  returned: success
+  type: list
+  elements: str
+  sample: ["the rule tcp 12345 from 0.0.0.0/0 in q8s-cluster is not Q8S's; it is left"]
 """
 
 from typing import Any
@@ -92,53 +108,81 @@ from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _hostkeys, 
 
 def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     """Bring the servers to the wanted state."""
-    present = module.params["state"] == "present"
-    plan = _plan.plan_servers(cluster, cloud.servers(), present)
+    servers, ports = cloud.servers(), cloud.ports(cluster.cluster_name)
+    if module.params["state"] == "present":
+        plan = _module.servers_plan(module, cluster, cloud, servers, ports)
+    else:
+        plan = _plan.plan_servers_absent(cluster, servers, [port for port in ports if port.ours])
     if plan.problems:
         raise _cloud.CloudError("Failed to plan the servers: " + "; ".join(plan.problems))
-    result: dict[str, Any] = {
-        "changed": plan.changed,
-        "created": [spec.name for spec in plan.create],
-        "removed": [server.name for server in plan.delete],
-        "started": [server.name for server in plan.start],
-        "surplus": [server.name for server in plan.surplus],
-        "diff": _plan.servers_diff(plan),
-    }
-    for server in plan.surplus:
-        module.warn(
-            f"The cluster file no longer asks for the server {server.name}; it stays until the cluster is removed"
-        )
-    if module.check_mode:
-        return result
-    timeout = float(module.params["timeout"])
-    cloud.remove_servers(plan.delete, timeout)
-    if present:
-        result["servers"] = _make(module, cluster, cloud, plan, timeout)
+    result = _module.told(module, plan)
+    if not module.check_mode:
+        deadline = float(module.params["timeout"])
+        cloud.remove_servers(_going(plan), deadline)
+        cloud.remove_ports([change.subject for change in plan.of(_plan.PORT, "delete")])
+        if module.params["state"] == "present":
+            result["servers"] = _come(module, cluster, cloud, plan)
     return result
 
 
-def _make(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, timeout: float) -> list[dict[str, Any]]:
-    public_key = module.params["public_key"]
-    refused = cloud.make_servers(
-        cluster, plan.create, lambda spec: _hostkeys.first_boot(spec, cluster.cluster_name, public_key)
-    )
-    cloud.start_servers(plan.start)
+def _going(plan: Any) -> list[Any]:
+    return [change.subject for change in plan.of(_plan.SERVER, "delete")] + [
+        change.subject.old for change in plan.of(_plan.SERVER, "replace")
+    ]
+
+
+def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any) -> list[dict[str, Any]]:
+    """Make and start what is wanted, and wait for all of it; gives every server of the cluster."""
+    specs = [change.subject for change in plan.of(_plan.SERVER, "create")] + [
+        change.subject.spec for change in plan.of(_plan.SERVER, "replace")
+    ]
+    cloud.start_servers([change.subject for change in plan.of(_plan.SERVER, "start")])
+    refused = _make(module, cluster, cloud, specs)
     # Wait for what was accepted even when something was refused: the next run then finds it whole.
-    absent = {spec.name for spec in plan.create if any(f"the server {spec.name}:" in text for text in refused)}
-    names = [item.name for item in (*plan.create, *plan.start, *plan.keep) if item.name not in absent]
-    servers, failed = cloud.wait_active(cluster, names, timeout)
-    if refused or failed:
-        lines = [*refused, *failed]
-        wanted = len(names) + len(refused)
+    by_name = {spec.name: spec for spec in plan.wanted}
+    names = set(by_name) - set(refused)
+    ready, errors, late = cloud.wait_active(cluster, names, float(module.params["timeout"]))
+    if errors:
+        for server in errors:
+            module.warn(f"The server {server.name} went to ERROR and is replaced: {server.fault or 'no reason given'}")
+        cloud.remove_servers(errors, float(module.params["timeout"]))
+        more = _make(module, cluster, cloud, [by_name[server.name] for server in errors])
+        refused.update(more)
+        ready, errors, late = cloud.wait_active(cluster, names - set(more), float(module.params["timeout"]))
+    lines = [_first_line(error) for _, error in sorted(refused.items())]
+    lines += [f"server {s.name} is in ERROR: {s.fault or 'no reason given'}" for s in errors] + late
+    if lines:
+        hints = {hint for error in refused.values() for hint in str(error).splitlines()[1:]}
+        hints = hints or {"hint: run it again to replace what failed, or destroy the cluster to remove all of it"}
+        listed = "\n".join(f"- {line}" for line in lines)
         raise _cloud.CloudError(
-            f"Failed to make {len(lines)} of {wanted} servers:\n"
-            + "\n".join(f"- {line}" for line in lines)
-            + "\nhint: run it again to replace what failed, or destroy the cluster to remove all of it"
+            f"Failed to make {len(lines)} of {len(by_name)} servers:\n{listed}\n" + "\n".join(sorted(hints))
         )
     return [
         {"name": server.name, "id": server.id, "address": server.address(cluster.remote_ip_prefix)}
-        for server in sorted(servers, key=lambda server: server.name)
+        for server in sorted(ready, key=lambda server: server.name)
     ]
+
+
+def _make(module: AnsibleModule, cluster: Any, cloud: Any, specs: list[Any]) -> dict[str, Any]:
+    """Ask for servers, with ports of their own where they need them; gives what was refused, by name."""
+    if not specs:
+        return {}
+    needs = cloud.needs(cluster)
+    ports: dict[str, str] = {}
+    if needs.network.own_ports:
+        wanted = [spec.name for spec in specs]
+        ports = {p.name: p.id for p in cloud.ports(cluster.cluster_name) if p.ours and p.name in wanted}
+        ports.update(cloud.make_ports(cluster, needs, [name for name in wanted if name not in ports]))
+    public_key = module.params["public_key"]
+    refused: dict[str, Any] = cloud.make_servers(
+        cluster, needs, specs, lambda spec: _hostkeys.first_boot(spec, cluster.cluster_name, public_key), ports
+    )
+    return refused
+
+
+def _first_line(error: Any) -> str:
+    return str(error).splitlines()[0]
 
 
 def main() -> None:
@@ -147,6 +191,7 @@ def main() -> None:
         {
             "public_key": {"type": "str", "no_log": False},
             "state": _module.STATE,
+            "remove_surplus": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 600},
         },
         apply,
