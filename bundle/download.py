@@ -138,8 +138,8 @@ def _require_https(url: str) -> None:
 
 
 def _reason(error: Exception) -> str:
+    """An error in words, without its number."""
     if isinstance(error, HTTPError):
         return f"HTTP {error.code} {error.reason}"
-    if isinstance(error, URLError):
-        return str(error.reason)
-    return str(error) or type(error).__name__
+    cause = error.reason if isinstance(error, URLError) else error
+    return (isinstance(cause, OSError) and cause.strerror) or str(cause) or type(cause).__name__

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -70,3 +71,10 @@ def test_a_bundle_is_the_same_from_either_source(
     assert {"bin/kubelet", "bin/runc", "cni/bridge", "cni/flannel"} < set(one)
     manifest = json.loads((tmp_path / "other/manifest.json").read_text())
     assert f"registry.k8s.io/kube-proxy:{manifest['kubernetes_version']}" in manifest["images"]
+
+    # A finished bundle is taken as it is, whichever its source: nobody is asked, and its programs are not needed.
+    server.asked.clear()
+    shutil.rmtree(tmp_path / "cache/programs")
+    again = ensure_worker(architecture, Supply("auto", published))
+    assert (again.bundle, again.changed, again.origins) == (second.bundle, False, second.origins)
+    assert server.asked == []

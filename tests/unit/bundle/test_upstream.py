@@ -236,9 +236,7 @@ def test_upstream_out_of_reach_sends_auto_to_source_and_says_so_once(
     assert time.monotonic() - begun < download.PROBE_SECONDS
     assert built == [program.name for program in PROGRAMS]
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith(
-        "Failed to reach upstream at 127.0.0.1: [Errno 111] Connection refused; building from source instead"
-    )
+    assert line.endswith("Failed to reach upstream at 127.0.0.1: Connection refused; building from source instead")
 
 
 def test_upstream_out_of_reach_is_a_failure_with_a_hint_when_nothing_else_will_do(built: list[str]) -> None:

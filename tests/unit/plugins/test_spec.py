@@ -182,7 +182,7 @@ def test_an_unknown_cpu_model_is_a_warning() -> None:
         ("&a\nb: *a\n", "b: unknown key"),
         ("? [a]\n: 1\n", "a key must be a word"),
         ("[" * 5000, "nested too deeply"),
-        ("a: \x00\n", "not YAML"),
+        ("a: \x00\n", "has the character U+0000, which YAML does not allow"),
     ],
 )
 def test_no_cluster_file_at_all(text: str, expected: str) -> None:

@@ -2,8 +2,7 @@
 
     check_machine.py ARCHITECTURE CPU_MODEL MACHINE_MODEL ACCEL
 
-Prints {"kvm": true or false}: whether the machine runs on the host's processor. Exit code 1 and the reason on stderr, if
-QEMU has no such CPU or machine, or KVM is asked for and cannot be had.
+Prints {"kvm": whether the machine runs on the host's processor, "problems": [what is not possible, and what is]}.
 """
 
 import difflib
@@ -59,21 +58,18 @@ def kvm_reason(architecture):
 
 
 def main(architecture, cpu, machine, accel):
-    """Check; gives whether KVM is used."""
+    """Check; gives whether KVM is used, and what is wrong."""
     program = f"/usr/bin/qemu-system-{architecture}"
     wrong = [
         check("CPU model", cpu, names(ask(program, "-cpu"))),
         check("machine model", machine, names(ask(program, "-machine"))),
     ]
-    for text in filter(None, wrong):
-        print(f"{program} of {platform.node()} {text}", file=sys.stderr)
+    problems = [f"{program} of {platform.node()} {text}" for text in wrong if text]
     reason = "" if accel == "tcg" else kvm_reason(architecture)
     if accel == "kvm" and reason:
-        print(f"accel kvm is not possible: {reason}; take tcg or auto", file=sys.stderr)
-    if any(wrong) or (accel == "kvm" and reason):
-        sys.exit(1)
-    return accel != "tcg" and not reason
+        problems.append(f"accel kvm is not possible: {reason}; take tcg or auto")
+    return {"kvm": accel != "tcg" and not reason, "problems": problems}
 
 
 if __name__ == "__main__":
-    print(json.dumps({"kvm": main(*sys.argv[1:])}))
+    print(json.dumps(main(*sys.argv[1:])))

@@ -1,0 +1,308 @@
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Checks across the fields of a cluster file, and the cluster that a good one gives."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from ansible_collections.q8s.emu.plugins.module_utils import _spec_fields as fields
+from ansible_collections.q8s.emu.plugins.module_utils._spec_model import (
+    Access,
+    Cluster,
+    Proxy,
+    VmType,
+    guest_subnet_length,
+    server_names,
+)
+from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import Report, SpecError, Value, found, join
+
+GUEST_SSH_PORT = 2222
+# What Q8S and Kubernetes use between servers: ssh of hosts and guests, API server, kubelet, Flannel; etcd between control planes.
+_TCP, _UDP, _ETCD = (22, GUEST_SSH_PORT, 6443, 10250), (8472,), (2379, 2380)
+_NODE_PORTS = (30000, 32767)
+
+# QEMU's named models (qemu-system-ARCH -cpu help of QEMU 10). A model of another architecture is an error, one in no list
+# only a warning, for QEMU gains models with every release.
+CPU_MODELS = {
+    "x86_64": frozenset(
+        """max qemu64 kvm64 phenom core2duo Conroe Penryn Nehalem Westmere SandyBridge IvyBridge Haswell Broadwell Denverton
+        Snowridge Skylake-Client Skylake-Server Cascadelake-Server Cooperlake Icelake-Server SapphireRapids GraniteRapids
+        SierraForest ClearwaterForest KnightsMill Opteron_G1 Opteron_G2 Opteron_G3 Opteron_G4 Opteron_G5 EPYC EPYC-Rome
+        EPYC-Milan EPYC-Genoa EPYC-IBPB Dhyana YongFeng""".split()
+    ),
+    "aarch64": frozenset(
+        """max cortex-a35 cortex-a53 cortex-a55 cortex-a57 cortex-a72 cortex-a76 cortex-a710 a64fx neoverse-n1
+        neoverse-n2 neoverse-v1""".split()
+    ),
+}
+# They run no 64-bit kernel, which is what guests have.
+_32_BIT = re.compile(
+    r"486|base|(pentium[23]?|athlon|coreduo|n270|qemu32|kvm32)(-v[0-9]+)?"
+    r"|arm[0-9].*|cortex-(a[789]|a15|[mr][0-9]+f?)|pxa2.*|sa11.*|ti925t"
+)
+_VARIANTS = re.compile(r"(-(v[0-9]+|noTSX|IBRS|SSBD|IBPB))+$")  # x86 models come in them, such as Haswell-noTSX-v4
+_MACHINES = {
+    "x86_64": (re.compile(r"q35|pc|pc-q35-[0-9.]+|pc-i440fx-[0-9.]+"), "virt, q35, pc or a version of them"),
+    "aarch64": (re.compile(r"virt|virt-[0-9.]+"), "virt or a version of it"),
+}
+_PLACEHOLDER = "qemu-args"
+
+
+def cluster(root: Value, report: Report) -> Cluster:
+    """The cluster that the values are.
+
+    :raises SpecError: with every problem of the report and of the checks
+    """
+    values = fields.CLUSTER.read(root, "", report)
+    if values is None:
+        raise SpecError(report.problems)
+    definition = values.pop("cluster_definition") or {}
+    types = (values.pop("vm_types") or {}).get("types")
+    values.pop("git_url")
+    for name, one in (types or {}).items():
+        if one is not None:
+            _vm_type(name, one, root, report)
+    _workers(definition, types, root, report)
+    _networks(values, root, report)
+    _addresses(values, definition, root, report)
+    _ports(values, definition, root, report)
+    _access(values, root, report)
+    _names(values, definition, root, report)
+    if report.problems:
+        raise SpecError(report.problems)
+    networks = ("remote_ip_prefix", "guest_ip_prefix", "pod_cidr", "service_cidr")
+    return Cluster(
+        **{
+            **values,
+            **definition,
+            **{key: str(values[key]) for key in networks},
+            "workers": tuple(definition["workers"].items()),
+            "types": tuple(_typed(name, one) for name, one in (types or {}).items()),
+            "access": Access(**_without_none(values["access"])),
+            "proxy": Proxy(**_without_none(values["proxy"])),
+            "ssh_private_key": values["ssh_private_key"] or "",
+        },
+        warnings=tuple(sorted(report.warnings, key=lambda warning: (warning.line, warning.column))),
+    )
+
+
+def _typed(name: str, one: Mapping[str, Any]) -> VmType:
+    return VmType(
+        name,
+        **{**one, "labels": tuple(one["labels"].items()), "zone": one["zone"] or ""},
+    )
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _vm_type(name: str, one: dict[str, Any], root: Value, report: Report) -> None:
+    """What has to fit within a type. Puts QEMU's machine and the arguments in place."""
+    value, path = root.at("vm_types", "types", name), join("vm_types.types", name)
+    architecture = one["architecture"]
+    one["qemu_args"] = _qemu_args(value, path, report)
+    if architecture is not None and one["cpu_model"] is not None:
+        _cpu_model(value.at("cpu_model"), f"{path}.cpu_model", one["cpu_model"], architecture, report)
+    if architecture is not None and one["machine_model"] is not None:
+        # What users of the prototype wrote: that architecture's normal machine; QEMU has no virt for x86_64.
+        if one["machine_model"] == "virt" and architecture == "x86_64":
+            one["machine_model"] = "q35"
+        pattern, allowed = _MACHINES[architecture]
+        if not pattern.fullmatch(one["machine_model"]):
+            message = f"is {found(one['machine_model'])}; allowed for {architecture}: {allowed}"
+            report.fail(value.at("machine_model"), f"{path}.machine_model", message)
+    if one["accel"] == "kvm" and architecture not in (None, "x86_64"):
+        message = f"is 'kvm', but the architecture is {architecture} and the hosts are x86_64"
+        report.fail(value.at("accel"), f"{path}.accel", message, "take tcg or auto")
+    if one["accel"] == "kvm" and one["tb_cache_mb"] is not None:
+        report.fail(value.at("tb_cache"), f"{path}.tb_cache", "means nothing with accel kvm", "leave it out")
+    labels = value.at("labels")
+    for label in one["labels"] or ():
+        domain = label.rpartition("/")[0]
+        if _reserved(domain):
+            hint = (
+                "the field zone sets this one" if label == fields.ZONE_LABEL else "take a domain of your own, or none"
+            )
+            message = f"labels of {domain} are not the file's to set"
+            report.fail(labels.key(label), join(f"{path}.labels", label), message, hint)
+
+
+def _reserved(domain: str) -> bool:
+    """Whether labels of that domain are Q8S's own, or ones that a kubelet may not set on itself."""
+
+    def within(*names: str) -> bool:
+        return any(domain == name or domain.endswith(f".{name}") for name in names)
+
+    return within("q8s.io", "kubernetes.io", "k8s.io") and not within("node.kubernetes.io", "kubelet.kubernetes.io")
+
+
+def _cpu_model(place: Value, path: str, model: str, architecture: str, report: Report) -> None:
+    known = CPU_MODELS[architecture]
+    others = [other for other, models in CPU_MODELS.items() if model in models and other != architecture]
+    base = _VARIANTS.sub("", model) if architecture == "x86_64" else model
+    close = difflib.get_close_matches(model, sorted(known), 3, 0.5)
+    hint = "close to it: " + ", ".join(close) if close else "such as " + ", ".join(sorted(known)[-3:])
+    if model == "host":
+        report.fail(place, path, "is 'host'; an emulated machine has a model of its own", hint)
+    elif model in known or base in known:
+        return
+    elif others:
+        message = f"is {found(model)}, a model of {others[0]}; the architecture is {architecture}"
+        report.fail(place, path, message, hint)
+    elif _32_BIT.fullmatch(model):
+        report.fail(place, path, f"is {found(model)}, a model without 64-bit mode; guests are 64-bit", hint)
+    else:
+        report.warn(place, path, f"{found(model)} is no {architecture} model that Q8S knows; QEMU may know it", hint)
+
+
+def _qemu_args(value: Value, path: str, report: Report) -> str:
+    key = "qemu_args" if "qemu_args" in value.data else "qemu-args"
+    given = value.data.get(key)
+    if given is None or given.data is None:
+        return ""
+    if not isinstance(given.data, str) or not given.data.isprintable() or len(given.data) > 4096:
+        report.fail(given, f"{path}.{key}", f"is {found(given.data)}; must be one line of text")
+    elif given.data.strip() == _PLACEHOLDER:
+        report.warn(given, f"{path}.{key}", f"the placeholder {_PLACEHOLDER!r} means nothing and is left out")
+    else:
+        return given.data.strip()
+    return ""
+
+
+def _workers(definition: Mapping[str, Any], types: Optional[Mapping[str, Any]], root: Value, report: Report) -> None:
+    """Each type that is used is defined; one that is not used is suspicious."""
+    workers = definition.get("workers")
+    if workers is None or types is None:
+        return
+    value = root.at("cluster_definition", "worker")
+    for name in workers:
+        if name not in types:
+            close = difflib.get_close_matches(name, list(types), 1, 0.6)
+            hint = f"did you mean {close[0]}?" if close else "defined: " + (", ".join(types) or "none")
+            message = "this type is not defined in vm_types.types"
+            report.fail(value.key(name), join("cluster_definition.worker", name), message, hint)
+    for name in types:
+        if name not in workers:
+            place, path = root.at("vm_types", "types").key(name), join("vm_types.types", name)
+            report.warn(place, path, "no worker is of this type", f"cluster_definition.worker may have {name}: 1")
+
+
+def _networks(values: Mapping[str, Any], root: Value, report: Report) -> None:
+    checked: list[tuple[str, ipaddress.IPv4Network]] = []
+    for key in ("remote_ip_prefix", "guest_ip_prefix", "pod_cidr", "service_cidr"):
+        network = values[key]
+        if network is None:
+            continue
+        for other_key, other in checked:
+            if network.overlaps(other):
+                default = "" if key in root.data else " (the default)"
+                message = f"{network}{default} overlaps {other_key}, which is {other}"
+                report.fail(root.at(key), key, message, f"give {key} another network")
+        checked.append((key, network))
+    remote, guests = values["remote_ip_prefix"], values["guest_ip_prefix"]
+    if remote is not None and guests is not None and guest_subnet_length(remote, guests) > 29:
+        length = 29 - (32 - remote.prefixlen)
+        message = f"{guests} is too small to give every address of {remote} a network of its own"
+        hint = f"take a prefix length of {length} or less" if length >= 1 else "make remote_ip_prefix smaller"
+        report.fail(root.at("guest_ip_prefix"), "guest_ip_prefix", message, hint)
+
+
+def _total(definition: Mapping[str, Any]) -> int:
+    workers = definition.get("workers") or {}
+    return 1 + (definition.get("number_additional_master_nodes") or 0) + sum(count or 0 for count in workers.values())
+
+
+def _addresses(values: Mapping[str, Any], definition: Mapping[str, Any], root: Value, report: Report) -> None:
+    place, path, total = root.at("cluster_definition"), "cluster_definition", _total(definition)
+    if total > fields.MAX_SERVERS:
+        report.fail(place, path, f"asks for {total} servers; at most {fields.MAX_SERVERS} are possible")
+    remote, pods = values["remote_ip_prefix"], values["pod_cidr"]
+    # network, broadcast and the gateway are nobody's
+    if remote is not None and total > remote.num_addresses - 3:
+        message = f"asks for {total} servers, but {remote} has {remote.num_addresses - 3} addresses for them"
+        report.fail(place, path, message, "ask for fewer, or use a larger remote_ip_prefix")
+    if pods is not None and total > 1 << (24 - pods.prefixlen):
+        message = f"{pods} has room for {1 << (24 - pods.prefixlen)} nodes (a /24 each); the file asks for {total}"
+        report.fail(root.at("pod_cidr"), "pod_cidr", message, "give pod_cidr a shorter prefix length")
+
+
+def _ports(values: Mapping[str, Any], definition: Mapping[str, Any], root: Value, report: Report) -> None:
+    low, high = values["worker_port_range_min"], values["worker_port_range_max"]
+    if low is not None and high is not None and low > high:
+        message = f"is {low}, more than worker_port_range_max, which is {high}"
+        report.fail(root.at("worker_port_range_min"), "worker_port_range_min", message)
+    elif low is not None and high is not None and (low > _NODE_PORTS[0] or high < _NODE_PORTS[1]):
+        message = (
+            f"the ports {low} to {high} are not all of Kubernetes' NodePorts, {_NODE_PORTS[0]} to {_NODE_PORTS[1]}"
+        )
+        report.warn(root.at("worker_port_range_min"), "worker_port_range_min", message, "the others cannot be reached")
+    tcp = (*_TCP, *_ETCD) if definition.get("number_additional_master_nodes") else _TCP
+    for key, needed in (("required_tcp_ports", tcp), ("required_udp_ports", _UDP)):
+        missing = [str(port) for port in needed if values[key] is not None and port not in values[key]]
+        if missing:
+            message = f"has no {', '.join(missing)}, which Q8S and Kubernetes need"
+            report.warn(root.at(key), key, message, "add " + ", ".join(missing))
+
+
+_BELONGS = {"direct": (), "floating_ip": ("floating_network",), "bastion": ("host", "user", "port")}
+
+
+def _access(values: Mapping[str, Any], root: Value, report: Report) -> None:
+    access = values["access"]
+    if access is None or access["type"] is None:
+        return
+    value = root.at("access")
+    for other, keys in _BELONGS.items():
+        for key in keys:
+            if other != access["type"] and "access" in root.data and key in value.data:
+                message = f"belongs to type {other}; the type is {access['type']}"
+                report.fail(value.key(key), f"access.{key}", message, "remove it, or change access.type")
+    needed = {"floating_ip": "floating_network", "bastion": "host"}.get(access["type"])
+    if needed and needed not in value.data:
+        hint = "openstack network list --external shows them" if needed == "floating_network" else ""
+        report.fail(value, f"access.{needed}", f"is missing; the type is {access['type']}", hint)
+
+
+def _names(values: Mapping[str, Any], definition: Mapping[str, Any], root: Value, report: Report) -> None:
+    """Names of servers and nodes: short enough for a host name, each there once."""
+    name, initial, additional = (
+        values["cluster_name"],
+        values["name_of_initial_instance"],
+        definition.get("number_additional_master_nodes"),
+    )
+    workers = {kind: count for kind, count in (definition.get("workers") or {}).items() if count}
+    if name is None or initial is None or additional is None or _total(definition) > fields.MAX_SERVERS:
+        return
+    if initial == f"{name}-api":
+        message = f"is {found(initial)}, the name of the cluster's API"
+        report.fail(root.at("name_of_initial_instance"), "name_of_initial_instance", message, "choose another name")
+    names = list(server_names(name, initial, additional, workers))
+    for kind in dict.fromkeys(kind for _, _, kind in names):
+        server = max((server for server, _, other in names if other == kind), key=len)
+        if len(server) <= 63:
+            continue
+        message = f"gives the server name {_long(server)} of {len(server)} characters; at most 63 are possible"
+        place, path = root.at("cluster_name"), "cluster_name"
+        if kind:
+            place, path = root.at("cluster_definition", "worker").key(kind), join("cluster_definition.worker", kind)
+        report.fail(place, path, message, "use a shorter cluster_name or type")
+    for index, what in enumerate(("servers", "nodes")):
+        for twice in [one for one, count in Counter(row[index] for row in names).items() if count > 1]:
+            report.fail(
+                root.at("cluster_definition"),
+                "cluster_definition",
+                f"two {what} would be called {twice}",
+                "rename a type",
+            )
+
+
+def _long(name: str) -> str:
+    return name if len(name) <= 40 else f"{name[:18]}...{name[-18:]}"

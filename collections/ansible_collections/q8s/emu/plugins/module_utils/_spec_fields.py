@@ -1,0 +1,318 @@
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every field of a cluster file, declared once: the checker, ``docs/cluster-file.md`` and the JSON Schema are made from it.
+
+``make docs`` writes the latter two.
+"""
+
+from __future__ import annotations
+
+from ansible_collections.q8s.emu.plugins.module_utils._spec_kinds import (
+    Anything,
+    Choice,
+    Field,
+    Group,
+    Items,
+    Names,
+    Network,
+    Number,
+    Text,
+)
+from ansible_collections.q8s.emu.plugins.module_utils._spec_model import Access
+
+MAX_SERVERS = 4096
+REQUIRED_SECURITY_GROUP = "q8s-cluster"
+# What bundle/node/versions.py delivers; a test compares the two.
+KUBERNETES_VERSIONS = ("1.36.3",)
+EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+ZONE_LABEL = "topology.kubernetes.io/zone"
+
+
+def _one_of(*words: str) -> Choice:
+    return Choice({word: word for word in words})
+
+
+_USER = Text("a user's name: a-z, 0-9, _ and -, at most 32, no digit or - first", r"[a-z_][a-z0-9_-]{0,31}")
+_HOST_NAME = Text("a host name: a-z, 0-9 and -, at most 63, no - at either end", r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_FLAVOR = Text(hint="openstack flavor list shows them")
+_URL = Text(
+    "http://HOST:PORT, without a user or password: it is written down on every host",
+    r"https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?/?",
+    secret=True,
+)
+_PORTS = Items(Number(1, 65535), "a list of ports, such as [22, 6443]")
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+_DOMAIN = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
+_LABEL_RULE = "at most 63 of A-Z, a-z, 0-9, -, _ and ., a letter or digit at either end"
+
+VM_TYPE = Group(
+    (
+        Field(
+            "architecture",
+            Choice(
+                {"x86_64": "x86_64", "amd64": "x86_64", "arm_64": "aarch64", "arm64": "aarch64", "aarch64": "aarch64"},
+                fold=True,
+            ),
+            "Architecture of the machine, in any case of letters.",
+        ),
+        Field("num_cpus", Number(1, 128), "How many CPUs the machine has."),
+        Field(
+            "cpu_model",
+            Text(
+                "the name of a CPU model of QEMU",
+                r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+                hint="qemu-system-x86_64 -cpu help (or qemu-system-aarch64) lists them",
+            ),
+            "CPU model, by QEMU's name. One of another architecture is a mistake, one that Q8S has not heard of a warning; "
+            "the host's QEMU is asked before anything is made there.",
+        ),
+        Field(
+            "machine_model",
+            Text(hint="virt is the architecture's normal machine"),
+            "Machine model, by QEMU's name. `virt` is the architecture's normal machine: q35 for x86_64, where QEMU has no virt.",
+        ),
+        Field("ram", Number(512, 1 << 22, "MB"), "Memory.", attribute="ram_mb"),
+        Field("storage", Number(4, 1 << 16, "GB"), "Size of the root disk.", attribute="storage_gb"),
+        Field(
+            "openstack_flavor",
+            _FLAVOR,
+            "Flavor of the host that runs the machine: its memory must exceed the machine's.",
+        ),
+        Field(
+            "qemu_args",
+            Anything(),
+            "Further arguments for QEMU, in one line, separated by spaces. The prototype's placeholder `qemu-args` means nothing.",
+            "",
+            spelling="qemu-args",
+        ),
+        Field(
+            "labels",
+            Names(
+                Text(f"[domain/]name, the name {_LABEL_RULE}", f"({_DOMAIN}/)?{_LABEL}"),
+                Text(f"empty or {_LABEL_RULE}", f"({_LABEL})?"),
+                "a mapping from names to values",
+            ),
+            "Labels that nodes of this type register with. Those of q8s.io, kubernetes.io and k8s.io are not the file's to set, "
+            "but for node.kubernetes.io and kubelet.kubernetes.io. A node that has joined keeps the labels that it joined with.",
+            {},
+        ),
+        Field(
+            "taints",
+            Items(
+                Text(
+                    f"key=value:Effect or key:Effect, the effect one of {', '.join(EFFECTS)}",
+                    f"({_DOMAIN}/)?{_LABEL}(=({_LABEL})?)?:({'|'.join(EFFECTS)})",
+                ),
+                "a list, such as [dedicated=arm:NoSchedule]",
+            ),
+            "Taints that nodes of this type register with, in Kubernetes' form `key=value:Effect`. A node that has joined keeps "
+            "the taints that it joined with.",
+            [],
+        ),
+        Field(
+            "zone", Text(_LABEL_RULE, _LABEL), f"Value of the label {ZONE_LABEL} of nodes of this type.", default=None
+        ),
+        Field(
+            "accel",
+            _one_of("tcg", "kvm", "auto"),
+            "`tcg` emulates every instruction. `kvm` runs them on the host's processor, which needs the same architecture and "
+            "/dev/kvm on the host. `auto` takes kvm where that is possible.",
+            "tcg",
+        ),
+        Field(
+            "tb_cache",
+            Number(8, 2048, "MiB"),
+            "Most memory that QEMU keeps of translated code. 64 lets a host with little memory run a larger machine, which is "
+            "then slower. Without it QEMU decides.",
+            default=None,
+            attribute="tb_cache_mb",
+        ),
+    ),
+    "a mapping that describes a machine",
+    "!VmType",
+)
+
+DEFINITION = Group(
+    (
+        Field("master_node_flavor", _FLAVOR, "Flavor of the control planes."),
+        Field("number_additional_master_nodes", Number(0, 100), "Control planes besides the initial instance."),
+        Field(
+            "worker",
+            Names(Text("a type of vm_types.types", ".*"), Number(0, MAX_SERVERS), "a mapping from types to counts"),
+            "How many workers of each type of `vm_types.types`.",
+            attribute="workers",
+        ),
+    ),
+    "a mapping",
+    "!ClusterDefinition",
+)
+
+TYPES = Group(
+    (
+        Field(
+            "types",
+            Names(
+                Text("usable in host names: a-z, 0-9 and -, at most 63, no - at either end", _HOST_NAME.pattern),
+                VM_TYPE,
+                "a mapping from names to machines",
+            ),
+            "What workers there are, by name.",
+        ),
+    ),
+    "a mapping with types",
+    "!VmTypes",
+)
+
+ACCESS = Group(
+    (
+        Field(
+            "type",
+            _one_of("direct", "floating_ip", "bastion"),
+            "`direct`: by their addresses in the private network. `floating_ip`: each server gets a floating IP. `bastion`: "
+            "through another host's ssh.",
+            Access.type,
+        ),
+        Field(
+            "floating_network",
+            Text(hint="openstack network list --external shows them"),
+            "For floating_ip: the network that floating IPs come from, by name or id.",
+            default=None,
+        ),
+        Field(
+            "host",
+            Text("a host name or an IPv4 address", r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"),
+            "For bastion: its host name or address.",
+            default=None,
+        ),
+        Field("user", _USER, "For bastion: its user. Without it ssh decides.", default=None),
+        Field("port", Number(1, 65535), f"For bastion: the port of its ssh; {Access.port} if not given.", default=None),
+    ),
+    "a mapping with type",
+)
+
+PROXY = Group(
+    (
+        Field("http_proxy", _URL, "Proxy for http.", default=None),
+        Field("https_proxy", _URL, "Proxy for https.", default=None),
+        Field("no_proxy", Text(), "Hosts that are reached without a proxy, separated by commas.", default=None),
+    ),
+    "a mapping with http_proxy, https_proxy, no_proxy",
+)
+
+CLUSTER = Group(
+    (
+        Field(
+            "cluster_name",
+            _HOST_NAME,
+            "Names the cluster. Everything that Q8S makes in the cloud carries the name; two clusters of a project need two.",
+            "q8s",
+        ),
+        Field(
+            "private_network_id",
+            Text(hint="openstack network list shows them"),
+            "Network of the servers: a network's id, its name if no other has it, or a subnet's id.",
+        ),
+        Field(
+            "remote_ip_prefix",
+            Network(),
+            "The addresses of that network's subnet. Servers are reached by their address of it, and ports are open to it.",
+        ),
+        Field(
+            "default_image_name",
+            Text(hint="openstack image list shows them"),
+            "Image of all servers: Debian 12 or 13, or Ubuntu, of x86_64, with cloud-init.",
+        ),
+        Field(
+            "name_of_initial_instance",
+            _HOST_NAME,
+            "The first control plane. A server of that name that is there already is used, and never removed; else it is made.",
+        ),
+        Field(
+            "initial_instance_user",
+            _USER,
+            "User, with sudo rights, of an initial instance that was there already.",
+            "q8s",
+        ),
+        Field(
+            "security_groups",
+            Items(
+                Text(hint="openstack security group list shows them"),
+                f"a list that has {REQUIRED_SECURITY_GROUP}",
+                REQUIRED_SECURITY_GROUP,
+                "the group that Q8S makes",
+            ),
+            f"Security groups of all servers. {REQUIRED_SECURITY_GROUP} must be one: it is made from the ports below.",
+        ),
+        Field("required_tcp_ports", _PORTS, "TCP ports that are open among the servers."),
+        Field("required_udp_ports", _PORTS, "UDP ports that are open among the servers."),
+        Field(
+            "worker_port_range_min", Number(1, 65535), "First port for Services of type NodePort; Kubernetes has 30000."
+        ),
+        Field("worker_port_range_max", Number(1, 65535), "Last such port; Kubernetes has 32767."),
+        Field("cluster_definition", DEFINITION, "How many nodes of what."),
+        Field("vm_types", TYPES, "What the workers are."),
+        Field(
+            "guest_ip_prefix",
+            Network(),
+            "The guests' own addresses. Each host's guest has a subnet of it, which follows from the host's address. "
+            "The default is the paper's; it is public address space, so a private network is better.",
+            "192.11.0.0/16",
+        ),
+        Field(
+            "pod_cidr",
+            Network(8, 24, "each node takes a /24 of it, and Kubernetes allows prefix lengths"),
+            "The pods' addresses, a /24 for each node.",
+            "10.244.0.0/16",
+        ),
+        Field(
+            "service_cidr",
+            Network(12, 27, "Kubernetes allows prefix lengths"),
+            "The Services' addresses.",
+            "10.96.0.0/12",
+        ),
+        Field(
+            "kubernetes_version",
+            Choice(
+                {spelling: version for version in KUBERNETES_VERSIONS for spelling in (version, f"v{version}")},
+                hint="that is what this Q8S's node bundle has",
+            ),
+            "Version of Kubernetes. The node bundle of one Q8S has one; with it in the file another Q8S refuses the file "
+            "instead of changing the version.",
+            KUBERNETES_VERSIONS[0],
+        ),
+        Field(
+            "guest_user",
+            Text("a user's name, and not root, who may log in anyway", r"(?!root$)" + _USER.pattern),
+            "User of the guests with sudo rights, besides root.",
+            "q8s",
+        ),
+        Field(
+            "ssh_private_key",
+            Text(
+                "the path of a private key, from / or ~/; the public key lies beside it with .pub",
+                r"~?/(.*\S)?(?<!\.pub)",
+            ),
+            "Your own key for servers and guests. Without it Q8S makes one. With a passphrase it has to be in an ssh agent.",
+            default=None,
+        ),
+        Field("access", ACCESS, "How this machine reaches the servers.", {}),
+        Field("proxy", PROXY, "Proxies for the installation of packages on the servers.", {}),
+        Field(
+            "server_group",
+            _one_of("none", "soft-anti-affinity"),
+            "`soft-anti-affinity` asks Nova to put the servers on different machines where it can.",
+            "none",
+        ),
+        Field(
+            "bundle_source",
+            _one_of("auto", "upstream", "source"),
+            "Where the programs of the nodes come from. `upstream`: releases with pinned checksums. `source`: built from Go "
+            "modules. `auto`: what is cached, else upstream where it can be reached, else source.",
+            "auto",
+        ),
+        Field("git_url", Anything(), "Of the prototype; not used, and never written anywhere.", default=None),
+    ),
+    "a mapping, as in examples/demo.yaml",
+    "!ClusterData",
+)

@@ -1,0 +1,80 @@
+"""The check of a machine against the host's QEMU: how QEMU's lists are read, and what is said of a name in none."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = (
+    Path(__file__).parents[3] / "collections/ansible_collections/q8s/emu/roles/emulated_worker/files/check_machine.py"
+)
+
+# Parts of what QEMU prints, 10.0 on Debian 13 and 7.2 on Debian 12.
+CPUS_10 = """Available CPUs:
+  486                   (alias configured by machine type)
+  486-v1
+  EPYC-Rome             (alias configured by machine type)
+  EPYC-Rome-v1          AMD EPYC-Rome Processor
+  base                  base CPU model type with no features enabled
+  max                   Enables all features supported by the accelerator in the current host
+
+Recognized CPUID flags:
+  3dnow 3dnowext 3dnowprefetch abm ace2 ace2-en acpi adx aes amd-no-ssb
+"""
+CPUS_7 = """x86 486                   (alias configured by machine type)
+x86 EPYC-Rome             (alias configured by machine type)
+x86 max                   Enables all features supported by the accelerator in the current host
+
+Recognized CPUID flags:
+  3dnow 3dnowext
+"""
+CPUS_ARM = """Available CPUs:
+  a64fx
+  cortex-a53
+  cortex-a57
+  max
+"""
+MACHINES = """Supported machines are:
+microvm              microvm (i386)
+pc                   Standard PC (i440FX + PIIX, 1996) (alias of pc-i440fx-10.0)
+q35                  Standard PC (Q35 + ICH9, 2009) (alias of pc-q35-10.0)
+"""
+
+
+@pytest.fixture(scope="module")
+def script() -> Any:
+    spec = importlib.util.spec_from_file_location("check_machine", SCRIPT)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (CPUS_10, ["486", "486-v1", "EPYC-Rome", "EPYC-Rome-v1", "base", "max"]),
+        (CPUS_7, ["486", "EPYC-Rome", "max"]),
+        (CPUS_ARM, ["a64fx", "cortex-a53", "cortex-a57", "max"]),
+        (MACHINES, ["microvm", "pc", "q35"]),
+    ],
+)
+def test_the_names_that_qemu_lists(script: Any, text: str, names: list[str]) -> None:
+    assert script.names(text) == names
+
+
+def test_a_name_in_no_list_has_close_ones(script: Any) -> None:
+    assert script.check("CPU model", "cortex-a57", ["cortex-a57"]) == ""
+    assert script.check("CPU model", "cortex-a75", ["max", "cortex-a57"]) == (
+        "has no CPU model cortex-a75; close to it: cortex-a57"
+    )
+    assert script.check("machine model", "xyz", ["q35", "pc"]) == "has no machine model xyz; it has: q35, pc"
+
+
+def test_kvm_needs_the_same_architecture(script: Any) -> None:
+    other = "aarch64" if platform.machine() == "x86_64" else "x86_64"
+    assert script.kvm_reason(other) == f"the host is {platform.machine()} and the guest {other}"
