@@ -23,7 +23,7 @@ demo: setup  ## an OpenStack on this machine, and the cluster of examples/demo.y
 	@printf '\nThe cluster is yours. To use it from this shell:\n  export %s\n  %s ssh %s arm-mid-1 -- lscpu\n' "$(ON_LAB)" "$(RUN)" "$(FILE)"
 
 demo-down:  ## remove the demo's cluster and the OpenStack
-	-$(ON_LAB) $(RUN) destroy $(FILE)
+	-$(ON_LAB) $(RUN) destroy $(FILE) --yes
 	$(RUN) lab down
 
 lint: setup  ## style, types and Ansible's production profile

@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from benchmarks import stock_image
 from q8s_wrapper.config import add_collections_to_path
-from q8s_wrapper.render import table
+from q8s_wrapper.report import table
 
 add_collections_to_path()
 

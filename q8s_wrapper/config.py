@@ -16,7 +16,7 @@ def state_root() -> Path:
     """Local state of all clusters: ``Q8S_STATE``, else below the user's state directory (XDG)."""
     explicit = os.environ.get("Q8S_STATE")
     if explicit:
-        return Path(explicit)
+        return Path(explicit).expanduser().absolute()
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "q8s"
 
 

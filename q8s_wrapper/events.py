@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
 _RESULTS: Final = frozenset({"runner_on_ok", "runner_on_failed", "runner_on_unreachable", "runner_on_skipped"})
+_ANSI: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # What command says when it has nothing to say, of ansible-core before and since 2.20.
 _EMPTY_REASONS: Final = frozenset({"non-zero return code", "The command exited with a non-zero return code."})
 
@@ -27,6 +29,16 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Doing:
+    """What a host does now, ``since`` so many seconds after the start of the run; ``tries`` that were not yet good."""
+
+    stage: str
+    task: str
+    since: float
+    tries: int = 0
+
+
+@dataclass(frozen=True)
 class Failure:
     host: str
     task: str
@@ -41,14 +53,23 @@ class State:
     started: datetime | None = None
     seconds: float = 0.0
     stages: tuple[Stage, ...] = ()
-    current: Mapping[str, str] = field(default_factory=dict)
+    current: Mapping[str, Doing] = field(default_factory=dict)
     failures: tuple[Failure, ...] = ()
     warnings: tuple[str, ...] = ()
-    retries: Mapping[str, int] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     changed: int = 0
     finished: bool = False
+
+    @property
+    def active(self) -> frozenset[str]:
+        """Names of the stages in which a host does something now."""
+        return frozenset(doing.stage for doing in self.current.values())
+
+    @property
+    def failed(self) -> frozenset[str]:
+        """Hosts that failed."""
+        return frozenset(failure.host for failure in self.failures)
 
 
 def reduce(state: State, event: Mapping[str, Any]) -> State:
@@ -56,23 +77,28 @@ def reduce(state: State, event: Mapping[str, Any]) -> State:
     kind = event.get("event", "")
     data = event.get("event_data") or {}
     state = _clock(state, event)
+    host = str(data.get("host", ""))
     if kind == "runner_on_start":
-        host, task = str(data.get("host", "")), str(data.get("task", ""))
         state = _stage(state, data, host)
-        return replace(state, current={**state.current, host: task})
-    if kind == "runner_retry":
-        host = str(data.get("host", ""))
-        return replace(state, retries={**state.retries, host: state.retries.get(host, 0) + 1})
+        doing = Doing(_stage_name(data), str(data.get("task", "")), state.seconds)
+        return replace(state, current={**state.current, host: doing})
+    if kind == "runner_retry" and host in state.current:
+        doing = state.current[host]
+        return replace(state, current={**state.current, host: replace(doing, tries=doing.tries + 1)})
     if kind in _RESULTS:
         return _result(state, kind, data)
     if kind in {"warning", "deprecated"}:
         # Each reading of the inventory says the same again.
-        warnings = dict.fromkeys((*state.warnings, str(event.get("stdout", "")).strip()))
-        return replace(state, warnings=tuple(warnings))
+        return replace(state, warnings=tuple(dict.fromkeys((*state.warnings, _words(event.get("stdout", ""))))))
     if kind == "playbook_on_stats":
         changed = sum(int(count) for count in (data.get("changed") or {}).values())
         return replace(state, changed=changed, finished=True, current={})
     return state
+
+
+def _words(text: object) -> str:
+    """A warning without its colours, its label, and the line breaks that Ansible put in for an 80 column terminal."""
+    return " ".join(_ANSI.sub("", str(text)).split()).removeprefix("[WARNING]: ")
 
 
 def _clock(state: State, event: Mapping[str, Any]) -> State:
@@ -85,11 +111,14 @@ def _clock(state: State, event: Mapping[str, Any]) -> State:
     return replace(state, seconds=max(state.seconds, (now - state.started).total_seconds()))
 
 
+def _stage_name(data: Mapping[str, Any]) -> str:
+    return str(data.get("role") or data.get("play") or "").rsplit(".", 1)[-1]
+
+
 def _stage(state: State, data: Mapping[str, Any], host: str) -> State:
-    name = str(data.get("role") or data.get("play") or "")
+    name = _stage_name(data)
     if not name:
         return state
-    name = name.rsplit(".", 1)[-1]
     stages = list(state.stages)
     for index, stage in enumerate(stages):
         if stage.name == name:
@@ -102,11 +131,12 @@ def _stage(state: State, data: Mapping[str, Any], host: str) -> State:
 
 def _result(state: State, kind: str, data: Mapping[str, Any]) -> State:
     host = str(data.get("host", ""))
-    current = {name: task for name, task in state.current.items() if name != host}
-    retries = {name: count for name, count in state.retries.items() if name != host}
-    state = replace(_stage(state, data, host), current=current, retries=retries)
+    current = {name: doing for name, doing in state.current.items() if name != host}
+    state = replace(_stage(state, data, host), current=current)
     result = data.get("res") or {}
-    if kind == "runner_on_unreachable" or (kind == "runner_on_failed" and not data.get("ignore_errors")):
+    # Ansible says skip_reason of a host that cannot be reached where the task has ignore_unreachable.
+    unreachable = kind == "runner_on_unreachable" and "skip_reason" not in result
+    if unreachable or (kind == "runner_on_failed" and not data.get("ignore_errors")):
         failure = Failure(host, str(data.get("task", "")), _reason(result), _place(data))
         return replace(state, failures=(*state.failures, failure))
     if kind == "runner_on_ok" and str(data.get("task_action", "")).endswith("debug"):

@@ -3,83 +3,168 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Mapping
-from typing import Any, Protocol
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
 
+from q8s_wrapper import report
 from q8s_wrapper.events import State
+from q8s_wrapper.history import Estimate, words
 
-_RETRIES_PER_LINE = 5
+_RETRIES_PER_LINE: Final = 5
+Estimator = Callable[[State], Estimate | None]
 
 
 class Renderer(Protocol):
-    """Is told each new state, and the end."""
+    """Is told each new state, and the end. Neither ``say`` nor ``close`` may be called twice by accident: they may."""
 
     def update(self, before: State, after: State) -> None: ...
 
-    def close(self, state: State) -> None: ...
+    def say(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Plain:
-    """Timestamped lines: a stage begins, a host waits, something fails."""
+    """Timestamped lines: the plan, a stage begins, a host waits, something fails."""
+
+    def __init__(self, estimator: Estimator) -> None:
+        self._estimator = estimator
+        self._state = State()
 
     def update(self, before: State, after: State) -> None:
+        self._state = after
+        if "q8s_plan" in after.results and "q8s_plan" not in before.results:
+            for line in report.plan(after.results["q8s_plan"], self._estimator(after), 70):
+                self.say(f"  {line}".rstrip())
         known = {stage.name for stage in before.stages}
         for stage in after.stages:
             if stage.name not in known:
-                self._line(after, f"{stage.name}")
-        for host, count in after.retries.items():
-            if count != before.retries.get(host) and count % _RETRIES_PER_LINE == 0:
-                self._line(after, f"  {host}: {after.current.get(host, 'task')}: not yet, tried {count} times")
+                self.say(stage.name)
+        for host, doing in after.current.items():
+            past = before.current.get(host)
+            if doing.tries and doing.tries % _RETRIES_PER_LINE == 0 and (past is None or past.tries != doing.tries):
+                self.say(f"  {host}: {doing.task}: not yet, tried {doing.tries} times")
         for failure in after.failures[len(before.failures) :]:
-            self._line(after, f"  {failure.host}: FAILED: {failure.task}")
+            self.say(f"  {failure.host}: FAILED: {failure.task}")
 
-    def close(self, state: State) -> None:
+    def say(self, text: str) -> None:
+        print(f"[{self._state.seconds:6.1f}s] {text}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
         pass
-
-    @staticmethod
-    def _line(state: State, text: str) -> None:
-        print(f"[{state.seconds:6.1f}s] {text}", file=sys.stderr, flush=True)
 
 
 class Terminal:
-    """A live table: each stage with its time, and what each host does now."""
+    """Live: each stage with its time, what each host does now, and how long it is likely to take still."""
 
-    def __init__(self) -> None:
+    def __init__(self, estimator: Estimator) -> None:
         # Imported here: the start of `q8s-run validate` must not wait for it.
         from rich.console import Console
         from rich.live import Live
 
-        self._live = Live(console=Console(stderr=True), refresh_per_second=8, transient=True)
+        self._estimator = estimator
+        self._estimate: Estimate | None = None
+        self._state = State()
+        self._at = time.monotonic()
+        self._console = Console(stderr=True, highlight=False)
+        self._live = Live(
+            console=self._console, refresh_per_second=4, transient=True, get_renderable=self._frame, screen=False
+        )
         self._live.start()
 
+    def _frame(self) -> Any:
+        from rich.text import Text
+
+        # Between two events the time goes on.
+        now = self._state.seconds + (time.monotonic() - self._at if self._state.started else 0.0)
+        left = None if self._estimate is None else self._estimate.left(self._state, now)
+        size = self._console.size
+        lines = frame(self._state, now, left, size.width, size.height)
+        return Text("\n").join(Text(text, style=style, no_wrap=True, overflow="ellipsis") for style, text in lines)
+
     def update(self, before: State, after: State) -> None:
-        from rich.table import Table
+        self._state, self._at = after, time.monotonic()
+        if after.results is not before.results or before.started is None:
+            self._estimate = self._estimator(after)
+        if "q8s_plan" in after.results and "q8s_plan" not in before.results:
+            self.say("\n".join(report.plan(after.results["q8s_plan"], self._estimate, self._console.width)))
+        for failure in after.failures[len(before.failures) :]:
+            self.say(f"{failure.host}: FAILED: {failure.task}")
 
-        table = Table.grid(padding=(0, 2))
-        for stage in after.stages:
-            table.add_row(f"{stage.seconds:6.1f}s", stage.name, ", ".join(sorted(stage.hosts)))
-        for host, task in sorted(after.current.items()):
-            tries = f" (tried {after.retries[host]} times)" if host in after.retries else ""
-            table.add_row("", f"[cyan]{host}[/cyan]", task + tries)
-        self._live.update(table)
+    def say(self, text: str) -> None:
+        self._console.print(text, markup=False)
 
-    def close(self, state: State) -> None:
+    def close(self) -> None:
         self._live.stop()
 
 
+def frame(state: State, now: float, left: float | None, width: int, height: int) -> list[tuple[str, str]]:
+    """What a terminal of that size shows ``now`` seconds after the start: lines, each with its style.
+
+    :param left: seconds that are likely left, or None
+    """
+    room = max(height - 3, 4)  # the last line, an empty one, and one for the cursor
+    stages = state.stages[-max(room // 2, room - len(state.current)) :] if state.stages else ()
+    lines = []
+    for stage in stages:
+        active = stage.name in state.active
+        seconds = now - stage.start if active else stage.seconds
+        hosts = f"{len(stage.hosts)} host{'s' if len(stage.hosts) > 1 else ''}"
+        text = f"{'•' if active else '✓'} {stage.name:<22}{seconds:>7.1f} s  {hosts}"
+        lines.append(("bold" if active else "green", _cut(text, width)))
+    hosts_shown = sorted(state.current)[: max(room - len(lines), 1)]
+    longest = min(max((len(host) for host in hosts_shown), default=0), width // 3)
+    for host in hosts_shown:
+        doing = state.current[host]
+        tries = f" (tried {doing.tries} times)" if doing.tries else ""
+        clock = f"{max(now - doing.since, 0):>6.0f} s"
+        task = _cut(f"{doing.task}{tries}", width - longest - len(clock) - 4)
+        middle = width - longest - len(clock) - 4
+        lines.append(("cyan", f"  {_cut(host, longest):<{longest}}  {task:<{middle}}{clock}"))
+    more = len(state.current) - len(hosts_shown)
+    if more > 0:
+        lines[-1] = ("cyan", f"  … and {more + 1} hosts more")
+    rest = "" if left is None else (f", about {words(left)} left" if left >= 1 else ", longer than earlier runs")
+    lines += [("", ""), ("", _cut(f"{words(now)}{rest}", width))]
+    return lines
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
+
+
 class JsonLines:
-    """One JSON object a line on stdout: stages as they begin, failures, and the result at the end."""
+    """One JSON object a line on stdout: the plan, stages as they begin, failures, and the result at the end."""
+
+    def __init__(self, estimator: Estimator) -> None:
+        self._estimator = estimator
 
     def update(self, before: State, after: State) -> None:
+        if "q8s_plan" in after.results and "q8s_plan" not in before.results:
+            self._emit({"event": "plan", **report.plan_data(after.results["q8s_plan"], self._estimator(after))})
         known = {stage.name for stage in before.stages}
         for stage in after.stages:
             if stage.name not in known:
                 self._emit({"event": "stage", "name": stage.name, "seconds": round(after.seconds, 1)})
         for failure in after.failures[len(before.failures) :]:
-            self._emit({"event": "failure", "host": failure.host, "task": failure.task, "reason": failure.reason})
+            self._emit(
+                {
+                    "event": "failure",
+                    "seconds": round(after.seconds, 1),
+                    "host": failure.host,
+                    "task": failure.task,
+                    "reason": failure.reason,
+                    "place": failure.place,
+                }
+            )
 
-    def close(self, state: State) -> None:
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
         pass
 
     @staticmethod
@@ -87,53 +172,9 @@ class JsonLines:
         print(json.dumps(data), flush=True)
 
 
-def renderer(as_json: bool) -> Renderer:
+def renderer(as_json: bool, estimator: Estimator) -> Renderer:
     """The one that fits where the output goes."""
     if as_json:
-        return JsonLines()
-    return Terminal() if sys.stderr.isatty() else Plain()
-
-
-def table(rows: list[Mapping[str, Any]]) -> str:
-    """Rows of the same keys as aligned text with a head line; an empty list gives an empty string."""
-    if not rows:
-        return ""
-    heads = list(rows[0])
-    cells = [[head.upper() for head in heads]] + [[str(row.get(head, "")) for head in heads] for row in rows]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(heads))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
-    )
-
-
-def stage_table(state: State) -> str:
-    """When each stage began and how long it took (the paper's Table 5); stages overlap: the sum exceeds the total."""
-    rows: list[Mapping[str, Any]] = [
-        {
-            "stage": stage.name,
-            "start": f"{stage.start:.1f} s",
-            "took": f"{stage.seconds:.1f} s",
-            "hosts": len(stage.hosts),
-        }
-        for stage in state.stages
-    ]
-    return table(rows)
-
-
-def result(what: str, code: int, state: State, log: str) -> dict[str, Any]:
-    """The end of a run as data."""
-    return {
-        "event": "result",
-        "command": what,
-        "exit_code": code,
-        "changed": state.changed,
-        "seconds": round(state.seconds, 1),
-        "stages": [
-            {"name": s.name, "start": round(s.start, 1), "seconds": round(s.seconds, 1), "hosts": sorted(s.hosts)}
-            for s in state.stages
-        ],
-        "failures": [{"host": f.host, "task": f.task, "reason": f.reason, "place": f.place} for f in state.failures],
-        "notes": list(state.notes),
-        "warnings": list(state.warnings),
-        "log": log,
-    }
+        return JsonLines(estimator)
+    live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return Terminal(estimator) if live else Plain(estimator)

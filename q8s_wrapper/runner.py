@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import signal
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
+from q8s_wrapper import child
 from q8s_wrapper.config import INVENTORY, PLAYBOOKS, REPOSITORY
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.events import State, reduce
 from q8s_wrapper.render import Renderer
+from q8s_wrapper.state import keep_log
+
+# Ansible passes the interrupt on to its workers, and they to what they run: this is long enough to end them all.
+_SECONDS_TO_STOP: Final = 15.0
+# How often ansible-runner asks whether to cancel; its own five seconds are long for who waits at a terminal.
+_SECONDS_BETWEEN_LOOKS: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -28,26 +35,50 @@ class Outcome:
 
 
 class _Interrupt:
-    """Ctrl-C: the first time asks the run to stop, the second time ends at once."""
+    """Ctrl-C: the first time Ansible is asked to stop, the second time all ends at once."""
 
-    def __init__(self) -> None:
-        self.asked = False
-        self._before = signal.signal(signal.SIGINT, self._handle)
-        self._before_term = signal.signal(signal.SIGTERM, self._handle)
+    def __init__(self, folder: Path, renderer: Renderer) -> None:
+        self.since: float | None = None
+        self._asked = False
+        self._folder = folder
+        self._renderer = renderer
+        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            os._exit(ExitCode.INTERRUPTED)
-        self.asked = True
-        print("stopping; press Ctrl-C again to end at once", file=sys.stderr)
+        if self.since is not None:
+            self._renderer.close()
+            keep_log(self._folder)
+            os._exit(ExitCode.INTERRUPTED)  # which ends Ansible too: see child.py
+        self.since = time.monotonic()
+        self._renderer.say("stopping; press Ctrl-C again to end at once")
+        self._ask()
+
+    def _ask(self) -> None:
+        # Ansible may not have started yet; then it is asked at the next look.
+        with suppress(OSError, ValueError):
+            os.kill(int((self._folder / "pid").read_text()), signal.SIGINT)
+            self._asked = True
+
+    def overdue(self) -> bool:
+        """Whether Ansible was asked to stop and did not: ansible-runner then kills it."""
+        if self.since is None:
+            return False
+        if not self._asked:
+            self._ask()
+        return time.monotonic() - self.since > _SECONDS_TO_STOP
 
     def restore(self) -> None:
-        signal.signal(signal.SIGINT, self._before)
-        signal.signal(signal.SIGTERM, self._before_term)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
-def run(playbook: str, cluster_file: Path, folder: Path, arguments: Sequence[str], renderer: Renderer) -> Outcome:
-    """Run ``playbooks/<playbook>.yml`` on a cluster file; its log and events go to ``folder``."""
+def run(
+    playbook: str, cluster_file: Path, folder: Path, lock: Path, *, arguments: Sequence[str], renderer: Renderer
+) -> Outcome:
+    """Run ``playbooks/<playbook>.yml`` on a cluster file; its log goes to ``folder``.
+
+    :param lock: the cluster's lock, which Ansible holds as well
+    """
     # Takes half a second, which `q8s-run --help` should not.
     import ansible_runner.interface
 
@@ -60,15 +91,19 @@ def run(playbook: str, cluster_file: Path, folder: Path, arguments: Sequence[str
             renderer.update(before, state)
         return False  # not kept as files: they would hold what tasks returned
 
-    interrupt = _Interrupt()
+    def forget_environment(status: Mapping[str, Any], runner_config: Any) -> None:
+        # Written just before Ansible starts: the whole environment, passwords included.
+        if status["status"] == "running":
+            Path(runner_config.artifact_dir, "command").unlink(missing_ok=True)
+
+    interrupt = _Interrupt(folder, renderer)
     try:
-        run = ansible_runner.interface.run(  # type: ignore[no-untyped-call]
+        runner = ansible_runner.interface.init_runner(  # type: ignore[no-untyped-call]
             private_data_dir=str(folder),
             project_dir=str(REPOSITORY),
             playbook=str(PLAYBOOKS / f"{playbook}.yml"),
             inventory=str(INVENTORY),
-            extravars=None,
-            cmdline=_command_line(["-e", f"q8s_cluster_file={cluster_file}", *arguments]),
+            cmdline=shlex.join(["-e", f"q8s_cluster_file={cluster_file}", *arguments]),
             ident="run",
             envvars={
                 "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
@@ -76,29 +111,19 @@ def run(playbook: str, cluster_file: Path, folder: Path, arguments: Sequence[str
                 "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
                 "PYTHONUNBUFFERED": "1",
             },
+            settings={"pexpect_timeout": _SECONDS_BETWEEN_LOOKS},
             event_handler=handle,
-            cancel_callback=lambda: interrupt.asked,
+            status_handler=forget_environment,
+            cancel_callback=interrupt.overdue,
             quiet=True,
         )
+        before = [sys.executable, "-IS", child.__file__, str(lock), str(folder / "pid"), str(os.getpid())]
+        runner.config.command = [*before, *runner.config.command]
+        runner.run()
     finally:
         interrupt.restore()
-        renderer.close(state)
-        log = _keep_log(folder)
-    if interrupt.asked:
+        renderer.close()
+        log = keep_log(folder)
+    if interrupt.since is not None:
         return Outcome(state, ExitCode.INTERRUPTED, log)
-    return Outcome(state, ExitCode.DONE if run.rc == 0 else ExitCode.FAILED, log)
-
-
-def _command_line(arguments: Sequence[str]) -> str:
-    return shlex.join(arguments)
-
-
-def _keep_log(folder: Path) -> Path:
-    """Keep the text of the run, and nothing else: ansible-runner's ``command`` file holds the whole environment."""
-    log = folder / "ansible.log"
-    with suppress(OSError):
-        (folder / "artifacts" / "run" / "stdout").replace(log)
-        log.chmod(0o600)
-    for leftover in ("artifacts", "env", "inventory"):
-        shutil.rmtree(folder / leftover, ignore_errors=True)
-    return log
+    return Outcome(state, ExitCode.DONE if runner.rc == 0 else ExitCode.FAILED, log)

@@ -1,4 +1,7 @@
-"""Local state of one cluster: a folder of its own, a lock against a second run, and the logs of earlier runs."""
+"""Local state of one cluster: a folder of its own, a lock against a second run, and the logs of earlier runs.
+
+Nothing secret but the ssh key is in it, and all but that key can be made again from the cluster file and the cloud.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +19,8 @@ from q8s_wrapper.config import state_root
 from q8s_wrapper.errors import WrapperError
 
 _RUNS_KEPT: Final = 10
+_LOCK: Final = "lock"
+LOG: Final = "ansible.log"
 
 
 def cluster_folder(cluster_name: str) -> Path:
@@ -26,32 +32,82 @@ def cluster_folder(cluster_name: str) -> Path:
 
 
 @contextmanager
-def locked(folder: Path, what: str) -> Iterator[None]:
-    """Hold the cluster for one run.
+def locked(folder: Path, what: str) -> Iterator[Path]:
+    """Hold the cluster for one run. Gives the lock's file: who else takes it shared holds the cluster as well.
 
     :raises WrapperError: another run holds it; the message says which
     """
-    with (folder / "lock").open("a+") as stream:
+    path = folder / _LOCK
+    with path.open("a+") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stream.truncate(0)
+            stream.write(f"{os.getpid()}\nq8s-run {what} (process {os.getpid()}, since {time.strftime('%H:%M:%S')})\n")
+            stream.flush()
+            # From here on another may share it, but none may have it alone.
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
             stream.seek(0)
-            holder = stream.read().strip() or "another process"
-            raise WrapperError(
-                f"Failed to start: {holder} is working on cluster {folder.name}", hint="wait for it, or end it first"
-            ) from None
-        stream.truncate(0)
-        stream.write(f"q8s-run {what} (process {os.getpid()}, since {time.strftime('%H:%M:%S')})")
-        stream.flush()
-        yield
+            raise _refused(folder.name, stream.read()) from None
+        yield path
+
+
+def _refused(cluster_name: str, told: str) -> WrapperError:
+    """Why the cluster cannot be had; ``told`` is what its holder wrote into the lock."""
+    lines = told.splitlines()
+    if len(lines) < 2 or not lines[0].isdecimal():
+        return WrapperError(f"Failed to start: another process is working on cluster {cluster_name}")
+    pid, holder = int(lines[0]), lines[1]
+    if _runs(pid):
+        return WrapperError(
+            f"Failed to start: {holder} is working on cluster {cluster_name}",
+            f"wait for it, or end it: kill -INT {pid}",
+        )
+    return WrapperError(
+        f"Failed to start: {holder} was killed, and what it started on cluster {cluster_name} is still ending",
+        "try again in a few seconds",
+    )
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def new_run(folder: Path, what: str) -> Path:
     """A folder for the log of this run; all but the newest of earlier runs are removed."""
     runs = folder / "runs"
     runs.mkdir(mode=0o700, exist_ok=True)
-    for old in sorted(runs.iterdir())[: -(_RUNS_KEPT - 1)]:
+    earlier = past_runs(folder)
+    for old in earlier[: -(_RUNS_KEPT - 1)]:
         shutil.rmtree(old, ignore_errors=True)
-    run = runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{what}-{os.getpid()}"
+    for killed in earlier[-(_RUNS_KEPT - 1) :]:
+        keep_log(killed)
+    # Sorted by name they are sorted by time, also those of one command that runs two playbooks.
+    run = runs / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{what}"
     run.mkdir(mode=0o700)
     return run
+
+
+def past_runs(folder: Path) -> list[Path]:
+    """Folders of earlier runs, the oldest first."""
+    runs = folder / "runs"
+    return sorted(runs.iterdir()) if runs.is_dir() else []
+
+
+def keep_log(run: Path) -> Path:
+    """Keep the text of a run, and nothing else of what ansible-runner wrote: that has what tasks returned."""
+    log = run / LOG
+    if (run / "artifacts").exists():
+        with suppress(OSError):
+            (run / "artifacts" / "run" / "stdout").replace(log)
+            log.chmod(0o600)
+    for leftover in ("artifacts", "env", "inventory"):
+        shutil.rmtree(run / leftover, ignore_errors=True)
+    (run / "pid").unlink(missing_ok=True)
+    return log

@@ -49,7 +49,7 @@ def q8s(lab: Mapping[str, str], cluster_file: Path) -> Iterator[Run]:
         return done
 
     yield run
-    run("destroy")
+    run("destroy", "--yes")
 
 
 @pytest.fixture(scope="module")
@@ -168,11 +168,11 @@ def test_destroy_leaves_nothing(
 ) -> None:
     ours = {server.id for server in cloud.compute.servers() if server.name.startswith(NAME)}
     assert len(ours) == len(NODES)
-    assert q8s("destroy").returncode == 0
+    assert q8s("destroy", "--yes").returncode == 0
     assert [s.name for s in cloud.compute.servers() if s.name.startswith(NAME)] == []
     assert [k.name for k in cloud.compute.keypairs() if NAME in k.name] == []
     assert [g.name for g in cloud.network.security_groups() if NAME in (g.description or "")] == []
     assert [p.id for p in cloud.network.ports() if p.device_id in ours] == []
-    again = q8s("destroy")
+    again = q8s("destroy", "--yes")
     assert again.returncode == 0
     assert changes(again) == 0

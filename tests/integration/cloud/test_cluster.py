@@ -281,7 +281,7 @@ def destroyed(stranger: Any, strangers_group: Any, cloud: Any, cluster: Cluster)
     ours = servers_of(cloud, cluster)[cluster.initial]
     checked = cluster.run(["q8s-run", "destroy", cluster.file(), "--check", "--json"])
     unchanged = in_cloud(cloud, cluster) == before
-    done = cluster.run(["q8s-run", "destroy", cluster.file(), "--json"])
+    done = cluster.run(["q8s-run", "destroy", cluster.file(), "--json", "--yes"])
     ports = [port.id for port in cloud.network.ports(device_id=ours.id)]
     return {"checked": checked, "unchanged": unchanged, "done": done, "ports": ports, "before": before}
 
@@ -317,4 +317,4 @@ def test_destroy_touches_nothing_else(
 
 
 def test_destroy_again_changes_nothing(destroyed: Mapping[str, Any], cluster: Cluster) -> None:
-    assert result_of(cluster.run(["q8s-run", "destroy", cluster.file(), "--json"]))["changed"] == 0
+    assert result_of(cluster.run(["q8s-run", "destroy", cluster.file(), "--json", "--yes"]))["changed"] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -14,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from q8s_wrapper import cli, runner, state
+from q8s_wrapper import cli, history, inventory, runner, state
 from q8s_wrapper.errors import ExitCode, WrapperError
-from q8s_wrapper.events import Failure, State
+from q8s_wrapper.events import Failure, Stage, State
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "demo.yaml"
 
@@ -24,8 +25,9 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "demo.yaml"
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Local state of the cluster ``demo``; nothing of the user's own is touched."""
+    for name in [name for name in os.environ if name.startswith("Q8S_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("Q8S_STATE", str(tmp_path / "state"))
-    monkeypatch.delenv("Q8S_CLUSTER_FILE", raising=False)
     return tmp_path / "state" / "demo"
 
 
@@ -97,24 +99,21 @@ def test_the_file_may_come_from_the_environment(
     assert "good" in capsys.readouterr().out
 
 
-def test_kubeconfig(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["kubeconfig", str(EXAMPLE)]) == ExitCode.FAILED
-    assert f"hint: q8s-run deploy {EXAMPLE}" in capsys.readouterr().err
-    (folder / "kubeconfig").write_text("apiVersion: v1\n")
-    assert cli.main(["kubeconfig", str(EXAMPLE)]) == ExitCode.DONE
-    assert capsys.readouterr().out == "apiVersion: v1\n"
-
-
 @pytest.fixture
-def ansible(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Callable[[ExitCode, State], list[tuple[Any, ...]]]:
-    """Stands in for the run of a playbook: ends as told, and keeps what it was asked for."""
+def ansible(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Callable[..., list[tuple[Any, ...]]]:
+    """Stands in for the runs of playbooks: each ends as told, in turn; keeps what was asked for."""
     calls: list[tuple[Any, ...]] = []
 
-    def end_with(code: ExitCode, end: State) -> list[tuple[Any, ...]]:
-        def run(playbook: str, file: Path, place: Path, arguments: list[str], shown: object) -> runner.Outcome:
-            with pytest.raises(WrapperError, match="is working on cluster demo"), state.locked(folder, "deploy"):
+    def end_with(*ends: tuple[ExitCode, State]) -> list[tuple[Any, ...]]:
+        coming = list(ends)
+
+        def run(
+            playbook: str, file: Path, place: Path, lock: Path, *, arguments: list[str], renderer: object
+        ) -> runner.Outcome:
+            with pytest.raises(WrapperError, match="is working on cluster"), state.locked(place.parents[1], "deploy"):
                 pass
             calls.append((playbook, file, arguments))
+            code, end = coming.pop(0)
             return runner.Outcome(end, code, place / "ansible.log")
 
         monkeypatch.setattr(runner, "run", run)
@@ -123,45 +122,167 @@ def ansible(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Callable[[ExitCode
     return end_with
 
 
+SERVERS = {"demo-control-plane": {}, "demo-arm-mid-1": {}, "arm-mid-1": {"q8s_host": "demo-arm-mid-1"}}
+
+
+@pytest.fixture(autouse=True)
+def cloud(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The servers that the cloud has."""
+    monkeypatch.setattr(inventory, "read", lambda file, pattern="": SERVERS)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Somebody sits at a terminal, and answers."""
+
+    def answers(text: str) -> None:
+        typed = io.StringIO(text)
+        monkeypatch.setattr(typed, "isatty", lambda: True)
+        monkeypatch.setattr(sys, "stdin", typed)
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+        monkeypatch.setenv("TERM", "dumb")
+
+    return answers
+
+
 FAILED = State(failures=(Failure("demo-arm-mid-1", "Boot the guest", "no space", "main.yml:3"),), finished=True)
+
+
+def change(action: str, name: str, kind: str = "server") -> dict[str, str]:
+    return {"kind": kind, "action": action, "name": name, "before": "", "after": ""}
+
+
+def planned(*changes: dict[str, str], seconds: float = 0.0) -> State:
+    plan = {"changes": list(changes), "notes": [], "quota": {"cores": {"needed": 2, "used": 3, "limit": 8}}}
+    return State(finished=True, seconds=seconds, results={"q8s_plan": plan}, stages=(Stage("Cloud", 0, seconds),))
 
 
 @pytest.mark.parametrize(
     ("code", "end", "said"),
     [
-        (ExitCode.DONE, State(finished=True, changed=1), "deploy: done in 0.0 s, 1 change; log: "),
-        (ExitCode.FAILED, FAILED, "demo-arm-mid-1: Boot the guest\n  no space\n"),
-        (ExitCode.INTERRUPTED, State(), f"`q8s-run destroy {EXAMPLE}` to undo"),
+        (ExitCode.DONE, State(finished=True, changed=1), "deploy: done in 0.0 s, 1 change\nlog: "),
+        (ExitCode.FAILED, FAILED, "demo-arm-mid-1: Boot the guest\n  no space\n  (in main.yml:3)\n"),
+        (ExitCode.FAILED, FAILED, f"`q8s-run logs {EXAMPLE} demo-arm-mid-1` shows"),
+        (
+            ExitCode.INTERRUPTED,
+            State(),
+            "the cloud has 2 servers of this cluster: demo-arm-mid-1, demo-control-plane\n",
+        ),
+        (ExitCode.INTERRUPTED, State(), f"`q8s-run destroy {EXAMPLE}` removes all of it"),
     ],
 )
 def test_the_end_of_a_run(
     code: ExitCode, end: State, said: str, ansible: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    calls = ansible(code, end)
+    calls = ansible((code, end))
     assert cli.main(["deploy", str(EXAMPLE), "--check", "--limit", "demo-arm-mid-1", "--", "--step"]) == code
-    assert calls == [("site", EXAMPLE, ["--check", "--diff", "--limit", "localhost,demo-arm-mid-1", "--step"])]
+    options = ["--check", "--diff", "--limit", "localhost,demo-arm-mid-1", "--step"]
+    assert calls == [("site", EXAMPLE, options)]
     out, err = capsys.readouterr()
     assert out == "" and said in err
 
 
 def test_the_end_of_a_run_for_programs(ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    ansible(ExitCode.FAILED, FAILED)
-    assert cli.main(["destroy", str(EXAMPLE), "--json"]) == ExitCode.FAILED
+    ansible((ExitCode.FAILED, FAILED))
+    assert cli.main(["destroy", str(EXAMPLE), "--json", "--yes"]) == ExitCode.FAILED
     data = json.loads(capsys.readouterr().out)
     assert (data["command"], data["exit_code"], data["failures"][0]["reason"]) == ("destroy", 1, "no space")
 
 
+def test_a_warning_of_the_file_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ansible: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text((EXAMPLE.parent / "prototype.yaml").read_text())
+    assert cli.main(["validate", str(file)]) == ExitCode.DONE
+    warning = capsys.readouterr().err.splitlines()[0].removeprefix("warning: ")
+    # Ansible's terminal has 80 columns, and breaks words that are longer.
+    broken = " ".join((warning[:60], warning[60:]))
+    ansible((ExitCode.DONE, State(finished=True, warnings=(broken, "the disk is nearly full"))))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["verify", "cluster.yaml"]) == ExitCode.DONE
+    err = capsys.readouterr().err
+    assert err.count("the placeholder") == 1 and err.count("the disk is nearly full") == 1
+
+
+@pytest.mark.parametrize("arguments", [["destroy", str(EXAMPLE)]])
+def test_what_destroys_needs_a_yes(
+    arguments: list[str], ansible: Any, terminal: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = ansible((ExitCode.DONE, State(finished=True)), (ExitCode.DONE, State(finished=True)))
+    assert cli.main(arguments) == ExitCode.WRONG_INPUT
+    out, err = capsys.readouterr()
+    assert not calls and out == "" and f"hint: q8s-run {' '.join(arguments)} --yes" in err
+    assert cli.main([*arguments, "--yes"]) == ExitCode.DONE
+    terminal("n\n")
+    assert cli.main(arguments) == ExitCode.FAILED
+    assert len(calls) == 1
+    terminal("y\n")
+    assert cli.main(arguments) == ExitCode.DONE
+    assert len(calls) == 2
+
+
+def test_a_whole_run_is_remembered_with_its_times(ansible: Any, folder: Path) -> None:
+    good = (ExitCode.DONE, planned(change("create", "demo-arm-mid-1"), seconds=50.0))
+    ansible(good, good, (ExitCode.FAILED, FAILED))
+    cli.main(["deploy", str(EXAMPLE), "--yes"])
+    cli.main(["deploy", str(EXAMPLE), "--limit", "demo-arm-mid-1"])
+    cli.main(["deploy", str(EXAMPLE)])
+    assert history.read(folder.parent) == [history.Run("deploy", 3, 1, 50.0, {"Cloud": 0})]
+
+
+ROW = {
+    "node": "arm-mid-1",
+    "host": "demo-arm-mid-1",
+    "architecture": "aarch64",
+    "address": "10.0.0.3",
+    "server": "SHUTOFF",
+    "guest": "unknown",
+    "kubernetes": "NotReady",
+    "version": "v1.36.3",
+    "problem": "the server demo-arm-mid-1 is switched off",
+    "hint": "deploy again: it starts the server",
+}
+
+
+def test_status(ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    end = (ExitCode.DONE, State(results={"q8s_status_table": [ROW]}))
+    ansible(end, end)
+    assert cli.main(["status", str(EXAMPLE)]) == ExitCode.DONE
+    assert capsys.readouterr().out == (
+        "NODE       ARCHITECTURE  ADDRESS   SERVER   GUEST    KUBERNETES\n"
+        "arm-mid-1  aarch64       10.0.0.3  SHUTOFF  unknown  NotReady\n"
+        "\n"
+        "arm-mid-1: the server demo-arm-mid-1 is switched off\n"
+        "  hint: deploy again: it starts the server\n"
+    )
+    assert cli.main(["status", str(EXAMPLE), "--json"]) == ExitCode.DONE
+    assert json.loads(capsys.readouterr().out) == [ROW]
+
+
 @pytest.mark.parametrize(
-    ("options", "shown"),
-    [
-        ([], "NODE       READY\narm-mid-1  yes\n"),
-        (["--json"], '[\n  {\n    "node": "arm-mid-1",\n    "ready": "yes"\n  }\n]\n'),
-    ],
+    ("name", "value", "allowed"), [("Q8S_YES", "maybe", "1 or 0"), ("Q8S_VERBOSE", "much", "a whole number")]
 )
-def test_status(options: list[str], shown: str, ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    ansible(ExitCode.DONE, State(results={"q8s_status_table": [{"node": "arm-mid-1", "ready": "yes"}]}))
-    assert cli.main(["status", str(EXAMPLE), *options]) == ExitCode.DONE
-    assert capsys.readouterr().out == shown
+def test_a_variable_that_says_nothing(
+    name: str, value: str, allowed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert cli.main(["deploy", str(EXAMPLE)]) == ExitCode.WRONG_INPUT
+    assert f"{name}: is '{value}'; allowed is {allowed}" in capsys.readouterr().err
+    assert cli.main(["validate", str(EXAMPLE)]) == ExitCode.DONE, "it is none of this command's options"
+
+
+def test_options_from_the_environment(ansible: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"Q8S_CHECK": "1", "Q8S_TAGS": "one", "Q8S_VERBOSE": "2", "Q8S_YES": "true"}.items():
+        monkeypatch.setenv(name, value)
+    end = (ExitCode.DONE, State(finished=True))
+    calls = ansible(end, end)
+    cli.main(["deploy", str(EXAMPLE)])
+    cli.main(["deploy", str(EXAMPLE), "--no-check", "--no-yes"])
+    assert [call[2] for call in calls] == [
+        ["-vv", "--check", "--diff", "--tags", "one"],
+        ["-vv", "--tags", "one"],
+    ]
 
 
 def test_state_is_the_owners_only(folder: Path) -> None:
@@ -201,9 +322,12 @@ def test_a_killed_run_holds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=EXAMPLE.parents[1]
     ) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        assert cli.main(["destroy", str(EXAMPLE)]) == ExitCode.FAILED
+        assert cli.main(["destroy", str(EXAMPLE), "--yes"]) == ExitCode.FAILED
         err = capsys.readouterr().err
-        assert f"q8s-run deploy (process {holder.pid}" in err and "hint: wait for it" in err
+        assert (
+            f"q8s-run deploy (process {holder.pid}" in err
+            and f"hint: wait for it, or end it: kill -INT {holder.pid}" in err
+        )
         holder.send_signal(signal.SIGKILL)
     with state.locked(place, "destroy"):
         pass

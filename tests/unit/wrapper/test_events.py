@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from q8s_wrapper import render
+from q8s_wrapper import render, report
 from q8s_wrapper.events import Failure, State, reduce
 
 EVENTS: list[dict[str, Any]] = [
@@ -40,13 +40,16 @@ def test_stages_are_roles_else_plays_in_the_order_they_began() -> None:
 
 
 def test_a_host_has_a_task_while_it_works_and_none_after() -> None:
-    assert until("runner_on_start").current == {"localhost": "Change something"}
+    current = until("runner_on_start").current
+    assert {host: (doing.stage, doing.task) for host, doing in current.items()} == {
+        "localhost": ("First", "Change something")
+    }
     assert until("runner_on_ok").current == {}
 
 
 def test_retries_are_counted_until_the_task_ends() -> None:
-    assert until("runner_retry", 2).retries == {"localhost": 2}
-    assert until("runner_on_failed").retries == {}
+    assert until("runner_retry", 2).current["localhost"].tries == 2
+    assert until("runner_on_failed").current == {}
 
 
 def test_failures_are_those_that_count() -> None:
@@ -101,11 +104,11 @@ def show(renderer: render.Renderer) -> None:
     for event in EVENTS:
         before, state = state, reduce(state, event)
         renderer.update(before, state)
-    renderer.close(state)
+    renderer.close()
 
 
 def test_plain_output(capsys: pytest.CaptureFixture[str]) -> None:
-    show(render.Plain())
+    show(render.Plain(lambda state: None))
     out, err = capsys.readouterr()
     assert out == "", "stdout is for results"
     lines = [line.split("] ", 1)[1] for line in err.splitlines()]
@@ -116,7 +119,7 @@ def test_plain_output_tells_of_waiting_now_and_then(capsys: pytest.CaptureFixtur
     state = reduce(State(), {"event": "runner_on_start", "event_data": {"host": "a", "task": "Wait", "play": "P"}})
     for _ in range(11):
         before, state = state, reduce(state, {"event": "runner_retry", "event_data": {"host": "a", "task": "Wait"}})
-        render.Plain().update(before, state)
+        render.Plain(lambda state: None).update(before, state)
     assert [line.split("] ", 1)[1] for line in capsys.readouterr().err.splitlines()] == [
         "  a: Wait: not yet, tried 5 times",
         "  a: Wait: not yet, tried 10 times",
@@ -124,25 +127,25 @@ def test_plain_output_tells_of_waiting_now_and_then(capsys: pytest.CaptureFixtur
 
 
 def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    show(render.JsonLines())
+    show(render.JsonLines(lambda state: None))
     out, err = capsys.readouterr()
     lines = [json.loads(line) for line in out.splitlines()]
     assert err == "" and [line["event"] for line in lines] == ["stage", "stage", "stage", "failure", "failure"]
     assert [line["name"] for line in lines[:3]] == ["First", "Second", "greeter"]
-    assert lines[4] == {"event": "failure", "host": "two", "task": "Fail loudly", "reason": "the disk is full"}
+    assert (lines[4]["host"], lines[4]["task"], lines[4]["reason"]) == ("two", "Fail loudly", "the disk is full")
 
 
 def test_the_result_as_data() -> None:
-    data = json.loads(json.dumps(render.result("deploy", 1, END, "/state/log")))
+    data = json.loads(json.dumps(report.result("deploy", 1, END, "/state/log")))
     assert (data["event"], data["command"], data["exit_code"], data["changed"]) == ("result", "deploy", 1, 4)
     assert data["failures"][1]["place"] == "of/q8s/playbooks/play.yml:38"
     assert data["stages"][2]["hosts"] == ["gone", "two"]
 
 
 def test_tables_are_aligned() -> None:
-    assert render.table([{"name": "a", "state": "up"}, {"name": "longer", "state": ""}]) == (
+    assert report.table([{"name": "a", "state": "up"}, {"name": "longer", "state": ""}]) == (
         "NAME    STATE\na       up\nlonger"
     )
-    assert render.table([]) == ""
-    heads, *rows = render.stage_table(END).splitlines()
+    assert report.table([]) == ""
+    heads, *rows = report.stage_table(END).splitlines()
     assert heads.split() == ["STAGE", "START", "TOOK", "HOSTS"] and len(rows) == 3

@@ -1,0 +1,76 @@
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How each node of a cluster is, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.q8s.emu.plugins.module_utils import _spec, _status
+
+DOCUMENTATION = r"""
+name: node_status
+short_description: How each node of a cluster is, and what to do about it
+version_added: 0.1.0
+author:
+  - Q8S contributors
+description:
+  - Compares what the cluster asks for with what the cloud, the hosts, their guests and Kubernetes say.
+  - Reads of each host C(q8s_status), C(q8s_private_ip) and C(q8s_server_id) as the inventory has them, C(q8s_domain), what C(virsh domstate) gave on
+    a worker's host, and C(q8s_kubernetes), what C(kubectl get nodes -o json) gave on a control plane.
+options:
+  _input:
+    description: Variables of all hosts, as C(hostvars) has them.
+    type: dict
+    required: true
+  cluster:
+    description: The cluster, as the inventory gives it in C(q8s_cluster).
+    type: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Show how each node is
+  ansible.builtin.debug:
+    msg: "{{ hostvars | q8s.emu.node_status(q8s_cluster) }}"
+"""
+
+RETURN = r"""
+_value:
+  description:
+    - A row for each node that the cluster asks for, then for each server or node that it does not. C(problem) and C(hint) are empty where all is well.
+  type: list
+  elements: dict
+  sample:
+    - node: arm-mid-1
+      host: demo-arm-mid-1
+      architecture: aarch64
+      address: 10.254.1.17
+      server: SHUTOFF
+      guest: unknown
+      kubernetes: NotReady
+      version: v1.36.3
+      problem: the server demo-arm-mid-1 is switched off
+      hint: "deploy again: it starts the server"
+"""
+
+
+def node_status(hosts: Mapping[str, Mapping[str, Any]], cluster: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The table. See DOCUMENTATION."""
+    # hostvars has no get(): asking it for a host that is not there is an error.
+    known = {str(name): hosts[name] for name in hosts}
+    try:
+        return _status.node_rows(_spec.load_mapping(cluster, "cluster"), known)
+    except _spec.SpecError as error:
+        raise AnsibleFilterError(f"Failed to read the cluster:\n{error}") from error
+
+
+class FilterModule:
+    """What Ansible looks for."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """The filters of this file by name."""
+        return {"node_status": node_status}

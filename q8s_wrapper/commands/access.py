@@ -1,0 +1,148 @@
+"""Commands that look into a cluster's hosts and guests."""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from q8s_wrapper import inventory, state
+from q8s_wrapper.commands import load
+from q8s_wrapper.config import state_root
+from q8s_wrapper.errors import ExitCode, WrapperError
+
+_AT_ONCE: Final = 20
+_LINES: Final = 40
+
+
+def ssh(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Log in to one node or host; this process becomes ssh."""
+    load(arguments.file)
+    variables = inventory.find(inventory.read(arguments.file), arguments.node, arguments.file)
+    command = inventory.ssh_command(variables, rest)
+    sys.stdout.flush()
+    os.execvp(command[0], command)
+
+
+def execute(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Run a command on several hosts; each line of output has the node's name before it."""
+    if not rest:
+        raise WrapperError(
+            "exec: there is no command", f"q8s-run exec {arguments.file} all -- uname -m", ExitCode.WRONG_INPUT
+        )
+    load(arguments.file)
+    hosts = inventory.read(arguments.file, arguments.node)
+    if not hosts:
+        known = sorted(inventory.read(arguments.file))
+        if not known:
+            inventory.find({}, arguments.node, arguments.file)
+        raise WrapperError(f"Failed to find {arguments.node}; known are: {', '.join(known)}", code=ExitCode.WRONG_INPUT)
+    width = max(map(len, hosts))
+    commands = {name: inventory.ssh_command(variables, rest) for name, variables in hosts.items()}
+    lock = threading.Lock()
+
+    def one(name: str) -> int:
+        done = subprocess.run(
+            commands[name], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+        )
+        with lock:
+            for text, stream in ((done.stdout, sys.stdout), (done.stderr, sys.stderr)):
+                for line in text.splitlines():
+                    print(f"{name:<{width}}  {line}", file=stream)
+                stream.flush()
+        return done.returncode
+
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+        codes = dict(zip(hosts, pool.map(one, hosts), strict=True))
+    failed = [f"{name} ({code})" for name, code in codes.items() if code]
+    if failed:
+        print(f"exec: failed on {len(failed)} of {len(codes)}: {', '.join(failed)}", file=sys.stderr)
+        return ExitCode.FAILED
+    return ExitCode.DONE
+
+
+def logs(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    """The end of the last run's log, or what a node says itself."""
+    cluster = load(arguments.file)
+    lines = arguments.lines or _LINES
+    if arguments.node is None:
+        return _last_run(arguments.file, cluster.cluster_name, lines)
+    hosts = inventory.read(arguments.file)
+    variables = inventory.find(hosts, arguments.node, arguments.file)
+    journal = f"sudo journalctl --no-pager --lines={lines} --unit=kubelet"
+    parts: list[tuple[str, dict[str, Any], str]] = []
+    if "q8s_host" in variables:  # a guest: its console is a file on its host, readable when the guest is not
+        host = hosts[variables["q8s_host"]]
+        parts.append((f"console of {arguments.node}", host, _console(variables["q8s_vm"]["name"], lines)))
+        # Its user is root, and the guest may have no sudo.
+        parts.append((f"kubelet of {arguments.node}", variables, journal.removeprefix("sudo ")))
+    else:
+        system = f"sudo journalctl --no-pager --lines={lines} --priority=warning"
+        unit = "kubelet" if variables.get("q8s_vm") is None else "libvirtd"
+        parts.append((f"warnings of {arguments.node}", variables, system))
+        parts.append((f"{unit} of {arguments.node}", variables, journal.replace("kubelet", unit)))
+    code = ExitCode.DONE
+    for title, where, command in parts:
+        print(f"==> {title} <==", flush=True)
+        if subprocess.run(inventory.ssh_command(where, [command]), check=False).returncode != 0:
+            code = ExitCode.FAILED
+    return code
+
+
+def _console(guest: str, lines: int) -> str:
+    """A command that shows the end of a guest's console; where that is, libvirt knows."""
+    source = f"virsh --connect qemu:///system dumpxml {guest}"
+    path = "sed -n \"s/.*<source path='\\(.*\\.console\\)'.*/\\1/p\""
+    return f'sudo tail -n {lines} "$(sudo {source} | {path} | head -n 1)"'
+
+
+def _last_run(file: str, cluster_name: str, lines: int) -> int:
+    folder = state_root() / cluster_name
+    runs = [run for run in state.past_runs(folder) if (run / state.LOG).exists()]
+    if not runs:
+        message = f"Failed to find a log: no run of cluster {cluster_name} is known here"
+        raise WrapperError(message, f"q8s-run plan {file}")
+    log = runs[-1] / state.LOG
+    print("\n".join(log.read_text(errors="replace").splitlines()[-lines:]))
+    print(f"log: {log}", file=sys.stderr)
+    return ExitCode.DONE
+
+
+def kubeconfig(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Print the kubeconfig, write it to a file, or merge it into the user's own; fetched again if it is not here."""
+    if arguments.write and arguments.merge:
+        raise WrapperError(
+            "kubeconfig: --write and --merge exclude each other",
+            "--write makes a file of this cluster alone, --merge adds it to your own",
+            ExitCode.WRONG_INPUT,
+        )
+    cluster = load(arguments.file)
+    path = state_root() / cluster.cluster_name / "kubeconfig"
+    if not path.exists():
+        from q8s_wrapper.commands import runs
+
+        code = runs.fetch_kubeconfig(arguments, cluster)
+        if code != ExitCode.DONE:
+            return code
+    text = path.read_text()
+    from q8s_wrapper import kubeconfig as files
+
+    if arguments.write:
+        target = Path(arguments.write).expanduser()
+        files.write_private(target, text)
+        print(f"written: {target}; use it with export KUBECONFIG={target.absolute()}", file=sys.stderr)
+    elif arguments.merge:
+        target = files.users_own()
+        backup = files.merge(target, text, cluster.cluster_name)
+        print(f"merged into {target}; kubectl --context {cluster.cluster_name} get nodes", file=sys.stderr)
+        if backup:
+            print(f"what was there before: {backup}", file=sys.stderr)
+    else:
+        print(text, end="")
+    return ExitCode.DONE

@@ -1,0 +1,223 @@
+"""Commands that run a playbook: each shows what happens, and at the end what came of it and what to type next."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from q8s_wrapper import history, inventory, render, report, runner, state
+from q8s_wrapper.commands import load
+from q8s_wrapper.config import state_root
+from q8s_wrapper.errors import ExitCode, WrapperError
+from q8s_wrapper.events import State
+from q8s_wrapper.history import Estimate
+
+
+class _Session:
+    """One command on one cluster, whose lock is held; it may run several playbooks."""
+
+    def __init__(self, arguments: argparse.Namespace, cluster: Any, folder: Path, lock: Path) -> None:
+        self.what: str = arguments.command.name
+        self.file: str = arguments.file
+        self.json: bool = arguments.json
+        self.folder = folder
+        self._verbose: int = arguments.verbose
+        self.cluster = cluster
+        self._lock = lock
+        self._earlier = history.read(state_root())
+
+    def play(self, playbook: str, arguments: Sequence[str], as_json: bool | None = None) -> runner.Outcome:
+        """Run a playbook and show it.
+
+        :param as_json: whether the progress is JSON lines; by default, whether the user asked for JSON
+        """
+        verbose = ["-" + "v" * self._verbose] if self._verbose else []
+        shown = render.renderer(self.json if as_json is None else as_json, self.estimate)
+        run_folder = state.new_run(self.folder, self.what)
+        file = Path(self.file).resolve()
+        given = [*verbose, *arguments]
+        return runner.run(playbook, file, run_folder, self._lock, arguments=given, renderer=shown)
+
+    def estimate(self, known: State) -> Estimate | None:
+        """How long it is going to take, from earlier runs; what is made must be known for that."""
+        what = "deploy" if self.what == "plan" else self.what
+        told = known.results.get("q8s_plan")
+        if told is None and what in ("deploy", "replace"):
+            return None
+        return history.estimate(self._earlier, what, self._servers, report.made(told or {}))
+
+    @property
+    def _servers(self) -> int:
+        return len(self.cluster.servers())
+
+    def end(self, outcome: runner.Outcome, remember: bool = True) -> int:
+        """Say what came of it. Gives the exit code."""
+        known = outcome.state
+        if outcome.code == ExitCode.DONE and remember:
+            made = report.made(known.results.get("q8s_plan") or {})
+            history.remember(self.folder, history.of(self.what, self._servers, made, known))
+        if self.json:
+            print(json.dumps(report.result(self.what, outcome.code, known, str(outcome.log))))
+        else:
+            self._tell(outcome)
+        return outcome.code
+
+    def _tell(self, outcome: runner.Outcome) -> None:
+        """What a person reads: nodes and notes on stdout; times, failures and the next step on stderr."""
+        known, width = outcome.state, columns()
+        nodes = known.results.get("q8s_node_table")
+        if nodes:
+            print(report.table(nodes))
+        for note in known.notes:
+            print(note)
+        sys.stdout.flush()
+        # Those of the file were said at the start; Ansible knows the file by its whole path, and breaks long words.
+        whole = str(Path(self.file).resolve())
+        told = {_letters(str(warning).replace(self.file, whole)) for warning in self.cluster.warnings}
+        for warning in known.warnings:
+            if _letters(warning) not in told:
+                _say(f"warning: {warning}")
+        _say(f"\n{report.stage_table(known)}\n" if known.stages else "")
+        for line in report.failures(known, width):
+            _say(line)
+        if outcome.code == ExitCode.FAILED and not known.failures:
+            _say(_tail(outcome.log))
+        _say(report.last_line(self.what, outcome.code, known))
+        _say(f"log: {outcome.log}")
+        if outcome.code == ExitCode.INTERRUPTED:
+            _say(_what_exists(self.file))
+        for step in report.next_steps(self.what, self.file, outcome.code, known):
+            _say(step)
+
+
+def deploy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Make the cluster, or what is missing of it."""
+    options = [*_options(arguments), *rest]
+    with _session(arguments) as session:
+        outcome = session.play("site", options)
+        return session.end(outcome, remember=not (arguments.check or arguments.limit or arguments.tags))
+
+
+def destroy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Remove everything of the cluster from the cloud."""
+    with _session(arguments) as session:
+        if _asks(arguments):
+            servers = _servers(arguments.file)
+            if servers:
+                _say(report.exists(servers))
+                _ask("Remove all of it, with its key pair and security group?")
+        elif not arguments.yes and not arguments.check:
+            raise WrapperError(
+                "destroy: nobody is there to be asked, so --yes is needed",
+                f"q8s-run destroy {arguments.file} --yes",
+                ExitCode.WRONG_INPUT,
+            )
+        return session.end(session.play("destroy", [*_options(arguments), *rest]), remember=not arguments.check)
+
+
+def verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Run a pod on every node and let them talk."""
+    with _session(arguments) as session:
+        return session.end(session.play("verify", rest))
+
+
+def status(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    """What cloud, hosts, guests and Kubernetes say."""
+    with _session(arguments) as session:
+        # --json is one document, so the progress goes where a person's does
+        outcome = session.play("status", rest, as_json=False)
+        if outcome.code != ExitCode.DONE:
+            return session.end(outcome, remember=False)
+        rows: list[Mapping[str, Any]] = outcome.state.results["q8s_status_table"]
+        if arguments.json:
+            print(json.dumps(rows, indent=2))
+        else:
+            print("\n".join(report.status(rows, columns())))
+        return ExitCode.DONE
+
+
+def fetch_kubeconfig(arguments: argparse.Namespace, cluster: Any) -> int:
+    """Bring the kubeconfig from the control plane, where local state was lost."""
+    with _session(arguments, cluster) as session:
+        outcome = session.play("kubeconfig", [], as_json=False)
+        return ExitCode.DONE if outcome.code == ExitCode.DONE else session.end(outcome)
+
+
+@contextmanager
+def _session(arguments: argparse.Namespace, cluster: Any = None) -> Iterator[_Session]:
+    cluster = load(arguments.file) if cluster is None else cluster
+    folder = state.cluster_folder(cluster.cluster_name)
+    with state.locked(folder, arguments.command.name) as lock:
+        yield _Session(arguments, cluster, folder, lock)
+
+
+def _options(arguments: argparse.Namespace) -> list[str]:
+    options = []
+    if arguments.check:
+        options += ["--check", "--diff"]
+    if getattr(arguments, "limit", None):
+        options += ["--limit", f"localhost,{arguments.limit}"]
+    if getattr(arguments, "tags", None):
+        options += ["--tags", arguments.tags]
+    return options
+
+
+def _asks(arguments: argparse.Namespace) -> bool:
+    """Whether somebody is there who can be asked, and should."""
+    return bool(
+        sys.stdin.isatty()
+        and sys.stderr.isatty()
+        and not arguments.yes
+        and not arguments.json
+        and not getattr(arguments, "check", False)
+    )
+
+
+def _ask(question: str) -> None:
+    """Go on only after a yes.
+
+    :raises WrapperError: the answer is anything else
+    """
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise WrapperError("stopped; nothing was changed")
+
+
+def _servers(file: str) -> list[str]:
+    """Names of the servers that Q8S made for the cluster."""
+    hosts = inventory.read(file)
+    return sorted(name for name, v in hosts.items() if "q8s_host" not in v and not v.get("q8s_foreign"))
+
+
+def _what_exists(file: str) -> str:
+    try:
+        return report.exists(_servers(file))
+    except WrapperError as error:
+        return f"what is in the cloud is not known: {error}"
+
+
+def _letters(text: str) -> str:
+    return "".join(text.split())
+
+
+def _tail(log: Path) -> str:
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    except OSError:
+        return "Ansible wrote no log"
+
+
+def _say(text: str) -> None:
+    if text:
+        print(text, file=sys.stderr)
+
+
+def columns() -> int:
+    """Width of the terminal, 80 where there is none."""
+    return shutil.get_terminal_size((80, 24)).columns

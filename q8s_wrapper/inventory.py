@@ -1,0 +1,97 @@
+"""What there is of a cluster and how to log in, from the inventory plugin that the playbooks use."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from q8s_wrapper.config import INVENTORY, REPOSITORY
+from q8s_wrapper.errors import ExitCode, WrapperError
+
+Hosts = dict[str, dict[str, Any]]
+
+
+def read(file: str, pattern: str = "") -> Hosts:
+    """Variables of every host and guest that exists, by name; with an Ansible pattern, of those that match.
+
+    :raises WrapperError: the inventory cannot be read
+    """
+    command = [
+        str(Path(sys.executable).parent / "ansible-inventory"),
+        "-i",
+        str(INVENTORY),
+        "--list",
+        "-e",
+        f"q8s_cluster_file={Path(file).resolve()}",
+        *(["--limit", pattern] if pattern else []),
+    ]
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=REPOSITORY, check=False)
+    if done.returncode != 0:
+        raise WrapperError(f"Failed to read the inventory: {done.stderr.strip()}")
+    listed = json.loads(done.stdout, object_hook=_plain)
+    hosts: Hosts = listed["_meta"]["hostvars"]
+    if not hosts and "The inventory has no servers" in (told := " ".join(done.stderr.split())):
+        raise WrapperError(told.removeprefix("[WARNING]: ").removesuffix("The inventory has no servers.").strip())
+    return hosts
+
+
+def _plain(value: dict[str, Any]) -> Any:
+    """What comes from the cloud is marked as not to be templated; here it is only text."""
+    return value["__ansible_unsafe"] if set(value) == {"__ansible_unsafe"} else value
+
+
+def find(hosts: Hosts, name: str, file: str) -> dict[str, Any]:
+    """The variables of a node or a host by either name.
+
+    :raises WrapperError: there is none
+    """
+    variables = hosts.get(name)
+    if variables is None:
+        # a control plane's node name may differ from its server's
+        variables = next((v for v in hosts.values() if v.get("q8s_node_name") == name), None)
+    if variables is None:
+        if not hosts:
+            raise WrapperError(
+                f"Failed to find {name}: the cloud has no server of this cluster", f"q8s-run deploy {file}"
+            )
+        raise WrapperError(f"Failed to find {name}; known are: {', '.join(sorted(hosts))}", code=ExitCode.WRONG_INPUT)
+    return variables
+
+
+def ssh_command(variables: Mapping[str, Any], command: Sequence[str]) -> list[str]:
+    """What logs in to a host and runs a command there, or a shell where the command is empty.
+
+    :raises WrapperError: the key that the servers were made with is not here
+    """
+    if variables.get("ansible_connection") == "local":
+        return list(command) or [os.environ.get("SHELL", "/bin/sh")]
+    key = Path(str(variables.get("ansible_ssh_private_key_file", "")))
+    if not key.exists():
+        raise key_is_lost(key)
+    return [
+        "ssh",
+        *shlex.split(variables.get("ansible_ssh_common_args", "")),
+        "-i",
+        str(key),
+        "-p",
+        str(variables.get("ansible_port", 22)),
+        f"{variables['ansible_user']}@{variables['ansible_host']}",
+        # As for ssh itself, one word may be a whole command line.
+        *([shlex.join(command)] if len(command) > 1 else command),
+    ]
+
+
+def key_is_lost(key: Path) -> WrapperError:
+    """Without its key, a cluster of Q8S's own key cannot be entered by anybody."""
+    return WrapperError(
+        f"Failed to log in: the ssh key {key} is not here, and nobody gets into the servers without it",
+        "restore the file from where the cluster was deployed, or make the cluster anew: destroy, then deploy. "
+        "With ssh_key in the cluster file, your own key is used, which outlives this machine's state",
+    )

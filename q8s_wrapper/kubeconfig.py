@@ -1,0 +1,80 @@
+"""A cluster's kubeconfig among the user's others."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from q8s_wrapper.errors import ExitCode, WrapperError
+
+_PARTS: Final = ("clusters", "contexts", "users")
+
+
+def users_own() -> Path:
+    """The file that kubectl changes: the first of ``KUBECONFIG``, else ``~/.kube/config``."""
+    first = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
+    return Path(first) if first else Path.home() / ".kube" / "config"
+
+
+def merge(target: Path, text: str, name: str) -> Path | None:
+    """Put a cluster's kubeconfig into another file: cluster, user and context get the cluster's name, and it is chosen.
+
+    What the file had under that name is replaced; the rest stays.
+
+    :returns: a copy of the file as it was, or None where there was none
+    :raises WrapperError: the file is no kubeconfig
+    """
+    import yaml
+
+    existing: Any = None
+    if target.exists():
+        try:
+            existing = yaml.safe_load(target.read_text())
+        except yaml.YAMLError as error:
+            raise _no_kubeconfig(target, str(error).splitlines()[0]) from None
+    merged = merged_with(existing, yaml.safe_load(text), name)
+    if merged is None:
+        raise _no_kubeconfig(target, "it has no lists of clusters, contexts and users")
+    backup = None
+    if target.exists():
+        backup = target.with_name(f"{target.name}.q8s-{time.strftime('%Y%m%d-%H%M%S')}")
+        shutil.copy2(target, backup)
+    write_private(target, yaml.safe_dump(merged, sort_keys=False))
+    return backup
+
+
+def _no_kubeconfig(target: Path, why: str) -> WrapperError:
+    return WrapperError(
+        f"Failed to merge into {target}: {why}", "mend it, or use --write for a file of its own", ExitCode.WRONG_INPUT
+    )
+
+
+def merged_with(existing: Any, ours: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """The content of both, ours under ``name`` and chosen; None when ``existing`` is no kubeconfig."""
+    base = {"apiVersion": "v1", "kind": "Config"} if existing is None else existing
+    if not isinstance(base, dict) or not all(isinstance(base.get(part) or [], list) for part in _PARTS):
+        return None
+    named = {
+        "clusters": {"name": name, "cluster": ours["clusters"][0]["cluster"]},
+        "contexts": {"name": name, "context": {"cluster": name, "user": name}},
+        "users": {"name": name, "user": ours["users"][0]["user"]},
+    }
+    merged = dict(base)
+    for part, entry in named.items():
+        others = [item for item in base.get(part) or [] if not isinstance(item, dict) or item.get("name") != name]
+        merged[part] = [*others, entry]
+    merged["current-context"] = name
+    return merged
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, in one step: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(text)
+    fresh.replace(path)

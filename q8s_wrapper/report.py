@@ -1,0 +1,194 @@
+"""What a person reads before and after a run: the plan, the times, failures and the next step. Pure: data to text."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from q8s_wrapper.errors import ExitCode
+from q8s_wrapper.events import Failure, State
+from q8s_wrapper.history import Estimate, words
+
+_REASON_LINES: Final = 10
+_DESTRUCTIVE: Final = frozenset({"delete", "replace"})
+_QUOTA_WORDS: Final = {"instances": "servers", "cores": "vCPUs", "ram": "MB of memory"}
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of the same keys as aligned text with a head line; an empty list gives an empty string."""
+    if not rows:
+        return ""
+    heads = list(rows[0])
+    cells = [[head.upper() for head in heads]] + [[str(row.get(head, "")) for head in heads] for row in rows]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(heads))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
+    )
+
+
+def plan(told: Mapping[str, Any], estimate: Estimate | None, width: int) -> list[str]:
+    """What is going to change in the cloud, the quota, and the time, as lines.
+
+    :param told: ``q8s_plan`` of the playbooks: changes, notes and quota
+    """
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for change in told.get("changes", []):
+        grouped.setdefault((change["action"], change["kind"]), []).append(change["name"])
+    lines = ["in the cloud:" if grouped else "in the cloud: nothing to change"]
+    for (action, kind), names in grouped.items():
+        what = f"{len(names)} {kind}s" if len(names) > 1 else kind
+        listed = textwrap.wrap(", ".join(names), max(width - 30, 20), break_long_words=False, break_on_hyphens=False)
+        lines.append(f"  {action:<8} {what:<17} {listed[0]}")
+        lines += [f"{'':<29}{line}" for line in listed[1:]]
+    for note in told.get("notes", []):
+        lines += textwrap.wrap(f"note: {note}", width, initial_indent="  ", subsequent_indent="    ")
+    quota = [
+        f"{use['needed']} {_QUOTA_WORDS[name]} ({use['used']} of {use['limit'] if use['limit'] >= 0 else 'any'} used)"
+        for name, use in (told.get("quota") or {}).items()
+        if name in _QUOTA_WORDS and use["needed"]
+    ]
+    if quota:
+        lines += textwrap.wrap(f"quota: needs {', '.join(quota)}", width, subsequent_indent="  ")
+    if estimate:
+        runs = "an earlier run" if estimate.runs == 1 else f"{estimate.runs} earlier runs"
+        lines.append(f"time: about {words(estimate.seconds)}, from {runs} of this size")
+    return lines
+
+
+def plan_data(told: Mapping[str, Any], estimate: Estimate | None) -> dict[str, Any]:
+    """The plan for programs."""
+    return {**told, "estimate_seconds": estimate.seconds if estimate else None}
+
+
+def destroyed(told: Mapping[str, Any]) -> list[str]:
+    """Names of servers that a plan removes, or replaces by new ones."""
+    changes = told.get("changes", [])
+    return [c["name"] for c in changes if c["kind"] == "server" and c["action"] in _DESTRUCTIVE]
+
+
+def made(told: Mapping[str, Any]) -> int:
+    """How many servers a plan makes."""
+    changes = told.get("changes", [])
+    return sum(1 for c in changes if c["kind"] == "server" and c["action"] in ("create", "replace"))
+
+
+def stage_table(state: State) -> str:
+    """When each stage began and how long it took (the paper's Table 5); stages overlap: the sum exceeds the total."""
+    rows: list[Mapping[str, Any]] = [
+        {
+            "stage": stage.name,
+            "start": f"{stage.start:.1f} s",
+            "took": f"{stage.seconds:.1f} s",
+            "hosts": len(stage.hosts),
+        }
+        for stage in state.stages
+    ]
+    return table(rows)
+
+
+def failures(state: State, width: int) -> list[str]:
+    """Each failure once, with all the hosts that it hit: where, at which task, why."""
+    grouped: dict[tuple[str, str, str], list[Failure]] = {}
+    for failure in state.failures:
+        grouped.setdefault((failure.task, failure.reason, failure.place), []).append(failure)
+    lines = []
+    for (task, reason, place), same in grouped.items():
+        hosts = [failure.host for failure in same]
+        named = ", ".join(hosts[:5]) + (f" and {len(hosts) - 5} more" if len(hosts) > 5 else "")
+        lines += textwrap.wrap(f"{named}: {task}", width, subsequent_indent="  ", break_on_hyphens=False)
+        lines += [f"  {line}" for line in _paragraph(reason, width - 2)]
+        lines.append(f"  (in {place})")
+    return lines
+
+
+def _paragraph(reason: str, width: int) -> list[str]:
+    """Text of any length as a few lines: its begin, where messages have their point, and its end, where programs do."""
+    lines = [
+        part
+        for line in reason.strip().splitlines()
+        for part in textwrap.wrap(line, width, break_on_hyphens=False) or [""]
+    ]
+    if len(lines) <= _REASON_LINES:
+        return lines
+    half = _REASON_LINES // 2
+    return [*lines[:half], f"… {len(lines) - 2 * half} lines more, in the log …", *lines[-half:]]
+
+
+def last_line(what: str, code: int, state: State) -> str:
+    """How it ended, in one line."""
+    if code == ExitCode.DONE:
+        return f"{what}: done in {state.seconds:.1f} s, {state.changed} change{'' if state.changed == 1 else 's'}"
+    if code == ExitCode.INTERRUPTED:
+        return f"{what}: interrupted after {state.seconds:.1f} s"
+    return f"{what}: failed after {state.seconds:.1f} s"
+
+
+def status(rows: Sequence[Mapping[str, Any]], width: int) -> list[str]:
+    """A cluster's nodes as a table that fits, and below it, for each that is not well, what is wrong and what to do."""
+    if not rows:
+        return ["nothing of this cluster is in the cloud"]
+    narrow = ("node", "architecture", "address", "server", "guest", "kubernetes")
+    shown = narrow if width < 110 else ("node", "host", *narrow[1:])
+    lines = table([{name: row[name] for name in shown} for row in rows]).splitlines()
+    bad = [row for row in rows if row["problem"]]
+    if bad:
+        lines.append("")
+    for row in bad:
+        lines += textwrap.wrap(f"{row['node']}: {row['problem']}", width, subsequent_indent="  ")
+        lines += textwrap.wrap(f"  hint: {row['hint']}", width, subsequent_indent="    ")
+    return lines
+
+
+def next_steps(what: str, file: str, code: int, state: State) -> list[str]:
+    """What to type next: a label and a command each."""
+    if code == ExitCode.DONE:
+        steps = {
+            "deploy": [
+                f"q8s-run verify {file}",
+                f"q8s-run kubeconfig {file} --merge",
+                f"q8s-run destroy {file}",
+            ],
+            "replace": [f"q8s-run status {file}"],
+            "plan": [f"q8s-run deploy {file}"],
+        }.get(what, [])
+        return [f"next: {step}" for step in steps]
+    again = f"q8s-run {what} {file}"
+    if code == ExitCode.INTERRUPTED:
+        steps = [f"hint: `{again}` goes on where it stopped"]
+        if what == "deploy":
+            steps.append(f"hint: `q8s-run destroy {file}` removes all of it")
+        return steps
+    steps = [f"hint: mend the cause and run `{again}` again; what is done is kept"]
+    host = next(iter(sorted(state.failed - {"localhost"})), None)
+    if host:
+        steps.append(f"hint: `q8s-run logs {file} {host}` shows what it says itself")
+    return steps
+
+
+def exists(servers: Sequence[str]) -> str:
+    """What an interrupted run leaves in the cloud."""
+    if not servers:
+        return "the cloud has no server of this cluster"
+    count = f"{len(servers)} server{'s' if len(servers) > 1 else ''}"
+    return f"the cloud has {count} of this cluster: {', '.join(servers)}"
+
+
+def result(what: str, code: int, state: State, log: str) -> dict[str, Any]:
+    """The end of a run as data."""
+    return {
+        "event": "result",
+        "command": what,
+        "exit_code": code,
+        "changed": state.changed,
+        "seconds": round(state.seconds, 1),
+        "stages": [
+            {"name": s.name, "start": round(s.start, 1), "seconds": round(s.seconds, 1), "hosts": sorted(s.hosts)}
+            for s in state.stages
+        ],
+        "failures": [{"host": f.host, "task": f.task, "reason": f.reason, "place": f.place} for f in state.failures],
+        "nodes": state.results.get("q8s_node_table", []),
+        "notes": list(state.notes),
+        "warnings": list(state.warnings),
+        "log": log,
+    }
