@@ -42,6 +42,7 @@ CPU_MODELS = {
         neoverse-n2 neoverse-v1""".split()
     ),
 }
+_TYPICAL = {"x86_64": "EPYC-Rome, Skylake-Server, max", "aarch64": "cortex-a57, neoverse-n1, max"}
 # They run no 64-bit kernel, which is what guests have.
 _32_BIT = re.compile(
     r"486|base|(pentium[23]?|athlon|coreduo|n270|qemu32|kvm32)(-v[0-9]+)?"
@@ -149,7 +150,7 @@ def _cpu_model(place: Value, path: str, model: str, architecture: str, report: R
     others = [other for other, models in CPU_MODELS.items() if model in models and other != architecture]
     base = _VARIANTS.sub("", model) if architecture == "x86_64" else model
     close = difflib.get_close_matches(model, sorted(known), 3, 0.5)
-    hint = "close to it: " + ", ".join(close) if close else "such as " + ", ".join(sorted(known)[-3:])
+    hint = "close to it: " + ", ".join(close) if close else f"such as {_TYPICAL[architecture]}"
     if model == "host":
         report.fail(place, path, "is 'host'; an emulated machine has a model of its own", hint)
     elif model in known or base in known:
@@ -230,7 +231,10 @@ def _addresses(values: Mapping[str, Any], definition: Mapping[str, Any], root: V
         message = f"asks for {total} servers, but {remote} has {remote.num_addresses - 3} addresses for them"
         report.fail(place, path, message, "ask for fewer, or use a larger remote_ip_prefix")
     if pods is not None and total > 1 << (24 - pods.prefixlen):
-        message = f"{pods} has room for {1 << (24 - pods.prefixlen)} nodes (a /24 each); the file asks for {total}"
+        default = "" if "pod_cidr" in root.data else " (the default)"
+        message = (
+            f"{pods}{default} has room for {1 << (24 - pods.prefixlen)} nodes (a /24 each); the file asks for {total}"
+        )
         report.fail(root.at("pod_cidr"), "pod_cidr", message, "give pod_cidr a shorter prefix length")
 
 
@@ -300,7 +304,7 @@ def _names(values: Mapping[str, Any], definition: Mapping[str, Any], root: Value
                 root.at("cluster_definition"),
                 "cluster_definition",
                 f"two {what} would be called {twice}",
-                "rename a type",
+                "rename a type, or the initial instance",
             )
 
 

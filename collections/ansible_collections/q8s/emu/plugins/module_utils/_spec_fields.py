@@ -55,8 +55,9 @@ VM_TYPE = Group(
                 fold=True,
             ),
             "Architecture of the machine, in any case of letters.",
+            example="arm_64",
         ),
-        Field("num_cpus", Number(1, 128), "How many CPUs the machine has."),
+        Field("num_cpus", Number(1, 128), "How many CPUs the machine has.", example="2"),
         Field(
             "cpu_model",
             Text(
@@ -66,18 +67,21 @@ VM_TYPE = Group(
             ),
             "CPU model, by QEMU's name. One of another architecture is a mistake, one that Q8S has not heard of a warning; "
             "the host's QEMU is asked before anything is made there.",
+            example="cortex-a57",
         ),
         Field(
             "machine_model",
             Text(hint="virt is the architecture's normal machine"),
             "Machine model, by QEMU's name. `virt` is the architecture's normal machine: q35 for x86_64, where QEMU has no virt.",
+            example="virt",
         ),
-        Field("ram", Number(512, 1 << 22, "MB"), "Memory.", attribute="ram_mb"),
-        Field("storage", Number(4, 1 << 16, "GB"), "Size of the root disk.", attribute="storage_gb"),
+        Field("ram", Number(512, 1 << 22, "MB"), "Memory.", attribute="ram_mb", example="2048"),
+        Field("storage", Number(4, 1 << 16, "GB"), "Size of the root disk.", attribute="storage_gb", example="10"),
         Field(
             "openstack_flavor",
             _FLAVOR,
             "Flavor of the host that runs the machine: its memory must exceed the machine's.",
+            example="c1.medium",
         ),
         Field(
             "qemu_args",
@@ -135,13 +139,19 @@ VM_TYPE = Group(
 
 DEFINITION = Group(
     (
-        Field("master_node_flavor", _FLAVOR, "Flavor of the control planes."),
-        Field("number_additional_master_nodes", Number(0, 100), "Control planes besides the initial instance."),
+        Field("master_node_flavor", _FLAVOR, "Flavor of the control planes.", example="c1.small"),
+        Field(
+            "number_additional_master_nodes",
+            Number(0, 100),
+            "Control planes besides the initial instance.",
+            example="0",
+        ),
         Field(
             "worker",
             Names(Text("a type of vm_types.types", ".*"), Number(0, MAX_SERVERS), "a mapping from types to counts"),
             "How many workers of each type of `vm_types.types`.",
             attribute="workers",
+            example="{arm-mid: 2}",
         ),
     ),
     "a mapping",
@@ -158,6 +168,7 @@ TYPES = Group(
                 "a mapping from names to machines",
             ),
             "What workers there are, by name.",
+            example="{arm-mid: {architecture: arm_64, ...}}",
         ),
     ),
     "a mapping with types",
@@ -212,21 +223,25 @@ CLUSTER = Group(
             "private_network_id",
             Text(hint="openstack network list shows them"),
             "Network of the servers: a network's id, its name if no other has it, or a subnet's id.",
+            example="private",
         ),
         Field(
             "remote_ip_prefix",
             Network(),
             "The addresses of that network's subnet. Servers are reached by their address of it, and ports are open to it.",
+            example="10.254.1.0/24",
         ),
         Field(
             "default_image_name",
             Text(hint="openstack image list shows them"),
             "Image of all servers: Debian 12 or 13, or Ubuntu, of x86_64, with cloud-init.",
+            example="debian-13",
         ),
         Field(
             "name_of_initial_instance",
             _HOST_NAME,
             "The first control plane. A server of that name that is there already is used, and never removed; else it is made.",
+            example="demo-control-plane",
         ),
         Field(
             "initial_instance_user",
@@ -243,15 +258,26 @@ CLUSTER = Group(
                 "the group that Q8S makes",
             ),
             f"Security groups of all servers. {REQUIRED_SECURITY_GROUP} must be one: it is made from the ports below.",
+            example="[q8s-cluster]",
         ),
-        Field("required_tcp_ports", _PORTS, "TCP ports that are open among the servers."),
-        Field("required_udp_ports", _PORTS, "UDP ports that are open among the servers."),
         Field(
-            "worker_port_range_min", Number(1, 65535), "First port for Services of type NodePort; Kubernetes has 30000."
+            "required_tcp_ports",
+            _PORTS,
+            "TCP ports that are open among the servers.",
+            example="[22, 80, 443, 2222, 2379, 2380, 6443, 10250]",
         ),
-        Field("worker_port_range_max", Number(1, 65535), "Last such port; Kubernetes has 32767."),
-        Field("cluster_definition", DEFINITION, "How many nodes of what."),
-        Field("vm_types", TYPES, "What the workers are."),
+        Field("required_udp_ports", _PORTS, "UDP ports that are open among the servers.", example="[8472]"),
+        Field(
+            "worker_port_range_min",
+            Number(1, 65535),
+            "First port for Services of type NodePort; Kubernetes has 30000.",
+            example="30000",
+        ),
+        Field("worker_port_range_max", Number(1, 65535), "Last such port; Kubernetes has 32767.", example="32767"),
+        Field(
+            "cluster_definition", DEFINITION, "How many nodes of what.", example="{master_node_flavor: c1.small, ...}"
+        ),
+        Field("vm_types", TYPES, "What the workers are.", example="{types: {arm-mid: ...}}"),
         Field(
             "guest_ip_prefix",
             Network(),

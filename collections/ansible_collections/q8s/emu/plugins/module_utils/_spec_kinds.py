@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import Odd, Report, Value, found, join
+from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import UNUSABLE, Odd, Report, Value, found, join
 
 REQUIRED: Any = object()  # the default of a field that has none
 
@@ -101,6 +101,8 @@ class Number(Kind):
             return ""
         if re.fullmatch(r"[0-9]{1,9}", data):
             return "remove the quotes"
+        if re.fullmatch(r"[0-9]+ ?- ?[0-9]+", data):
+            return "a range is not possible here; write each number"
         if re.fullmatch(r"[0-9]{1,4}[eE]\+?[0-9]", data):
             return f"write {int(float(data))}"
         if self.unit and re.fullmatch(r"[0-9.]+ ?[kKMGTmgt]?i?[bB]?", data):
@@ -162,15 +164,16 @@ class Network(Kind):
         if not isinstance(data, str):
             report.fail(value, path, f"is {found(data)}; must be an {self.words()}")
             return None
-        try:
-            network = ipaddress.IPv4Network(data)
-        except ValueError:
-            hint = ""
-            with contextlib.suppress(ValueError):
-                hint = f"the network of that address is {ipaddress.IPv4Network(data, strict=False)}"
+        network = None
+        with contextlib.suppress(ValueError):
+            network = ipaddress.IPv4Network(data, strict=False)
+        if network is None or data != str(network):
+            hint = f"write {network}" if network else ""
+            if network and "/" not in data:
+                hint = "add the prefix length, such as /24"
             report.fail(value, path, f"is {found(data)}; must be an {self.words()}", hint)
             return None
-        if "/" not in data or not self.shortest <= network.prefixlen <= self.longest:
+        if not self.shortest <= network.prefixlen <= self.longest:
             message = f"is {found(data)}; {self.reason} from /{self.shortest} to /{self.longest}"
             report.fail(value, path, message)
             return None
@@ -204,7 +207,7 @@ class Items(Kind):
             return None
         result: list[Any] = []
         for number, item in enumerate(value.data):
-            one = self.of.read(item, f"{path}[{number}]", report)
+            one = _read(self.of, item, f"{path}[{number}]", report)
             if one in result and one is not None:
                 report.warn(item, f"{path}[{number}]", f"{one} is in the list twice")
             elif one is not None:
@@ -238,7 +241,7 @@ class Names(Kind):
         for name, item in value.data.items():
             if not re.fullmatch(self.key.pattern, name):
                 report.fail(value.key(name), join(path, name), f"the name {found(name)} must be {self.key.rule}")
-            result[name] = self.of.read(item, join(path, name), report)
+            result[name] = _read(self.of, item, join(path, name), report)
         return result
 
     def words(self) -> str:
@@ -260,6 +263,7 @@ class Field:
     kind: Kind
     about: str
     default: Any = REQUIRED
+    example: str = ""  # of a required field
     spelling: str = ""  # another name that is read too
     attribute: str = ""  # what a Cluster calls it, where that differs
 
@@ -284,7 +288,10 @@ class Group(Kind):
         for key in value.data:
             if key not in known:
                 close = difflib.get_close_matches(key, known, 1, 0.6)
-                hint = f"did you mean {close[0]}?" if close else "known here: " + ", ".join(sorted(known))
+                listed = (
+                    f"known here: {', '.join(known)}" if len(known) < 20 else "docs/cluster-file.md lists the fields"
+                )
+                hint = f"did you mean {close[0]}?" if close else listed
                 report.fail(value.key(key), join(path, key), "unknown key", hint)
         return {one.key: self._field(one, value, path, report) for one in self.fields}
 
@@ -295,10 +302,15 @@ class Group(Kind):
             place = join(path, one.spelling)
             report.fail(value.key(one.spelling), place, f"{one.name} is given too", "keep one of the two")
         if given:
-            return one.kind.read(value.data[given[0]], join(path, given[0]), report)
+            return _read(one.kind, value.data[given[0]], join(path, given[0]), report)
         if one.default is REQUIRED:
-            hint = getattr(one.kind, "hint", "") or f"must be: {one.kind.words()}"
-            report.fail(value, join(path, one.name), "is missing", hint)
+            hint = getattr(one.kind, "hint", "")
+            report.fail(
+                value,
+                join(path, one.name),
+                "is missing",
+                f"such as {one.name}: {one.example}" + (f"; {hint}" if hint else ""),
+            )
             return None
         return None if one.default is None else one.kind.read(from_default(one.default, value), path, report)
 
@@ -316,6 +328,10 @@ class Group(Kind):
         required = [one.name for one in self.fields if one.default is REQUIRED]
         result: dict[str, Any] = {"type": "object", "properties": properties, "additionalProperties": False}
         return {**result, "required": required} if required else result
+
+
+def _read(kind: Kind, value: Value, path: str, report: Report) -> Any:
+    return None if value.data is UNUSABLE else kind.read(value, path, report)
 
 
 def from_default(default: Any, place: Value) -> Value:

@@ -48,7 +48,7 @@ class SpecError(Exception):
     """A cluster file has mistakes: all of them, in the order of the file."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(sorted(problems, key=lambda p: (p.line, p.column, p.path)))
+        self.problems = tuple(sorted(problems, key=lambda p: (p.line, p.column)))
         super().__init__(self.text())
 
     def text(self) -> str:
@@ -59,6 +59,9 @@ class SpecError(Exception):
             if problem.hint:
                 lines.append(f"  hint: {problem.hint}")
         return "\n".join(lines)
+
+
+UNUSABLE: Any = object()  # the data of a value whose mistake was reported already
 
 
 @dataclass(frozen=True)
@@ -170,9 +173,7 @@ def read(text: Union[str, bytes], report: Report) -> Value:
         if root is not None:
             return _Reader(report).convert(root, "", 0)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        raise stop(line, column, *_syntax(error, content)) from None
+        raise stop(*_syntax(error, content)) from None
     except yaml.reader.ReaderError as error:
         lines = re.split("\r\n|[\r\n\x85\u2028\u2029]", content[: error.position])
         message = f"has the character U+{ord(content[error.position]):04X}, which YAML does not allow"
@@ -198,25 +199,32 @@ def _decoded(text: bytes, report: Report) -> str:
     raise SpecError([Problem(report.origin, line, 1, "", message, "save it as UTF-8")])
 
 
-def _syntax(error: yaml.MarkedYAMLError, text: str) -> tuple[str, str]:
-    """A message and a hint for what PyYAML says."""
-    what = error.problem or "it cannot be read"
-    mark = error.problem_mark
-    if "another document" in what:
-        return "a second document begins here; a cluster file is one", "remove the line --- and what follows"
+def _syntax(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int, str, str]:
+    """Line, column, message and hint for what PyYAML says."""
+    what, context = error.problem or "it cannot be read", error.context or ""
+    mark, begin = error.problem_mark or error.context_mark, error.context_mark
+    message, hint = f"not YAML: {what}", ""
     if mark is not None and text[mark.index : mark.index + 1] == "\t":
-        return "not YAML: a tab", "indent with spaces"
-    hints = {
-        "mapping values are not allowed": "put a value that has a colon in quotes, or mend the indentation",
-        "expected <block end>": "compare the indentation of this line with the lines above it",
-        "could not find expected ':'": "a key needs a colon and a space after it",
-        "found undefined alias": "*NAME stands for what &NAME marks above it; put text that begins with * in quotes",
-        "cannot start any token": "put text that begins with @, ` or % in quotes",
-        "but found '<stream end>'": "a bracket, brace or quote is not closed",
-        "while scanning a quoted scalar": "a quote is not closed",
-    }
-    whole = f"{error.context or ''} {what}"
-    return f"not YAML: {what}", next((hint for words, hint in hints.items() if words in whole), "")
+        message, hint = "not YAML: a tab", "indent with spaces"
+    elif "another document" in what:
+        message, hint = "a second document begins here; a cluster file is one", "remove the line --- and what follows"
+    elif begin is not None and ("flow sequence" in context or "flow mapping" in context):
+        # where it begins: what follows a bracket that is not closed is read as part of it
+        mark, message = begin, "not YAML: this bracket is not closed, or a comma in it is missing"
+    elif begin is not None and "quoted scalar" in context and "end of stream" in what:
+        mark, message = begin, "not YAML: this quote is not closed"
+    else:
+        hint = next((hint for words, hint in _HINTS.items() if words in what), "")
+    return (mark.line + 1, mark.column + 1, message, hint) if mark else (1, 1, message, hint)
+
+
+_HINTS = {
+    "mapping values are not allowed": "put a value that has a colon in quotes, or mend the line above: its colon, its indentation",
+    "expected <block end>": "compare the indentation of this line with the lines above it",
+    "could not find expected ':'": "a key needs a colon and a space after it",
+    "found undefined alias": "*NAME stands for what &NAME marks above it; put text that begins with * in quotes",
+    "cannot start any token": "put text that begins with @, ` or % in quotes",
+}
 
 
 class _Reader:
@@ -239,7 +247,10 @@ class _Reader:
         keys: dict[str, Value] = {}
         data: Any = None
         if depth > _MAX_DEPTH:
+            data = UNUSABLE
             self.report.fail(place, path, "nested too deeply: this is no cluster file")
+        elif tag is None:
+            data = UNUSABLE
         elif isinstance(node, yaml.MappingNode):
             data, keys = self._mapping(node, path, depth)
         elif isinstance(node, yaml.SequenceNode):
@@ -248,24 +259,22 @@ class _Reader:
                 data.append(self.convert(item, f"{path}[{number}]", depth + 1))
         elif isinstance(node, yaml.ScalarNode):
             data = self._scalar(node)
-        value = Value(data, place.line, place.column, tag, keys)
+        value = Value(data, place.line, place.column, tag or "", keys)
         self._done[id(node)] = value
         return value
 
-    def _tag(self, node: yaml.Node, place: Value, path: str) -> str:
-        """One of our own tags, or nothing. What others mean is not known here."""
+    def _tag(self, node: yaml.Node, place: Value, path: str) -> Optional[str]:
+        """One of our own tags, or an empty one. None after a problem was reported that leaves nothing to check."""
         tag = str(node.tag)
-        if tag.startswith(_CORE):
-            if tag[len(_CORE) :] not in _KINDS[type(node)]:
-                self.report.fail(place, path, f"the tag is {_short('!!' + tag[len(_CORE) :])}", "remove it")
+        if tag == "!" or (tag.startswith(_CORE) and tag[len(_CORE) :] in _KINDS[type(node)]):
             return ""
         if tag in TAGS and isinstance(node, yaml.MappingNode):
             return tag
-        if tag != "!":
-            self.report.fail(
-                place, path, f"the tag is {_short(ascii(tag)[1:-1])}; only mappings have tags", "remove it"
-            )
-        return ""
+        shown = ascii(tag.replace(_CORE, "!!"))[1:-1]
+        self.report.fail(
+            place, path, f"the tag is {_short(shown)}; the tags of a cluster file are {', '.join(TAGS)}", "remove it"
+        )
+        return "" if isinstance(node, yaml.MappingNode) and not tag.startswith(_CORE) else None
 
     def _mapping(self, node: yaml.MappingNode, path: str, depth: int) -> tuple[dict[str, Value], dict[str, Value]]:
         data: dict[str, Value] = {}
