@@ -1,0 +1,319 @@
+"""A first cluster file, from what a cloud offers: pure functions, the cloud is asked elsewhere."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from q8s_wrapper.config import add_collections_to_path
+from q8s_wrapper.errors import ExitCode, WrapperError
+
+_SERVERS: Final = 3  # that the file asks for: a control plane and two workers
+_CONTROL_PLANE_MB: Final = 2048
+_QEMU_MB: Final = 512  # what a host needs besides its guest's memory
+_GUESTS_MB: Final = (2048, 1024)  # sizes of a guest, the best first
+_GUEST_GB: Final = 10
+_CPUS: Final = 2
+_PRIVATE: Final = tuple(ipaddress.IPv4Network(t) for t in ("172.16.0.0/12", "10.0.0.0/8", "192.168.0.0/16"))
+_PODS: Final = ipaddress.IPv4Network("10.244.0.0/16")
+_SERVICES: Final = ipaddress.IPv4Network("10.96.0.0/12")
+
+# Releases that hosts may have, with the month they came out, as years.
+_CODENAMES: Final = {"trixie": "debian 13", "bookworm": "debian 12", "noble": "ubuntu 24.04", "jammy": "ubuntu 22.04"}
+_RELEASES: Final = {"debian 13": 2025.6, "debian 12": 2023.5, "ubuntu 22.04": 2022.3}
+_OTHER_ARCHITECTURES: Final = re.compile(r"arm|aarch|ppc|s390|riscv|i[36]86", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Subnet:
+    """A subnet of a network, IPv4 or IPv6."""
+
+    id: str
+    cidr: str
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that the project sees. ``external``: floating IPs come from it; ``shared``: it is another project's."""
+
+    id: str
+    name: str
+    subnets: tuple[Subnet, ...]
+    external: bool = False
+    shared: bool = False
+
+
+@dataclass(frozen=True)
+class Image:
+    """An active image; sizes as Glance gives them, in MB and GB. ``architecture`` is empty where nobody said it."""
+
+    id: str
+    name: str
+    architecture: str = ""
+    min_ram: int = 0
+    min_disk: int = 0
+    created_at: str = ""
+
+
+@dataclass(frozen=True)
+class Flavor:
+    """A flavor; memory in MB, disk in GB, 0 where the image decides."""
+
+    name: str
+    vcpus: int
+    ram: int
+    disk: int
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a project may use."""
+
+    networks: tuple[Network, ...]
+    images: tuple[Image, ...]
+    flavors: tuple[Flavor, ...]
+
+
+def cluster_file(offer: Offer, name: str) -> str:
+    """The text of a cluster file for a small cluster of two architectures, with comments. It is checked: it loads.
+
+    :param name: of the cluster
+    :raises WrapperError: what a cluster needs is not offered (all of it is named), or the name is no host name
+    """
+    add_collections_to_path()
+    from ansible_collections.q8s.emu.plugins.module_utils import _spec
+
+    missing: list[str] = []
+    network = _network(offer.networks)
+    if network is None:
+        missing.append(
+            f"a network with an IPv4 subnet of at least {_SERVERS + 3} addresses "
+            f"(found: {_listed(n.name + ' ' + ', '.join(s.cidr for s in n.subnets) for n in offer.networks)})"
+        )
+    image = _image(offer.images)
+    if image is None:
+        missing.append(
+            "an image of Debian 12 or 13, or Ubuntu from 22.04 on, for x86_64 "
+            f"(found: {_listed(i.name for i in offer.images)})"
+        )
+    least_ram, least_disk = (image.min_ram, image.min_disk) if image else (0, 0)
+    control_plane = _flavor(offer.flavors, max(_CONTROL_PLANE_MB, least_ram), least_disk)
+    guest_mb, host = 0, None
+    for guest_mb in _GUESTS_MB:
+        host = _flavor(offer.flavors, max(guest_mb + _QEMU_MB, least_ram), max(_GUEST_GB + 4, least_disk))
+        if host is not None:
+            break
+    if control_plane is None or host is None:
+        missing.append(
+            f"a flavor with {_CPUS} vCPUs, {_CONTROL_PLANE_MB} MB of memory and a disk of {_GUEST_GB + 4} GB "
+            f"(found: {_listed(f'{f.name} {f.vcpus}/{f.ram}/{f.disk}' for f in offer.flavors)})"
+        )
+    if network is None or image is None or control_plane is None or host is None:
+        raise WrapperError(
+            "Failed to write a cluster file: the cloud does not offer\n- " + "\n- ".join(missing),
+            "ask for it, or write the file from examples/demo.yaml by hand",
+        )
+    text = _text(
+        name, _chosen(network, offer.networks), _image_name(image, offer.images), (control_plane, host), guest_mb
+    )
+    try:
+        _spec.load_text(text, "the new file")
+    except _spec.SpecError as error:
+        raise WrapperError(f"Failed to write a cluster file:\n{error.text()}", code=ExitCode.WRONG_INPUT) from None
+    return text
+
+
+def _listed(words: Iterable[str]) -> str:
+    """At most ten of them."""
+    found = sorted(words)
+    return ", ".join(found[:10]) + (f" and {len(found) - 10} more" if len(found) > 10 else "") or "none"
+
+
+def _ipv4(network: Network) -> list[tuple[Subnet, ipaddress.IPv4Network]]:
+    """The IPv4 subnets that have room for the servers."""
+    found = [(subnet, ipaddress.ip_network(subnet.cidr)) for subnet in network.subnets]
+    return [
+        (s, cidr) for s, cidr in found if isinstance(cidr, ipaddress.IPv4Network) and cidr.num_addresses >= _SERVERS + 3
+    ]
+
+
+def _network(networks: Sequence[Network]) -> Network | None:
+    """The project's own before shared ones, the largest first. External ones are for floating IPs."""
+    usable = [network for network in networks if _ipv4(network) and not network.external]
+    return min(usable, key=lambda n: (n.shared, _ipv4(n)[0][1].prefixlen, n.name, n.id), default=None)
+
+
+def _image(images: Sequence[Image]) -> Image | None:
+    """The newest release, and of its images the one that was made last."""
+    usable = [(release, image) for image in images if (release := _release(image)) is not None]
+    return max(usable, key=lambda pair: (pair[0], pair[1].created_at, pair[1].name), default=(0.0, None))[1]
+
+
+def _release(image: Image) -> float | None:
+    """When the image's release came out, in years; None if hosts cannot have it."""
+    if image.architecture not in ("", "x86_64", "amd64") or _OTHER_ARCHITECTURES.search(image.name):
+        return None
+    name = re.sub(r"[-_ ]+", " ", image.name.lower())
+    for codename, release in _CODENAMES.items():
+        if re.search(rf"\b{codename}\b", name):
+            name = release
+    found = re.search(r"\b(debian|ubuntu)\b ?(?:\w* )??([0-9]+(?:\.[0-9]+)?)", name)
+    if not found:
+        return None
+    version = found[2].partition(".")[0] if found[1] == "debian" else found[2]
+    if f"{found[1]} {version}" in _RELEASES:
+        return _RELEASES[f"{found[1]} {version}"]
+    year, _, month = version.partition(".")
+    if found[1] == "ubuntu" and month and int(year) >= 22:
+        return 2000 + int(year) + int(month[:2]) / 13
+    return None
+
+
+def _flavor(flavors: Sequence[Flavor], ram: int, disk: int) -> Flavor | None:
+    """The smallest that fits. A disk of 0 takes the image's size, which says nothing: the last resort."""
+    usable = [f for f in flavors if f.vcpus >= _CPUS and f.ram >= ram and (f.disk == 0 or f.disk >= disk)]
+    return min(usable, key=lambda f: (f.disk == 0, f.ram, f.vcpus, f.disk, f.name), default=None)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What the file says of networks."""
+
+    network: str
+    about: str
+    servers: ipaddress.IPv4Network
+    guests: ipaddress.IPv4Network
+    pods: ipaddress.IPv4Network
+    services: ipaddress.IPv4Network
+
+
+def _chosen(network: Network, networks: Sequence[Network]) -> _Place:
+    """The network by its name if that is enough to find it, and address ranges that do not meet."""
+    names = Counter(other.name for other in networks)
+    subnets = _ipv4(network)
+    subnet, servers = subnets[0]
+    value, about = network.name, f"of the subnet {servers}"
+    if len(subnets) > 1:
+        value, about = subnet.id, f"a subnet of the network {network.name}"
+    elif not network.name or names[network.name] > 1:
+        value, about = network.id, f"called {network.name or 'nothing'}"
+    # behind each address of the servers' network is a guest network: of 256 addresses, or fewer where there is no room
+    lengths = [length - (32 - servers.prefixlen) for length in range(24, 30)]
+    guests = _free(lengths, [servers, _PODS, _SERVICES]) or _free(lengths, [servers])
+    pods = services = None
+    if guests:
+        pods = _PODS if _apart(_PODS, servers, guests) else _free([16, 20], [servers, guests, _SERVICES])
+    if guests and pods:
+        services = _SERVICES if _apart(_SERVICES, servers, guests, pods) else _free([16, 20], [servers, guests, pods])
+    if guests is None or pods is None or services is None:
+        raise WrapperError(
+            f"Failed to write a cluster file: beside {servers} too few private addresses are left for guests and pods",
+            "use a network with a smaller subnet",
+        )
+    return _Place(value, about, servers, guests, pods, services)
+
+
+def _apart(network: ipaddress.IPv4Network, *others: ipaddress.IPv4Network) -> bool:
+    return not any(network.overlaps(other) for other in others)
+
+
+def _free(lengths: Sequence[int], taken: Sequence[ipaddress.IPv4Network]) -> ipaddress.IPv4Network | None:
+    """A private network of the first of these prefix lengths that meets none of those taken."""
+    for length in lengths:
+        for pool in _PRIVATE:
+            if not pool.prefixlen <= length <= 30:
+                continue
+            # from the end, where fewer people look for addresses first
+            size = 1 << (32 - length)
+            for start in range(int(pool.broadcast_address) + 1 - size, int(pool.network_address) - 1, -size):
+                network = ipaddress.IPv4Network((start, length))
+                if _apart(network, *taken):
+                    return network
+    return None
+
+
+def _image_name(image: Image, images: Sequence[Image]) -> str:
+    """The name, or the id where the name is not enough."""
+    return image.name if sum(other.name == image.name for other in images) == 1 else image.id
+
+
+def _word(text: str) -> str:
+    """Text as YAML: plain where that is safe."""
+    if re.fullmatch(r"[A-Za-z][A-Za-z0-9._/-]*", text) and text.lower() not in (
+        "on",
+        "off",
+        "yes",
+        "no",
+        "true",
+        "false",
+        "null",
+        "y",
+        "n",
+    ):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _text(name: str, place: _Place, image: str, flavors: tuple[Flavor, Flavor], guest_mb: int) -> str:
+    control_plane, host = flavors
+
+    def line(text: str, about: str) -> str:
+        return f"{text:<46}  # {about}"
+
+    extra = [
+        line(f"{key}: {network}", about)
+        for key, network, default, about in (
+            ("pod_cidr", place.pods, _PODS, "the usual one overlaps the servers' network"),
+            ("service_cidr", place.services, _SERVICES, "the usual one overlaps the servers' network"),
+        )
+        if network != default
+    ]
+    machine = [
+        f"      num_cpus: {_CPUS}",
+        "      machine_model: virt",
+        line(f"      ram: {guest_mb}", "MB"),
+        line(f"      storage: {_GUEST_GB}", "GB"),
+        line(f"      openstack_flavor: {_word(host.name)}", f"of the host: {host.vcpus} vCPUs, {host.ram} MB"),
+    ]
+    lines = [
+        "# A small cluster of two architectures, for `q8s-run deploy`. docs/cluster-file.md lists all fields.",
+        "",
+        line(f"cluster_name: {_word(name)}", "everything made in the cloud carries this name"),
+        line(f"private_network_id: {_word(place.network)}", place.about),
+        f"remote_ip_prefix: {place.servers}",
+        line(f"default_image_name: {_word(image)}", "of all servers"),
+        line(f"name_of_initial_instance: {_word(name + '-control-plane')}", "the first control plane"),
+        line(f"guest_ip_prefix: {place.guests}", "the guests' own addresses, behind their hosts"),
+        *extra,
+        "",
+        line("security_groups: [q8s-cluster]", "made from the ports below"),
+        "required_tcp_ports: [22, 80, 443, 2222, 2379, 2380, 6443, 8472, 10250, 10256, 10257, 10259]",
+        "required_udp_ports: [8472]",
+        line("worker_port_range_min: 30000", "ports of Services of type NodePort"),
+        "worker_port_range_max: 32767",
+        "",
+        "cluster_definition:",
+        line(
+            f"  master_node_flavor: {_word(control_plane.name)}", f"{control_plane.vcpus} vCPUs, {control_plane.ram} MB"
+        ),
+        "  number_additional_master_nodes: 0",
+        line("  worker:", "how many of each type below"),
+        "    x86-small: 1",
+        "    arm-mid: 1",
+        "",
+        "vm_types:",
+        "  types:",
+        "    x86-small:",
+        "      architecture: x86_64",
+        line("      cpu_model: EPYC-Rome", "a model of QEMU"),
+        *machine,
+        "    arm-mid:",
+        "      architecture: arm_64",
+        "      cpu_model: cortex-a57",
+        *machine,
+    ]
+    return "\n".join(lines) + "\n"
