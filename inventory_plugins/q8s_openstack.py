@@ -19,6 +19,7 @@ description:
   - Groups are C(control_plane), C(control_plane_initial), C(worker_hosts), C(emulated_workers) (the guests), C(type_<type>), C(arch_<architecture>), and C(surplus)
     for servers that the file no longer asks for.
   - The variables of all hosts (C(q8s_cluster), C(q8s_state_dir), C(q8s_expected_nodes), C(q8s_workers) ...) are there even when no server is, or the cloud does not answer.
+  - A cloud that does not answer gives a warning, and C(q8s_cloud_problem) with the same text.
   - A cluster file with mistakes gives a warning with all of them, C(q8s_cluster_problems) with the same text, and no C(q8s_cluster).
 requirements:
   - openstacksdk
@@ -102,6 +103,7 @@ class InventoryModule(BaseInventoryPlugin):
             servers = _cloud.Cloud(self.get_option("cloud")).servers()
         except _cloud.CloudError as error:
             self.display.warning(f"{error}\nThe inventory has no servers.")
+            inventory.set_variable("all", "q8s_cloud_problem", str(error))
             return
         for host in hosts(cluster, servers, state):
             inventory.add_host(host.name)
@@ -262,6 +264,8 @@ def _server_variables(cluster: _spec.Cluster, server: _plan.Server, state: str, 
     address = server.address(cluster.remote_ip_prefix)
     if address:
         variables["q8s_private_ip"] = variables["ansible_host"] = address
+    if server.fault:
+        variables["q8s_fault"] = server.fault
     if foreign:
         variables["q8s_foreign"] = True
         if address and _is_here(address):

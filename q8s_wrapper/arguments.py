@@ -74,12 +74,21 @@ COMMANDS: Final = (
         "q8s-run validate cluster.yaml",
     ),
     Command(
+        "plan",
+        "show what deploy would change in the cloud, the quota, and how long it is likely to take",
+        "runs:plan",
+        "q8s-run plan cluster.yaml",
+        (_JSON, _VERBOSE),
+        rest=_TO_ANSIBLE,
+    ),
+    Command(
         "deploy",
         "make the cluster, or what is missing of it",
         "runs:deploy",
         "q8s-run deploy cluster.yaml --yes",
         (_YES_OPTION, _CHECK, _LIMIT, _TAGS, _JSON, _VERBOSE),
         rest=_TO_ANSIBLE,
+        more="Shows the plan first; on a terminal it asks before it goes on.",
     ),
     Command(
         "status",
@@ -132,6 +141,15 @@ COMMANDS: Final = (
         "q8s-run logs cluster.yaml arm-mid-1",
         (Option("lines", "how many lines of each (default 40)", "N", short="n", number=True),),
         node="[NODE]",
+    ),
+    Command(
+        "replace",
+        "make one worker anew: drain it, remove its server, deploy it again; the others stay as they are",
+        "runs:replace",
+        "q8s-run replace cluster.yaml arm-mid-1 --yes",
+        (_YES_OPTION, _JSON, _VERBOSE),
+        node="NODE",
+        rest=_TO_ANSIBLE,
     ),
     Command(
         "destroy",

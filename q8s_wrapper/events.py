@@ -174,4 +174,8 @@ def _reason(result: Mapping[str, Any]) -> str:
 
 def _place(data: Mapping[str, Any]) -> str:
     path = str(data.get("task_path") or "")
-    return path.rsplit("/", 4)[-1] if path.count("/") < 4 else "/".join(path.split("/")[-4:])
+    for folder in ("roles/", "playbooks/"):
+        _, found, inside = path.rpartition(f"/{folder}")
+        if found:
+            return folder + inside
+    return path

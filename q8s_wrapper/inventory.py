@@ -27,6 +27,7 @@ def read(file: str, pattern: str = "") -> Hosts:
         "-i",
         str(INVENTORY),
         "--list",
+        "--export",  # the variables of groups, too
         "-e",
         f"q8s_cluster_file={Path(file).resolve()}",
         *(["--limit", pattern] if pattern else []),
@@ -36,9 +37,10 @@ def read(file: str, pattern: str = "") -> Hosts:
     if done.returncode != 0:
         raise WrapperError(f"Failed to read the inventory: {done.stderr.strip()}")
     listed = json.loads(done.stdout, object_hook=_plain)
+    problem = listed.get("all", {}).get("vars", {}).get("q8s_cloud_problem")
+    if problem:
+        raise WrapperError(str(problem))
     hosts: Hosts = listed["_meta"]["hostvars"]
-    if not hosts and "The inventory has no servers" in (told := " ".join(done.stderr.split())):
-        raise WrapperError(told.removeprefix("[WARNING]: ").removesuffix("The inventory has no servers.").strip())
     return hosts
 
 
@@ -93,5 +95,5 @@ def key_is_lost(key: Path) -> WrapperError:
     return WrapperError(
         f"Failed to log in: the ssh key {key} is not here, and nobody gets into the servers without it",
         "restore the file from where the cluster was deployed, or make the cluster anew: destroy, then deploy. "
-        "With ssh_key in the cluster file, your own key is used, which outlives this machine's state",
+        "With ssh_private_key in the cluster file, Q8S uses a key of yours",
     )

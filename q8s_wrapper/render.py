@@ -30,13 +30,14 @@ class Renderer(Protocol):
 class Plain:
     """Timestamped lines: the plan, a stage begins, a host waits, something fails."""
 
-    def __init__(self, estimator: Estimator) -> None:
+    def __init__(self, estimator: Estimator, show_plan: bool) -> None:
         self._estimator = estimator
+        self._show_plan = show_plan
         self._state = State()
 
     def update(self, before: State, after: State) -> None:
         self._state = after
-        if "q8s_plan" in after.results and "q8s_plan" not in before.results:
+        if self._show_plan and "q8s_plan" in after.results and "q8s_plan" not in before.results:
             for line in report.plan(after.results["q8s_plan"], self._estimator(after), 70):
                 self.say(f"  {line}".rstrip())
         known = {stage.name for stage in before.stages}
@@ -60,12 +61,13 @@ class Plain:
 class Terminal:
     """Live: each stage with its time, what each host does now, and how long it is likely to take still."""
 
-    def __init__(self, estimator: Estimator) -> None:
+    def __init__(self, estimator: Estimator, show_plan: bool) -> None:
         # Imported here: the start of `q8s-run validate` must not wait for it.
         from rich.console import Console
         from rich.live import Live
 
         self._estimator = estimator
+        self._show_plan = show_plan
         self._estimate: Estimate | None = None
         self._state = State()
         self._at = time.monotonic()
@@ -89,7 +91,7 @@ class Terminal:
         self._state, self._at = after, time.monotonic()
         if after.results is not before.results or before.started is None:
             self._estimate = self._estimator(after)
-        if "q8s_plan" in after.results and "q8s_plan" not in before.results:
+        if self._show_plan and "q8s_plan" in after.results and "q8s_plan" not in before.results:
             self.say("\n".join(report.plan(after.results["q8s_plan"], self._estimate, self._console.width)))
         for failure in after.failures[len(before.failures) :]:
             self.say(f"{failure.host}: FAILED: {failure.task}")
@@ -172,9 +174,12 @@ class JsonLines:
         print(json.dumps(data), flush=True)
 
 
-def renderer(as_json: bool, estimator: Estimator) -> Renderer:
-    """The one that fits where the output goes."""
+def renderer(as_json: bool, estimator: Estimator, show_plan: bool) -> Renderer:
+    """The one that fits where the output goes.
+
+    :param show_plan: whether a person sees the plan when it is known; JSON always has it
+    """
     if as_json:
         return JsonLines(estimator)
     live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    return Terminal(estimator) if live else Plain(estimator)
+    return Terminal(estimator, show_plan) if live else Plain(estimator, show_plan)

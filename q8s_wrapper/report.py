@@ -38,7 +38,8 @@ def plan(told: Mapping[str, Any], estimate: Estimate | None, width: int) -> list
     lines = ["in the cloud:" if grouped else "in the cloud: nothing to change"]
     for (action, kind), names in grouped.items():
         what = f"{len(names)} {kind}s" if len(names) > 1 else kind
-        listed = textwrap.wrap(", ".join(names), max(width - 30, 20), break_long_words=False, break_on_hyphens=False)
+        named = _rules(names) if kind == "rule" else ", ".join(names)
+        listed = textwrap.wrap(named, max(width - 30, 20), break_long_words=False, break_on_hyphens=False)
         lines.append(f"  {action:<8} {what:<17} {listed[0]}")
         lines += [f"{'':<29}{line}" for line in listed[1:]]
     for note in told.get("notes", []):
@@ -54,6 +55,15 @@ def plan(told: Mapping[str, Any], estimate: Estimate | None, width: int) -> list
         runs = "an earlier run" if estimate.runs == 1 else f"{estimate.runs} earlier runs"
         lines.append(f"time: about {words(estimate.seconds)}, from {runs} of this size")
     return lines
+
+
+def _rules(names: Sequence[str]) -> str:
+    """Rules in words, those from one source together: ``tcp 22, tcp 80 from 10.0.0.0/24``."""
+    by_source: dict[str, list[str]] = {}
+    for name in names:
+        what, _, source = name.partition(" from ")
+        by_source.setdefault(source, []).append(what)
+    return "; ".join(f"{', '.join(what)} from {source}" for source, what in by_source.items())
 
 
 def plan_data(told: Mapping[str, Any], estimate: Estimate | None) -> dict[str, Any]:
@@ -96,7 +106,8 @@ def failures(state: State, width: int) -> list[str]:
     for (task, reason, place), same in grouped.items():
         hosts = [failure.host for failure in same]
         named = ", ".join(hosts[:5]) + (f" and {len(hosts) - 5} more" if len(hosts) > 5 else "")
-        lines += textwrap.wrap(f"{named}: {task}", width, subsequent_indent="  ", break_on_hyphens=False)
+        where = "" if hosts == ["localhost"] else f"{named}: "
+        lines += textwrap.wrap(f"{where}{task}", width, subsequent_indent="  ", break_on_hyphens=False)
         lines += [f"  {line}" for line in _paragraph(reason, width - 2)]
         lines.append(f"  (in {place})")
     return lines
@@ -126,17 +137,31 @@ def last_line(what: str, code: int, state: State) -> str:
 
 def status(rows: Sequence[Mapping[str, Any]], width: int) -> list[str]:
     """A cluster's nodes as a table that fits, and below it, for each that is not well, what is wrong and what to do."""
-    if not rows:
-        return ["nothing of this cluster is in the cloud"]
     narrow = ("node", "architecture", "address", "server", "guest", "kubernetes")
-    shown = narrow if width < 110 else ("node", "host", *narrow[1:])
-    lines = table([{name: row[name] for name in shown} for row in rows]).splitlines()
+    lines = _columns(rows, narrow if width < 110 else ("node", "host", *narrow[1:], "version"))
+    return lines + _unwell(rows, width)
+
+
+def nodes(rows: Sequence[Mapping[str, Any]], width: int) -> list[str]:
+    """A cluster's nodes after a deploy: what a user of Kubernetes wants to know, and what is not well."""
+    narrow = ("node", "architecture", "address", "kubernetes", "version")
+    lines = _columns(rows, narrow if width < 110 else ("node", "host", *narrow[1:]))
+    return lines + _unwell(rows, width)
+
+
+def _columns(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    return table([{name: row[name] for name in names} for row in rows]).splitlines()
+
+
+def _unwell(rows: Sequence[Mapping[str, Any]], width: int) -> list[str]:
+    lines: list[str] = []
     bad = [row for row in rows if row["problem"]]
     if bad:
         lines.append("")
     for row in bad:
         lines += textwrap.wrap(f"{row['node']}: {row['problem']}", width, subsequent_indent="  ")
-        lines += textwrap.wrap(f"  hint: {row['hint']}", width, subsequent_indent="    ")
+        if row["hint"]:
+            lines += textwrap.wrap(f"  hint: {row['hint']}", width, subsequent_indent="    ")
     return lines
 
 
@@ -159,7 +184,8 @@ def next_steps(what: str, file: str, code: int, state: State) -> list[str]:
         if what == "deploy":
             steps.append(f"hint: `q8s-run destroy {file}` removes all of it")
         return steps
-    steps = [f"hint: mend the cause and run `{again}` again; what is done is kept"]
+    kept = "; what is done is kept" if what in ("deploy", "replace", "destroy") else ""
+    steps = [f"hint: mend the cause and run `{again}` again{kept}"]
     host = next(iter(sorted(state.failed - {"localhost"})), None)
     if host:
         steps.append(f"hint: `q8s-run logs {file} {host}` shows what it says itself")

@@ -25,20 +25,23 @@ class _Session:
     def __init__(self, arguments: argparse.Namespace, cluster: Any, folder: Path, lock: Path) -> None:
         self.what: str = arguments.command.name
         self.file: str = arguments.file
-        self.json: bool = arguments.json
+        self.json: bool = getattr(arguments, "json", False)
         self.folder = folder
-        self._verbose: int = arguments.verbose
+        self._verbose: int = getattr(arguments, "verbose", 0)
         self.cluster = cluster
         self._lock = lock
         self._earlier = history.read(state_root())
 
-    def play(self, playbook: str, arguments: Sequence[str], as_json: bool | None = None) -> runner.Outcome:
+    def play(
+        self, playbook: str, arguments: Sequence[str], as_json: bool | None = None, show_plan: bool = True
+    ) -> runner.Outcome:
         """Run a playbook and show it.
 
         :param as_json: whether the progress is JSON lines; by default, whether the user asked for JSON
+        :param show_plan: whether a person sees the plan among the progress
         """
         verbose = ["-" + "v" * self._verbose] if self._verbose else []
-        shown = render.renderer(self.json if as_json is None else as_json, self.estimate)
+        shown = render.renderer(self.json if as_json is None else as_json, self.estimate, show_plan)
         run_folder = state.new_run(self.folder, self.what)
         file = Path(self.file).resolve()
         given = [*verbose, *arguments]
@@ -71,9 +74,7 @@ class _Session:
     def _tell(self, outcome: runner.Outcome) -> None:
         """What a person reads: nodes and notes on stdout; times, failures and the next step on stderr."""
         known, width = outcome.state, columns()
-        nodes = known.results.get("q8s_node_table")
-        if nodes:
-            print(report.table(nodes))
+        print("".join(f"{line}\n" for line in report.nodes(known.results.get("q8s_node_table", []), width)), end="")
         for note in known.notes:
             print(note)
         sys.stdout.flush()
@@ -96,11 +97,42 @@ class _Session:
             _say(step)
 
 
+def plan(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Show what deploy would change."""
+    with _session(arguments) as session:
+        outcome = session.play("plan", rest, as_json=False, show_plan=False)
+        if outcome.code != ExitCode.DONE:
+            return session.end(outcome)
+        told = outcome.state.results["q8s_plan"]
+        estimate = session.estimate(outcome.state)
+        if arguments.json:
+            print(json.dumps(report.plan_data(told, estimate), indent=2))
+        else:
+            print("\n".join(report.plan(told, estimate, columns())))
+            for step in report.next_steps("plan", arguments.file, outcome.code, outcome.state):
+                _say(step)
+        return ExitCode.DONE
+
+
 def deploy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Make the cluster, or what is missing of it."""
     options = [*_options(arguments), *rest]
     with _session(arguments) as session:
-        outcome = session.play("site", options)
+        # A run that may remove servers is one that the user has agreed to; the playbook stops before it does otherwise.
+        confirmed = arguments.yes
+        asks = _asks(arguments)
+        if asks:
+            outcome = session.play("plan", rest)
+            if outcome.code != ExitCode.DONE:
+                return session.end(outcome)
+            told = outcome.state.results["q8s_plan"]
+            if told["changes"]:
+                gone = report.destroyed(told)
+                removed = f"{len(gone)} server{'s are' if len(gone) > 1 else ' is'} removed for it. " if gone else ""
+                _ask(f"{removed}Go on?")
+                confirmed = bool(gone)
+        given = ["-e", json.dumps({"q8s_confirmed": confirmed}), *options]
+        outcome = session.play("site", given, show_plan=not asks)
         return session.end(outcome, remember=not (arguments.check or arguments.limit or arguments.tags))
 
 
@@ -119,6 +151,35 @@ def destroy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
                 ExitCode.WRONG_INPUT,
             )
         return session.end(session.play("destroy", [*_options(arguments), *rest]), remember=not arguments.check)
+
+
+def replace(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Make one worker anew."""
+    with _session(arguments) as session:
+        node = _worker(session, arguments.node)
+        if _asks(arguments):
+            _ask(f"Drain {node}, remove its server and make it anew?")
+        elif not arguments.yes:
+            raise WrapperError(
+                "replace: nobody is there to be asked, so --yes is needed",
+                f"q8s-run replace {arguments.file} {node} --yes",
+                ExitCode.WRONG_INPUT,
+            )
+        outcome = session.play("replace", ["-e", json.dumps({"q8s_replace": node}), *rest])
+        return session.end(outcome)
+
+
+def _worker(session: _Session, name: str) -> str:
+    """The node that is meant: by its own name, or by its host's."""
+    workers: dict[str, Any] = {s.node: s for s in session.cluster.servers() if s.vm_type}
+    for node, spec in workers.items():
+        if name in (node, spec.name):
+            return node
+    raise WrapperError(
+        f"replace: {name} is no worker of this cluster; allowed are {', '.join(workers) or 'none: it has no workers'}",
+        "q8s-run status shows all nodes; control planes cannot be replaced",
+        ExitCode.WRONG_INPUT,
+    )
 
 
 def verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:

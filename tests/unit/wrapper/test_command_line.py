@@ -146,6 +146,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 FAILED = State(failures=(Failure("demo-arm-mid-1", "Boot the guest", "no space", "main.yml:3"),), finished=True)
+UNCONFIRMED = ["-e", '{"q8s_confirmed": false}']
+CONFIRMED = ["-e", '{"q8s_confirmed": true}']
 
 
 def change(action: str, name: str, kind: str = "server") -> dict[str, str]:
@@ -177,7 +179,7 @@ def test_the_end_of_a_run(
     calls = ansible((code, end))
     assert cli.main(["deploy", str(EXAMPLE), "--check", "--limit", "demo-arm-mid-1", "--", "--step"]) == code
     options = ["--check", "--diff", "--limit", "localhost,demo-arm-mid-1", "--step"]
-    assert calls == [("site", EXAMPLE, options)]
+    assert calls == [("site", EXAMPLE, [*UNCONFIRMED, *options])]
     out, err = capsys.readouterr()
     assert out == "" and said in err
 
@@ -205,7 +207,48 @@ def test_a_warning_of_the_file_is_said_once(
     assert err.count("the placeholder") == 1 and err.count("the disk is nearly full") == 1
 
 
-@pytest.mark.parametrize("arguments", [["destroy", str(EXAMPLE)]])
+@pytest.mark.parametrize(
+    ("answer", "goes"), [("y\n", True), ("yes\n", True), ("\n", False), ("n\n", False), ("", False)]
+)
+def test_deploy_asks_on_a_terminal(
+    answer: str, goes: bool, terminal: Any, ansible: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal(answer)
+    calls = ansible((ExitCode.DONE, planned(change("create", "demo-arm-mid-1"))), (ExitCode.DONE, State()))
+    assert cli.main(["deploy", str(EXAMPLE)]) == (ExitCode.DONE if goes else ExitCode.FAILED)
+    assert [(call[0], call[2]) for call in calls] == [("plan", []), ("site", UNCONFIRMED)][: 2 if goes else 1]
+    err = capsys.readouterr().err
+    assert "Go on? [y/N]" in err and ("nothing was changed" in err) != goes
+
+
+def test_deploy_asks_about_removals_by_their_number(
+    terminal: Any, ansible: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal("y\n")
+    calls = ansible((ExitCode.DONE, planned(change("replace", "demo-arm-mid-1"))), (ExitCode.DONE, State()))
+    assert cli.main(["deploy", str(EXAMPLE)]) == ExitCode.DONE
+    assert "1 server is removed for it" in capsys.readouterr().err
+    assert calls[1][2] == CONFIRMED
+
+
+@pytest.mark.parametrize("arguments", [["--yes"], ["--check"], ["--json"]])
+def test_deploy_does_not_ask_who_said_yes_and_where_nothing_is_done(
+    arguments: list[str], terminal: Any, ansible: Any
+) -> None:
+    terminal("")
+    calls = ansible((ExitCode.DONE, State(finished=True)))
+    assert cli.main(["deploy", str(EXAMPLE), *arguments]) == ExitCode.DONE
+    assert [call[0] for call in calls] == ["site"]
+
+
+def test_deploy_does_not_ask_when_the_cloud_stays_as_it_is(terminal: Any, ansible: Any) -> None:
+    terminal("")
+    calls = ansible((ExitCode.DONE, planned()), (ExitCode.DONE, State(finished=True)))
+    assert cli.main(["deploy", str(EXAMPLE)]) == ExitCode.DONE
+    assert [call[0] for call in calls] == ["plan", "site"]
+
+
+@pytest.mark.parametrize("arguments", [["destroy", str(EXAMPLE)], ["replace", str(EXAMPLE), "arm-mid-1"]])
 def test_what_destroys_needs_a_yes(
     arguments: list[str], ansible: Any, terminal: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -220,6 +263,43 @@ def test_what_destroys_needs_a_yes(
     terminal("y\n")
     assert cli.main(arguments) == ExitCode.DONE
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("name", ["arm-mid-1", "demo-arm-mid-1"])
+def test_replace_takes_either_name(name: str, ansible: Any) -> None:
+    calls = ansible((ExitCode.DONE, State(finished=True)))
+    assert cli.main(["replace", str(EXAMPLE), name, "--yes"]) == ExitCode.DONE
+    assert calls == [("replace", EXAMPLE, ["-e", '{"q8s_replace": "arm-mid-1"}'])]
+
+
+def test_replace_knows_what_cannot_be_replaced(ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not ansible()
+    assert cli.main(["replace", str(EXAMPLE), "demo-control-plane", "--yes"]) == ExitCode.WRONG_INPUT
+    assert "is no worker of this cluster; allowed are x86-small-1, arm-mid-1" in capsys.readouterr().err
+
+
+def test_plan(ansible: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state.cluster_folder("demo")
+    servers = [change("create", f"demo-arm-mid-{n}") for n in (1, 2)]
+    end = planned(change("create", "q8s-demo", "key pair"), *servers)
+    # Of the same size, and made servers too; one that only looked says nothing about one that makes.
+    for run in (history.Run("deploy", 3, 2, 100.0, {}), history.Run("deploy", 3, 0, 9.0, {})):
+        history.remember(folder, run)
+    calls = ansible((ExitCode.DONE, end), (ExitCode.DONE, end))
+    assert cli.main(["plan", str(EXAMPLE)]) == ExitCode.DONE
+    out, err = capsys.readouterr()
+    assert out == (
+        "in the cloud:\n"
+        "  create   key pair          q8s-demo\n"
+        "  create   2 servers         demo-arm-mid-1, demo-arm-mid-2\n"
+        "quota: needs 2 vCPUs (3 of 8 used)\n"
+        "time: about 1 min 40 s, from an earlier run of this size\n"
+    )
+    assert err == f"next: q8s-run deploy {EXAMPLE}\n"
+    assert cli.main(["plan", str(EXAMPLE), "--json"]) == ExitCode.DONE
+    data = json.loads(capsys.readouterr().out)
+    assert data["estimate_seconds"] == 100.0 and data["changes"] == [change("create", "q8s-demo", "key pair"), *servers]
+    assert [call[0] for call in calls] == ["plan", "plan"]
 
 
 def test_a_whole_run_is_remembered_with_its_times(ansible: Any, folder: Path) -> None:
@@ -280,8 +360,8 @@ def test_options_from_the_environment(ansible: Any, monkeypatch: pytest.MonkeyPa
     cli.main(["deploy", str(EXAMPLE)])
     cli.main(["deploy", str(EXAMPLE), "--no-check", "--no-yes"])
     assert [call[2] for call in calls] == [
-        ["-vv", "--check", "--diff", "--tags", "one"],
-        ["-vv", "--tags", "one"],
+        ["-vv", *CONFIRMED, "--check", "--diff", "--tags", "one"],
+        ["-vv", *UNCONFIRMED, "--tags", "one"],
     ]
 
 

@@ -25,7 +25,7 @@ def until(kind: str, count: int = 1) -> State:
 
 
 def failed(result: dict[str, Any], **more: Any) -> State:
-    data = {"host": "one", "task": "Try", "res": result, "task_path": "/a/b/c/d/e/main.yml:3", **more}
+    data = {"host": "one", "task": "Try", "res": result, "task_path": "/a/b/roles/c/tasks/main.yml:3", **more}
     return reduce(State(), {"event": "runner_on_failed", "event_data": data})
 
 
@@ -61,7 +61,7 @@ def test_failures_are_those_that_count() -> None:
             "Connection refused",
             "roles/greeter/tasks/main.yml:1",
         ),
-        Failure("two", "Fail loudly", "the disk is full", "of/q8s/playbooks/play.yml:38"),
+        Failure("two", "Fail loudly", "the disk is full", "playbooks/play.yml:38"),
     ), "an ignored failure is none, and the reason is the program's own words"
 
 
@@ -96,7 +96,7 @@ def test_unknown_events_change_nothing() -> None:
 )
 def test_the_reason_is_what_helps(result: dict[str, Any], reason: str) -> None:
     assert failed(result).failures[0].reason == reason
-    assert failed(result).failures[0].place == "c/d/e/main.yml:3"
+    assert failed(result).failures[0].place == "roles/c/tasks/main.yml:3"
 
 
 def show(renderer: render.Renderer) -> None:
@@ -108,7 +108,7 @@ def show(renderer: render.Renderer) -> None:
 
 
 def test_plain_output(capsys: pytest.CaptureFixture[str]) -> None:
-    show(render.Plain(lambda state: None))
+    show(render.Plain(lambda state: None, True))
     out, err = capsys.readouterr()
     assert out == "", "stdout is for results"
     lines = [line.split("] ", 1)[1] for line in err.splitlines()]
@@ -119,7 +119,7 @@ def test_plain_output_tells_of_waiting_now_and_then(capsys: pytest.CaptureFixtur
     state = reduce(State(), {"event": "runner_on_start", "event_data": {"host": "a", "task": "Wait", "play": "P"}})
     for _ in range(11):
         before, state = state, reduce(state, {"event": "runner_retry", "event_data": {"host": "a", "task": "Wait"}})
-        render.Plain(lambda state: None).update(before, state)
+        render.Plain(lambda state: None, True).update(before, state)
     assert [line.split("] ", 1)[1] for line in capsys.readouterr().err.splitlines()] == [
         "  a: Wait: not yet, tried 5 times",
         "  a: Wait: not yet, tried 10 times",
@@ -138,7 +138,7 @@ def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_result_as_data() -> None:
     data = json.loads(json.dumps(report.result("deploy", 1, END, "/state/log")))
     assert (data["event"], data["command"], data["exit_code"], data["changed"]) == ("result", "deploy", 1, 4)
-    assert data["failures"][1]["place"] == "of/q8s/playbooks/play.yml:38"
+    assert data["failures"][1]["place"] == "playbooks/play.yml:38"
     assert data["stages"][2]["hosts"] == ["gone", "two"]
 
 

@@ -443,11 +443,18 @@ def _plan_ports(ports: Sequence[Port], staying: set[str], wanted: Sequence[str],
     return changes
 
 
-def plan_servers_absent(cluster: Cluster, servers: Sequence[Server], ports: Sequence[Port] = ()) -> Plan:
-    """What has to go so that no server and no port of the cluster is left."""
+def plan_servers_absent(
+    cluster: Cluster, servers: Sequence[Server], ports: Sequence[Port] = (), names: Optional[Sequence[str]] = None
+) -> Plan:
+    """What has to go so that no server and no port of the cluster is left.
+
+    :param names: of servers, when it is these only that have to go; a port has the name of its server
+    """
     ours = [s for s in servers if is_ours(s, cluster.cluster_name) and s.status != "DELETED"]
-    changes = [Change(SERVER, "delete", s.name, str(s), "", s) for s in ours]
-    changes += [Change(PORT, "delete", port.name, str(port), "", port) for port in ports]
+    changes = [Change(SERVER, "delete", s.name, str(s), "", s) for s in ours if names is None or s.name in names]
+    changes += [
+        Change(PORT, "delete", port.name, str(port), "", port) for port in ports if names is None or port.name in names
+    ]
     return Plan(tuple(changes))
 
 

@@ -30,6 +30,10 @@ options:
     type: str
     choices: [present, absent]
     default: present
+  nodes:
+    description: With O(state=absent), only the servers of these Kubernetes nodes. Drain and delete the nodes before.
+    type: list
+    elements: str
   remove_surplus:
     description: Remove servers that the cluster no longer asks for. Drain and delete their nodes before.
     type: bool
@@ -56,6 +60,12 @@ EXAMPLES = r"""
 - name: Remove the servers
   q8s.emu.servers:
     cluster: "{{ q8s_cluster }}"
+    state: absent
+
+- name: Remove the server of one node
+  q8s.emu.servers:
+    cluster: "{{ q8s_cluster }}"
+    nodes: [arm-mid-1]
     state: absent
 """
 
@@ -112,7 +122,8 @@ def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     if module.params["state"] == "present":
         plan = _module.servers_plan(module, cluster, cloud, servers, ports)
     else:
-        plan = _plan.plan_servers_absent(cluster, servers, [port for port in ports if port.ours])
+        names = _names(cluster, module.params["nodes"])
+        plan = _plan.plan_servers_absent(cluster, servers, [port for port in ports if port.ours], names)
     if plan.problems:
         raise _cloud.CloudError("Failed to plan the servers: " + "; ".join(plan.problems))
     result = _module.told(module, plan)
@@ -123,6 +134,17 @@ def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
         if module.params["state"] == "present":
             result["servers"] = _come(module, cluster, cloud, plan)
     return result
+
+
+def _names(cluster: Any, nodes: Any) -> Any:
+    """Names of the servers of these nodes; None for all of them."""
+    if nodes is None:
+        return None
+    servers = {spec.node: spec.name for spec in cluster.servers()}
+    unknown = [node for node in nodes if node not in servers]
+    if unknown:
+        raise _cloud.CloudError(f"Failed to plan the servers: the cluster has no nodes {', '.join(unknown)}")
+    return [servers[node] for node in nodes]
 
 
 def _going(plan: Any) -> list[Any]:
@@ -191,6 +213,7 @@ def main() -> None:
         {
             "public_key": {"type": "str", "no_log": False},
             "state": _module.STATE,
+            "nodes": {"type": "list", "elements": "str"},
             "remove_surplus": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 600},
         },
