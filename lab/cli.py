@@ -83,6 +83,8 @@ def _status(settings: Settings, arguments: argparse.Namespace) -> int:
         print(f"ended by itself: {', '.join(state['ended'])} (`q8s-run lab reset` cleans up)")
     for machine in state["machines"]:
         print(f"{machine['host']:<32} {machine['address']:<16} {'running' if machine['running'] else 'stopped'}")
+    if state["hollow"]:
+        print(f"and {state['hollow']} hollow servers, with no machine behind them")
     return 0
 
 

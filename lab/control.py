@@ -17,6 +17,7 @@ import yaml
 
 from lab import environment, firewall, image, locks, network, seed, services
 from lab.errors import LabError
+from lab.hollow import Hollow
 from lab.machine import Machine
 from lab.settings import CLOUD_NAME, REGION, Settings
 
@@ -70,6 +71,7 @@ def _up(settings: Settings) -> None:
         lab.configure()
         with step("network"):
             network.bridge_up(settings)
+            network.floating_up(settings)
             services.start_package_proxy(settings)
         with step("database"):
             lab.start_database()
@@ -77,13 +79,13 @@ def _up(settings: Settings) -> None:
         with step("keystone, glance, placement, neutron"):
             lab.start(["keystone", "glance", "placement", "neutron"])
         with step("users, network, image"):
-            project = seed.identity(settings, passwords)
+            projects = seed.identity(settings, passwords)
             with ThreadPoolExecutor(2) as pool:
                 nova = pool.submit(lab.start, ["nova"])
                 seed.resources(settings, passwords, picture)
                 nova.result()
         with step("nova's flavors"):
-            seed.flavors(settings, passwords, project)
+            seed.flavors(settings, passwords, projects)
             _write_firewall_auth(settings, passwords)
             lab.start_helper("firewall", [sys.executable, "-m", "lab.firewall"])
     except BaseException:
@@ -121,7 +123,8 @@ def status(settings: Settings) -> dict[str, Any]:
     """What runs: services by name with their process ids, and machines."""
     since = settings.folder / "since"
     machines = []
-    for folder in sorted(settings.machines.glob("*")):
+    folders = sorted(settings.machines.glob("*"))
+    for folder in folders:
         machine = Machine(folder)
         if machine.exists:
             spec = machine.spec
@@ -130,7 +133,7 @@ def status(settings: Settings) -> dict[str, Any]:
                     "host": spec.hostname,
                     "address": spec.nic.address,
                     "memory": spec.memory,
-                    "running": bool(machine.runner()),
+                    "running": machine.running(),
                 }
             )
     return {
@@ -139,6 +142,7 @@ def status(settings: Settings) -> dict[str, Any]:
         "services": services.running(settings),
         "ended": services.ended(settings),
         "machines": machines,
+        "hollow": sum(Hollow(folder).exists for folder in folders),
         "clouds_yaml": str(settings.clouds_yaml),
         "cloud": CLOUD_NAME,
     }

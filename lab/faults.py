@@ -228,12 +228,12 @@ def clouds_yaml(settings: Settings, service: str, proxy: FaultProxy, path: Path)
     The catalog stays the cloud's. Gives the environment variables that choose this file.
     """
     data = yaml.safe_load(settings.clouds_yaml.read_text())
-    cloud = data["clouds"][CLOUD_NAME]
     url = proxy.url + _SERVICES[service][1]
-    if service == "identity":
-        cloud["auth"]["auth_url"] = url
-    else:
-        cloud[f"{service}_endpoint_override"] = url
+    for cloud in data["clouds"].values():
+        if service == "identity":
+            cloud["auth"]["auth_url"] = url
+        else:
+            cloud[f"{service}_endpoint_override"] = url
     with open(path, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as stream:
         yaml.safe_dump(data, stream)
     return {"OS_CLIENT_CONFIG_FILE": str(path), "OS_CLOUD": CLOUD_NAME}

@@ -1,4 +1,4 @@
-"""Neutron's security groups, enforced on each server's port: stateful, following later changes.
+"""Neutron's security groups and floating IPs on this machine: stateful, following later changes.
 
 Runs as a process of the lab (``python -m lab.firewall``) that reads Neutron as its own service user would, and writes
 chains of its own into this machine's iptables. A rule that is missing in the cloud is so missing here, too.
@@ -10,14 +10,24 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
+from lab.machine import read
 from lab.settings import Settings, load
 
-_SECONDS_BETWEEN: Final = 1.5
-_HOOKS: Final = ("FORWARD", "OUTPUT")
+_SECONDS_BETWEEN: Final = 0.2
+_SECONDS_TO_SETTLE: Final = 2
+_SECONDS_UNASKED: Final = 30  # Neutron says when something changed; this is for what it does not say
+_HOOKS: Final = (
+    ("filter", "FORWARD", ""),
+    ("filter", "OUTPUT", ""),
+    ("nat", "PREROUTING", ""),
+    ("nat", "OUTPUT", ""),
+    ("nat", "POSTROUTING", "-out"),
+)
 
 
 def chain_of(bridge: str) -> str:
@@ -39,27 +49,53 @@ def port_chain(port: Port, bridge: str) -> str:
     return f"{chain_of(bridge)}-{port.link.removeprefix('vb-q8sl')}"
 
 
-def rules(ports: Sequence[Port], groups: Mapping[str, Sequence[Mapping[str, Any]]], bridge: str) -> str:
-    """The text for ``iptables-restore --noflush``. A packet that no rule of the port's groups lets in is dropped."""
-    members: dict[str, list[str]] = {}
-    for port in ports:
+def rules(
+    ports: Sequence[Port],
+    groups: Mapping[str, Sequence[Mapping[str, Any]]],
+    bridge: str,
+    *,
+    members: Sequence[Port] = (),
+    unfiltered: Sequence[str] = (),
+) -> str:
+    """The filter table's text for ``iptables-restore --noflush``.
+
+    A packet that no rule of the port's groups lets in is dropped; so is one to an address that is no port's, or whose
+    port is not known yet, unless the port is ``unfiltered`` (its port security is off). A group's members may be more
+    than the ports that are filtered here.
+    """
+    addresses: dict[str, list[str]] = {}
+    for port in members or ports:
         for group in port.groups:
-            members.setdefault(group, []).append(port.address)
+            addresses.setdefault(group, []).append(port.address)
     lab = chain_of(bridge)
     lines = ["*filter", f":{lab} - [0:0]"]
-    bodies = []
+    # this machine forwards between servers, and would tell them of the shorter way past the rules
+    bodies = [f"-A {lab} -o {bridge} -p icmp -m icmp --icmp-type redirect -j DROP"]
     for port in ports:
         chain = port_chain(port, bridge)
         lines.append(f":{chain} - [0:0]")
         # from other servers: across the bridge; from outside: from this machine
-        bodies.append(f"-A {lab} -m physdev --physdev-is-bridged --physdev-out {port.link} -j {chain}")
-        bodies.append(f"-A {lab} -o {bridge} -d {port.address} -j {chain}")
+        bodies.append(f"-A {lab} -m physdev --physdev-is-bridged --physdev-out {port.link} -g {chain}")
+        bodies.append(f"-A {lab} -o {bridge} -d {port.address} -g {chain}")
         bodies.append(f"-A {chain} -m conntrack --ctstate ESTABLISHED,RELATED -j RETURN")
         bodies += sorted(
-            {line for group in port.groups for rule in groups.get(group, ()) for line in _rule(chain, rule, members)}
+            {line for group in port.groups for rule in groups.get(group, ()) for line in _rule(chain, rule, addresses)}
         )
         bodies.append(f"-A {chain} -j DROP")
+    bodies += [f"-A {lab} -o {bridge} -d {address} -j RETURN" for address in unfiltered]
+    bodies.append(f"-A {lab} -o {bridge} -j DROP")
     return "\n".join([*lines, *bodies, "COMMIT", ""])
+
+
+def translations(floating: Mapping[str, str], bridge: str, subnet: str) -> str:
+    """The nat table's text for ``iptables-restore --noflush``: from floating addresses to servers' own."""
+    lab = chain_of(bridge)
+    lines = ["*nat", f":{lab} - [0:0]", f":{lab}-out - [0:0]"]
+    lines += [f"-A {lab} -d {address} -j DNAT --to-destination {fixed}" for address, fixed in sorted(floating.items())]
+    if floating:
+        # a neighbour would get its answer across the bridge, from an address that it did not call
+        lines.append(f"-A {lab}-out -s {subnet} -o {bridge} -m conntrack --ctstate DNAT -j MASQUERADE")
+    return "\n".join([*lines, "COMMIT", ""])
 
 
 def _rule(chain: str, rule: Mapping[str, Any], members: Mapping[str, Iterable[str]]) -> list[str]:
@@ -78,74 +114,101 @@ def _rule(chain: str, rule: Mapping[str, Any], members: Mapping[str, Iterable[st
 
 
 def apply(text: str, bridge: str) -> None:
-    """Load the lab's chains in one step and jump to them first."""
+    """Load the lab's chains, each table in one step, and jump to them first."""
     subprocess.run(["iptables-restore", "--noflush", "--wait"], input=text, text=True, check=True, capture_output=True)
-    for hook in _HOOKS:
-        if not _iptables("-C", hook, "-j", chain_of(bridge)):
-            _iptables("-I", hook, "1", "-j", chain_of(bridge))
-    _delete([chain for chain in _chains(bridge) if f":{chain} " not in text])
+    for table, hook, suffix in _HOOKS:
+        if not _iptables(table, "-C", hook, "-j", chain_of(bridge) + suffix):
+            _iptables(table, "-I", hook, "1", "-j", chain_of(bridge) + suffix)
+    _delete("filter", [chain for chain in _chains("filter", bridge) if f":{chain} " not in text])
 
 
 def remove(bridge: str) -> None:
     """Take the lab's chains away, and no other lab's."""
-    for hook in _HOOKS:
-        while _iptables("-D", hook, "-j", chain_of(bridge)):
+    for table, hook, suffix in _HOOKS:
+        while _iptables(table, "-D", hook, "-j", chain_of(bridge) + suffix):
             pass
-    _delete(_chains(bridge))
+    for table in ("filter", "nat"):
+        _delete(table, _chains(table, bridge))
 
 
-def _chains(bridge: str) -> list[str]:
+def _chains(table: str, bridge: str) -> list[str]:
     """The lab's chains that there are, its own first."""
-    listed = subprocess.run(["iptables", "-w", "-S"], capture_output=True, text=True, check=False).stdout
-    pattern = rf"^-N ({re.escape(chain_of(bridge))}(?:-[0-9a-f]{{8}})?)$"
+    command = ["iptables", "-w", "-t", table, "-S"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    pattern = rf"^-N ({re.escape(chain_of(bridge))}(?:-out|-[0-9a-f]{{8}})?)$"
     return sorted(re.findall(pattern, listed, re.MULTILINE), key=len)
 
 
-def _delete(chains: Sequence[str]) -> None:
+def _delete(table: str, chains: Sequence[str]) -> None:
     for action in ("-F", "-X"):
         for chain in chains:
-            _iptables(action, chain)
+            _iptables(table, action, chain)
 
 
-def _iptables(*arguments: str) -> bool:
+def _iptables(table: str, *arguments: str) -> bool:
     """Whether iptables did it, or found it."""
-    return subprocess.run(["iptables", "-w", *arguments], capture_output=True, check=False).returncode == 0
+    command = ["iptables", "-w", "-t", table, *arguments]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def _observe(cloud: Any, settings: Settings) -> str:
-    ports = []
+def _observe(cloud: Any, settings: Settings, links: Container[str]) -> str:
+    """Both tables, for the ports whose machines have a link."""
+    members, unfiltered = [], []
     for port in cloud.network.ports():
-        if str(port.device_owner).startswith("compute:") and port.fixed_ips and port.is_port_security_enabled:
-            link = f"vb-q8sl{port.device_id[:8]}"
-            ports.append(Port(link, port.fixed_ips[0]["ip_address"], tuple(port.security_group_ids)))
+        if not str(port.device_owner).startswith("compute:") or not port.fixed_ips:
+            continue
+        address = port.fixed_ips[0]["ip_address"]
+        if not port.is_port_security_enabled:
+            unfiltered.append(address)
+            continue
+        members.append(Port(f"vb-q8sl{port.device_id[:8]}", address, tuple(port.security_group_ids)))
+    ports = [port for port in sorted(members, key=lambda port: port.link) if port.link in links]
     groups: dict[str, list[Mapping[str, Any]]] = {}
     wanted = {group for port in ports for group in port.groups}
-    for rule in cloud.network.security_group_rules():
+    for rule in cloud.network.security_group_rules() if wanted else ():
         if rule.security_group_id in wanted:
             found = rule.to_dict(computed=False, original_names=False)
             found["ethertype"] = rule.ether_type
             groups.setdefault(rule.security_group_id, []).append(found)
-    return rules(sorted(ports, key=lambda port: port.link), groups, settings.bridge)
+    floating = {one.floating_ip_address: one.fixed_ip_address for one in cloud.network.ips() if one.fixed_ip_address}
+    return rules(ports, groups, settings.bridge, members=members, unfiltered=sorted(unfiltered)) + translations(
+        floating, settings.bridge, str(settings.subnet)
+    )
+
+
+def _links() -> frozenset[str]:
+    return frozenset(path.name for path in Path("/sys/class/net").glob("vb-q8sl*"))
 
 
 def main() -> int:
-    """Follow Neutron until the process is ended."""
+    """Follow Neutron and the machines' links until the process is ended."""
     import openstack
     import yaml
 
     settings = load()
     auth = yaml.safe_load((settings.folder / "etc" / "firewall.yaml").read_text())
     cloud = openstack.connect(load_yaml_config=False, load_envvars=False, **auth)
-    known = ""
+    known, asked = "", 0.0
+    seen: tuple[str, frozenset[str]] | None = None
     while True:
-        try:
-            text = _observe(cloud, settings)
-            if text != known:
-                apply(text, settings.bridge)
-                known = text
-        except Exception as error:  # whatever it was, the next round tries again; the chains stay as they are
-            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        time.sleep(_SECONDS_BETWEEN)
+        begin = time.monotonic()
+        changed = read(settings.network_changes)
+        now = (changed, _links())
+        if now != seen or begin - asked > _SECONDS_UNASKED:
+            asked = begin
+            # Neutron says so before its database does: only what is read a while later is sure to have the change
+            settled = asked - int(changed or 0) / 1e9 > _SECONDS_TO_SETTLE
+            try:
+                text = _observe(cloud, settings, now[1])
+                if text != known:
+                    apply(text, settings.bridge)
+                    known = text
+                seen = now if settled else None
+            except Exception as error:  # whatever it was, the next round tries again; the chains stay as they are
+                detail = getattr(error, "stderr", None) or error
+                print(f"{type(error).__name__}: {detail}", file=sys.stderr, flush=True)
+        # while hundreds of servers are made, Neutron has more to do than to answer this
+        time.sleep(max(_SECONDS_BETWEEN, time.monotonic() - begin))
 
 
 if __name__ == "__main__":

@@ -106,6 +106,9 @@ class Machine:
         words = read(self.folder / "run.pid").split()
         return int(words[0]) if len(words) == 2 and start_time(int(words[0])) == words[1] else None
 
+    def running(self) -> bool:
+        return self.runner() is not None
+
     def init(self) -> int | None:
         """The machine's process 1 as a process id of this machine: runner, systemd-nspawn, init."""
         runner = self.runner()

@@ -28,13 +28,19 @@ def bridge_up(settings: Settings) -> None:
     _ip("link", "set", settings.bridge, "up")
 
 
+def floating_up(settings: Settings) -> None:
+    """Make the way to floating addresses, from this machine and, through it, from anywhere else."""
+    _ip("address", "replace", f"{settings.external_gateway}/{settings.external.prefixlen}", "dev", settings.bridge)
+    (_KERNEL / "net/ipv4/ip_forward").write_text("1")
+
+
 def bridge_down(settings: Settings) -> None:
     """Remove the bridge, if it is there."""
     if (Path("/sys/class/net") / settings.bridge).exists():
         _ip("link", "del", settings.bridge)
 
 
-# The kubelets and daemons of hosts change these for the whole machine.
+# The lab, and the kubelets and daemons of its hosts, change these for the whole machine.
 _WATCHED: Final = (
     "kernel/panic",
     "kernel/panic_on_oops",
@@ -46,6 +52,7 @@ _WATCHED: Final = (
     "fs/nr_open",
     "fs/inotify/max_user_instances",
     "fs/inotify/max_user_watches",
+    "net/ipv4/ip_forward",
 )
 
 
@@ -60,8 +67,9 @@ def hold_kernel_settings(folder: Path) -> None:
     with locks.locked(_RECORD, wait=True):
         values, users = _recorded()
         if not users:
-            values = {name: value for name in _WATCHED if (value := read(_KERNEL / name).strip())}
-        _write({"values": values, "users": sorted({*users, str(folder)})})
+            values = {}
+        now = {name: value for name in _WATCHED if (value := read(_KERNEL / name).strip())}
+        _write({"values": {**now, **values}, "users": sorted({*users, str(folder)})})
 
 
 def release_kernel_settings(folder: Path) -> None:

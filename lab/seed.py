@@ -1,17 +1,19 @@
-"""Fill an empty OpenStack: services, their users, a project with a plain member, network, flavors, image."""
+"""Fill an empty OpenStack: services, their users, two projects with plain members, networks, flavors, image."""
 
 from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import openstack
 import yaml
 
+from lab import hollow
 from lab.services import Secrets
-from lab.settings import CLOUD_NAME, IMAGE_NAME, REGION, Settings
+from lab.settings import ADMIN_CLOUD_NAME, CLOUD_NAME, IMAGE_NAME, REGION, SCALE_CLOUD_NAME, Settings
 
 _PATHS = {
     "glance": ("image", ""),
@@ -19,7 +21,15 @@ _PATHS = {
     "neutron": ("network", ""),
     "nova": ("compute", "/v2.1"),
 }
-_FLAVORS = (("c1.small", 2, 3072, 20), ("c1.medium", 2, 4096, 20), ("c1.large", 6, 8192, 40))
+_FLAVORS = (
+    ("c1.small", 2, 3072, 20, None),
+    ("c1.medium", 2, 4096, 20, None),
+    ("c1.large", 6, 8192, 40, None),
+    ("hollow.small", 2, 3072, 20, hollow.PLAIN),
+    ("hollow.error", 2, 3072, 20, hollow.ERROR),
+    ("hollow.stuck", 2, 3072, 20, hollow.STUCK),
+)
+_PROJECTS = {"lab": CLOUD_NAME, "scale": SCALE_CLOUD_NAME}
 
 
 def _connect(settings: Settings, user: str, password: str, project: str) -> Any:
@@ -38,8 +48,8 @@ def _connect(settings: Settings, user: str, password: str, project: str) -> Any:
     )
 
 
-def identity(settings: Settings, passwords: Secrets) -> str:
-    """Services, endpoints and the member; writes clouds.yaml. Gives the project's id."""
+def identity(settings: Settings, passwords: Secrets) -> dict[str, str]:
+    """Services, endpoints and the members; writes both clouds.yaml. Gives the projects' ids by name."""
     admin = _connect(settings, "admin", passwords.admin, "admin").identity
     roles = {role.name: role for role in admin.roles()}
     service_role = roles.get("service") or admin.create_role(name="service")
@@ -55,19 +65,29 @@ def identity(settings: Settings, passwords: Secrets) -> str:
             admin.create_endpoint(
                 service_id=service.id, interface=interface, region_id=REGION, url=settings.url(name) + path
             )
-    lab = admin.create_project(name="lab", domain_id="default")
-    password = secrets.token_hex(16)
-    member = admin.create_user(name="member", password=password, domain_id="default", default_project_id=lab.id)
-    admin.assign_project_role_to_user(lab, member, roles["member"])
-    own = _connect(settings, "member", password, "lab")
-    secret = secrets.token_hex(32)
-    credential = own.identity.create_application_credential(own.current_user_id, "q8s", secret=secret)
-    _write_clouds(settings, credential.id, secret)
-    return str(lab.id)
+    ids, clouds = {}, {}
+    for name, cloud in _PROJECTS.items():
+        project = admin.create_project(name=name, domain_id="default")
+        user, password = f"{name}-member", secrets.token_hex(16)
+        member = admin.create_user(name=user, password=password, domain_id="default", default_project_id=project.id)
+        admin.assign_project_role_to_user(project, member, roles["member"])
+        own = _connect(settings, user, password, name)
+        secret = secrets.token_hex(32)
+        credential = own.identity.create_application_credential(own.current_user_id, "q8s", secret=secret)
+        clouds[cloud] = {
+            "auth_type": "v3applicationcredential",
+            "auth": {"application_credential_id": credential.id, "application_credential_secret": secret},
+        }
+        ids[name] = str(project.id)
+    _write_clouds(settings, settings.clouds_yaml, clouds)
+    auth = {"username": "admin", "password": passwords.admin, "project_name": "admin"}
+    auth |= {"user_domain_id": "default", "project_domain_id": "default"}
+    _write_clouds(settings, settings.admin_clouds_yaml, {ADMIN_CLOUD_NAME: {"auth": auth}})
+    return ids
 
 
 def resources(settings: Settings, passwords: Secrets, image: Path) -> None:
-    """Network, image and the rules that Neutron gives every new security group."""
+    """Networks, image and the rules that Neutron gives every new security group."""
     admin = _connect(settings, "admin", passwords.admin, "admin")
     if not list(admin.network.default_security_group_rules()):
         for direction in ("egress", "ingress"):
@@ -81,7 +101,7 @@ def resources(settings: Settings, passwords: Secrets, image: Path) -> None:
                     **remote,
                 )
     network = admin.network.create_network(name="private", is_shared=True)
-    admin.network.create_subnet(
+    subnet = admin.network.create_subnet(
         network_id=network.id,
         name="private-subnet",
         cidr=str(settings.subnet),
@@ -89,32 +109,42 @@ def resources(settings: Settings, passwords: Secrets, image: Path) -> None:
         gateway_ip=str(settings.gateway),
         dns_nameservers=[str(settings.gateway)],
     )
+    # the router is this machine: lab.firewall does what is said of it here
+    external = admin.network.create_network(name="external", is_router_external=True)
+    admin.network.create_subnet(
+        network_id=external.id,
+        name="external-subnet",
+        cidr=str(settings.external),
+        ip_version=4,
+        gateway_ip=str(settings.external_gateway),
+        is_dhcp_enabled=False,
+    )
+    router = admin.network.create_router(name="router", external_gateway_info={"network_id": external.id})
+    admin.network.add_interface_to_router(router, subnet_id=subnet.id)
     admin.create_image(
         IMAGE_NAME, filename=str(image), container_format="bare", disk_format="raw", visibility="public", wait=True
     )
 
 
-def flavors(settings: Settings, passwords: Secrets, project: str) -> None:
-    """What needs Nova: flavors and an ordinary quota."""
+def flavors(settings: Settings, passwords: Secrets, projects: Mapping[str, str]) -> None:
+    """What needs Nova: flavors, an ordinary quota for one project, and none for the other."""
     admin = _connect(settings, "admin", passwords.admin, "admin")
-    for name, vcpus, memory, disk in _FLAVORS:
-        admin.compute.create_flavor(name=name, vcpus=vcpus, ram=memory, disk=disk)
-    admin.set_compute_quotas(project, instances=20, cores=40, ram=96 * 1024, key_pairs=20)
+    for name, vcpus, memory, disk, kind in _FLAVORS:
+        flavor = admin.compute.create_flavor(name=name, vcpus=vcpus, ram=memory, disk=disk)
+        if kind:
+            admin.compute.create_flavor_extra_specs(flavor, {hollow.SPEC: kind})
+    admin.set_compute_quotas(projects["lab"], instances=20, cores=40, ram=96 * 1024, key_pairs=20)
+    admin.set_compute_quotas(projects["scale"], instances=-1, cores=-1, ram=-1, key_pairs=-1)
+    admin.set_network_quotas(projects["scale"], ports=-1, security_groups=-1, security_group_rules=-1)
 
 
-def _write_clouds(settings: Settings, identifier: str, secret: str) -> None:
+def _write_clouds(settings: Settings, path: Path, clouds: Mapping[str, Mapping[str, Any]]) -> None:
+    url = settings.url("keystone") + "/v3"
     data = {
         "clouds": {
-            CLOUD_NAME: {
-                "auth_type": "v3applicationcredential",
-                "auth": {
-                    "auth_url": settings.url("keystone") + "/v3",
-                    "application_credential_id": identifier,
-                    "application_credential_secret": secret,
-                },
-                "region_name": REGION,
-            }
+            name: {**cloud, "auth": {"auth_url": url, **cloud["auth"]}, "region_name": REGION}
+            for name, cloud in clouds.items()
         }
     }
-    with open(settings.clouds_yaml, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream:
+    with open(path, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream:
         yaml.safe_dump(data, stream)

@@ -12,8 +12,11 @@ from typing import Final
 from lab.errors import SettingsError
 
 CLOUD_NAME: Final = "q8s-lab"
+SCALE_CLOUD_NAME: Final = "q8s-lab-scale"
+ADMIN_CLOUD_NAME: Final = "q8s-lab-admin"
 IMAGE_NAME: Final = "debian-13"
 REGION: Final = "RegionOne"
+_NOBODYS: Final = ipaddress.IPv4Network("198.18.0.0/15")
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,27 @@ class Settings:
         return self.folder / "machines"
 
     @property
+    def external(self) -> ipaddress.IPv4Network:
+        """Where floating addresses are from: the servers' subnet moved to a range that is nobody's (RFC 2544)."""
+        within = int(self.subnet.network_address) & int(_NOBODYS.hostmask)
+        return ipaddress.IPv4Network((int(_NOBODYS.network_address) + within, self.subnet.prefixlen))
+
+    @property
+    def external_gateway(self) -> ipaddress.IPv4Address:
+        """This machine's own address among the floating ones."""
+        return next(self.external.hosts())
+
+    @property
+    def admin_clouds_yaml(self) -> Path:
+        """The administrator's way in, for tests."""
+        return self.folder / "admin-clouds.yaml"
+
+    @property
+    def network_changes(self) -> Path:
+        """Neutron writes to it whenever something of its own changed that this machine has to follow."""
+        return self.folder / "state" / "network-changes"
+
+    @property
     def log(self) -> Path:
         return self.folder / "log"
 
@@ -74,8 +98,8 @@ def load() -> Settings:
         subnet = ipaddress.IPv4Network(text)
     except ValueError as error:
         raise _wrong("Q8S_LAB_SUBNET", text, f"an IPv4 network such as 10.254.1.0/24 ({error})") from None
-    if subnet.prefixlen > 28:
-        raise _wrong("Q8S_LAB_SUBNET", text, "a network of at least 16 addresses")
+    if not 16 <= subnet.prefixlen <= 28:
+        raise _wrong("Q8S_LAB_SUBNET", text, "a network of 16 to 65536 addresses")
     port = os.environ.get("Q8S_LAB_PORT", "15000")
     if not port.isdecimal() or not 1024 <= int(port) <= 65500:
         raise _wrong("Q8S_LAB_PORT", port, "the first of 20 free TCP ports, from 1024 to 65500")

@@ -2,118 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import openstack
 import pytest
+from boxes import Box, allow, boxes
 
 from lab import settings
 from lab.firewall import Port, port_chain
-from lab.machine import Machine, wait
+from lab.machine import wait
 
 pytestmark = pytest.mark.lab
 
 MEMORY = 3072 * 1024 * 1024
 
 
-@dataclass
-class Box:
-    """The server, and how to get into it."""
-
-    cloud: Any
-    id: str
-    name: str
-    address: str
-    group: str
-    key: Path
-
-    @property
-    def status(self) -> str:
-        return str(self.cloud.compute.get_server(self.id).status)
-
-    @property
-    def machine(self) -> Machine:
-        return Machine(settings.load().machines / self.id)
-
-    def ssh(self, *command: str) -> subprocess.CompletedProcess[str]:
-        options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
-        options += ["-o", "BatchMode=yes", "-o", "ConnectTimeout=3", "-i", str(self.key)]
-        return subprocess.run(
-            ["ssh", *options, f"debian@{self.address}", *command],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-
-    def wait_for_ssh(self) -> None:
-        assert wait(lambda: self.ssh("true").returncode == 0, 60), self.ssh("true").stderr
-
-    def boot_id(self) -> str:
-        """Changes with each boot: systemd's invocation of a unit that starts once a boot. Empty while ssh is away."""
-        return self.ssh("systemctl", "show", "-p", "InvocationID", "--value", "lab-host.service").stdout.strip()
-
-    def booted_since(self, before: str) -> bool:
-        return wait(lambda: self.boot_id() not in ("", before), 60)
-
-    def opens(self, port: int) -> bool:
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            try:
-                probe.connect((self.address, port))
-            except TimeoutError:
-                return False
-            return True
-
-
-def allow(cloud: Any, group: str, port: int) -> None:
-    cloud.network.create_security_group_rule(
-        security_group_id=group,
-        direction="ingress",
-        ether_type="IPv4",
-        protocol="tcp",
-        port_range_min=port,
-        port_range_max=port,
-    )
-
-
 @pytest.fixture(scope="module")
 def box(lab: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    """One server; what is left of it at the end is removed."""
-    os.environ.update(lab)
-    cloud: Any = openstack.connect(cloud=lab["OS_CLOUD"])
-    name = f"itest-lab-{secrets.token_hex(2)}"
-    key = tmp_path_factory.mktemp("lab") / "id_ed25519"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-    cloud.compute.create_keypair(name=name, public_key=key.with_suffix(".pub").read_text())
-    group = cloud.network.create_security_group(name=name)
-    allow(cloud, group.id, 22)
-    made = cloud.compute.create_server(
-        name=name,
-        image_id=cloud.image.find_image(settings.IMAGE_NAME).id,
-        flavor_id=cloud.compute.find_flavor("c1.small").id,
-        networks=[{"uuid": cloud.network.find_network("private").id}],
-        key_name=name,
-        security_groups=[{"name": name}],
-    )
-    try:
-        server = cloud.compute.wait_for_server(made, interval=1, wait=120)
-        address = server.addresses["private"][0]["addr"]
-        yield Box(cloud, server.id, name, address, group.id, key)
-    finally:
-        cloud.compute.delete_server(made, ignore_missing=True)
-        cloud.compute.wait_for_delete(made, interval=1, wait=60)
-        cloud.network.delete_security_group(group)
-        cloud.compute.delete_keypair(name)
-        cloud.close()
+    with boxes(lab, tmp_path_factory.mktemp("lab")) as (one,):
+        yield one
 
 
 def test_the_key_pair_logs_in(box: Box) -> None:

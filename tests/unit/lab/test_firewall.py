@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -72,8 +73,21 @@ def test_groups_of_a_port_add_up() -> None:
 
 def test_every_way_to_a_server_passes_its_chain() -> None:
     lines = firewall.rules([WEB], {}, "br0").splitlines()
-    assert "-A Q8S-br0 -m physdev --physdev-is-bridged --physdev-out vb-q8sl00000001 -j Q8S-br0-00000001" in lines
-    assert "-A Q8S-br0 -o br0 -d 10.0.0.5 -j Q8S-br0-00000001" in lines
+    assert "-A Q8S-br0 -m physdev --physdev-is-bridged --physdev-out vb-q8sl00000001 -g Q8S-br0-00000001" in lines
+    assert "-A Q8S-br0 -o br0 -d 10.0.0.5 -g Q8S-br0-00000001" in lines
+    assert lines[lines.index("COMMIT") - 1] == "-A Q8S-br0 -o br0 -j DROP", "and nothing else reaches a server"
+
+
+def test_a_port_whose_security_is_off_is_open() -> None:
+    lines = firewall.rules([WEB], {}, "br0", unfiltered=["10.0.0.9"]).splitlines()
+    assert lines.index("-A Q8S-br0 -o br0 -d 10.0.0.9 -j RETURN") < lines.index("-A Q8S-br0 -o br0 -j DROP")
+
+
+def test_members_need_no_machine() -> None:
+    groups = {"web": [rule(remote_group_id="web")]}
+    listed = firewall.rules([WEB], groups, "br0", members=[WEB, OTHER]).splitlines()
+    assert f"-A Q8S-br0-00000001 -s {OTHER.address}/32 -j RETURN" in listed
+    assert not [line for line in listed if OTHER.link in line]
 
 
 @pytest.fixture
@@ -99,16 +113,27 @@ def test_two_labs_have_chains_of_their_own(namespace: list[str], monkeypatch: py
     real = subprocess.run
     monkeypatch.setattr(subprocess, "run", lambda command, **more: real([*namespace, *command], **more))
     for bridge, ports in (("lab1", [WEB, OTHER]), ("lab10", [WEB])):
-        firewall.apply(firewall.rules(ports, {}, bridge), bridge)
-    second = [line for line in run(["iptables", "-S"]).splitlines() if "Q8S-lab10" in line]
-    assert len(second) == 8, second
-    firewall.apply(firewall.rules([WEB], {}, "lab1"), "lab1")
-    listed = run(["iptables", "-S"]).splitlines()
+        text = firewall.rules(ports, {}, bridge)
+        firewall.apply(text + firewall.translations({"198.18.0.9": "10.0.0.5"}, bridge, "10.0.0.0/24"), bridge)
+    second = chains("lab10")
+    assert [len(lines) for lines in second.values()] == [10, 7], second
+    firewall.apply(firewall.rules([WEB], {}, "lab1") + firewall.translations({}, "lab1", "10.0.0.0/24"), "lab1")
+    listed = chains("lab1")["filter"]
     assert "-N Q8S-lab1-00000001" in listed and "-N Q8S-lab1-00000002" not in listed, "a port that is gone"
+    assert not [line for line in chains("lab1")["nat"] if "DNAT" in line], "a floating address that is gone"
     firewall.remove("lab1")
-    assert [line for line in run(["iptables", "-S"]).splitlines() if "Q8S-" in line] == second
+    assert chains("lab10") == second and chains("") == second
     firewall.remove("lab10")
-    assert "Q8S-" not in run(["iptables", "-S"])
+    assert chains("") == {"filter": [], "nat": []}
+
+
+def chains(bridge: str) -> dict[str, list[str]]:
+    """What iptables lists of a lab, or of all, by table."""
+    pattern = rf"Q8S-{bridge}(-| |$)" if bridge else "Q8S-"
+    return {
+        table: [line for line in run(["iptables", "-t", table, "-S"]).splitlines() if re.search(pattern, line)]
+        for table in ("filter", "nat")
+    }
 
 
 def test_iptables_reads_it() -> None:

@@ -31,7 +31,7 @@ def test_everything_may_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "value", "said"),
     [
         ("Q8S_LAB_SUBNET", "10.9.8.7/24", "10.9.8.7/24 has host bits set"),
-        ("Q8S_LAB_SUBNET", "10.9.8.0/30", "at least 16 addresses"),
+        ("Q8S_LAB_SUBNET", "10.9.8.0/30", "16 to 65536 addresses"),
         ("Q8S_LAB_BRIDGE", "a-bridge-that-is-long", "1 to 15 letters"),
         ("Q8S_LAB_BRIDGE", "a/b", "1 to 15 letters"),
         ("Q8S_LAB_PORT", "http", "20 free TCP ports"),

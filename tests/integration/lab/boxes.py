@@ -1,0 +1,119 @@
+"""Servers of the lab's cloud, and how to get into them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openstack
+
+from lab import settings
+from lab.machine import Machine, wait
+
+
+@dataclass
+class Box:
+    """The server, and how to get into it."""
+
+    cloud: Any
+    id: str
+    name: str
+    address: str
+    group: str
+    key: Path
+
+    @property
+    def status(self) -> str:
+        return str(self.cloud.compute.get_server(self.id).status)
+
+    @property
+    def machine(self) -> Machine:
+        return Machine(settings.load().machines / self.id)
+
+    def ssh(self, *command: str) -> subprocess.CompletedProcess[str]:
+        options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
+        options += ["-o", "BatchMode=yes", "-o", "ConnectTimeout=3", "-i", str(self.key)]
+        return subprocess.run(
+            ["ssh", *options, f"debian@{self.address}", *command],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def wait_for_ssh(self) -> None:
+        assert wait(lambda: self.ssh("true").returncode == 0, 60), self.ssh("true").stderr
+
+    def boot_id(self) -> str:
+        """Changes with each boot: systemd's invocation of a unit that starts once a boot. Empty while ssh is away."""
+        return self.ssh("systemctl", "show", "-p", "InvocationID", "--value", "lab-host.service").stdout.strip()
+
+    def booted_since(self, before: str) -> bool:
+        return wait(lambda: self.boot_id() not in ("", before), 60)
+
+    def opens(self, port: int) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            try:
+                probe.connect((self.address, port))
+            except TimeoutError:
+                return False
+            return True
+
+
+def allow(cloud: Any, group: str, port: int) -> None:
+    cloud.network.create_security_group_rule(
+        security_group_id=group,
+        direction="ingress",
+        ether_type="IPv4",
+        protocol="tcp",
+        port_range_min=port,
+        port_range_max=port,
+    )
+
+
+@contextmanager
+def boxes(lab: Mapping[str, str], folder: Path, count: int = 1) -> Iterator[list[Box]]:
+    """So many servers that ssh is open to, in a group of each one's own. What is left of them at the end is removed."""
+    os.environ.update(lab)
+    cloud: Any = openstack.connect(cloud=lab["OS_CLOUD"])
+    base = f"itest-lab-{secrets.token_hex(2)}"
+    key = folder / "id_ed25519"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    cloud.compute.create_keypair(name=base, public_key=key.with_suffix(".pub").read_text())
+    names = [base] if count == 1 else [f"{base}-{number}" for number in range(1, count + 1)]
+    groups = [cloud.network.create_security_group(name=name) for name in names]
+    made = []
+    try:
+        for name, group in zip(names, groups, strict=True):
+            allow(cloud, group.id, 22)
+            server = cloud.compute.create_server(
+                name=name,
+                image_id=cloud.image.find_image(settings.IMAGE_NAME).id,
+                flavor_id=cloud.compute.find_flavor("c1.small").id,
+                networks=[{"uuid": cloud.network.find_network("private").id}],
+                key_name=base,
+                security_groups=[{"name": name}],
+            )
+            made.append(server)
+        found = []
+        for one, group in zip(made, groups, strict=True):
+            server = cloud.compute.wait_for_server(one, interval=1, wait=120)
+            found.append(Box(cloud, server.id, server.name, server.addresses["private"][0]["addr"], group.id, key))
+        yield found
+    finally:
+        for server in made:
+            cloud.compute.delete_server(server, ignore_missing=True)
+        for server in made:
+            cloud.compute.wait_for_delete(server, interval=1, wait=60)
+        for group in groups:
+            cloud.network.delete_security_group(group)
+        cloud.compute.delete_keypair(base)
+        cloud.close()
