@@ -7,7 +7,7 @@ FILE ?= examples/demo.yaml
 LAB := $(or $(Q8S_LAB_DIR),/var/lib/q8s-lab)
 ON_LAB := OS_CLIENT_CONFIG_FILE=$(LAB)/clouds.yaml OS_CLOUD=q8s-lab
 
-.PHONY: help setup demo demo-down test lint clean
+.PHONY: help setup demo demo-down test lint docs clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,8 +29,11 @@ demo-down:  ## remove the demo's cluster and the OpenStack
 lint: setup  ## style, types and Ansible's production profile
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy q8s_wrapper bundle lab benchmarks inventory_plugins collections/ansible_collections/q8s/emu/plugins
+	.venv/bin/mypy q8s_wrapper bundle lab benchmarks tools inventory_plugins collections/ansible_collections/q8s/emu/plugins
 	.venv/bin/ansible-lint
+
+docs: setup  ## write the reference of the cluster file and its JSON Schema from the code
+	.venv/bin/python tools/cluster_file_docs.py
 
 test: lint  ## everything: style, unit tests, the lab's services, a whole cluster
 	.venv/bin/pytest

@@ -53,7 +53,6 @@ _MACHINES = {
     "x86_64": (re.compile(r"q35|pc|pc-q35-[0-9.]+|pc-i440fx-[0-9.]+"), "virt, q35, pc or a version of them"),
     "aarch64": (re.compile(r"virt|virt-[0-9.]+"), "virt or a version of it"),
 }
-_PLACEHOLDER = "qemu-args"
 
 
 def cluster(root: Value, report: Report) -> Cluster:
@@ -106,10 +105,9 @@ def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _vm_type(name: str, one: dict[str, Any], root: Value, report: Report) -> None:
-    """What has to fit within a type. Puts QEMU's machine and the arguments in place."""
+    """What has to fit within a type. Puts QEMU's name of the machine in place."""
     value, path = root.at("vm_types", "types", name), join("vm_types.types", name)
     architecture = one["architecture"]
-    one["qemu_args"] = _qemu_args(value, path, report)
     if architecture is not None and one["cpu_model"] is not None:
         _cpu_model(value.at("cpu_model"), f"{path}.cpu_model", one["cpu_model"], architecture, report)
     if architecture is not None and one["machine_model"] is not None:
@@ -162,20 +160,6 @@ def _cpu_model(place: Value, path: str, model: str, architecture: str, report: R
         report.fail(place, path, f"is {found(model)}, a model without 64-bit mode; guests are 64-bit", hint)
     else:
         report.warn(place, path, f"{found(model)} is no {architecture} model that Q8S knows; QEMU may know it", hint)
-
-
-def _qemu_args(value: Value, path: str, report: Report) -> str:
-    key = "qemu_args" if "qemu_args" in value.data else "qemu-args"
-    given = value.data.get(key)
-    if given is None or given.data is None:
-        return ""
-    if not isinstance(given.data, str) or not given.data.isprintable() or len(given.data) > 4096:
-        report.fail(given, f"{path}.{key}", f"is {found(given.data)}; must be one line of text")
-    elif given.data.strip() == _PLACEHOLDER:
-        report.warn(given, f"{path}.{key}", f"the placeholder {_PLACEHOLDER!r} means nothing and is left out")
-    else:
-        return given.data.strip()
-    return ""
 
 
 def _workers(definition: Mapping[str, Any], types: Optional[Mapping[str, Any]], root: Value, report: Report) -> None:

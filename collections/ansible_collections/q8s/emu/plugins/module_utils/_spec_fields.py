@@ -14,6 +14,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec_kinds import (
     Field,
     Group,
     Items,
+    Line,
     Names,
     Network,
     Number,
@@ -37,7 +38,7 @@ _USER = Text("a user's name: a-z, 0-9, _ and -, at most 32, no digit or - first"
 _HOST_NAME = Text("a host name: a-z, 0-9 and -, at most 63, no - at either end", r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _FLAVOR = Text(hint="openstack flavor list shows them")
 _URL = Text(
-    "http://HOST:PORT, without a user or password: it is written down on every host",
+    "http://HOST:PORT, without a user or password, which logs would show",
     r"https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?/?",
     secret=True,
 )
@@ -85,7 +86,7 @@ VM_TYPE = Group(
         ),
         Field(
             "qemu_args",
-            Anything(),
+            Line("qemu-args"),
             "Further arguments for QEMU, in one line, separated by spaces. The prototype's placeholder `qemu-args` means nothing.",
             "",
             spelling="qemu-args",

@@ -61,7 +61,8 @@ class Text(Kind):
         data = value.data
         if not isinstance(data, str):
             hint = "put it in quotes" if isinstance(data, (int, float, Odd)) else self.hint
-            report.fail(value, path, f"is {found(data)}; must be {self.words()}", hint)
+            rule = "" if self.rule == Text.rule else f": {self.rule}"
+            report.fail(value, path, f"is {found(data)}; must be text{rule}", hint)
             return None
         if not re.fullmatch(self.pattern, data) or not (data.isprintable() or data == ""):
             report.fail(
@@ -71,10 +72,35 @@ class Text(Kind):
         return data
 
     def words(self) -> str:
-        return "text" if self.rule == Text.rule else f"text: {self.rule}"
+        return "text" if self.rule == Text.rule else self.rule
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "pattern": f"^({self.pattern})$"}
+
+
+@dataclass(frozen=True)
+class Line(Kind):
+    """One line of text, or nothing. The ``placeholder`` means nothing, too."""
+
+    placeholder: str
+
+    def read(self, value: Value, path: str, report: Report) -> Optional[str]:
+        data = value.data
+        if data is None:
+            return ""
+        if not isinstance(data, str) or not (data.isprintable() and len(data) <= 4096):
+            report.fail(value, path, f"is {found(data)}; must be {self.words()}")
+            return None
+        if data.strip() == self.placeholder:
+            report.warn(value, path, f"the placeholder {self.placeholder!r} means nothing and is left out")
+            return ""
+        return data.strip()
+
+    def words(self) -> str:
+        return "one line of text"
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": ["string", "null"], "maxLength": 4096, "pattern": r"^[^\r\n]*$"}
 
 
 @dataclass(frozen=True)
@@ -162,7 +188,7 @@ class Network(Kind):
     def read(self, value: Value, path: str, report: Report) -> Optional[ipaddress.IPv4Network]:
         data = value.data
         if not isinstance(data, str):
-            report.fail(value, path, f"is {found(data)}; must be an {self.words()}")
+            report.fail(value, path, f"is {found(data)}; must be {self._example()}")
             return None
         network = None
         with contextlib.suppress(ValueError):
@@ -171,7 +197,7 @@ class Network(Kind):
             hint = f"write {network}" if network else ""
             if network and "/" not in data:
                 hint = "add the prefix length, such as /24"
-            report.fail(value, path, f"is {found(data)}; must be an {self.words()}", hint)
+            report.fail(value, path, f"is {found(data)}; must be {self._example()}", hint)
             return None
         if not self.shortest <= network.prefixlen <= self.longest:
             message = f"is {found(data)}; {self.reason} from /{self.shortest} to /{self.longest}"
@@ -184,7 +210,10 @@ class Network(Kind):
         return network
 
     def words(self) -> str:
-        return f"IPv4 network, such as 10.254.1.0/{min(max(24, self.shortest), self.longest)}"
+        return f"IPv4 network, /{self.shortest} to /{self.longest}"
+
+    def _example(self) -> str:
+        return f"an IPv4 network, such as 10.254.1.0/{min(max(24, self.shortest), self.longest)}"
 
     def schema(self) -> dict[str, Any]:
         byte = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"

@@ -1,0 +1,138 @@
+"""Writes docs/cluster-file.md and its JSON Schema from the declarations in the collection's _spec_fields.py.
+
+``make docs`` runs it; a test fails while a committed file differs from what this would write.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+REPOSITORY: Final = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY / "collections"))
+
+from ansible_collections.q8s.emu.plugins.module_utils import _spec_fields as fields  # noqa: E402
+from ansible_collections.q8s.emu.plugins.module_utils._spec_kinds import REQUIRED, Field, Group, Names  # noqa: E402
+
+PAGE: Final = REPOSITORY / "docs" / "cluster-file.md"
+SCHEMA: Final = REPOSITORY / "docs" / "cluster-file.schema.json"
+
+_INTRODUCTION: Final = """\
+<!-- Written by tools/cluster_file_docs.py (make docs) from the declarations that the checker reads. Do not edit. -->
+# The cluster file
+
+One YAML file says what a cluster is. [examples/demo.yaml](../examples/demo.yaml) is a small one with comments;
+`q8s-run init` writes one for your cloud, and `q8s-run validate FILE` checks it without a cloud.
+
+Files of the prototype load unchanged, with the tags `!ClusterData`, `!ClusterDefinition`, `!VmTypes` and `!VmType` or
+without them. Whatever is not in the paper is optional. Every mistake comes at once, each with its place:
+
+    $ q8s-run validate cluster.yaml
+    cluster.yaml:9:1: requred_udp_ports: unknown key
+      hint: did you mean required_udp_ports?
+    cluster.yaml:25:12: vm_types.types.x86.ram: is '2 GB'; must be a whole number (MB) from 512 to 4194304
+      hint: write the number alone, in MB
+
+An editor that knows JSON Schema shows most of them while you type. For one with yaml-language-server, a first line
+will do:
+
+    # yaml-language-server: $schema=docs/cluster-file.schema.json
+
+with the path or address of [cluster-file.schema.json](cluster-file.schema.json) in place of the one above.
+"""
+
+_REST: Final = """\
+## What has to fit together
+
+- Each type of `worker` is defined in `vm_types.types`. A type that no worker has is a warning.
+- The CPU model is one of the architecture, with a 64-bit mode, and the machine model is one of the architecture's.
+- The networks of servers, guests, pods and Services do not overlap. `remote_ip_prefix` has an address for each server,
+  `guest_ip_prefix` a subnet of at least 8 addresses for each address of `remote_ip_prefix`, `pod_cidr` a /24 for each
+  node.
+- `CLUSTER_NAME-TYPE-NUMBER`, the name of a worker's host, has at most 63 characters. No two servers and no two nodes
+  have one name.
+- Ports that Q8S and Kubernetes need and that the lists lack are warnings: tcp 22, 2222, 6443 and 10250, udp 8472, and
+  tcp 2379 and 2380 with additional control planes. So is a range that leaves out some of Kubernetes' NodePorts.
+
+What only the cloud knows is checked there before anything is made: image, network, flavors against the machines, quota.
+
+## YAML
+
+The file is UTF-8, one document, at most 256 KiB. Anchors, aliases and merges (`<<`) may be used. A key that stands
+twice, a key that is not text, and other tags are mistakes. So is what YAML 1.1 reads as something else than it looks
+like: `012` (10), `22:22` (1342), `0x10`, `1_000`, and `on`, `off`, `yes`, `no` where text is wanted; quotes make them
+text.
+"""
+
+
+def page() -> str:
+    """The reference page."""
+    parts = [_INTRODUCTION, "## Fields\n", _table(fields.CLUSTER, "")]
+    for path, group, about in _groups(fields.CLUSTER, ""):
+        parts += [f"## {path}\n", about + "\n", _table(group, path)]
+    return "\n".join([*parts, _REST])
+
+
+def schema() -> str:
+    """The JSON Schema."""
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Q8S cluster file",
+        "description": "Written by make docs. What only sums and comparisons show is checked by q8s-run validate.",
+    }
+    return json.dumps({**head, **fields.CLUSTER.schema()}, indent=2) + "\n"
+
+
+def _groups(group: Group, path: str) -> Iterator[tuple[str, Group, str]]:
+    """Every mapping with fields that is below a group."""
+    for field in group.fields:
+        kind, place = field.kind, f"{path}.{field.name}" if path else field.name
+        if isinstance(kind, Names) and isinstance(kind.of, Group):
+            kind, place = kind.of, f"{place}.NAME"
+        if isinstance(kind, Group):
+            yield place, kind, field.about
+            yield from _groups(kind, place)
+
+
+def _table(group: Group, path: str) -> str:
+    rows = [_row(field, path) for field in group.fields]
+    return "\n".join(["| field | value | default | meaning |", "|---|---|---|---|", *rows]) + "\n"
+
+
+def _row(field: Field, path: str) -> str:
+    name = f"`{field.name}`" + (f" or `{field.spelling}`" if field.spelling else "")
+    what = field.kind.words()
+    if isinstance(field.kind, Group):
+        what = f"[mapping](#{_anchor(f'{path}.{field.name}' if path else field.name)})"
+    elif isinstance(field.kind, Names) and isinstance(field.kind.of, Group):
+        what = f"[mapping from names](#{_anchor(f'{path}.{field.name}.NAME')})"
+    return (
+        "| "
+        + " | ".join(text.replace("|", "\\|") for text in (name, what, _default(field.default), field.about))
+        + " |"
+    )
+
+
+def _anchor(heading: str) -> str:
+    """What GitHub makes of a heading."""
+    return "".join(c for c in heading.lower() if c.isalnum() or c in "_-")
+
+
+def _default(default: Any) -> str:
+    if default is REQUIRED:
+        return "required"
+    return "" if default in (None, "", [], {}) else f"`{default}`"
+
+
+def main() -> None:
+    """Write both files."""
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page())
+    SCHEMA.write_text(schema())
+
+
+if __name__ == "__main__":
+    main()
