@@ -96,9 +96,14 @@ def reduce(state: State, event: Mapping[str, Any]) -> State:
     return state
 
 
+def without_colours(text: str) -> str:
+    """Text of a terminal as plain text."""
+    return _ANSI.sub("", text)
+
+
 def _words(text: object) -> str:
     """A warning without its colours, its label, and the line breaks that Ansible put in for an 80 column terminal."""
-    return " ".join(_ANSI.sub("", str(text)).split()).removeprefix("[WARNING]: ")
+    return " ".join(without_colours(str(text)).split()).removeprefix("[WARNING]: ")
 
 
 def _clock(state: State, event: Mapping[str, Any]) -> State:

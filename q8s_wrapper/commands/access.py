@@ -16,6 +16,7 @@ from q8s_wrapper import inventory, state
 from q8s_wrapper.commands import load
 from q8s_wrapper.config import state_root
 from q8s_wrapper.errors import ExitCode, WrapperError
+from q8s_wrapper.events import without_colours
 
 _AT_ONCE: Final = 20
 _LINES: Final = 40
@@ -109,7 +110,7 @@ def _last_run(file: str, cluster_name: str, lines: int) -> int:
         message = f"Failed to find a log: no run of cluster {cluster_name} is known here"
         raise WrapperError(message, f"q8s-run plan {file}")
     log = runs[-1] / state.LOG
-    print("\n".join(log.read_text(errors="replace").splitlines()[-lines:]))
+    print("\n".join(without_colours(log.read_text(errors="replace")).splitlines()[-lines:]))
     print(f"log: {log}", file=sys.stderr)
     return ExitCode.DONE
 

@@ -15,7 +15,7 @@ from q8s_wrapper import history, inventory, render, report, runner, state
 from q8s_wrapper.commands import load
 from q8s_wrapper.config import state_root
 from q8s_wrapper.errors import ExitCode, WrapperError
-from q8s_wrapper.events import State
+from q8s_wrapper.events import State, without_colours
 from q8s_wrapper.history import Estimate
 
 
@@ -268,10 +268,13 @@ def _letters(text: str) -> str:
 
 
 def _tail(log: Path) -> str:
+    """Why Ansible did not even begin: its errors, or else the end of what it wrote."""
     try:
-        return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        lines = without_colours(log.read_text(errors="replace")).splitlines()
     except OSError:
         return "Ansible wrote no log"
+    errors = [number for number, line in enumerate(lines) if line.startswith(("[ERROR]", "ERROR!"))]
+    return "\n".join(lines[errors[0] :] if errors else lines[-15:])
 
 
 def _say(text: str) -> None:

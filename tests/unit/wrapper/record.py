@@ -1,0 +1,59 @@
+"""Record the events of a real run for the tests: ``python tests/unit/wrapper/record.py OUT q8s-run's arguments...``
+
+Only what the reducer reads is kept, with no place of this machine in it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+from q8s_wrapper import cli, runner
+from q8s_wrapper.config import REPOSITORY, state_root
+from q8s_wrapper.events import State, reduce
+
+_DATA = ("host", "task", "play", "role", "task_action", "task_path", "ignore_errors")
+_FAILED = ("msg", "stderr", "module_stderr", "stdout", "rc", "skip_reason")
+
+
+def essence(event: Mapping[str, Any]) -> dict[str, Any]:
+    """What the reducer reads of an event."""
+    kind, data = str(event.get("event")), event.get("event_data") or {}
+    kept: dict[str, Any] = {key: data[key] for key in _DATA if key in data}
+    result = data.get("res") or {}
+    if kind in ("runner_on_failed", "runner_on_unreachable"):
+        kept["res"] = {key: result[key] for key in _FAILED if key in result}
+        kept["res"]["results"] = [
+            {key: item[key] for key in (*_FAILED, "failed") if key in item} for item in result.get("results") or []
+        ]
+    elif kind == "runner_on_ok" and str(data.get("task_action", "")).endswith("debug"):
+        kept["res"] = {key: value for key, value in result.items() if key == "msg" or key.startswith("q8s_")}
+    elif kind == "playbook_on_stats":
+        kept["changed"] = data.get("changed") or {}
+    said = {"stdout": event["stdout"]} if kind in ("warning", "deprecated") else {}
+    return {"event": kind, "created": event.get("created"), "event_data": kept, **said}
+
+
+def main(out: str, *arguments: str) -> int:
+    """Run q8s-run, and write its events to a file."""
+    with Path(out).open("w") as stream:
+
+        def tee(state: State, event: Mapping[str, Any]) -> State:
+            line = json.dumps(essence(event))
+            for place, name in ((str(REPOSITORY), "/checkout"), (str(state_root()), "/state")):
+                line = line.replace(place, name)
+            if (after := reduce(state, event)) != state:
+                print(line, file=stream)
+            return after
+
+        runner.reduce = tee
+        return cli.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
