@@ -87,7 +87,7 @@ def fetch(what: str, url: str, sha256: str, target: Path) -> None:
         raise BundleError(
             f"Failed to download {what}: {url} has the sha256 {found}, and {sha256} is pinned",
             "something on the way (a proxy, a mirror) answers in upstream's place, or upstream replaced the file; "
-            "`--source source` builds the program instead",
+            "`--source source` (`bundle_source: source` in a cluster file) builds the program instead",
         )
 
 

@@ -19,7 +19,10 @@ type Choice = Literal["auto", "upstream", "source"]
 type Origin = Literal["upstream", "source"]
 
 CHOICES: Final[tuple[Choice, ...]] = get_args(Choice.__value__)
-_HINT: Final = "check the network and the proxy (HTTPS_PROXY); `--source source` needs nothing but package registries"
+_HINT: Final = (
+    "check the network and the proxy (HTTPS_PROXY); `--source source` (`bundle_source: source` in a cluster file) "
+    "needs nothing but package registries"
+)
 
 
 class Supply:
