@@ -75,7 +75,7 @@ def _up(settings: Settings) -> None:
             services.start_package_proxy(settings)
         with step("database"):
             lab.start_database()
-            lab.fill_database()
+            lab.first_user()
         with step("keystone, glance, placement, neutron"):
             lab.start(["keystone", "glance", "placement", "neutron"])
         with step("users, network, image"):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import inspect
 import itertools
 import os
 import secrets
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from bundle import cache
+from lab.environment import LOCK
 from lab.errors import LabError
 from lab.machine import read, start_time, wait
 from lab.settings import REGION, Settings
@@ -35,6 +38,7 @@ _APPLICATIONS: Final = {
     "nova": "nova_all",
 }
 _THREADS: Final = {"nova": 16}
+_SECONDS_TO_END: Final = 10
 _UP: Final = (200, 300, 401)
 _MARK: Final = "Q8S_LAB_PROCESS"
 
@@ -92,8 +96,51 @@ class Services:
     # -- database -----------------------------------------------------------------------------------------------------
 
     def start_database(self) -> None:
-        """An empty MariaDB. Nothing in it outlives the lab, so it need not survive a power cut."""
-        folder = self._settings.folder
+        """Start MariaDB with every service's empty tables. Nothing in it outlives the lab: a power cut may spoil it.
+
+        The tables are made once and kept in the cache, for they take most of the time that a lab needs to start.
+        """
+        version = subprocess.run(["mariadbd", "--version"], capture_output=True, text=True, check=False).stdout
+        key = cache.content_key(inspect.getsource(Services._make_tables), repr(DATABASES), LOCK, sys.version, version)
+        template, _ = cache.entry("lab-database", "mariadb", key, self._make_tables)
+        data = self._settings.folder / "mysql"
+        subprocess.run(["cp", "-a", "--reflink=auto", template / "mysql", data], check=True)
+        self._start_mariadb(data)
+        password = self._passwords.database
+        cells = {
+            name: _database(self._settings, self._passwords, f"nova_{name}").replace("'", "''")
+            for name in ("cell0", "cell1")
+        }
+        self._sql(
+            f"alter user os@'127.0.0.1' identified by '{password}';\n"
+            + "".join(
+                f"update nova_api.cell_mappings set database_connection = '{url}' where name = '{name}';\n"
+                for name, url in cells.items()
+            )
+        )
+
+    def first_user(self) -> None:
+        """Make Keystone's keys and its administrator."""
+        url = self._settings.url("keystone") + "/v3"
+        owner = ["--keystone-user", "root", "--keystone-group", "root"]
+        jobs = (
+            ["fernet_setup", *owner],
+            ["credential_setup", *owner],
+            [
+                "bootstrap",
+                *("--bootstrap-region-id", REGION, "--bootstrap-admin-url", url),
+                *("--bootstrap-internal-url", url, "--bootstrap-public-url", url),
+            ],
+        )
+        with ThreadPoolExecutor(len(jobs)) as pool:
+            list(pool.map(lambda job: self._run(f"run keystone's {job[0]}", [*self._keystone_manage, *job]), jobs))
+
+    @property
+    def _keystone_manage(self) -> list[str | Path]:
+        return [self._environment / "bin" / "keystone-manage", "--config-file", self._etc / "keystone.conf"]
+
+    def _make_tables(self, folder: Path) -> None:
+        """Fill a new database in a folder, with every service's tables made side by side, and end it again."""
         data = folder / "mysql"
         self._run(
             "prepare the database",
@@ -106,50 +153,19 @@ class Services:
                 "--auth-root-authentication-method=normal",
             ],
         )
-        self._spawn(
-            "mariadb",
-            [
-                *("mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", f"--socket={folder}/mysql.sock"),
-                *("--bind-address=127.0.0.1", f"--port={self._settings.ports['mariadb']}", "--skip-log-bin"),
-                *("--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0", "--innodb-flush-method=nosync"),
-                *("--innodb-buffer-pool-size=128M", "--innodb-log-file-size=48M", "--max-connections=500"),
-                *("--character-set-server=utf8mb3", "--collation-server=utf8mb3_general_ci"),
-                *("--transaction-isolation=READ-COMMITTED", "--performance-schema=OFF", "--skip-name-resolve"),
-            ],
+        self._start_mariadb(data)
+        self._sql(
+            "".join(
+                f"create database {name};\n"
+                f"grant all on {name}.* to os@'127.0.0.1' identified by '{self._passwords.database}';\n"
+                for name in DATABASES
+            )
         )
-        client = ["mariadb", "--no-defaults", f"--socket={folder}/mysql.sock", "-uroot"]
-
-        def answers() -> bool:
-            return subprocess.run([*client, "-e", "select 1"], capture_output=True, check=False).returncode == 0
-
-        if not wait(answers, 60):
-            raise LabError(f"Failed to start the database: {self._tail('mariadb')}")
-        statements = "".join(
-            f"create database {name};\n"
-            f"grant all on {name}.* to os@'127.0.0.1' identified by '{self._passwords.database}';\n"
-            for name in DATABASES
-        )
-        subprocess.run(client, input=statements, text=True, check=True, capture_output=True)
-
-    def fill_database(self) -> None:
-        """Make every service's tables, side by side."""
         etc, tools = self._etc, self._environment / "bin"
-        url = self._settings.url("keystone") + "/v3"
-        keystone: list[str | Path] = [tools / "keystone-manage", "--config-file", etc / "keystone.conf"]
-        owner = ["--keystone-user", "root", "--keystone-group", "root"]
         nova: list[str | Path] = [tools / "nova-manage", "--config-file", etc / "nova.conf"]
+        cell0 = _database(self._settings, self._passwords, "nova_cell0")
         jobs: dict[str, list[list[str | Path]]] = {
-            "keystone": [
-                [*keystone, "db_sync"],
-                [*keystone, "fernet_setup", *owner],
-                [*keystone, "credential_setup", *owner],
-                [
-                    *keystone,
-                    "bootstrap",
-                    *("--bootstrap-region-id", REGION, "--bootstrap-admin-url", url),
-                    *("--bootstrap-internal-url", url, "--bootstrap-public-url", url),
-                ],
-            ],
+            "keystone": [[*self._keystone_manage, "db_sync"]],
             "glance": [[tools / "glance-manage", "--config-file", etc / "glance-api.conf", "db_sync"]],
             "placement": [
                 [tools / "placement-manage", "--config-dir", etc, "--config-file", etc / "placement.conf", "db", "sync"]
@@ -157,13 +173,7 @@ class Services:
             "neutron": [[tools / "neutron-db-manage", "--config-file", etc / "neutron.conf", "upgrade", "heads"]],
             "nova": [
                 [*nova, "api_db", "sync"],
-                [
-                    *nova,
-                    "cell_v2",
-                    "map_cell0",
-                    "--database_connection",
-                    _database(self._settings, self._passwords, "nova_cell0"),
-                ],
+                [*nova, "cell_v2", "map_cell0", "--database_connection", cell0],
                 [*nova, "cell_v2", "create_cell", "--name", "cell1"],
                 [*nova, "db", "sync"],
             ],
@@ -175,6 +185,37 @@ class Services:
 
         with ThreadPoolExecutor(len(jobs)) as pool:
             list(pool.map(work, jobs))
+        self._sql("shutdown;\n")
+        if not wait(lambda: "mariadb" not in running(self._settings), 60):
+            raise LabError(f"Failed to end the database: {self._tail('mariadb')}")
+
+    def _start_mariadb(self, data: Path) -> None:
+        self._spawn(
+            "mariadb",
+            [
+                *("mariadbd", "--no-defaults", "--user=root", f"--datadir={data}"),
+                *(f"--socket={self._settings.folder}/mysql.sock", "--bind-address=127.0.0.1"),
+                *(f"--port={self._settings.ports['mariadb']}", "--skip-log-bin"),
+                *("--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0", "--innodb-flush-method=nosync"),
+                *("--innodb-buffer-pool-size=128M", "--innodb-log-file-size=48M", "--max-connections=500"),
+                *("--character-set-server=utf8mb3", "--collation-server=utf8mb3_general_ci"),
+                *("--transaction-isolation=READ-COMMITTED", "--performance-schema=OFF", "--skip-name-resolve"),
+            ],
+        )
+
+        def answers() -> bool:
+            return subprocess.run([*self._client, "-e", "select 1"], capture_output=True, check=False).returncode == 0
+
+        if not wait(answers, 60):
+            raise LabError(f"Failed to start the database: {self._tail('mariadb')}")
+
+    @property
+    def _client(self) -> list[str]:
+        return ["mariadb", "--no-defaults", f"--socket={self._settings.folder}/mysql.sock", "-uroot"]
+
+    def _sql(self, statements: str) -> None:
+        """Run statements, given on stdin: they hold passwords."""
+        subprocess.run(self._client, input=statements, text=True, check=True, capture_output=True)
 
     # -- services -----------------------------------------------------------------------------------------------------
 
@@ -348,17 +389,18 @@ def _recorded(settings: Settings) -> dict[str, int | None]:
 
 
 def stop_all(settings: Settings) -> None:
-    """End every recorded process, Nova first, the database last; then, by their mark, whatever else they started."""
-    order = ["nova", "neutron", "glance", "placement", "keystone"]
+    """End every recorded process, the database last; then, by their mark, whatever else they started."""
     alive = running(settings)
-    for name in sorted(alive, key=lambda name: (name == "mariadb", order.index(name) if name in order else -1)):
-        pid = alive[name]
-        # Each leads a session and process group of its own; SIGQUIT is gunicorn's quick end.
-        _signal_group(pid, signal.SIGTERM if name in ("mariadb", "package-proxy", "firewall") else signal.SIGQUIT)
-        if not wait(partial(_ended, pid), 10):
-            _signal_group(pid, signal.SIGKILL)
-            wait(partial(_ended, pid), 5)
-        (settings.folder / "pids" / name).unlink(missing_ok=True)
+    database = {name: pid for name, pid in alive.items() if name == "mariadb"}
+    for group in ({name: pid for name, pid in alive.items() if name not in database}, database):
+        for name, pid in group.items():
+            # Each leads a session and process group of its own; SIGQUIT is gunicorn's quick end.
+            _signal_group(pid, signal.SIGQUIT if name in _APPLICATIONS else signal.SIGTERM)
+        end = time.monotonic() + _SECONDS_TO_END
+        for pid in group.values():
+            if not wait(partial(_ended, pid), max(0, end - time.monotonic())):
+                _signal_group(pid, signal.SIGKILL)
+                wait(partial(_ended, pid), 5)
 
     def none_left() -> bool:
         left = _marked_processes(settings)

@@ -1,0 +1,217 @@
+"""How fast Q8S makes many servers, over the fastest way that the cloud itself has: both in one run, on one lab.
+
+``python -m benchmarks.servers`` needs a lab that runs (``q8s-run lab up``), and makes hollow servers only, in the lab's
+project without quota. The reference asks for the same servers with nothing but the API: one call for all of them
+(``min_count``), and calls side by side, 4, 8 and 16 at a time; the fastest of these counts. Q8S's time is that of its
+``servers`` module and then its inventory, as a deploy runs them: a process of Ansible's each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import openstack
+import yaml
+
+from lab import settings
+from q8s_wrapper.config import INVENTORY, REPOSITORY
+
+_FLAVOR: Final = "hollow.small"
+_AT_ONCE: Final = (4, 8, 16)
+_SECONDS: Final = 1200
+_NAME: Final = "bench"
+
+
+def main() -> int:
+    """Run it; the table goes to stdout, what happens meanwhile to stderr."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--servers", type=int, default=52, help="how many (default: 52)")
+    parser.add_argument("--rounds", type=int, default=1, help="how often each way is measured (default: 1)")
+    parser.add_argument("--only-q8s", action="store_true", help="leave the reference out")
+    arguments = parser.parse_args()
+    place = settings.load()
+    os.environ |= {"OS_CLIENT_CONFIG_FILE": str(place.clouds_yaml), "OS_CLOUD": settings.SCALE_CLOUD_NAME}
+    ways: dict[str, Callable[[Any, int], float]] = {}
+    if not arguments.only_q8s:
+        ways["one call, min_count"] = _one_call
+        ways |= {f"{workers} calls side by side": _side_by_side(workers) for workers in _AT_ONCE}
+    ways["q8s"] = _q8s
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    with openstack.connect() as cloud:
+        for _ in range(arguments.rounds):
+            for name, way in ways.items():
+                with _clean(cloud):
+                    load = os.getloadavg()[0]
+                    seconds = way(cloud, arguments.servers)
+                    taken[name].append(seconds)
+                    print(f"{name}: {seconds:.1f} s (load {load:.1f} before it)", file=sys.stderr, flush=True)
+    medians = {name: statistics.median(values) for name, values in taken.items()}
+    print(
+        f"{arguments.servers} servers, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPUs, median of {arguments.rounds}"
+    )
+    for name, seconds in medians.items():
+        print(f"{name:<24} {seconds:7.1f} s")
+    if not arguments.only_q8s:
+        best = min(seconds for name, seconds in medians.items() if name != "q8s")
+        print(f"{'q8s over the fastest':<24} {medians['q8s'] / best:7.2f}")
+    return 0
+
+
+@contextmanager
+def _clean(cloud: Any) -> Iterator[None]:
+    """Nothing is there before, nothing is left."""
+    try:
+        yield
+    finally:
+        servers = list(cloud.compute.servers())
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda server: cloud.compute.delete_server(server, ignore_missing=True), servers))
+        _until(lambda: not list(cloud.compute.servers()), "servers to go")
+        for group in cloud.network.security_groups():
+            if group.name != "default":
+                cloud.network.delete_security_group(group)
+        for pair in cloud.compute.keypairs():
+            cloud.compute.delete_keypair(pair)
+
+
+def _body(cloud: Any) -> dict[str, Any]:
+    return {
+        "image_id": cloud.image.find_image(settings.IMAGE_NAME, ignore_missing=False).id,
+        "flavor_id": cloud.compute.find_flavor(_FLAVOR, ignore_missing=False).id,
+        "networks": [{"uuid": cloud.network.find_network("private", ignore_missing=False).id}],
+    }
+
+
+def _one_call(cloud: Any, count: int) -> float:
+    begin = time.monotonic()
+    cloud.compute.create_server(name=_NAME, min_count=count, max_count=count, **_body(cloud))
+    _active(cloud, count)
+    return time.monotonic() - begin
+
+
+def _side_by_side(workers: int) -> Callable[[Any, int], float]:
+    def run(cloud: Any, count: int) -> float:
+        begin = time.monotonic()
+        body = _body(cloud)
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(lambda number: cloud.compute.create_server(name=f"{_NAME}-{number}", **body), range(count)))
+        _active(cloud, count)
+        return time.monotonic() - begin
+
+    return run
+
+
+def _active(cloud: Any, count: int) -> None:
+    def ready() -> bool:
+        states = [server.status for server in cloud.compute.servers()]
+        if "ERROR" in states:
+            raise SystemExit("a server of the reference is in ERROR")
+        return states.count("ACTIVE") == count
+
+    _until(ready, "servers to be ACTIVE")
+
+
+def _until(condition: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + _SECONDS
+    while not condition():
+        if time.monotonic() > end:
+            raise SystemExit(f"waited {_SECONDS} s in vain for {what}")
+        time.sleep(1)
+
+
+def _q8s(cloud: Any, count: int) -> float:
+    """The servers of a cluster file, made by the module and then listed by the inventory."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "cluster.yaml"
+        file.write_text(yaml.safe_dump(_cluster(count), sort_keys=False))
+        playbook = Path(folder) / "play.json"
+        playbook.write_text(json.dumps(_playbook(Path(folder))))
+        environment = {**os.environ, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"), "Q8S_STATE": folder}
+        common = ["-i", str(INVENTORY), "-e", f"q8s_cluster_file={file}"]
+        _ansible(["ansible-playbook", *common, "--tags", "before", str(playbook)], environment)
+        begin = time.monotonic()
+        _ansible(["ansible-playbook", *common, "--tags", "servers", str(playbook)], environment)
+        listed = json.loads(_ansible(["ansible-inventory", *common, "--list"], environment))
+        seconds = time.monotonic() - begin
+    hosts = [name for name in listed["_meta"]["hostvars"] if name.startswith(_NAME)]
+    active = [server for server in cloud.compute.servers() if server.status == "ACTIVE"]
+    if len(active) != count:
+        raise SystemExit(f"{len(active)} of {count} servers are ACTIVE")
+    if len(hosts) < count:
+        raise SystemExit(f"{len(hosts)} of {count} servers are in the inventory")
+    return seconds
+
+
+def _cluster(count: int) -> dict[str, Any]:
+    """One control plane and as many workers as make ``count`` servers."""
+    return {
+        "cluster_name": _NAME,
+        "private_network_id": "private",
+        "remote_ip_prefix": str(settings.load().subnet),
+        "default_image_name": settings.IMAGE_NAME,
+        "name_of_initial_instance": f"{_NAME}-control-plane",
+        "guest_ip_prefix": "172.29.0.0/16",
+        "security_groups": ["q8s-cluster"],
+        "required_tcp_ports": [22, 6443],
+        "required_udp_ports": [8472],
+        "worker_port_range_min": 30000,
+        "worker_port_range_max": 32767,
+        "cluster_definition": {
+            "master_node_flavor": _FLAVOR,
+            "number_additional_master_nodes": 0,
+            "worker": {"tiny": count - 1},
+        },
+        "vm_types": {
+            "types": {
+                "tiny": {
+                    "architecture": "arm_64",
+                    "num_cpus": 1,
+                    "cpu_model": "cortex-a57",
+                    "machine_model": "virt",
+                    "ram": 1024,
+                    "storage": 5,
+                    "openstack_flavor": _FLAVOR,
+                }
+            }
+        },
+    }
+
+
+def _playbook(folder: Path) -> list[dict[str, Any]]:
+    """Key pair and security group first, and then, with another tag, the servers."""
+    key = folder / "id_ed25519"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    public = key.with_suffix(".pub").read_text().strip()
+    cluster = "{{ q8s_cluster }}"
+    tasks = [
+        {"q8s.emu.keypair": {"cluster": cluster, "public_key": public}, "tags": "before"},
+        {"q8s.emu.security_group": {"cluster": cluster}, "tags": "before"},
+        {"q8s.emu.servers": {"cluster": cluster, "public_key": public, "timeout": _SECONDS}, "tags": "servers"},
+    ]
+    return [{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}]
+
+
+def _ansible(command: list[str], environment: dict[str, str]) -> str:
+    program = Path(sys.executable).with_name(command[0])
+    done = subprocess.run(
+        [program, *command[1:]], capture_output=True, text=True, check=False, cwd=REPOSITORY, env=environment
+    )
+    if done.returncode != 0:
+        raise SystemExit(f"{command[0]} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())
