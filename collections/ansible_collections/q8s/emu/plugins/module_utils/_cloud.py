@@ -42,6 +42,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._plan import (
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec
 
 POLL_SECONDS = 1.0
+_API_SECONDS = 60.0
 _ROUNDS = 3
 _SECONDS_BETWEEN_DELETES = 10.0
 
@@ -73,8 +74,9 @@ class Cloud:
             hint = "run make setup, and ansible from .venv/bin"
             raise CloudError(f"Failed to use the cloud: openstacksdk is missing ({error})\nhint: {hint}") from None
         with doing("log in to the cloud" + (f" {name}" if name else "")):
-            # Deadlines: a cloud that does not answer is an error, not a hang.
-            self._os: Any = openstack.connect(cloud=name, app_name="q8s", api_timeout=60)
+            self._os: Any = openstack.connect(cloud=name, app_name="q8s")
+            # A deadline, if clouds.yaml has no api_timeout: a cloud that does not answer is an error, not a hang.
+            self._os.session.timeout = self._os.session.timeout or _API_SECONDS
             adapters: Iterable[Any] = self._os.session.session.adapters.values()
             for adapter in adapters:
                 adapter.max_retries = retry_policy()

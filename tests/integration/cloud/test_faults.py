@@ -1,0 +1,257 @@
+"""What goes wrong in clouds, on the real services: each is a named error or is repaired, and makes nothing twice."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from conftest import snapshot
+
+from lab import settings
+from lab.machine import wait
+from q8s_wrapper.config import REPOSITORY
+
+if TYPE_CHECKING:
+    from conftest import Cluster
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module")
+def settled(cloud: Any, cluster: Cluster) -> Mapping[str, Any]:
+    """A cluster of one control plane; each test brings it back to this."""
+    for name in ("keypair", "security_group", "servers"):
+        assert not cluster.module(name, cluster.mapping(0)).get("failed")
+    return snapshot(cloud, cluster)
+
+
+@pytest.fixture(autouse=True)
+def _bring_back(settled: Mapping[str, Any], cloud: Any, cluster: Cluster) -> Iterator[None]:
+    yield
+    if names(cloud, cluster) != [cluster.initial]:
+        cluster.module("servers", cluster.mapping(0), remove_surplus=True)
+    assert [name for name, status in snapshot(cloud, cluster)["server"].values()] == [cluster.initial]
+
+
+def names(cloud: Any, cluster: Cluster) -> list[str]:
+    return sorted(name for name, _ in snapshot(cloud, cluster)["server"].values())
+
+
+def rewrite(environment: Mapping[str, str], **more: Any) -> Mapping[str, str]:
+    """The same clouds.yaml with more settings."""
+    path = Path(environment["OS_CLIENT_CONFIG_FILE"])
+    data = yaml.safe_load(path.read_text())
+    data["clouds"][settings.CLOUD_NAME].update(more)
+    path.write_text(yaml.safe_dump(data))
+    return environment
+
+
+def test_quota_hit_half_way(cloud: Any, admin: Any, cluster: Cluster) -> None:
+    project = cloud.current_project_id
+    used = cloud.compute.get_limits().absolute.instances_used
+    before = admin.get_compute_quotas(project).instances
+    admin.set_compute_quotas(project, instances=used + 1)
+    try:
+        answer = cluster.module("servers", cluster.mapping(2))
+    finally:
+        admin.set_compute_quotas(project, instances=before)
+    first, failed, hint = answer["msg"].splitlines()
+    assert answer["failed"] and first == "Failed to make 1 of 3 servers:"
+    assert failed.startswith(f"- Failed to create server {cluster.name}-tiny-")
+    assert failed.endswith(f"Quota exceeded for instances: needs 1, {used + 1} of {used + 1} used")
+    assert hint.startswith("hint: ") and "quota" in hint
+    assert len(names(cloud, cluster)) == 2, "what was accepted is there, and was waited for"
+    again = cluster.module("servers", cluster.mapping(2))
+    assert len(again["changes"]) == 1 and len(names(cloud, cluster)) == 3
+
+
+@pytest.fixture(scope="module")
+def huge(admin: Any) -> Iterator[str]:
+    """A flavor that no host has room for, which only the scheduler finds out."""
+    flavor = admin.compute.create_flavor(name="c1.huge", vcpus=1, ram=3072, disk=10**6)
+    yield "c1.huge"
+    admin.compute.delete_flavor(flavor)
+
+
+def test_a_server_that_goes_to_error(huge: str, cloud: Any, cluster: Cluster, faulty: Any) -> None:
+    data = cluster.mapping(1)
+    data["vm_types"]["types"]["tiny"]["openstack_flavor"] = huge
+    through = faulty("compute")
+    answer = cluster.module("servers", data, environment=through.environment)
+    first, failed, hint = answer["msg"].splitlines()
+    assert first == "Failed to make 1 of 2 servers:" and hint.startswith("hint: run it again")
+    assert failed.startswith(f"- server {cluster.worker} is in ERROR: ") and "No valid host was found" in failed
+    assert "went to ERROR and is replaced: No valid host was found" in str(answer["warnings"])
+    assert len(through.proxy.requests("POST", "/servers$")) == 2, "replaced once, not for ever"
+    assert names(cloud, cluster) == [cluster.initial, cluster.worker]
+    again = cluster.module("servers", cluster.mapping(1))
+    assert [f"{c['action']} {c['name']}" for c in again["changes"]] == [f"replace {cluster.worker}"]
+    assert names(cloud, cluster) == [cluster.initial, cluster.worker]
+
+
+@contextlib.contextmanager
+def stuck(cloud: Any) -> Iterator[None]:
+    """The lab's compute service cannot read the image, so that new servers stay in BUILD."""
+    image = cloud.image.find_image(settings.IMAGE_NAME)
+    with (settings.load().folder / "images" / f"{image.id}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def test_a_server_that_stays_in_build(cloud: Any, cluster: Cluster) -> None:
+    with stuck(cloud):
+        answer = cluster.module("servers", cluster.mapping(1), timeout=4)
+    assert f"- server {cluster.worker}: still BUILD after 4 s" in answer["msg"].splitlines()
+    (number,) = [key for key, (name, _) in snapshot(cloud, cluster)["server"].items() if name == cluster.worker]
+    again = cluster.module("servers", cluster.mapping(1))
+    assert not again["changed"], "what comes after all is not made again"
+    assert snapshot(cloud, cluster)["server"][number][1] == "ACTIVE"
+
+
+def test_an_api_that_fails_for_a_while(cloud: Any, cluster: Cluster, faulty: Any) -> None:
+    through = faulty("compute")
+    for status in (503, 429):
+        through.proxy.answer("POST", "/servers$", status, retry_after=1)
+    through.proxy.answer("POST", "/servers$", 500)
+    for status in (500, 502, 503):
+        through.proxy.answer("GET", "/servers/detail", status)
+    begin = time.monotonic()
+    answer = cluster.module("servers", cluster.mapping(1), environment=through.environment)
+    assert not answer.get("failed"), answer
+    assert [request.status for request in through.proxy.requests("POST", "/servers$")] == [503, 429, 500, 202]
+    assert time.monotonic() - begin >= 2, "Retry-After is honoured"
+    assert names(cloud, cluster) == [cluster.initial, cluster.worker]
+
+
+@pytest.mark.parametrize("delivered", [False, True])
+def test_an_answer_that_never_comes(delivered: bool, cloud: Any, cluster: Cluster, faulty: Any) -> None:
+    """Whether the cloud did it or not: it is there once."""
+    through = faulty("compute")
+    through.proxy.drop("POST", "/servers$", delivered=delivered)
+    answer = cluster.module("servers", cluster.mapping(1), environment=through.environment)
+    assert not answer.get("failed"), answer
+    assert names(cloud, cluster) == [cluster.initial, cluster.worker]
+
+
+def test_an_api_that_fails_for_good(cloud: Any, cluster: Cluster, faulty: Any) -> None:
+    through = faulty("compute")
+    through.proxy.answer("POST", "/servers$", 500, times=None)
+    answer = cluster.module("servers", cluster.mapping(1), environment=through.environment)
+    assert f"- Failed to create server {cluster.worker}: Internal Server Error (HTTP 500)" in answer["msg"]
+    assert len(through.proxy.requests("POST", "/servers$")) == 3
+    assert names(cloud, cluster) == [cluster.initial]
+
+
+def test_an_api_that_hangs(cluster: Cluster, faulty: Any) -> None:
+    through = faulty("compute")
+    through.proxy.hang("GET", "/servers/detail", 60, times=None)
+    begin = time.monotonic()
+    answer = cluster.module("servers", cluster.mapping(0), environment=rewrite(through.environment, api_timeout=2))
+    assert answer["msg"].startswith("Failed to list the servers: the cloud does not answer (")
+    assert time.monotonic() - begin < 20
+
+
+def test_neutron_down(settled: Mapping[str, Any], cloud: Any, cluster: Cluster, faulty: Any) -> None:
+    through = faulty("network")
+    through.proxy.drop(".*", "", times=None)
+    for name in ("security_group", "cloud_preflight"):
+        answer = cluster.module(name, cluster.mapping(1), environment=through.environment)
+        assert answer["failed"] and "the cloud cannot be reached" in answer["msg"], answer
+    assert snapshot(cloud, cluster) == settled
+
+
+def test_a_token_that_expires_in_the_middle(cloud: Any, cluster: Cluster, faulty: Any) -> None:
+    through = faulty("compute")
+    through.proxy.answer("POST", "/servers$", 401)
+    answer = cluster.module("servers", cluster.mapping(1), environment=through.environment)
+    assert not answer.get("failed"), answer
+    assert [request.status for request in through.proxy.requests("POST", "/servers$")] == [401, 202]
+    assert names(cloud, cluster) == [cluster.initial, cluster.worker]
+
+
+def test_an_image_that_was_deleted(cloud: Any, cluster: Cluster) -> None:
+    answer = cluster.module("servers", cluster.mapping(1, default_image_name="gone"))
+    assert "Failed to make the servers: missing or not unique: the image gone" in answer["msg"]
+    assert names(cloud, cluster) == [cluster.initial]
+
+
+def kill_after(count: int, name: str, data: dict[str, Any], cluster: Cluster, faulty: Any, **arguments: Any) -> None:
+    """Run a module and kill it as soon as it has made so many changes."""
+    services = [faulty("compute"), faulty("network")]
+    compute, network = services
+    environment = rewrite(compute.environment, network_endpoint_override=f"{network.proxy.url}/v2.0")
+    given = {"cluster": data, "public_key": cluster.public_key, **arguments}
+    if name == "security_group":
+        del given["public_key"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"ansible_collections.q8s.emu.plugins.modules.{name}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=REPOSITORY,
+        env={**os.environ, **environment, "PYTHONPATH": str(REPOSITORY / "collections")},
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": given}).encode())
+    process.stdin.close()
+
+    def done() -> int:
+        return sum(len(s.proxy.requests("POST|PUT|DELETE")) for s in services)
+
+    assert wait(lambda: done() >= count or process.poll() is not None, 60)
+    assert process.poll() is None, "it ended before it could be killed"
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "changes", "arguments"),
+    [
+        ("servers", 1, {}, {}),
+        ("servers", 2, {"private_network_id": "private-subnet"}, {}),
+        ("servers", 1, {"private_network_id": "private-subnet"}, {"state": "absent"}),
+    ],
+)
+def test_killed_and_run_again(
+    name: str,
+    count: int,
+    changes: dict[str, Any],
+    arguments: dict[str, Any],
+    cloud: Any,
+    cluster: Cluster,
+    faulty: Any,
+) -> None:
+    data = cluster.mapping(2, **changes)
+    if arguments:
+        assert not cluster.module(name, data).get("failed")
+    kill_after(count, name, data, cluster, faulty, **arguments)
+    answer = cluster.module(name, data, **arguments)
+    assert not answer.get("failed"), answer
+    left = [] if arguments else sorted([cluster.initial, cluster.worker, f"{cluster.name}-tiny-2"])
+    assert names(cloud, cluster) == left
+    ports = sorted(snapshot(cloud, cluster)["port"].values())
+    assert ports == ([name for name in left if name != cluster.initial] if changes and left else [])
+    assert not cluster.module(name, data, **arguments)["changed"]
+
+
+def test_a_group_killed_and_cut_off_and_run_again(cloud: Any, cluster: Cluster, faulty: Any) -> None:
+    assert not cluster.module("servers", state="absent").get("failed")
+    assert not cluster.module("security_group", state="absent").get("failed")
+    kill_after(1, "security_group", cluster.mapping(0), cluster, faulty)
+    assert len(snapshot(cloud, cluster)["security group"]) == 1
+    through = faulty("network")
+    through.proxy.drop("POST", "/security-group-rules", times=None, after=2)
+    answer = cluster.module("security_group", environment=through.environment)
+    assert answer["msg"].startswith("Failed to add the rule ") and "cannot be reached" in answer["msg"]
+    assert not cluster.module("security_group").get("failed")
+    assert len(snapshot(cloud, cluster)["rule"]) == 7
