@@ -16,14 +16,24 @@ author:
 description:
   - Lists what an OpenStack project has of a cluster, with all that is needed to log in; host keys are checked from the first login.
   - The cluster comes from the extra variable C(q8s_cluster_file), else from extra variables that hold a cluster file's fields, else from O(cluster_file).
-  - Groups are C(control_plane), C(control_plane_initial), C(worker_hosts), C(emulated_workers) (the guests), C(type_<type>), C(arch_<architecture>), and C(surplus)
-    for servers that the file no longer asks for.
+  - Groups are C(control_plane), C(control_plane_initial), C(worker_hosts), C(emulated_workers) (the guests), C(type_<type>), C(arch_<architecture>),
+    C(zone_<zone>) where the type has a zone, C(server_error) for servers in C(ERROR) (C(q8s_fault) has the cloud's reason), and C(surplus) for servers that
+    the file no longer asks for.
+  - C(q8s_missing_servers) lists the servers that the file asks for and the cloud does not have.
+  - With C(access) of the type C(bastion), servers and guests are reached through it. Its host key and user's key are the business of the user's own ssh
+    configuration.
   - The variables of all hosts (C(q8s_cluster), C(q8s_state_dir), C(q8s_expected_nodes), C(q8s_workers) ...) are there even when no server is, or the cloud does not answer.
   - A cloud that does not answer gives a warning, and C(q8s_cloud_problem) with the same text.
   - A cluster file with mistakes gives a warning with all of them, C(q8s_cluster_problems) with the same text, and no C(q8s_cluster).
 requirements:
   - openstacksdk
   - PyYAML
+notes:
+  - The cloud is asked once each time that the inventory is read. With O(cache=true) it is not asked while the cache is fresh; the action
+    C(refresh_inventory) of M(ansible.builtin.meta) always asks, and renews the cache. What is cached is what the cloud's API tells of the cluster's servers; there is no secret in it.
+extends_documentation_fragment:
+  - constructed
+  - inventory_cache
 options:
   plugin:
     description: Names this plugin.
@@ -50,25 +60,41 @@ EXAMPLES = r"""
 # inventory/cluster.q8s.yml
 plugin: q8s_openstack
 cluster_file: ../examples/demo.yaml
+
+# With groups by the cloud's availability zone, and one of large guests; the cloud's answer is kept for a minute
+---
+plugin: q8s_openstack
+cluster_file: ../examples/demo.yaml
+keyed_groups:
+  - key: q8s_availability_zone
+    prefix: az
+groups:
+  large_guests: q8s_vm is defined and q8s_vm.ram_mb >= 4096
+cache: true
+cache_plugin: ansible.builtin.jsonfile
+cache_connection: ~/.cache/q8s/inventory
+cache_timeout: 60
 """
 
+import contextlib
 import difflib
 import os
 import re
 import shlex
 import socket
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
-from ansible.plugins.inventory import BaseInventoryPlugin
+from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _hostkeys, _plan, _spec
 
 _HOST_KEY = re.compile(r"ssh-ed25519 [A-Za-z0-9+/]{60,80}={0,2}")
 
 
-class InventoryModule(BaseInventoryPlugin):
-    """Lists a cluster. Nothing is cached: ``meta: refresh_inventory`` sees servers that were just made."""
+class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
+    """Lists a cluster. ``meta: refresh_inventory`` sees servers that were just made, whatever is cached."""
 
     NAME = "q8s_openstack"
 
@@ -100,18 +126,46 @@ class InventoryModule(BaseInventoryPlugin):
         for group in ("control_plane", "control_plane_initial", "worker_hosts", "emulated_workers"):
             inventory.add_group(group)
         try:
-            servers = _cloud.Cloud(self.get_option("cloud")).servers()
+            servers = self._servers(cluster, path, cache)
         except _cloud.CloudError as error:
             self.display.warning(f"{error}\nThe inventory has no servers.")
-            inventory.set_variable("all", "q8s_cloud_problem", str(error))
             return
+        for key, value in missing_variables(cluster, servers).items():
+            inventory.set_variable("all", key, value)
         for host in hosts(cluster, servers, state):
-            inventory.add_host(host.name)
-            for group in host.groups:
-                inventory.add_group(group)
-                inventory.add_host(host.name, group=group)
-            for key, value in host.variables.items():
-                inventory.set_variable(host.name, key, value)
+            self._add(inventory, host)
+
+    def _add(self, inventory: Any, host: Host) -> None:
+        inventory.add_host(host.name)
+        for group in host.groups:
+            inventory.add_group(group)
+            inventory.add_host(host.name, group=group)
+        for key, value in host.variables.items():
+            inventory.set_variable(host.name, key, value)
+        strict = self.get_option("strict")
+        known = {**inventory.groups["all"].get_vars(), **host.variables}
+        self._set_composite_vars(self.get_option("compose"), known, host.name, strict=strict)
+        known = {**known, **inventory.get_host(host.name).get_vars()}
+        self._add_host_to_composed_groups(self.get_option("groups"), known, host.name, strict=strict)
+        self._add_host_to_keyed_groups(self.get_option("keyed_groups"), known, host.name, strict=strict)
+
+    def _servers(self, cluster: _spec.Cluster, path: str, cache: bool) -> list[_plan.Server]:
+        """What the cloud has under the cluster's names, from the cache where that is wanted and fresh."""
+        cloud = self.get_option("cloud")
+        wanted = bool(self.get_option("cache"))
+        key = f"{self.get_cache_key(path)}_{cluster.cluster_name}_{cloud or 'default'}"
+        if wanted and cache:
+            with contextlib.suppress(KeyError):  # nothing there, or nothing fresh
+                return [_server_of(item) for item in self._cache[key]]
+        names = {spec.name for spec in cluster.servers()}
+        servers = [
+            server
+            for server in _cloud.Cloud(cloud).servers()
+            if server.name in names or _plan.is_ours(server, cluster.cluster_name)
+        ]
+        if wanted:
+            self._cache[key] = [asdict(server) for server in servers]
+        return servers
 
     def _cluster(self, extra: Mapping[str, Any], path: str) -> _spec.Cluster | None:
         named = extra.get("q8s_cluster_file")
@@ -125,6 +179,12 @@ class InventoryModule(BaseInventoryPlugin):
             folder = os.path.dirname(os.path.abspath(path))
             return _spec.load_file(os.path.join(folder, os.path.expanduser(str(named))))
         return None
+
+
+def _server_of(item: Mapping[str, Any]) -> _plan.Server:
+    """A server as the cache keeps it: JSON has lists only."""
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in item.items()}
+    return _plan.Server(**values)
 
 
 def explain(error: _spec.SpecError | OSError) -> str:
@@ -161,6 +221,12 @@ def cluster_variables(cluster: _spec.Cluster, state: str) -> dict[str, Any]:
     }
 
 
+def missing_variables(cluster: _spec.Cluster, servers: list[_plan.Server]) -> dict[str, Any]:
+    """What the file asks for and the cloud does not have, as variables of all hosts."""
+    names = {server.name for server in servers}
+    return {"q8s_missing_servers": [spec.name for spec in cluster.servers() if spec.name not in names]}
+
+
 class Host:
     """One host of the inventory."""
 
@@ -183,22 +249,25 @@ def hosts(cluster: _spec.Cluster, servers: list[_plan.Server], state: str) -> li
             continue
         variables = _server_variables(cluster, server, state, server is foreign)
         variables["q8s_node_name"] = spec.node
+        error = ["server_error"] if server.status == "ERROR" else []
         if spec.vm_type is None:
             groups = ["control_plane", "control_plane_initial"] if spec.initial else ["control_plane"]
-            result.append(Host(spec.name, groups, variables))
+            result.append(Host(spec.name, groups + error, variables))
             continue
-        kind = [f"type_{spec.vm_type.name.replace('-', '_')}", f"arch_{spec.vm_type.architecture}"]
+        kind = [f"type_{_word(spec.vm_type.name)}", f"arch_{spec.vm_type.architecture}"]
+        kind += [f"zone_{_word(spec.vm_type.zone)}"] if spec.vm_type.zone else []
         address = server.address(cluster.remote_ip_prefix)
         if address:
             variables["q8s_vm"] = vm_variables(cluster, spec, address)
-        result.append(Host(spec.name, ["worker_hosts", *kind], variables))
-        if address:
+        result.append(Host(spec.name, ["worker_hosts", *kind, *error], variables))
+        if address and not error:
             guest = {
                 "ansible_host": address,
                 "ansible_port": _spec.GUEST_SSH_PORT,
                 "ansible_user": "root",
                 "ansible_ssh_private_key_file": private_key(cluster, state),
-                "ansible_ssh_common_args": ssh_arguments(server.metadata.get(_plan.META_GUEST_KEY, ""), state),
+                "ansible_ssh_common_args": ssh_arguments(server.metadata.get(_plan.META_GUEST_KEY, ""), state)
+                + jump(cluster.access),
                 "q8s_host": spec.name,
                 "q8s_node_name": spec.node,
                 "q8s_vm": variables["q8s_vm"],
@@ -260,7 +329,13 @@ def private_key(cluster: _spec.Cluster, state: str) -> str:
 
 
 def _server_variables(cluster: _spec.Cluster, server: _plan.Server, state: str, foreign: bool) -> dict[str, Any]:
-    variables: dict[str, Any] = {"q8s_server_id": server.id, "q8s_status": server.status}
+    variables: dict[str, Any] = {
+        "q8s_server_id": server.id,
+        "q8s_status": server.status,
+        "q8s_availability_zone": server.zone,
+    }
+    if server.status == "ERROR":
+        variables["q8s_fault"] = server.fault
     address = server.address(cluster.remote_ip_prefix)
     if address:
         variables["q8s_private_ip"] = variables["ansible_host"] = address
@@ -274,8 +349,16 @@ def _server_variables(cluster: _spec.Cluster, server: _plan.Server, state: str, 
     variables["ansible_user"] = cluster.initial_instance_user if foreign else _hostkeys.USER
     variables["ansible_ssh_private_key_file"] = private_key(cluster, state)
     key = "" if foreign else server.metadata.get(_plan.META_HOST_KEY, "")
-    variables["ansible_ssh_common_args"] = ssh_arguments(key, state, foreign)
+    variables["ansible_ssh_common_args"] = ssh_arguments(key, state, foreign) + jump(cluster.access)
     return variables
+
+
+def jump(access: _spec.Access) -> str:
+    """What leads ssh through the bastion, if there is one."""
+    if access.type != "bastion":
+        return ""
+    host = f"{access.user}@{access.host}" if access.user else access.host
+    return f" -o ProxyJump={shlex.quote(f'{host}:{access.port}')}"
 
 
 def ssh_arguments(host_key: str, state: str, foreign: bool = False) -> str:
@@ -295,6 +378,11 @@ def ssh_arguments(host_key: str, state: str, foreign: bool = False) -> str:
         if _HOST_KEY.fullmatch(host_key):
             options.append(f"KnownHostsCommand=/bin/echo %H {host_key}")
     return " ".join(f"-o {shlex.quote(option)}" for option in options)
+
+
+def _word(name: str) -> str:
+    """A name as a part of a group's name, which has no other characters."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", name)
 
 
 def _is_here(address: str) -> bool:

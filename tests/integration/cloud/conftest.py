@@ -155,12 +155,12 @@ class Cluster:
         results = {task["task"]["name"]: task["hosts"]["localhost"] for task in told if task["hosts"]}
         return {**results, "stderr": done.stderr}
 
-    def inventory(self, file: Path | None = None, **more: str) -> dict[str, Any]:
-        """The inventory as ``q8s-run`` reads it."""
+    def inventory(self, file: Path | None = None, source: Path = INVENTORY, **more: str) -> dict[str, Any]:
+        """The inventory as ``q8s-run`` reads it, or that of another inventory file."""
         command: list[str | Path] = [
             "ansible-inventory",
             "-i",
-            INVENTORY,
+            source,
             "--list",
             "-e",
             f"q8s_cluster_file={file or self.file()}",

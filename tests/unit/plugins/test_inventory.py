@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,39 @@ def test_a_server_that_is_no_longer_asked_for() -> None:
     assert hosts[worker.name].groups == hosts[further.name].groups == ["surplus"]
     assert hosts[worker.name].variables["q8s_surplus"] == {"name": "arm-mid-2", "control_plane_host": ""}
     assert hosts[further.name].variables["q8s_surplus"] == {"name": further.name, "control_plane_host": further.name}
+
+
+def test_errors_and_what_is_missing_are_visible() -> None:
+    broken = replace(made("demo-arm-mid-1", "10.254.1.6"), status="ERROR", fault="No valid host")
+    hosts = listed([SERVERS[0], broken])
+    assert hosts[broken.name].groups[-1] == "server_error"
+    assert hosts[broken.name].variables["q8s_fault"] == "No valid host"
+    assert "arm-mid-1" not in hosts, "there is no guest in it"
+    assert q8s_openstack.missing_variables(CLUSTER, [SERVERS[0], broken]) == {
+        "q8s_missing_servers": ["demo-x86-small-1"]
+    }
+
+
+def test_zones_are_groups() -> None:
+    types = tuple(replace(t, zone="rack-1.a") if t.name == "arm-mid" else t for t in CLUSTER.types)
+    hosts = {host.name: host for host in q8s_openstack.hosts(replace(CLUSTER, types=types), SERVERS, "/state")}
+    assert "zone_rack_1_a" in hosts["demo-arm-mid-1"].groups and "zone_rack_1_a" in hosts["arm-mid-1"].groups
+    assert not [group for group in hosts["x86-small-1"].groups if group.startswith("zone_")]
+
+
+def test_a_bastion_is_on_the_way_to_servers_and_guests() -> None:
+    access = _spec.Access("bastion", host="203.0.113.7", user="me", port=2022)
+    hosts = {host.name: host for host in q8s_openstack.hosts(replace(CLUSTER, access=access), SERVERS, "/state")}
+    for name in ("demo-control-plane", "demo-arm-mid-1", "arm-mid-1"):
+        arguments = shlex.split(hosts[name].variables["ansible_ssh_common_args"])
+        answer = subprocess.run(["ssh", *arguments, "-G", "host"], capture_output=True, text=True, check=True).stdout
+        assert "proxyjump me@[203.0.113.7]:2022" in answer
+    assert "ProxyJump" not in listed(SERVERS)["arm-mid-1"].variables["ansible_ssh_common_args"]
+
+
+def test_servers_come_back_from_a_cache() -> None:
+    kept = json.loads(json.dumps([asdict(server) for server in SERVERS]))
+    assert [q8s_openstack._server_of(item) for item in kept] == SERVERS
 
 
 def test_ssh_understands_its_options() -> None:
