@@ -31,6 +31,7 @@ class Cluster:
     folder: Path
     environment: Mapping[str, str]
     public_key: str = ""
+    flavor: str = "hollow.small"  # of all its servers: no machine behind them, unless a test logs in
     files: dict[int, Path] = field(default_factory=dict)
 
     @property
@@ -56,7 +57,7 @@ class Cluster:
             "worker_port_range_min": 30000,
             "worker_port_range_max": 32767,
             "cluster_definition": {
-                "master_node_flavor": "c1.small",
+                "master_node_flavor": self.flavor,
                 "number_additional_master_nodes": 0,
                 "worker": {"tiny": workers},
             },
@@ -69,7 +70,7 @@ class Cluster:
                         "machine_model": "virt",
                         "ram": 1024,
                         "storage": 5,
-                        "openstack_flavor": "c1.small",
+                        "openstack_flavor": self.flavor,
                     }
                 }
             },
@@ -183,15 +184,21 @@ def cloud(lab: Mapping[str, str]) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def cluster(lab: Mapping[str, str], cloud: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster that nobody else uses. What is left of it at the end is removed, whatever failed before."""
+def cluster(
+    request: pytest.FixtureRequest, lab: Mapping[str, str], cloud: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """A cluster that nobody else uses. What is left of it at the end is removed, whatever failed before.
+
+    A module of tests may have a FLAVOR for its servers.
+    """
     folder = tmp_path_factory.mktemp("cloud")
     name = f"itest-{secrets.token_hex(2)}"
     state = folder / "state" / name
     state.mkdir(parents=True, mode=0o700)
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", state / "id_ed25519"], check=True)
     public_key = (state / "id_ed25519.pub").read_text().strip()
-    yield Cluster(name, folder, {**lab, "Q8S_STATE": str(folder / "state")}, public_key)
+    flavor = getattr(request.module, "FLAVOR", Cluster.flavor)
+    yield Cluster(name, folder, {**lab, "Q8S_STATE": str(folder / "state")}, public_key, flavor)
     left = [server for server in cloud.compute.servers() if server.name.startswith(name)]
     for server in left:
         cloud.compute.delete_server(server, ignore_missing=True)
@@ -208,8 +215,8 @@ def cluster(lab: Mapping[str, str], cloud: Any, tmp_path_factory: pytest.TempPat
 @pytest.fixture(scope="session")
 def admin(lab: Mapping[str, str]) -> Iterator[Any]:
     """The same cloud as its operator sees it, to do what a user cannot."""
-    auth = yaml.safe_load((settings.load().folder / "etc" / "firewall.yaml").read_text())
-    connection = openstack.connect(load_yaml_config=False, load_envvars=False, **auth)
+    data = yaml.safe_load(settings.load().admin_clouds_yaml.read_text())["clouds"]
+    connection = openstack.connect(load_yaml_config=False, load_envvars=False, **next(iter(data.values())))
     yield connection
     connection.close()
 

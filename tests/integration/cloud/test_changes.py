@@ -36,7 +36,7 @@ def foreign(cloud: Any, cluster: Cluster) -> Iterator[Any]:
     made = cloud.compute.create_server(
         name=cluster.initial,
         image_id=cloud.image.find_image(settings.IMAGE_NAME).id,
-        flavor_id=cloud.compute.find_flavor("c1.small").id,
+        flavor_id=cloud.compute.find_flavor(cluster.flavor).id,
         networks=[{"uuid": cloud.network.find_network("private").id}],
         security_groups=[{"name": group.id}],
     )
@@ -100,7 +100,7 @@ def twin(cloud: Any, admin: Any, cluster: Cluster) -> None:
     made = cloud.compute.create_server(
         name=first.name,
         image_id=cloud.image.find_image(settings.IMAGE_NAME).id,
-        flavor_id=cloud.compute.find_flavor("c1.small").id,
+        flavor_id=cloud.compute.find_flavor(cluster.flavor).id,
         networks=[{"uuid": cloud.network.find_network("private").id}],
         security_groups=[{"name": group_id(cloud, cluster)}],
         metadata=first.metadata,

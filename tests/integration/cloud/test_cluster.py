@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from conftest import Cluster
 
 pytestmark = pytest.mark.lab
+FLAVOR = "c1.small"  # with a machine behind it, to log in to
 
 
 def tasks(cluster: Cluster, prefix: str = "", **keywords: Any) -> dict[str, dict[str, Any]]:

@@ -69,7 +69,10 @@ def test_a_cloud_that_fits(told: dict[str, Any], cluster: Cluster) -> None:
         ("network", "private_network_id: there is no network or subnet called 'no-network'"),
         ("subnet", "remote_ip_prefix: is 192.168.77.0/24; the network private has "),
         ("group", "security_groups: there is no group called 'no-group'"),
-        ("memory", "vm_types.types.tiny.openstack_flavor: c1.small has 3072 MB, no more than the 4096 MB of its guest"),
+        (
+            "memory",
+            "vm_types.types.tiny.openstack_flavor: hollow.small has 3072 MB, no more than the 4096 MB of its guest",
+        ),
     ],
 )
 def test_one_shortfall_is_one_message(case: str, problem: str, told: dict[str, Any]) -> None:
