@@ -68,6 +68,14 @@ _TO_ANSIBLE = "arguments for ansible-playbook"
 
 COMMANDS: Final = (
     Command(
+        "init",
+        "write a first cluster file from what the cloud offers: networks, images, flavors",
+        "start:init",
+        "OS_CLOUD=mycloud q8s-run init cluster.yaml",
+        (Option("name", "name of the cluster (default: the file's)", "NAME"),),
+        more="FILE must not exist yet; - prints it.",
+    ),
+    Command(
         "validate",
         "check a cluster file, without a cloud",
         "offline:validate",

@@ -108,13 +108,13 @@ def frame(state: State, now: float, left: float | None, width: int, height: int)
 
     :param left: seconds that are likely left, or None
     """
-    room = max(height - 3, 4)  # the last line, an empty one, and one for the cursor
-    stages = state.stages[-max(room // 2, room - len(state.current)) :] if state.stages else ()
+    room = max(height - 3, 1)  # the last line, an empty one, and one for the cursor
+    stages = state.stages[-max(room // 2, room - len(state.current), 1) :] if state.stages else ()
     lines = []
     for stage in stages:
         active = stage.name in state.active
         seconds = now - stage.start if active else stage.seconds
-        hosts = f"{len(stage.hosts)} host{'s' if len(stage.hosts) > 1 else ''}"
+        hosts = f"{len(stage.hosts)} host{'s' if len(stage.hosts) != 1 else ''}"
         text = f"{'•' if active else '✓'} {stage.name:<22}{seconds:>7.1f} s  {hosts}"
         lines.append(("bold" if active else "green", _cut(text, width)))
     hosts_shown = sorted(state.current)[: max(room - len(lines), 1)]
@@ -128,7 +128,7 @@ def frame(state: State, now: float, left: float | None, width: int, height: int)
         lines.append(("cyan", f"  {_cut(host, longest):<{longest}}  {task:<{middle}}{clock}"))
     more = len(state.current) - len(hosts_shown)
     if more > 0:
-        lines[-1] = ("cyan", f"  … and {more + 1} hosts more")
+        lines[-1] = ("cyan", _cut(f"  … and {more + 1} hosts more", width))
     rest = "" if left is None else (f", about {words(left)} left" if left >= 1 else ", longer than earlier runs")
     lines += [("", ""), ("", _cut(f"{words(now)}{rest}", width))]
     return lines

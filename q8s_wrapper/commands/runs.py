@@ -6,8 +6,9 @@ import argparse
 import json
 import shutil
 import sys
+import termios
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,9 @@ def _ask(question: str) -> None:
 
     :raises WrapperError: the answer is anything else
     """
+    # What was typed before the question was read is no answer to it.
+    with suppress(termios.error, OSError):
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise WrapperError("stopped; nothing was changed")

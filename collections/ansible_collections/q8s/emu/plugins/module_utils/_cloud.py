@@ -115,6 +115,39 @@ class Cloud:
                 self._quota(),
             )
 
+    def offer(self) -> dict[str, list[dict[str, Any]]]:
+        """What the project may use, for a first cluster file: networks with their subnets, active images, flavors."""
+        with doing("list the networks, images and flavors"):
+            subnets: dict[str, list[dict[str, Any]]] = {}
+            for found in self._os.network.subnets():
+                subnets.setdefault(found.network_id, []).append({"id": found.id, "cidr": found.cidr})
+            networks = [
+                {
+                    "id": found.id,
+                    "name": found.name,
+                    "subnets": subnets.get(found.id, []),
+                    "external": bool(found.is_router_external),
+                    "shared": bool(found.is_shared) and found.project_id != self._project(),
+                }
+                for found in self._os.network.networks()
+            ]
+            images = [
+                {
+                    "id": found.id,
+                    "name": found.name,
+                    "architecture": found.architecture or "",
+                    "min_ram": found.min_ram or 0,
+                    "min_disk": found.min_disk or 0,
+                    "created_at": found.created_at or "",
+                }
+                for found in self._os.image.images(status="active")
+            ]
+            flavors = [
+                {"name": found.name, "vcpus": found.vcpus, "ram": found.ram, "disk": found.disk or 0}
+                for found in self._os.compute.flavors()
+            ]
+        return {"networks": networks, "images": images, "flavors": flavors}
+
     def _project(self) -> str:
         return str(self._os.current_project_id)
 

@@ -1,0 +1,64 @@
+"""The command that comes before there is a cluster file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from q8s_wrapper.config import add_collections_to_path
+from q8s_wrapper.errors import ExitCode, WrapperError
+
+if TYPE_CHECKING:
+    from q8s_wrapper.init import Offer
+
+
+def init(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Write a cluster file from what the cloud offers."""
+    from q8s_wrapper import init as files
+
+    printed = arguments.file == "-"
+    path = Path(arguments.file)
+    if not printed and path.exists():
+        raise WrapperError(
+            f"Failed to write {path}: it exists already, and is left as it is",
+            "choose another name, or print the new one with q8s-run init -",
+            ExitCode.WRONG_INPUT,
+        )
+    name = arguments.name or re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-") or "cluster"
+    text = files.cluster_file(_offer(), name)
+    if printed:
+        print(text, end="")
+        return ExitCode.DONE
+    try:
+        with path.open("x") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise WrapperError(f"Failed to write {path}: {error.strerror}", code=ExitCode.WRONG_INPUT) from None
+    print(f"written: {path}", file=sys.stderr)
+    print(f"next: q8s-run plan {path}", file=sys.stderr)
+    return ExitCode.DONE
+
+
+def _offer() -> Offer:
+    """What the cloud offers, in the form of ``q8s_wrapper.init``."""
+    from q8s_wrapper import init as files
+
+    add_collections_to_path()
+    from ansible_collections.q8s.emu.plugins.module_utils import _cloud
+
+    try:
+        told = _cloud.Cloud(os.environ.get("OS_CLOUD")).offer()
+    except _cloud.CloudError as error:
+        raise WrapperError(str(error)) from None
+    networks = [
+        files.Network(**{**network, "subnets": tuple(files.Subnet(**subnet) for subnet in network["subnets"])})
+        for network in told["networks"]
+    ]
+    images = [files.Image(**image) for image in told["images"]]
+    flavors = [files.Flavor(**flavor) for flavor in told["flavors"]]
+    return files.Offer(tuple(networks), tuple(images), tuple(flavors))

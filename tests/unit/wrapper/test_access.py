@@ -1,0 +1,162 @@
+"""Commands that look into hosts: run here for real, on hosts whose connection is this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from q8s_wrapper import cli, inventory, kubeconfig
+from q8s_wrapper.errors import ExitCode, WrapperError
+
+EXAMPLE = str(Path(__file__).parents[3] / "examples" / "demo.yaml")
+HERE = {"ansible_connection": "local"}
+
+
+@pytest.fixture(autouse=True)
+def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the inventory has; the pattern ``none`` matches nothing."""
+    found: dict[str, Any] = {"demo-control-plane": HERE, "arm-mid-1": HERE}
+    monkeypatch.setattr(inventory, "read", lambda file, pattern="": {} if pattern == "none" else found)
+    monkeypatch.setenv("Q8S_STATE", str(tmp_path / "state"))
+    monkeypatch.delenv("Q8S_CLUSTER_FILE", raising=False)
+    return found
+
+
+def test_exec_puts_the_nodes_name_before_each_line(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["exec", EXAMPLE, "all", "--", "printf", r"one\ntwo\n"]) == ExitCode.DONE
+    assert sorted(capfd.readouterr().out.splitlines()) == [
+        "arm-mid-1           one",
+        "arm-mid-1           two",
+        "demo-control-plane  one",
+        "demo-control-plane  two",
+    ]
+
+
+def test_exec_fails_where_one_fails(hosts: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["exec", EXAMPLE, "all", "--", "sh", "-c", "echo oh >&2; exit 3"]) == ExitCode.FAILED
+    err = capfd.readouterr().err
+    assert "arm-mid-1           oh\n" in err
+    assert "exec: failed on 2 of 2: demo-control-plane (3), arm-mid-1 (3)" in err
+
+
+def test_exec_needs_a_command_and_a_host(hosts: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["exec", EXAMPLE, "all"]) == ExitCode.WRONG_INPUT
+    assert "there is no command" in capsys.readouterr().err
+    assert cli.main(["exec", EXAMPLE, "none", "--", "true"]) == ExitCode.WRONG_INPUT
+    assert "Failed to find none; known are: arm-mid-1, demo-control-plane" in capsys.readouterr().err
+    hosts.clear()
+    assert cli.main(["exec", EXAMPLE, "none", "--", "true"]) == ExitCode.FAILED
+    assert f"hint: q8s-run deploy {EXAMPLE}" in capsys.readouterr().err
+
+
+SERVER = {
+    "ansible_host": "10.0.0.3",
+    "ansible_user": "debian",
+    "ansible_port": 2222,
+    "ansible_ssh_common_args": "-o 'KnownHostsCommand=/bin/echo %H key'",
+}
+
+
+def test_ssh_checks_the_host_and_passes_the_command_on(tmp_path: Path) -> None:
+    key = tmp_path / "id_ed25519"
+    key.write_text("a key\n")
+    variables = {**SERVER, "ansible_ssh_private_key_file": str(key)}
+    start = ["ssh", "-o", "KnownHostsCommand=/bin/echo %H key", "-i", str(key), "-p", "2222", "debian@10.0.0.3"]
+    assert inventory.ssh_command(variables, []) == start
+    assert inventory.ssh_command(variables, ["echo", "a b"]) == [*start, "echo 'a b'"]
+    assert inventory.ssh_command(variables, ["lscpu; free"]) == [*start, "lscpu; free"], "as with ssh itself"
+
+
+def test_a_lost_key_is_said(tmp_path: Path) -> None:
+    with pytest.raises(WrapperError, match="nobody gets into the servers without it") as error:
+        inventory.ssh_command({**SERVER, "ansible_ssh_private_key_file": str(tmp_path / "gone")}, [])
+    assert "destroy, then deploy" in error.value.hint and "ssh_private_key" in error.value.hint
+
+
+def test_a_host_is_found_by_its_nodes_name() -> None:
+    found = {"q8s-master": {"q8s_node_name": "master"}}
+    assert inventory.find(found, "master", EXAMPLE) is inventory.find(found, "q8s-master", EXAMPLE)
+    with pytest.raises(WrapperError, match="Failed to find arm; known are: q8s-master"):
+        inventory.find(found, "arm", EXAMPLE)
+
+
+def test_logs_of_the_last_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["logs", EXAMPLE]) == ExitCode.FAILED
+    assert "no run of cluster demo is known here" in capsys.readouterr().err
+    for run in ("20260101-000000-000000-deploy", "20260101-000001-000000-verify"):
+        log = tmp_path / "state" / "demo" / "runs" / run / "ansible.log"
+        log.parent.mkdir(parents=True)
+        log.write_text("".join(f"\x1b[0;32m{run[16:]} line {number}\x1b[0m\n" for number in range(50)))
+    assert cli.main(["logs", EXAMPLE, "--lines", "2"]) == ExitCode.DONE
+    out, err = capsys.readouterr()
+    assert out == "000000-verify line 48\n000000-verify line 49\n"
+    assert err == f"log: {tmp_path}/state/demo/runs/20260101-000001-000000-verify/ansible.log\n"
+
+
+OURS = """\
+apiVersion: v1
+kind: Config
+clusters: [{name: kubernetes, cluster: {server: "https://10.254.1.5:6443", certificate-authority-data: QQ==}}]
+contexts: [{name: kubernetes-admin@kubernetes, context: {cluster: kubernetes, user: kubernetes-admin}}]
+users: [{name: kubernetes-admin, user: {client-key-data: QQ==}}]
+current-context: kubernetes-admin@kubernetes
+"""
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """The kubeconfig that deploy left."""
+    path = tmp_path / "state" / "demo" / "kubeconfig"
+    path.parent.mkdir(parents=True)
+    path.write_text(OURS)
+    return path
+
+
+def test_kubeconfig_is_printed_or_written(stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["kubeconfig", EXAMPLE]) == ExitCode.DONE
+    assert capsys.readouterr().out == OURS
+    target = tmp_path / "deep" / "kubeconfig"
+    assert cli.main(["kubeconfig", EXAMPLE, "--write", str(target)]) == ExitCode.DONE
+    out, err = capsys.readouterr()
+    assert out == "" and f"export KUBECONFIG={target}" in err
+    assert target.read_text() == OURS and target.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in target.parent.iterdir()] == ["kubeconfig"]
+    assert cli.main(["kubeconfig", EXAMPLE, "--write", str(target), "--merge"]) == ExitCode.WRONG_INPUT
+
+
+def test_kubeconfig_is_merged_with_a_backup(
+    stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "config"
+    monkeypatch.setenv("KUBECONFIG", f"{target}:/nowhere/else")
+    assert cli.main(["kubeconfig", EXAMPLE, "--merge"]) == ExitCode.DONE
+    assert "kubectl --context demo get nodes" in capsys.readouterr().err
+    assert list(tmp_path.glob("config.q8s-*")) == [], "there was nothing to keep"
+    other = kubeconfig.merged_with(yaml.safe_load(target.read_text()), yaml.safe_load(OURS), "other")
+    before = yaml.safe_dump(other)
+    target.write_text(before)
+    stored.write_text(OURS.replace("10.254.1.5", "10.254.1.6"))
+    assert cli.main(["kubeconfig", EXAMPLE, "--merge"]) == ExitCode.DONE
+    merged = yaml.safe_load(target.read_text())
+    servers = {entry["name"]: entry["cluster"]["server"] for entry in merged["clusters"]}
+    assert servers == {"demo": "https://10.254.1.6:6443", "other": "https://10.254.1.5:6443"}
+    assert {c["name"]: c["context"] for c in merged["contexts"]}["demo"] == {"cluster": "demo", "user": "demo"}
+    assert sorted(user["name"] for user in merged["users"]) == ["demo", "other"]
+    assert merged["current-context"] == "demo"
+    assert [path.read_text() for path in tmp_path.glob("config.q8s-*")] == [before]
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "clusters: 3", "a: [b"])
+def test_what_is_no_kubeconfig_is_left_as_it_is(
+    text: str, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "config"
+    target.write_text(text)
+    monkeypatch.setenv("KUBECONFIG", str(target))
+    assert cli.main(["kubeconfig", EXAMPLE, "--merge"]) == ExitCode.WRONG_INPUT
+    assert f"Failed to merge into {target}: " in capsys.readouterr().err
+    assert target.read_text() == text

@@ -1,0 +1,115 @@
+"""How long a run is likely to take, from earlier runs; and what a terminal shows of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from q8s_wrapper import history, render
+from q8s_wrapper.events import Doing, Stage, State
+from q8s_wrapper.history import Estimate, Run
+
+DEPLOYS = [
+    Run("deploy", 3, 3, 200.0, {"Prepare": 0.0, "Cloud": 10.0, "Nodes": 40.0}),
+    Run("deploy", 3, 0, 9.0, {"Prepare": 0.0}),
+    Run("deploy", 3, 3, 160.0, {"Prepare": 0.0, "Cloud": 6.0, "Nodes": 25.0}),
+    Run("deploy", 3, 3, 170.0, {"Prepare": 0.0, "Cloud": 7.0, "Nodes": 27.0}),
+    Run("deploy", 50, 50, 900.0, {}),
+    Run("destroy", 3, 0, 12.0, {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("what", "servers", "made", "seconds", "runs"),
+    [
+        ("deploy", 3, 3, 170.0, 3),  # the one in the middle
+        ("deploy", 3, 0, 9.0, 1),  # nothing is made: only like its own
+        ("deploy", 6, 6, 170.0, 3),  # twice the size still says something
+        ("deploy", 7, 7, None, 0),
+        ("deploy", 53, 30, 900.0, 1),
+        ("deploy", 50, 3, 170.0, 3),  # what is made counts, not what is there
+        ("destroy", 4, 0, 12.0, 1),
+        ("verify", 3, 0, None, 0),
+    ],
+)
+def test_estimate(what: str, servers: int, made: int, seconds: float | None, runs: int) -> None:
+    found = history.estimate(DEPLOYS, what, servers, made)
+    assert (found.seconds, found.runs) == (seconds, runs) if found else seconds is None
+
+
+def test_no_earlier_runs_give_no_estimate() -> None:
+    assert history.estimate([], "deploy", 3, 3) is None
+
+
+def test_the_newest_of_equal_size_count() -> None:
+    runs = [Run("deploy", 3, 3, float(seconds), {}) for seconds in (900, 900, 10, 20, 30)]
+    found = history.estimate(runs, "deploy", 3, 3)
+    assert found and found.seconds == 20.0
+
+
+STAGES = (Stage("Prepare", 0.0, 8.0), Stage("Cloud", 8.0, 30.0))
+
+
+def test_what_is_left_follows_the_stages() -> None:
+    found = Estimate(170.0, {"Prepare": 0.0, "Cloud": 7.0, "Nodes": 27.0}, 3)
+    assert found.left(State(), 5.0) == 165.0
+    # Cloud began at second 8 here, at second 7 then.
+    assert found.left(State(stages=STAGES), 30.0) == 170.0 - 7.0 - 22.0
+    late = State(stages=(*STAGES, Stage("Nodes", 100.0, 110.0), Stage("other", 105.0, 110.0)))
+    assert found.left(late, 110.0) == 170.0 - 27.0 - 10.0, "time that was lost before is not waited for again"
+    assert found.left(late, 1000.0) == 0.0
+
+
+def test_runs_are_remembered_in_their_clusters(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    for number in range(60):
+        history.remember(tmp_path / "one", Run("deploy", 3, 3, float(number), {"Cloud": 1.0}))
+    history.remember(tmp_path / "two", DEPLOYS[0])
+    (tmp_path / "two" / "history.jsonl").open("a").write('not JSON\n{"of": "a later version"}\n[]\n')
+    runs = history.read(tmp_path)
+    assert [run.seconds for run in runs] == [*map(float, range(10, 60)), 200.0]
+    assert runs[-1] == DEPLOYS[0]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (60, "1 min 0 s"), (161, "2 min 41 s")])
+def test_times_in_words(seconds: float, text: str) -> None:
+    assert history.words(seconds) == text
+
+
+def shown(state: State, width: int, height: int, left: float | None = None) -> list[str]:
+    return [text for _, text in render.frame(state, 40.0, left, width, height)]
+
+
+BUSY = State(
+    stages=(*STAGES, Stage("emulated_worker", 30.0, 39.0, frozenset({"a", "b"}))),
+    current={
+        "demo-a-host-with-a-name-that-is-much-too-long": Doing("emulated_worker", "Boot the guest", 35.0),
+        "demo-b": Doing("emulated_worker", "Wait until the guest answers, however long that takes it", 30.0, 7),
+    },
+)
+
+
+def test_a_terminal_is_never_overrun() -> None:
+    hosts = {f"host-{n}": Doing("emulated_worker", "Boot", 39.0) for n in range(99)}
+    many = State(stages=BUSY.stages * 8, current=hosts)
+    for width, height in ((80, 24), (160, 50), (40, 10), (20, 5)):
+        for state in (State(), BUSY, many):
+            lines = shown(state, width, height)
+            assert len(lines) < height and max(map(len, lines)) <= width, (width, height, lines)
+    assert shown(many, 80, 24)[-3].strip() == "… and 89 hosts more"
+
+
+def test_what_a_terminal_shows() -> None:
+    assert shown(BUSY, 80, 24, 70.0) == [
+        "✓ Prepare                   8.0 s  0 hosts",
+        "✓ Cloud                    22.0 s  0 hosts",
+        "• emulated_worker          10.0 s  2 hosts",
+        "  demo-a-host-with-a-name-t…  Boot the guest                                 5 s",
+        "  demo-b                      Wait until the guest answers, however lon…    10 s",
+        "",
+        "40 s, about 1 min 10 s left",
+    ]
+    assert shown(State(), 80, 24) == ["", "40 s"]
+    assert shown(State(), 80, 24, 0.0)[-1] == "40 s, longer than earlier runs"
