@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -18,6 +19,11 @@ def state_root() -> Path:
     if explicit:
         return Path(explicit).expanduser().absolute()
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "q8s"
+
+
+def cluster_variable(file: Path) -> list[str]:
+    """How Ansible is told of the cluster file; as JSON, for ``name=value`` ends at a space."""
+    return ["-e", json.dumps({"q8s_cluster_file": str(file.resolve())})]
 
 
 def add_collections_to_path() -> None:

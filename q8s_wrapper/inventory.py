@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from q8s_wrapper.config import INVENTORY, REPOSITORY
+from q8s_wrapper.config import INVENTORY, REPOSITORY, cluster_variable
 from q8s_wrapper.errors import ExitCode, WrapperError
 
 Hosts = dict[str, dict[str, Any]]
@@ -28,8 +28,7 @@ def read(file: str, pattern: str = "") -> Hosts:
         str(INVENTORY),
         "--list",
         "--export",  # the variables of groups, too
-        "-e",
-        f"q8s_cluster_file={Path(file).resolve()}",
+        *cluster_variable(Path(file)),
         *(["--limit", pattern] if pattern else []),
     ]
     environment = {**os.environ, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg")}

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, Final
 
 from q8s_wrapper import child
-from q8s_wrapper.config import INVENTORY, PLAYBOOKS, REPOSITORY
+from q8s_wrapper.config import INVENTORY, PLAYBOOKS, REPOSITORY, cluster_variable
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.events import State, reduce
 from q8s_wrapper.render import Renderer
@@ -103,7 +103,7 @@ def run(
             project_dir=str(REPOSITORY),
             playbook=str(PLAYBOOKS / f"{playbook}.yml"),
             inventory=str(INVENTORY),
-            cmdline=shlex.join(["-e", f"q8s_cluster_file={cluster_file}", *arguments]),
+            cmdline=shlex.join([*cluster_variable(cluster_file), *arguments]),
             ident="run",
             envvars={
                 "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import shutil
 import sys
 import termios
@@ -44,9 +45,8 @@ class _Session:
         verbose = ["-" + "v" * self._verbose] if self._verbose else []
         shown = render.renderer(self.json if as_json is None else as_json, self.estimate, show_plan)
         run_folder = state.new_run(self.folder, self.what)
-        file = Path(self.file).resolve()
         given = [*verbose, *arguments]
-        return runner.run(playbook, file, run_folder, self._lock, arguments=given, renderer=shown)
+        return runner.run(playbook, Path(self.file), run_folder, self._lock, arguments=given, renderer=shown)
 
     def estimate(self, known: State) -> Estimate | None:
         """How long it is going to take, from earlier runs; what is made must be known for that."""
@@ -94,7 +94,7 @@ class _Session:
         _say(f"log: {outcome.log}")
         if outcome.code == ExitCode.INTERRUPTED:
             _say(_what_exists(self.file))
-        for step in report.next_steps(self.what, self.file, outcome.code, known):
+        for step in report.next_steps(self.what, shlex.quote(self.file), outcome.code, known):
             _say(step)
 
 
@@ -110,7 +110,7 @@ def plan(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             print(json.dumps(report.plan_data(told, estimate), indent=2))
         else:
             print("\n".join(report.plan(told, estimate, columns())))
-            for step in report.next_steps("plan", arguments.file, outcome.code, outcome.state):
+            for step in report.next_steps("plan", shlex.quote(arguments.file), outcome.code, outcome.state):
                 _say(step)
         return ExitCode.DONE
 
@@ -148,7 +148,7 @@ def destroy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         elif not arguments.yes and not arguments.check:
             raise WrapperError(
                 "destroy: nobody is there to be asked, so --yes is needed",
-                f"q8s-run destroy {arguments.file} --yes",
+                f"q8s-run destroy {shlex.quote(arguments.file)} --yes",
                 ExitCode.WRONG_INPUT,
             )
         return session.end(session.play("destroy", [*_options(arguments), *rest]), remember=not arguments.check)
@@ -163,7 +163,7 @@ def replace(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         elif not arguments.yes:
             raise WrapperError(
                 "replace: nobody is there to be asked, so --yes is needed",
-                f"q8s-run replace {arguments.file} {node} --yes",
+                f"q8s-run replace {shlex.quote(arguments.file)} {node} --yes",
                 ExitCode.WRONG_INPUT,
             )
         outcome = session.play("replace", ["-e", json.dumps({"q8s_replace": node}), *rest])

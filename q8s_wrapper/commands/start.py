@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ def init(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     except OSError as error:
         raise WrapperError(f"Failed to write {path}: {error.strerror}", code=ExitCode.WRONG_INPUT) from None
     print(f"written: {path}", file=sys.stderr)
-    print(f"next: q8s-run plan {path}", file=sys.stderr)
+    print(f"next: q8s-run plan {shlex.quote(str(path))}", file=sys.stderr)
     return ExitCode.DONE
 
 
