@@ -6,16 +6,20 @@ import argparse
 import ipaddress
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Final
 
 from lab import control, hosts
 from lab.errors import LabError
 from lab.machine import MachineError
 from lab.settings import CLOUD_NAME, Settings, load
+
+_VERBS: Final = {"up": "start", "down": "end", "status": "look at", "reset": "clean up after", "host": "use"}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,11 +34,19 @@ def main(argv: Sequence[str]) -> int:
             print(f"hint: {error.hint}", file=sys.stderr)
         return error.code
     except (MachineError, OSError, subprocess.CalledProcessError) as error:
-        print(f"Failed to {arguments.command} the lab: {error}", file=sys.stderr)
+        print(f"Failed to {_VERBS[arguments.command]} the lab: {_why(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; what was started is ended", file=sys.stderr)
         return 130
+
+
+def _why(error: Exception) -> str:
+    """What a program said, and not only how it was called."""
+    if isinstance(error, subprocess.CalledProcessError) and error.stderr:
+        said = error.stderr.decode(errors="replace") if isinstance(error.stderr, bytes) else error.stderr
+        return f"{error.cmd[0]}: {said.strip()[-800:]}"
+    return str(error)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _up(settings: Settings, arguments: argparse.Namespace) -> int:
+    # a terminal that is closed, or a supervisor: the same way out as Ctrl-C
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     control.up(settings)
     print(f"export OS_CLIENT_CONFIG_FILE={settings.clouds_yaml} OS_CLOUD={CLOUD_NAME}")
     return 0

@@ -30,6 +30,7 @@ _PROGRAMS = {
     "mmdebstrap": "mmdebstrap",
     "apt-cacher-ng": "apt-cacher-ng",
 }
+_MEGABYTES_NEEDED = 3072
 
 
 def up(settings: Settings) -> None:
@@ -37,7 +38,7 @@ def up(settings: Settings) -> None:
 
     :raises LabError: something is missing or does not start; what was started is ended again
     """
-    _check_machine()
+    _check_machine(settings)
     with _alone(settings):
         state = status(settings)
         if state["since"] and state["services"] and state["ended"]:
@@ -90,7 +91,8 @@ def _up(settings: Settings) -> None:
             lab.start_helper("firewall", [sys.executable, "-m", "lab.firewall"])
     except BaseException:
         # a second Ctrl-C may not stop the cleaning
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         say("failed: ending what was started")
         _down(settings)
         raise
@@ -172,13 +174,21 @@ def _alone(settings: Settings) -> Iterator[None]:
         ) from None
 
 
-def _check_machine() -> None:
+def _check_machine(settings: Settings) -> None:
     if os.geteuid() != 0:
         raise LabError(
             "Failed to start the lab: it makes machines and a bridge, which only root may", hint="run it as root"
         )
     if not Path("/dev/net/tun").exists():
         raise LabError("Failed to start the lab: /dev/net/tun is missing, and emulated guests need it")
+    place = next(path for path in (settings.folder, *settings.folder.parents) if path.exists())
+    free = shutil.disk_usage(place).free // 2**20
+    if free < _MEGABYTES_NEEDED:
+        raise LabError(
+            f"Failed to start the lab: {place} has {free} MB free, and it needs {_MEGABYTES_NEEDED} MB for services,"
+            " image and the first servers",
+            hint="make room, or choose another place with Q8S_LAB_DIR",
+        )
     missing = sorted({package for program, package in _PROGRAMS.items() if shutil.which(program) is None})
     if missing:
         raise LabError(
