@@ -218,6 +218,14 @@ def cluster_variables(cluster: _spec.Cluster, state: str) -> dict[str, Any]:
             for spec in specs
             if spec.vm_type
         ],
+        "q8s_node_labels": {
+            spec.node: {
+                "labels": node_labels(spec.vm_type),
+                "taints": [node_taint(taint) for taint in spec.vm_type.taints],
+            }
+            for spec in specs
+            if spec.vm_type
+        },
     }
 
 

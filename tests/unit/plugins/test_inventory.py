@@ -105,6 +105,10 @@ def test_variables_without_a_server() -> None:
     variables = q8s_openstack.cluster_variables(CLUSTER, "/state/demo")
     assert variables["q8s_expected_nodes"] == ["demo-control-plane", "x86-small-1", "arm-mid-1"]
     assert variables["q8s_workers"][1] == {"name": "arm-mid-1", "type": "arm-mid", "architecture": "aarch64"}
+    assert variables["q8s_node_labels"]["arm-mid-1"] == {
+        "labels": {"q8s.io/type": "arm-mid", "q8s.io/emulated": "true"},
+        "taints": [],
+    }
     assert variables["q8s_api_name"] == "demo-api" and variables["q8s_artifact_port"] == 8099
     assert _spec.load_mapping(json.loads(json.dumps(variables["q8s_cluster"])), "x") == CLUSTER
     assert listed([]) == {}

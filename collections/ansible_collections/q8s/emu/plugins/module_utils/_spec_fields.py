@@ -98,8 +98,9 @@ VM_TYPE = Group(
                 Text(f"empty or {_LABEL_RULE}", f"({_LABEL})?"),
                 "a mapping from names to values",
             ),
-            "Labels that nodes of this type register with. Those of q8s.io, kubernetes.io and k8s.io are not the file's to set, "
-            "but for node.kubernetes.io and kubelet.kubernetes.io. A node that has joined keeps the labels that it joined with.",
+            "Labels of this type's nodes. Those of q8s.io, kubernetes.io and k8s.io are not the file's to set, but for "
+            "node.kubernetes.io and kubelet.kubernetes.io. A deploy changes those of nodes that have joined, and leaves alone "
+            "what others have set.",
             {},
         ),
         Field(
@@ -111,8 +112,8 @@ VM_TYPE = Group(
                 ),
                 "a list, such as [dedicated=arm:NoSchedule]",
             ),
-            "Taints that nodes of this type register with, in Kubernetes' form `key=value:Effect`. A node that has joined keeps "
-            "the taints that it joined with.",
+            "Taints of this type's nodes, in Kubernetes' form `key=value:Effect`. A deploy changes those of nodes that have joined, "
+            "and leaves alone what others have set.",
             [],
         ),
         Field(
@@ -128,8 +129,8 @@ VM_TYPE = Group(
         Field(
             "tb_cache",
             Number(8, 2048, "MiB"),
-            "Most memory that QEMU keeps of translated code. 64 lets a host with little memory run a larger machine, which is "
-            "then slower. Without it QEMU decides.",
+            "Most memory that QEMU keeps of translated code. With little of it a host's memory goes further and the machine is "
+            "slower, with 64 much slower. Without it QEMU decides.",
             default=None,
             attribute="tb_cache_mb",
         ),
