@@ -34,5 +34,5 @@ def load(file: str, *, warn: bool = True) -> Any:
         ) from None
     if warn:
         for warning in cluster.warnings:
-            print(f"warning: {warning}", file=sys.stderr)
+            print(f"warning: {warning.text()}", file=sys.stderr)
     return cluster

@@ -182,14 +182,14 @@ ACCESS = Group(
         Field(
             "type",
             _one_of("direct", "floating_ip", "bastion"),
-            "`direct`: by their addresses in the private network. `floating_ip`: each server gets a floating IP. `bastion`: "
-            "through another host's ssh.",
+            "`direct`: by their addresses in the private network. `floating_ip`: the initial instance gets a floating IP, the "
+            "others are reached through it. `bastion`: through another host's ssh.",
             Access.type,
         ),
         Field(
             "floating_network",
             Text(hint="openstack network list --external shows them"),
-            "For floating_ip: the network that floating IPs come from, by name or id.",
+            "For floating_ip: the network that it comes from, by name or id.",
             default=None,
         ),
         Field(

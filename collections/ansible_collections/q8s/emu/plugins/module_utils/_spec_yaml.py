@@ -43,6 +43,10 @@ class Problem:
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
         return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
 
+    def text(self) -> str:
+        """The problem on a line of its own, its hint below it."""
+        return f"{self}\n  hint: {self.hint}" if self.hint else str(self)
+
 
 class SpecError(Exception):
     """A cluster file has mistakes: all of them, in the order of the file."""
@@ -53,12 +57,7 @@ class SpecError(Exception):
 
     def text(self) -> str:
         """Every problem on a line of its own, each hint below it."""
-        lines = []
-        for problem in self.problems:
-            lines.append(str(problem))
-            if problem.hint:
-                lines.append(f"  hint: {problem.hint}")
-        return "\n".join(lines)
+        return "\n".join(problem.text() for problem in self.problems)
 
 
 UNUSABLE: Any = object()  # the data of a value whose mistake was reported already
