@@ -107,7 +107,7 @@ def failures(state: State, width: int) -> list[str]:
         hosts = [failure.host for failure in same]
         named = ", ".join(hosts[:5]) + (f" and {len(hosts) - 5} more" if len(hosts) > 5 else "")
         where = "" if hosts == ["localhost"] else f"{named}: "
-        lines += textwrap.wrap(f"{where}{task}", width, subsequent_indent="  ", break_on_hyphens=False)
+        lines += _wrapped(f"{where}{task}", width)
         lines += [f"  {line}" for line in _paragraph(reason, width - 2)]
         lines.append(f"  (in {place})")
     return lines
@@ -126,6 +126,19 @@ def _paragraph(reason: str, width: int) -> list[str]:
     return [*lines[:half], f"… {len(lines) - 2 * half} lines more, in the log …", *lines[-half:]]
 
 
+def ending(what: str, file: str, code: int, state: State, *, log: str, exists: str, width: int) -> list[str]:
+    """The end of a run for people: stage times, failures, how it ended, the log, and what to type next.
+
+    :param file: the cluster file, as it may stand in a command
+    :param exists: what an interrupted run leaves in the cloud
+    """
+    lines = ["", *stage_table(state).splitlines(), ""] if state.stages else []
+    lines += failures(state, width)
+    lines += [last_line(what, code, state), f"log: {log}"]
+    lines += _wrapped(exists, width)
+    return lines + next_steps(what, file, code, state)
+
+
 def last_line(what: str, code: int, state: State) -> str:
     """How it ended, in one line."""
     if code == ExitCode.DONE:
@@ -135,34 +148,39 @@ def last_line(what: str, code: int, state: State) -> str:
     return f"{what}: failed after {state.seconds:.1f} s"
 
 
-def status(rows: Sequence[Mapping[str, Any]], width: int) -> list[str]:
+def status(rows: Sequence[Mapping[str, Any]], file: str, width: int) -> list[str]:
     """A cluster's nodes as a table that fits, and below it, for each that is not well, what is wrong and what to do."""
     narrow = ("node", "architecture", "address", "server", "guest", "kubernetes")
     lines = _columns(rows, narrow if width < 110 else ("node", "host", *narrow[1:], "version"))
-    return lines + _unwell(rows, width)
+    return lines + _unwell(rows, file, width)
 
 
-def nodes(rows: Sequence[Mapping[str, Any]], width: int) -> list[str]:
+def nodes(rows: Sequence[Mapping[str, Any]], file: str, width: int) -> list[str]:
     """A cluster's nodes after a deploy: what a user of Kubernetes wants to know, and what is not well."""
     narrow = ("node", "architecture", "address", "kubernetes", "version")
     lines = _columns(rows, narrow if width < 110 else ("node", "host", *narrow[1:]))
-    return lines + _unwell(rows, width)
+    return lines + _unwell(rows, file, width)
 
 
 def _columns(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
     return table([{name: row[name] for name in names} for row in rows]).splitlines()
 
 
-def _unwell(rows: Sequence[Mapping[str, Any]], width: int) -> list[str]:
+def _unwell(rows: Sequence[Mapping[str, Any]], file: str, width: int) -> list[str]:
     lines: list[str] = []
     bad = [row for row in rows if row["problem"]]
     if bad:
         lines.append("")
     for row in bad:
-        lines += textwrap.wrap(f"{row['node']}: {row['problem']}", width, subsequent_indent="  ")
+        lines += _wrapped(f"{row['node']}: {row['problem']}", width)
         if row["hint"]:
-            lines += textwrap.wrap(f"  hint: {row['hint']}", width, subsequent_indent="    ")
+            lines += [f"  {line}" for line in _wrapped(f"hint: {row['hint'].replace('FILE', file)}", width - 2)]
     return lines
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Text in lines; names with hyphens stay whole."""
+    return textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def next_steps(what: str, file: str, code: int, state: State) -> list[str]:

@@ -74,28 +74,23 @@ class _Session:
 
     def _tell(self, outcome: runner.Outcome) -> None:
         """What a person reads: nodes and notes on stdout; times, failures and the next step on stderr."""
-        known, width = outcome.state, columns()
-        print("".join(f"{line}\n" for line in report.nodes(known.results.get("q8s_node_table", []), width)), end="")
-        for note in known.notes:
-            print(note)
+        known, width, file = outcome.state, columns(), shlex.quote(self.file)
+        for line in (*report.nodes(known.results.get("q8s_node_table", []), file, width), *known.notes):
+            print(line)
         sys.stdout.flush()
         # Those of the file were said at the start; Ansible knows the file by its whole path, and breaks long words.
         whole = str(Path(self.file).resolve())
-        told = {_letters(str(warning).replace(self.file, whole)) for warning in self.cluster.warnings}
+        said = {_letters(str(warning).replace(self.file, whole)) for warning in self.cluster.warnings}
         for warning in known.warnings:
-            if _letters(warning) not in told:
+            if _letters(warning) not in said:
                 _say(f"warning: {warning}")
-        _say(f"\n{report.stage_table(known)}\n" if known.stages else "")
-        for line in report.failures(known, width):
-            _say(line)
+        exists = _what_exists(self.file) if outcome.code == ExitCode.INTERRUPTED else ""
         if outcome.code == ExitCode.FAILED and not known.failures:
             _say(_tail(outcome.log))
-        _say(report.last_line(self.what, outcome.code, known))
-        _say(f"log: {outcome.log}")
-        if outcome.code == ExitCode.INTERRUPTED:
-            _say(_what_exists(self.file))
-        for step in report.next_steps(self.what, shlex.quote(self.file), outcome.code, known):
-            _say(step)
+        for line in report.ending(
+            self.what, file, outcome.code, known, log=str(outcome.log), exists=exists, width=width
+        ):
+            _say(line)
 
 
 def plan(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -200,7 +195,7 @@ def status(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         if arguments.json:
             print(json.dumps(rows, indent=2))
         else:
-            print("\n".join(report.status(rows, columns())))
+            print("\n".join(report.status(rows, shlex.quote(arguments.file), columns())))
         return ExitCode.DONE
 
 
@@ -282,8 +277,7 @@ def _tail(log: Path) -> str:
 
 
 def _say(text: str) -> None:
-    if text:
-        print(text, file=sys.stderr)
+    print(text, file=sys.stderr)
 
 
 def columns() -> int:

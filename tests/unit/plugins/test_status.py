@@ -130,6 +130,12 @@ def with_nodes(*nodes: dict[str, Any]) -> dict[str, Any]:
             "the API server does not answer (connection refused)",
             "",
         ),
+        (
+            {**WELL, CONTROL_PLANE: server(q8s_kubernetes={"rc": 2, "stdout": "", "msg": "Error executing command."})},
+            ("ACTIVE", "running", "unknown"),
+            "the control plane has no kubectl yet",
+            "",
+        ),
     ],
 )
 def test_what_is_wrong_and_what_to_do(

@@ -49,7 +49,10 @@ def kubernetes_nodes(answers: Iterable[Mapping[str, Any]]) -> tuple[Optional[dic
         try:
             items = json.loads(answer.get("stdout") or "")["items"]
         except (ValueError, KeyError):
-            lines = str(answer.get("stderr") or answer.get("msg") or "").strip().splitlines()
+            lines = str(answer.get("stderr") or "").strip().splitlines()
+            if not lines and answer.get("msg"):  # there was no program that could say something
+                why = "the control plane has no kubectl yet; deploy again"
+                continue
             why = f"the API server does not answer ({lines[-1]})" if lines else "the API server does not answer"
             continue
         return {item["metadata"]["name"]: item for item in items}, ""
