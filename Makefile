@@ -18,7 +18,7 @@ setup:  ## install what is missing on this machine
 demo: setup  ## an OpenStack on this machine, and the cluster of examples/demo.yaml on it
 	$(RUN) lab up
 	$(RUN) bundle ensure --arch x86_64 --arch aarch64 --control-plane x86_64 >/dev/null
-	$(ON_LAB) $(RUN) deploy $(FILE)
+	$(ON_LAB) $(RUN) deploy $(FILE) --yes
 	$(ON_LAB) $(RUN) verify $(FILE)
 	@printf '\nThe cluster is yours. To use it from this shell:\n  export %s\n  %s ssh %s arm-mid-1 -- lscpu\n' "$(ON_LAB)" "$(RUN)" "$(FILE)"
 
