@@ -21,7 +21,7 @@ description:
     the file no longer asks for.
   - C(q8s_missing_servers) lists the servers that the file asks for and the cloud does not have.
   - With C(access) of the type C(bastion), servers and guests are reached through it. Its host key and user's key are the business of the user's own ssh
-    configuration.
+    configuration. With C(floating_ip), the initial control plane is reached by its floating IP, and all others through it; its host key is checked on the way.
   - The variables of all hosts (C(q8s_cluster), C(q8s_state_dir), C(q8s_expected_nodes), C(q8s_workers) ...) are there even when no server is, or the cloud does not answer.
   - A cloud that does not answer gives a warning, and C(q8s_cloud_problem) with the same text.
   - A cluster file with mistakes gives a warning with all of them, C(q8s_cluster_problems) with the same text, and no C(q8s_cluster).
@@ -83,7 +83,7 @@ import re
 import shlex
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
@@ -158,11 +158,14 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             with contextlib.suppress(KeyError):  # nothing there, or nothing fresh
                 return [_server_of(item) for item in self._cache[key]]
         names = {spec.name for spec in cluster.servers()}
+        connection = _cloud.Cloud(cloud)
         servers = [
             server
-            for server in _cloud.Cloud(cloud).servers()
+            for server in connection.servers()
             if server.name in names or _plan.is_ours(server, cluster.cluster_name)
         ]
+        if cluster.access.type == "floating_ip":
+            servers = with_floating(servers, connection.floating_ips(cluster.cluster_name))
         if wanted:
             self._cache[key] = [asdict(server) for server in servers]
         return servers
@@ -185,6 +188,15 @@ def _server_of(item: Mapping[str, Any]) -> _plan.Server:
     """A server as the cache keeps it: JSON has lists only."""
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in item.items()}
     return _plan.Server(**values)
+
+
+def with_floating(servers: list[_plan.Server], floating: list[_plan.FloatingIp]) -> list[_plan.Server]:
+    """Servers with the floating IPs of the cluster: what Nova says of them comes late."""
+    by_fixed = {item.fixed: item.address for item in floating if item.fixed}
+    return [
+        replace(server, floating=tuple(by_fixed[a] for a in server.addresses if a in by_fixed) or server.floating)
+        for server in servers
+    ]
 
 
 def explain(error: _spec.SpecError | OSError) -> str:
@@ -247,6 +259,7 @@ class Host:
 def hosts(cluster: _spec.Cluster, servers: list[_plan.Server], state: str) -> list[Host]:
     """Every server of the cluster that exists, and the guest behind each worker's host."""
     result: list[Host] = []
+    path = way(cluster, servers, state)
     foreign, _ = _plan.foreign_initial(cluster, servers)
     ours = [server for server in servers if _plan.is_ours(server, cluster.cluster_name)]
     # An ACTIVE one first, in case that an interrupted run left two of a name.
@@ -255,7 +268,11 @@ def hosts(cluster: _spec.Cluster, servers: list[_plan.Server], state: str) -> li
         server = foreign if spec.initial and foreign else by_name.pop(spec.name, None)
         if server is None:
             continue
-        variables = _server_variables(cluster, server, state, server is foreign)
+        # By its floating IP, if it has one, the initial control plane needs no way through itself.
+        direct = spec.initial and cluster.access.type == "floating_ip"
+        variables = _server_variables(cluster, server, state, "" if direct else path, server is foreign)
+        if direct and server.floating and "ansible_host" in variables:
+            variables["ansible_host"] = server.floating[0]
         variables["q8s_node_name"] = spec.node
         error = ["server_error"] if server.status == "ERROR" else []
         if spec.vm_type is None:
@@ -274,21 +291,20 @@ def hosts(cluster: _spec.Cluster, servers: list[_plan.Server], state: str) -> li
                 "ansible_port": _spec.GUEST_SSH_PORT,
                 "ansible_user": "root",
                 "ansible_ssh_private_key_file": private_key(cluster, state),
-                "ansible_ssh_common_args": ssh_arguments(server.metadata.get(_plan.META_GUEST_KEY, ""), state)
-                + jump(cluster.access),
+                "ansible_ssh_common_args": ssh_arguments(server.metadata.get(_plan.META_GUEST_KEY, ""), state) + path,
                 "q8s_host": spec.name,
                 "q8s_node_name": spec.node,
                 "q8s_vm": variables["q8s_vm"],
             }
             result.append(Host(spec.node, ["emulated_workers", *kind], guest))
-    return result + [_surplus(cluster, server, state) for server in by_name.values()]
+    return result + [_surplus(cluster, server, state, path) for server in by_name.values()]
 
 
-def _surplus(cluster: _spec.Cluster, server: _plan.Server, state: str) -> Host:
+def _surplus(cluster: _spec.Cluster, server: _plan.Server, state: str, path: str) -> Host:
     """A server that the file no longer asks for, and what is needed to take its node out of Kubernetes."""
     control_plane = server.metadata.get(_plan.META_ROLE) == "control_plane"
     node = server.metadata.get(_plan.META_NODE, server.name)
-    variables = _server_variables(cluster, server, state, False)
+    variables = _server_variables(cluster, server, state, path)
     variables["q8s_surplus"] = {"name": node, "control_plane_host": server.name if control_plane else ""}
     return Host(server.name, ["surplus"], variables)
 
@@ -336,7 +352,9 @@ def private_key(cluster: _spec.Cluster, state: str) -> str:
     return os.path.expanduser(cluster.ssh_private_key) or os.path.join(state, "id_ed25519")
 
 
-def _server_variables(cluster: _spec.Cluster, server: _plan.Server, state: str, foreign: bool) -> dict[str, Any]:
+def _server_variables(
+    cluster: _spec.Cluster, server: _plan.Server, state: str, path: str, foreign: bool = False
+) -> dict[str, Any]:
     variables: dict[str, Any] = {
         "q8s_server_id": server.id,
         "q8s_status": server.status,
@@ -357,16 +375,33 @@ def _server_variables(cluster: _spec.Cluster, server: _plan.Server, state: str, 
     variables["ansible_user"] = cluster.initial_instance_user if foreign else _hostkeys.USER
     variables["ansible_ssh_private_key_file"] = private_key(cluster, state)
     key = "" if foreign else server.metadata.get(_plan.META_HOST_KEY, "")
-    variables["ansible_ssh_common_args"] = ssh_arguments(key, state, foreign) + jump(cluster.access)
+    variables["ansible_ssh_common_args"] = ssh_arguments(key, state, foreign) + path
     return variables
 
 
-def jump(access: _spec.Access) -> str:
-    """What leads ssh through the bastion, if there is one."""
-    if access.type != "bastion":
+def way(cluster: _spec.Cluster, servers: list[_plan.Server], state: str) -> str:
+    """What leads ssh to servers that it cannot reach directly: options, or nothing."""
+    access = cluster.access
+    if access.type == "bastion":
+        host = f"{access.user}@{access.host}" if access.user else access.host
+        return f" -o ProxyJump={shlex.quote(f'{host}:{access.port}')}"
+    initial = _initial(cluster, servers)
+    if access.type != "floating_ip" or initial is None or not initial.floating:
         return ""
-    host = f"{access.user}@{access.host}" if access.user else access.host
-    return f" -o ProxyJump={shlex.quote(f'{host}:{access.port}')}"
+    foreign = not _plan.is_ours(initial, cluster.cluster_name)
+    user = cluster.initial_instance_user if foreign else _hostkeys.USER
+    key = "" if foreign else initial.metadata.get(_plan.META_HOST_KEY, "")
+    options = f"{ssh_arguments(key, state, foreign)} -i {shlex.quote(private_key(cluster, state))}"
+    # ssh replaces %-words in a ProxyCommand before the inner ssh sees its own
+    inner = options.replace("%", "%%")
+    return f" -o {shlex.quote(f'ProxyCommand=ssh {inner} -W %h:%p {user}@{initial.floating[0]}')}"
+
+
+def _initial(cluster: _spec.Cluster, servers: list[_plan.Server]) -> _plan.Server | None:
+    """The initial control plane, if it is there."""
+    foreign, _ = _plan.foreign_initial(cluster, servers)
+    ours = [s for s in servers if _plan.is_ours(s, cluster.cluster_name) and s.name == cluster.name_of_initial_instance]
+    return foreign or next(iter(sorted(ours, key=lambda s: s.status != "ACTIVE")), None)
 
 
 def ssh_arguments(host_key: str, state: str, foreign: bool = False) -> str:

@@ -204,6 +204,11 @@ def cluster(
         cloud.compute.delete_server(server, ignore_missing=True)
     ids = {server.id for server in left}
     assert wait(lambda: not ids & {server.id for server in cloud.compute.servers()}, 60)
+    for ip in cloud.network.ips(description=f"Q8S cluster {name}"):
+        cloud.network.delete_ip(ip)
+    for server_group in cloud.compute.server_groups():
+        if server_group.name == f"q8s-{name}":
+            cloud.compute.delete_server_group(server_group)
     for port in cloud.network.ports(description=f"Q8S cluster {name}"):
         cloud.network.delete_port(port)
     for group in cloud.network.security_groups():
@@ -238,6 +243,8 @@ def snapshot(cloud: Any, cluster: Cluster) -> dict[str, dict[str, Any]]:
     ports = list(cloud.network.ports())
     groups = [group for group in cloud.network.security_groups() if group.description == mark]
     assert len(groups) < 2
+    floating = [ip.fixed_ip_address for ip in cloud.network.ips() if ip.description == mark]
+    assert len(floating) < 2
     rules, members = {}, {}
     for group in groups:
         listed = cloud.network.security_group_rules(security_group_id=group.id, direction="ingress")
@@ -252,6 +259,8 @@ def snapshot(cloud: Any, cluster: Cluster) -> dict[str, dict[str, Any]]:
         "rule": rules,
         "member": members,
         "port": {port.id: port.name for port in ports if port.description == mark},
+        "server group": {g.name: g.id for g in cloud.compute.server_groups() if g.name == f"q8s-{cluster.name}"},
+        "floating IP": dict.fromkeys([cluster.initial], floating[0]) if floating else {},
         "server": servers,
     }
 
@@ -259,10 +268,13 @@ def snapshot(cloud: Any, cluster: Cluster) -> dict[str, dict[str, Any]]:
 def difference(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]) -> set[str]:
     """What changed between two snapshots, in the words of a plan's changes."""
     found = set()
-    for kind in ("key pair", "security group", "rule", "member"):
+    for kind in ("key pair", "security group", "rule", "member", "server group", "floating IP"):
         old, new = before[kind], after[kind]
         found |= {f"create {kind} {name}" for name in set(new) - set(old)}
         found |= {f"delete {kind} {name}" for name in set(old) - set(new)}
+    for name, fixed in before["floating IP"].items():
+        if after["floating IP"].get(name, fixed) != fixed:
+            found.add(f"attach floating IP {name}")
     new_ports, old_ports = (set(after["port"]) - set(before["port"])), (set(before["port"]) - set(after["port"]))
     found |= {f"create port {after['port'][port]}" for port in new_ports}
     found |= {f"delete port {before['port'][port]}" for port in old_ports}

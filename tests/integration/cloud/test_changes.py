@@ -118,6 +118,12 @@ def left_port(cloud: Any, admin: Any, cluster: Cluster) -> None:
     )
 
 
+def detach(cloud: Any, admin: Any, cluster: Cluster) -> None:
+    (ip,) = cloud.network.ips(description=f"Q8S cluster {cluster.name}")
+    cloud.network.update_ip(ip, port_id=None)
+
+
+OUTSIDE = {"access": {"type": "floating_ip", "floating_network": "external"}}
 SUBNET = settings.load().subnet
 RULES = {
     f"create rule {rule} from {SUBNET}"
@@ -152,13 +158,29 @@ CASES = {
         left_port,
         {"private_network_id": "private-subnet"},
     ),
+    "a server group, and an address outside": Case(
+        "servers",
+        {
+            "delete port {worker}",
+            "create server group q8s-{name}",
+            "create server {worker}",
+            "create floating IP {initial}",
+        },
+        remove,
+        {"server_group": "soft-anti-affinity", **OUTSIDE},
+    ),
+    "an address of nobody": Case("servers", {"attach floating IP {initial}"}, detach, OUTSIDE),
     "a surplus": Case(
         "servers",
-        {"delete server {worker}", "delete port {worker}"},
+        {"delete server {worker}", "delete floating IP {initial}"},
         changes={"cluster_definition": {"worker": {"tiny": 0}}},
         arguments={"remove_surplus": True},
     ),
-    "no servers": Case("servers", {"delete server {worker}", "delete port {worker}"}, arguments={"state": "absent"}),
+    "no servers": Case(
+        "servers",
+        {"delete server {worker}", "delete port {worker}", "delete server group q8s-{name}"},
+        arguments={"state": "absent"},
+    ),
     "no group": Case(
         "security_group",
         {
@@ -176,7 +198,7 @@ CASES = {
 def file_of(cluster: Cluster, changes: dict[str, Any]) -> dict[str, Any]:
     data = cluster.mapping(1)
     for key, value in changes.items():
-        data[key] = {**data[key], **value} if isinstance(value, dict) else value
+        data[key] = {**data.get(key, {}), **value} if isinstance(value, dict) else value
     return data
 
 

@@ -171,6 +171,25 @@ def test_a_bastion_is_on_the_way_to_servers_and_guests() -> None:
     assert "ProxyJump" not in listed(SERVERS)["arm-mid-1"].variables["ansible_ssh_common_args"]
 
 
+def test_a_floating_ip_leads_to_all_others() -> None:
+    access = _spec.Access("floating_ip", floating_network="external")
+    floating = [_plan.FloatingIp("f", "203.0.113.4", "10.254.1.4")]
+    servers = q8s_openstack.with_floating(SERVERS, floating)
+    hosts = {host.name: host for host in q8s_openstack.hosts(replace(CLUSTER, access=access), servers, "/state")}
+    initial = hosts["demo-control-plane"].variables
+    assert (initial["ansible_host"], initial["q8s_private_ip"]) == ("203.0.113.4", "10.254.1.4")
+    assert "ProxyCommand" not in initial["ansible_ssh_common_args"]
+    for name in ("demo-arm-mid-1", "arm-mid-1"):
+        assert hosts[name].variables["ansible_host"] == "10.254.1.6"
+        arguments = shlex.split(hosts[name].variables["ansible_ssh_common_args"])
+        answer = subprocess.run(["ssh", *arguments, "-G", "host"], capture_output=True, text=True, check=True).stdout
+        (command,) = [line for line in answer.splitlines() if line.startswith("proxycommand ")]
+        assert command.endswith("-W %h:%p q8s@203.0.113.4")
+        inner = shlex.split(command.removeprefix("proxycommand ").replace("%%", "%"))[:-3]
+        answer = subprocess.run([*inner, "-G", "host"], capture_output=True, text=True, check=True).stdout
+        assert f"knownhostscommand /bin/echo %H {KEY}" in answer and "stricthostkeychecking true" in answer
+
+
 def test_servers_come_back_from_a_cache() -> None:
     kept = json.loads(json.dumps([asdict(server) for server in SERVERS]))
     assert [q8s_openstack._server_of(item) for item in kept] == SERVERS

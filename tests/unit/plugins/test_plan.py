@@ -11,8 +11,10 @@ import pytest
 from ansible_collections.q8s.emu.plugins.module_utils import _plan, _spec
 from ansible_collections.q8s.emu.plugins.module_utils._plan import (
     Change,
+    Existing,
     Findings,
     Flavor,
+    FloatingIp,
     Group,
     GroupRule,
     Image,
@@ -21,6 +23,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._plan import (
     Port,
     Rule,
     Server,
+    ServerGroup,
     Subnet,
     Usage,
 )
@@ -39,6 +42,10 @@ def counted(**workers: int) -> _spec.Cluster:
     return replace(CLUSTER, workers=tuple((name.replace("_", "-"), count) for name, count in workers.items()))
 
 
+def having(servers: Sequence[Server], ports: Sequence[Port] = (), **more: Any) -> Existing:
+    return Existing(servers, ports, **more)
+
+
 def told(plan: Plan) -> list[str]:
     return [str(change) for change in plan.changes]
 
@@ -47,7 +54,7 @@ ALL = [server(name) for name in NAMES]
 
 
 def test_empty_cloud() -> None:
-    plan = _plan.plan_servers(CLUSTER, [])
+    plan = _plan.plan_servers(CLUSTER, having([]))
     assert told(plan) == [f"create server {name}" for name in NAMES]
     assert plan.changed
     after = "".join(f"server {name} ACTIVE\n" for name in sorted(NAMES))
@@ -55,7 +62,7 @@ def test_empty_cloud() -> None:
 
 
 def test_second_run_changes_nothing() -> None:
-    plan = _plan.plan_servers(CLUSTER, ALL)
+    plan = _plan.plan_servers(CLUSTER, having(ALL))
     assert not plan.changed and len(plan.kept) == 3
     assert plan.diff()["before"] == plan.diff()["after"]
 
@@ -70,29 +77,29 @@ def test_second_run_changes_nothing() -> None:
 )
 def test_what_is_half_made_is_finished(broken: Server) -> None:
     servers = [server(NAMES[0]), broken, server(NAMES[2], "SHUTOFF")]
-    plan = _plan.plan_servers(CLUSTER, servers)
+    plan = _plan.plan_servers(CLUSTER, having(servers))
     assert told(plan) == [f"start server {NAMES[2]}", f"replace server {NAMES[1]}"]
     assert plan.of("server", "replace")[0].subject.old is broken
     assert plan.changes[1].before == f"server {NAMES[1]} {'deleting' if broken.deleting else broken.status}"
 
 
 def test_a_server_that_is_being_made_is_waited_for() -> None:
-    plan = _plan.plan_servers(CLUSTER, [server(NAMES[0], "BUILD", age=599), *ALL[1:]])
+    plan = _plan.plan_servers(CLUSTER, having([server(NAMES[0], "BUILD", age=599), *ALL[1:]]))
     assert not plan.changed and [spec.name for spec in plan.wanted] == NAMES
 
 
 def test_of_two_with_one_name_one_goes() -> None:
-    plan = _plan.plan_servers(CLUSTER, [*ALL, server(NAMES[2], number="b")])
+    plan = _plan.plan_servers(CLUSTER, having([*ALL, server(NAMES[2], number="b")]))
     assert [(str(c), c.subject.id) for c in plan.changes] == [(f"delete server {NAMES[2]}", f"id-{NAMES[2]}b")]
-    plan = _plan.plan_servers(CLUSTER, [server(NAMES[2], "ERROR", number="b"), *ALL])
+    plan = _plan.plan_servers(CLUSTER, having([server(NAMES[2], "ERROR", number="b"), *ALL]))
     assert [c.subject.id for c in plan.changes] == [f"id-{NAMES[2]}b"], "the broken one, whatever comes first"
 
 
 def test_surplus_stays_and_is_named() -> None:
     extra = server("demo-arm-mid-2")
-    plan = _plan.plan_servers(CLUSTER, [*ALL, extra])
+    plan = _plan.plan_servers(CLUSTER, having([*ALL, extra]))
     assert not plan.changed and "no longer asks for the server demo-arm-mid-2; it stays" in plan.notes[0]
-    plan = _plan.plan_servers(CLUSTER, [*ALL, extra], remove_surplus=True)
+    plan = _plan.plan_servers(CLUSTER, having([*ALL, extra]), remove_surplus=True)
     assert told(plan) == ["delete server demo-arm-mid-2"] and plan.notes == ()
 
 
@@ -108,7 +115,7 @@ def test_a_count_touches_no_other_node(
     before: dict[str, int], after: dict[str, int], gone: list[str], coming: list[str]
 ) -> None:
     there = [server(spec.name) for spec in counted(**before).servers()]
-    plan = _plan.plan_servers(counted(**after), there, remove_surplus=True)
+    plan = _plan.plan_servers(counted(**after), having(there), remove_surplus=True)
     assert told(plan) == [f"delete server demo-{name}" for name in gone] + [
         f"create server demo-{name}" for name in coming
     ]
@@ -124,23 +131,25 @@ def test_a_count_touches_no_other_node(
     ],
 )
 def test_what_stands_in_the_way(servers: list[Server], expected: str) -> None:
-    assert expected in " ".join(_plan.plan_servers(CLUSTER, servers).problems)
+    assert expected in " ".join(_plan.plan_servers(CLUSTER, having(servers)).problems)
 
 
 def test_a_foreign_initial_instance_is_used_and_never_removed() -> None:
     foreign = server(NAMES[0], cluster=None)
-    plan = _plan.plan_servers(CLUSTER, [foreign])
+    plan = _plan.plan_servers(CLUSTER, having([foreign]))
     assert told(plan) == [f"create server {name}" for name in NAMES[1:]]
     assert NAMES[0] not in {spec.name for spec in plan.wanted}
-    absent = _plan.plan_servers_absent(CLUSTER, [foreign, *ALL[1:]])
+    absent = _plan.plan_servers_absent(CLUSTER, having([foreign, *ALL[1:]]))
     assert told(absent) == [f"delete server {name}" for name in NAMES[1:]]
 
 
 def test_absent_takes_the_clusters_servers_only() -> None:
     others = [server("stranger", cluster=None), server("theirs", cluster="other")]
-    plan = _plan.plan_servers_absent(CLUSTER, [*others, *ALL, server("demo-old-1", "ERROR")], [Port("p", NAMES[0])])
+    plan = _plan.plan_servers_absent(
+        CLUSTER, having([*others, *ALL, server("demo-old-1", "ERROR")], [Port("p", NAMES[0])])
+    )
     assert set(told(plan)) == {*(f"delete server {n}" for n in (*NAMES, "demo-old-1")), f"delete port {NAMES[0]}"}
-    assert not _plan.plan_servers_absent(CLUSTER, others).changed
+    assert not _plan.plan_servers_absent(CLUSTER, having(others)).changed
 
 
 def test_ports_come_before_their_servers_and_are_used_again() -> None:
@@ -150,7 +159,7 @@ def test_ports_come_before_their_servers_and_are_used_again() -> None:
         Port("p2", "demo-old-1", ours=True),
         Port("p3", NAMES[1], ours=True),
     ]
-    plan = _plan.plan_servers(CLUSTER, ALL[:1], ports, own_ports=True)
+    plan = _plan.plan_servers(CLUSTER, having(ALL[:1], ports), own_ports=True)
     assert told(plan) == [
         "delete port demo-old-1",
         f"delete port {NAMES[1]}",
@@ -163,7 +172,7 @@ def test_ports_come_before_their_servers_and_are_used_again() -> None:
 
 
 def test_an_initial_instance_of_others_needs_no_port() -> None:
-    plan = _plan.plan_servers(CLUSTER, [server(NAMES[0], cluster=None)], own_ports=True)
+    plan = _plan.plan_servers(CLUSTER, having([server(NAMES[0], cluster=None)]), own_ports=True)
     assert [change.name for change in plan.of("port")] == NAMES[1:]
 
 
@@ -287,7 +296,7 @@ def plans(servers: Sequence[Server] = ()) -> list[Plan]:
     return [
         _plan.plan_keypair("demo", None, KEY),
         _plan.plan_group(CLUSTER, None, [], []),
-        _plan.plan_servers(CLUSTER, servers),
+        _plan.plan_servers(CLUSTER, having(servers)),
     ]
 
 
@@ -371,6 +380,61 @@ def test_no_limit_on_disk_where_the_flavor_has_none() -> None:
 
 def test_what_goes_makes_room() -> None:
     there = [server(spec.name, vcpus=2, ram=4096) for spec in counted(x86_small=2, arm_mid=1).servers()]
-    plan = _plan.plan_servers(counted(x86_small=1, arm_mid=2), there, remove_surplus=True)
+    plan = _plan.plan_servers(counted(x86_small=1, arm_mid=2), having(there), remove_surplus=True)
     assert told(plan) == ["delete server demo-x86-small-2", "create server demo-arm-mid-2"]
     assert not any(_plan.needed_quota([plan], GOOD.flavors).values())
+
+
+SPREAD = replace(CLUSTER, server_group="soft-anti-affinity")
+NAMED = "server group q8s-demo"
+
+
+def test_a_server_group_comes_with_the_first_servers() -> None:
+    plan = _plan.plan_servers(SPREAD, having([]))
+    assert told(plan) == [f"create {NAMED}", *(f"create server {name}" for name in NAMES)]
+    needs = _plan.needed_quota([plan], GOOD.flavors)
+    assert (needs["server_groups"], needs["server_group_members"]) == (1, 3)
+    assert not _plan.plan_servers(SPREAD, having(ALL)).changed, "servers that are there cannot join"
+    group = ServerGroup("s", "q8s-demo", "soft-anti-affinity")
+    plan = _plan.plan_servers(SPREAD, having(ALL[:1], group=group))
+    assert told(plan) == [f"create server {name}" for name in NAMES[1:]]
+    assert told(_plan.plan_servers_absent(CLUSTER, having([], group=group))) == [f"delete {NAMED}"]
+
+
+def test_a_server_group_of_another_policy_is_not_ours() -> None:
+    group = ServerGroup("s", "q8s-demo", "affinity")
+    assert "has the policy affinity" in _plan.plan_servers(SPREAD, having([], group=group)).problems[0]
+    assert not _plan.plan_servers_absent(CLUSTER, having([], group=group)).changed
+
+
+OUTSIDE = replace(CLUSTER, access=_spec.Access("floating_ip", floating_network="external"))
+IP = f"floating IP {NAMES[0]}"
+
+
+@pytest.mark.parametrize(
+    ("cluster", "floating", "expected"),
+    [
+        (OUTSIDE, [], [f"create {IP}"]),
+        (OUTSIDE, [FloatingIp("f", "203.0.113.4", "10.254.1.9")], []),
+        (OUTSIDE, [FloatingIp("f", "203.0.113.4")], [f"attach {IP}"]),
+        (OUTSIDE, [FloatingIp("g", "x"), FloatingIp("f", "203.0.113.4", "10.254.1.9")], [f"delete {IP}"]),
+        (CLUSTER, [FloatingIp("f", "203.0.113.4", "10.254.1.9")], [f"delete {IP}"]),
+    ],
+)
+def test_floating_ip(cluster: _spec.Cluster, floating: list[FloatingIp], expected: list[str]) -> None:
+    assert told(_plan.plan_servers(cluster, having(ALL, floating=floating))) == expected
+    assert len(_plan.plan_servers_absent(cluster, having([], floating=floating)).changes) == len(floating)
+
+
+def test_an_initial_instance_that_has_a_floating_ip_keeps_it() -> None:
+    foreign = server(NAMES[0], cluster=None, floating=("203.0.113.4",))
+    assert not _plan.plan_servers(OUTSIDE, having([foreign, *ALL[1:]])).changed
+
+
+def test_what_a_floating_ip_needs() -> None:
+    assert {rule for rule in _plan.wanted_rules(OUTSIDE) if rule.source == "0.0.0.0/0"} == {
+        Rule("tcp", 22, 22, "0.0.0.0/0"),
+        Rule("tcp", 6443, 6443, "0.0.0.0/0"),
+    }
+    problems = _plan.preflight_problems(OUTSIDE, replace(GOOD, floating_networks=0), [])
+    assert problems == ["access.floating_network: must name one external network; there is none called 'external'"]

@@ -26,8 +26,10 @@ from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
 )
 from ansible_collections.q8s.emu.plugins.module_utils._plan import (
     GROUP,
+    Existing,
     Findings,
     Flavor,
+    FloatingIp,
     Group,
     GroupRule,
     Image,
@@ -36,6 +38,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._plan import (
     Port,
     Rule,
     Server,
+    ServerGroup,
     Subnet,
     Usage,
 )
@@ -57,6 +60,7 @@ class Needs:
     network: Network
     flavors: Mapping[str, str]
     groups: tuple[str, ...]
+    server_group: str = ""  # that new servers join, if any
 
 
 class Cloud:
@@ -94,6 +98,39 @@ class Cloud:
         with doing("list the ports"):
             return [_port(found, cluster_name) for found in self._os.network.ports(project_id=self._project())]
 
+    def existing(self, cluster: Cluster) -> Existing:
+        """All that a plan of the servers has to know."""
+        name = cluster.cluster_name
+        return Existing(
+            self.servers(),
+            [port for port in self.ports(name) if port.ours],
+            self._server_group(_plan.keypair_name(name)),
+            self.floating_ips(name),
+        )
+
+    def floating_ips(self, cluster_name: str) -> list[FloatingIp]:
+        """The floating IPs with the cluster's mark; none where the cloud has no routers."""
+        from openstack.exceptions import NotFoundException
+
+        with doing("list the floating IPs"):
+            try:
+                listed = list(self._os.network.ips(description=_plan.mark(cluster_name)))
+            except NotFoundException:
+                return []
+            return [FloatingIp(ip.id, ip.floating_ip_address, ip.fixed_ip_address or "") for ip in listed]
+
+    def _server_group(self, name: str) -> Optional[ServerGroup]:
+        with doing(f"look up the server group {name}"):
+            for group in self._os.compute.server_groups():
+                if group.name == name:
+                    return ServerGroup(group.id, group.name, group.policy or next(iter(group.policies or []), ""))
+        return None
+
+    def _external(self, name: str) -> list[str]:
+        network = self._os.network
+        by_id = [item.id for item in network.networks(id=name, is_router_external=True)]
+        return by_id or [item.id for item in network.networks(name=name, is_router_external=True)]
+
     def findings(self, cluster: Cluster) -> Findings:
         """What the cloud has of all that the cluster file names."""
         with doing("look up the image, flavors, network and limits"):
@@ -113,6 +150,7 @@ class Cloud:
                 tuple(networks),
                 {name: groups.count(name) for name in cluster.security_groups if name != GROUP},
                 self._quota(),
+                len(self._external(cluster.access.floating_network)) if cluster.access.floating_network else 1,
             )
 
     def offer(self) -> dict[str, list[dict[str, Any]]]:
@@ -378,6 +416,48 @@ class Cloud:
 
         raise_first(parallel(remove, ports))
 
+    # -- server group --
+
+    def make_server_group(self, name: str) -> str:
+        """Make the group whose servers Nova spreads over machines as far as it can; gives its id."""
+        with doing(f"make the server group {name}"):
+            return str(self._os.compute.create_server_group(name=name, policy=_plan.SPREAD).id)
+
+    def remove_server_group(self, group: ServerGroup) -> None:
+        """Remove a server group; none is fine."""
+        with doing(f"remove the server group {group.name}"):
+            self._os.compute.delete_server_group(group.id, ignore_missing=True)
+
+    # -- floating IP --
+
+    def set_floating_ip(self, cluster: Cluster, existing: Optional[FloatingIp]) -> None:
+        """Give the initial control plane a floating IP: one that is there, or a new one."""
+        name = cluster.name_of_initial_instance
+        with doing(f"give a floating IP to {name}"):
+            server = next(s for s in self.servers() if s.name == name and s.address(cluster.remote_ip_prefix))
+            address = server.address(cluster.remote_ip_prefix)
+            port = next(
+                p for p in self.ports(cluster.cluster_name) if p.server_id == server.id and p.address == address
+            )
+            if existing is not None:
+                self._os.network.update_ip(existing.id, port_id=port.id)
+                return
+            networks = self._external(cluster.access.floating_network)
+            if len(networks) != 1:
+                raise CloudError(
+                    f"Failed to give a floating IP to {name}: {len(networks)} external networks are called "
+                    f"{cluster.access.floating_network}\nhint: set access.floating_network to the id of one"
+                )
+            self._os.network.create_ip(
+                floating_network_id=networks[0], port_id=port.id, description=_plan.mark(cluster.cluster_name)
+            )
+
+    def remove_floating_ips(self, floating: Iterable[FloatingIp]) -> None:
+        """Give floating IPs back."""
+        for item in floating:
+            with doing(f"give the floating IP {item.address} back"):
+                self._os.network.delete_ip(item.id, ignore_missing=True)
+
     # -- servers --
 
     def make_servers(
@@ -400,7 +480,9 @@ class Cloud:
         def make(spec: ServerSpec) -> None:
             text, metadata = user_data(spec)
             port = ports.get(spec.name)
-            groups = {} if port else {"security_groups": [{"name": group} for group in needs.groups]}
+            more: dict[str, Any] = {} if port else {"security_groups": [{"name": group} for group in needs.groups]}
+            if needs.server_group:
+                more["scheduler_hints"] = {"group": needs.server_group}
             with doing(f"create server {spec.name}"):
                 self._os.compute.create_server(
                     name=spec.name,
@@ -410,7 +492,7 @@ class Cloud:
                     key_name=_plan.keypair_name(cluster.cluster_name),
                     user_data=base64.b64encode(text.encode()).decode(),
                     metadata=dict(metadata),
-                    **groups,
+                    **more,
                 )
 
         failed: dict[str, CloudError] = {}

@@ -58,17 +58,14 @@ def told(module: AnsibleModule, plan: Any) -> dict[str, Any]:
     return result
 
 
-def servers_plan(module: AnsibleModule, cluster: Any, cloud: Any, servers: list[Any], ports: list[Any]) -> Any:
+def servers_plan(module: AnsibleModule, cluster: Any, cloud: Any, existing: Any) -> Any:
     """The plan of the servers. Where some have to be made, their network says whether they need ports of Q8S's."""
     from ansible_collections.q8s.emu.plugins.module_utils import _plan
-
-    ours = [port for port in ports if port.ours]
 
     def plan(own_ports: bool) -> Any:
         return _plan.plan_servers(
             cluster,
-            servers,
-            ours,
+            existing,
             own_ports=own_ports,
             remove_surplus=module.params["remove_surplus"],
             patience=float(module.params["timeout"]),

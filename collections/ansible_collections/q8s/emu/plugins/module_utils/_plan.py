@@ -35,7 +35,10 @@ SECURITY_GROUP = "security group"
 RULE = "rule"
 MEMBER = "member"
 PORT = "port"
+SERVER_GROUP = "server group"
 SERVER = "server"
+FLOATING_IP = "floating IP"
+SPREAD = "soft-anti-affinity"
 
 SURPLUS_HINT = "deploy with q8s_remove_surplus=true drains and removes it"
 _WORKING = ("ACTIVE", "BUILD", "REBOOT", "HARD_REBOOT", "PASSWORD", "REBUILD")
@@ -49,7 +52,7 @@ class Change:
     """
 
     kind: str
-    action: str  # create, delete, replace or start
+    action: str  # create, delete, replace, start or attach
     name: str
     before: str = ""
     after: str = ""
@@ -167,6 +170,24 @@ class Port:
         return f"port {self.name}"
 
 
+@dataclass(frozen=True)
+class ServerGroup:
+    """A server group that the cloud has. ``policy`` says how Nova spreads its servers."""
+
+    id: str
+    name: str
+    policy: str
+
+
+@dataclass(frozen=True)
+class FloatingIp:
+    """A floating IP that carries the cluster's mark; ``fixed`` is the server's own address, empty while it has none."""
+
+    id: str
+    address: str
+    fixed: str = ""
+
+
 @dataclass(frozen=True, order=True)
 class Rule:
     """An ingress rule for IPv4. ``source`` is a network, or empty for members of the group itself."""
@@ -206,7 +227,7 @@ def mark(cluster_name: str) -> str:
 
 
 def keypair_name(cluster_name: str) -> str:
-    """Name of a cluster's key pair in the cloud."""
+    """Name of a cluster's key pair in the cloud, and of its server group: these have no place for a mark."""
     return f"q8s-{cluster_name}"
 
 
@@ -284,6 +305,9 @@ def wanted_rules(cluster: Cluster) -> frozenset[Rule]:
     low, high = cluster.worker_port_range_min, cluster.worker_port_range_max
     rules |= {Rule(protocol, low, high, source) for protocol in ("tcp", "udp")}
     rules |= {Rule("icmp", None, None, source), Rule("tcp", ARTIFACT_PORT, ARTIFACT_PORT, "")}
+    if cluster.access.type == "floating_ip":
+        # Only the initial control plane has a floating IP: what comes in there is ssh, on to all others, and the API.
+        rules |= {Rule("tcp", port, port, "0.0.0.0/0") for port in (22, 6443)}
     return frozenset(rules)
 
 
@@ -345,6 +369,16 @@ def _rule_change(action: str, rule: Union[Rule, str], subject: Any) -> Change:
 
 
 @dataclass(frozen=True)
+class Existing:
+    """What the cloud has of servers and what belongs to them. All but the servers carry the cluster's mark."""
+
+    servers: Sequence[Server] = ()
+    ports: Sequence[Port] = ()
+    group: Optional[ServerGroup] = None
+    floating: Sequence[FloatingIp] = ()
+
+
+@dataclass(frozen=True)
 class ServersPlan(Plan):
     """A plan that also names the servers that must be there in the end, beside an initial instance of others."""
 
@@ -361,8 +395,7 @@ class Replacement:
 
 def plan_servers(
     cluster: Cluster,
-    servers: Sequence[Server],
-    ports: Sequence[Port] = (),
+    existing: Existing,
     *,
     own_ports: bool = False,
     remove_surplus: bool = False,
@@ -373,9 +406,9 @@ def plan_servers(
     A server that is in ERROR, is being deleted, or is in BUILD for longer than ``patience`` seconds is replaced. Servers
     that the file no longer asks for stay, with a note, unless ``remove_surplus``: their nodes have to be drained before.
 
-    :param ports: ports that carry the cluster's mark
     :param own_ports: each server that is made gets a port of Q8S's, which chooses the subnet
     """
+    servers, ports = existing.servers, existing.ports
     foreign, found = foreign_initial(cluster, servers)
     problems = list(found)
     ours = [s for s in servers if is_ours(s, cluster.cluster_name) and s.status != "DELETED"]
@@ -421,7 +454,9 @@ def plan_servers(
         else:
             coming.append((spec, Change(SERVER, "create", spec.name, "", after, spec)))
     changes += _plan_ports(ports, staying, [spec.name for spec, _ in coming] if own_ports else [], kept)
+    changes += _plan_server_group(cluster, existing.group, bool(coming), kept, problems)
     changes += [change for _, change in coming]
+    changes += _plan_floating_ip(cluster, existing, foreign, kept)
     return ServersPlan(tuple(changes), tuple(kept), tuple(notes), tuple(problems), tuple(wanted))
 
 
@@ -443,18 +478,51 @@ def _plan_ports(ports: Sequence[Port], staying: set[str], wanted: Sequence[str],
     return changes
 
 
-def plan_servers_absent(
-    cluster: Cluster, servers: Sequence[Server], ports: Sequence[Port] = (), names: Optional[Sequence[str]] = None
-) -> Plan:
-    """What has to go so that no server and no port of the cluster is left.
+def _plan_server_group(
+    cluster: Cluster, group: Optional[ServerGroup], coming: bool, kept: list[str], problems: list[str]
+) -> list[Change]:
+    """A server can join a group only when it is made: a group for those that are there already would stay empty."""
+    name = keypair_name(cluster.cluster_name)
+    if group is not None:
+        kept.append(f"server group {name} {group.policy}")
+        if cluster.server_group not in ("none", group.policy):
+            problems.append(f"the server group {name} has the policy {group.policy}; remove it, or choose another name")
+    elif cluster.server_group != "none" and coming:
+        return [Change(SERVER_GROUP, "create", name, "", f"server group {name} {cluster.server_group}")]
+    return []
 
-    :param names: of servers, when it is these only that have to go; a port has the name of its server
-    """
-    ours = [s for s in servers if is_ours(s, cluster.cluster_name) and s.status != "DELETED"]
-    changes = [Change(SERVER, "delete", s.name, str(s), "", s) for s in ours if names is None or s.name in names]
-    changes += [
-        Change(PORT, "delete", port.name, str(port), "", port) for port in ports if names is None or port.name in names
+
+def _plan_floating_ip(cluster: Cluster, existing: Existing, foreign: Optional[Server], kept: list[str]) -> list[Change]:
+    """One for the initial control plane, through which the others are reached."""
+    name = cluster.name_of_initial_instance
+    line = f"floating IP of {name}"
+    floating = list(existing.floating)
+    if cluster.access.type != "floating_ip" or (foreign is not None and foreign.floating and not floating):
+        return [Change(FLOATING_IP, "delete", name, line, "", item) for item in floating]
+    there = {a for s in existing.servers if s.name == name and not s.deleting for a in s.addresses}
+    if not floating:
+        return [Change(FLOATING_IP, "create", name, "", line)]
+    first = next((item for item in floating if item.fixed in there), floating[0])
+    changes = [Change(FLOATING_IP, "delete", name, line, "", item) for item in floating if item is not first]
+    if first.fixed in there:
+        kept.append(line)
+    else:
+        changes.append(Change(FLOATING_IP, "attach", name, "floating IP of nobody", line, first))
+    return changes
+
+
+def plan_servers_absent(cluster: Cluster, existing: Existing) -> Plan:
+    """What has to go so that no server of the cluster is left, and nothing that belongs to one."""
+    ours = [s for s in existing.servers if is_ours(s, cluster.cluster_name) and s.status != "DELETED"]
+    initial = cluster.name_of_initial_instance
+    changes = [
+        Change(FLOATING_IP, "delete", initial, f"floating IP of {initial}", "", item) for item in existing.floating
     ]
+    changes += [Change(SERVER, "delete", s.name, str(s), "", s) for s in ours]
+    changes += [Change(PORT, "delete", port.name, str(port), "", port) for port in existing.ports]
+    if existing.group is not None and existing.group.policy == SPREAD:
+        name = existing.group.name
+        changes.append(Change(SERVER_GROUP, "delete", name, f"server group {name} {SPREAD}", "", existing.group))
     return Plan(tuple(changes))
 
 
@@ -527,6 +595,7 @@ class Findings:
     networks: tuple[Network, ...]
     groups: Mapping[str, int]  # how many the cloud has of each name or id in security_groups
     quota: Mapping[str, Usage]
+    floating_networks: int = 1  # external ones of the name in access.floating_network
 
 
 # What is counted: the quota's name in a message, and its unit
@@ -547,7 +616,14 @@ _QUOTAS = {
 def needed_quota(plans: Sequence[Plan], flavors: Mapping[str, Flavor]) -> dict[str, int]:
     """What changes take of each quota, beyond what they give back."""
     needs = dict.fromkeys(_QUOTAS, 0)
-    kinds = {KEYPAIR: "key_pairs", SECURITY_GROUP: "security_groups", RULE: "security_group_rules", SERVER: "instances"}
+    kinds = {
+        KEYPAIR: "key_pairs",
+        SECURITY_GROUP: "security_groups",
+        RULE: "security_group_rules",
+        SERVER_GROUP: "server_groups",
+        SERVER: "instances",
+        FLOATING_IP: "floating_ips",
+    }
     for change in [change for plan in plans for change in plan.changes]:
         sign = {"create": 1, "delete": -1}.get(change.action, 0)
         if change.kind in kinds:
@@ -561,6 +637,9 @@ def needed_quota(plans: Sequence[Plan], flavors: Mapping[str, Flavor]) -> dict[s
             flavor = flavors.get(spec.flavor) if spec else None
             needs["cores"] += (flavor.vcpus if flavor else 0) - (old.vcpus if old else 0)
             needs["ram"] += (flavor.ram if flavor else 0) - (old.ram if old else 0)
+    plan = next((plan for plan in plans if isinstance(plan, ServersPlan)), None)
+    if plan is not None and any("server group" in line for line in (*plan.kept, *(str(c) for c in plan.changes))):
+        needs["server_group_members"] = len(plan.wanted)
     return {key: max(need, 0) for key, need in needs.items()}
 
 
@@ -588,6 +667,7 @@ def preflight_problems(cluster: Cluster, findings: Findings, plans: Sequence[Pla
         *_network_problems(cluster, findings, plans),
         *_group_problems(findings),
         *_flavor_problems(cluster, findings),
+        *_access_problems(cluster, findings),
         *_quota_problems(findings, needed_quota(plans, findings.flavors)),
     ]
 
@@ -666,6 +746,15 @@ def _flavor_problems(cluster: Cluster, findings: Findings) -> list[str]:
             if flavor.disk and flavor.disk < image.min_disk:
                 problems.append(f"{what} a disk of {image.min_disk} GB; the flavor {name} has {flavor.disk}")
     return problems
+
+
+def _access_problems(cluster: Cluster, findings: Findings) -> list[str]:
+    if cluster.access.type != "floating_ip" or findings.floating_networks == 1:
+        return []
+    what = f"{findings.floating_networks} external networks are" if findings.floating_networks else "there is none"
+    return [
+        f"access.floating_network: must name one external network; {what} called {cluster.access.floating_network!r}"
+    ]
 
 
 def _quota_problems(findings: Findings, needs: Mapping[str, int]) -> list[str]:

@@ -68,7 +68,7 @@ changes:
       type: str
       sample: server
     action:
-      description: C(create), C(delete), C(replace) or C(start).
+      description: C(create), C(delete), C(replace), C(start) or C(attach).
       type: str
       sample: create
     name:
@@ -101,11 +101,12 @@ def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     """Compare what the cluster needs with what the cloud has."""
     name = cluster.cluster_name
     key = cloud.keypair(_plan.keypair_name(name))
-    servers, ports = cloud.servers(), cloud.ports(name)
+    existing = cloud.existing(cluster)
+    servers, ports = existing.servers, cloud.ports(name)
     plans = [
         _plan.plan_keypair(name, key, module.params["public_key"] or key or "ssh-ed25519 (new)"),
         _plan.plan_group(cluster, cloud.group(name), servers, ports),
-        _module.servers_plan(module, cluster, cloud, servers, ports),
+        _module.servers_plan(module, cluster, cloud, existing),
     ]
     problems = list(dict.fromkeys(problem for plan in plans for problem in plan.problems))
     quota: dict[str, Any] = {}

@@ -59,7 +59,7 @@ changes:
       type: str
       sample: server
     action:
-      description: C(create), C(delete), C(replace) or C(start).
+      description: C(create), C(delete), C(replace), C(start) or C(attach).
       type: str
       sample: create
     name:

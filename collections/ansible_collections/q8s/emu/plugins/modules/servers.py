@@ -17,9 +17,11 @@ description:
   - A server that is off is started. One in C(ERROR), or in C(BUILD) for longer than O(timeout), is replaced; one that goes to C(ERROR) while it
     is waited for is replaced once.
   - Where O(cluster.private_network_id) is a subnet, or its network has several, each server gets a port that Q8S makes in the right one.
+  - With O(cluster.server_group=soft-anti-affinity), new servers join a server group of Q8S's, whose members Nova spreads as far as it can.
+  - With a floating IP in O(cluster.access), the initial control plane gets one, by which it and through it the others are reached.
   - A server that the cluster no longer asks for stays and is reported, unless O(remove_surplus=true).
-  - O(state=absent) removes every server that carries the cluster's name in its metadata, and every port that carries it in its description, and
-    waits until they are gone. Nothing else is touched.
+  - O(state=absent) removes every server that carries the cluster's name in its metadata, every port and floating IP that carries it in its
+    description, and the server group of its name, and waits until the servers are gone. Nothing else is touched.
 extends_documentation_fragment: [q8s.emu.cloud]
 options:
   public_key:
@@ -87,7 +89,7 @@ changes:
       type: str
       sample: server
     action:
-      description: C(create), C(delete), C(replace) or C(start).
+      description: C(create), C(delete), C(replace), C(start) or C(attach).
       type: str
       sample: create
     name:
@@ -110,6 +112,7 @@ notes:
   sample: ["the rule tcp 12345 from 0.0.0.0/0 in q8s-cluster is not Q8S's; it is left"]
 """
 
+from dataclasses import replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -118,21 +121,23 @@ from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _hostkeys, 
 
 def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     """Bring the servers to the wanted state."""
-    servers, ports = cloud.servers(), cloud.ports(cluster.cluster_name)
+    existing = cloud.existing(cluster)
     if module.params["state"] == "present":
-        plan = _module.servers_plan(module, cluster, cloud, servers, ports)
+        plan = _module.servers_plan(module, cluster, cloud, existing)
     else:
-        names = _names(cluster, module.params["nodes"])
-        plan = _plan.plan_servers_absent(cluster, servers, [port for port in ports if port.ours], names)
+        plan = _plan.plan_servers_absent(cluster, existing)
     if plan.problems:
         raise _cloud.CloudError("Failed to plan the servers: " + "; ".join(plan.problems))
     result = _module.told(module, plan)
     if not module.check_mode:
         deadline = float(module.params["timeout"])
+        cloud.remove_floating_ips([change.subject for change in plan.of(_plan.FLOATING_IP, "delete")])
         cloud.remove_servers(_going(plan), deadline)
         cloud.remove_ports([change.subject for change in plan.of(_plan.PORT, "delete")])
+        for change in plan.of(_plan.SERVER_GROUP, "delete"):
+            cloud.remove_server_group(change.subject)
         if module.params["state"] == "present":
-            result["servers"] = _come(module, cluster, cloud, plan)
+            result["servers"] = _come(module, cluster, cloud, plan, existing.group)
     return result
 
 
@@ -153,13 +158,16 @@ def _going(plan: Any) -> list[Any]:
     ]
 
 
-def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any) -> list[dict[str, Any]]:
+def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, group: Any) -> list[dict[str, Any]]:
     """Make and start what is wanted, and wait for all of it; gives every server of the cluster."""
     specs = [change.subject for change in plan.of(_plan.SERVER, "create")] + [
         change.subject.spec for change in plan.of(_plan.SERVER, "replace")
     ]
+    group_id = group.id if group and cluster.server_group != "none" else ""
+    for change in plan.of(_plan.SERVER_GROUP, "create"):
+        group_id = cloud.make_server_group(change.name)
     cloud.start_servers([change.subject for change in plan.of(_plan.SERVER, "start")])
-    refused = _make(module, cluster, cloud, specs)
+    refused = _make(module, cluster, cloud, specs, group_id)
     # Wait for what was accepted even when something was refused: the next run then finds it whole.
     by_name = {spec.name: spec for spec in plan.wanted}
     names = set(by_name) - set(refused)
@@ -168,7 +176,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any) -> list[di
         for server in errors:
             module.warn(f"The server {server.name} went to ERROR and is replaced: {server.fault or 'no reason given'}")
         cloud.remove_servers(errors, float(module.params["timeout"]))
-        more = _make(module, cluster, cloud, [by_name[server.name] for server in errors])
+        more = _make(module, cluster, cloud, [by_name[server.name] for server in errors], group_id)
         refused.update(more)
         ready, errors, late = cloud.wait_active(cluster, names - set(more), float(module.params["timeout"]))
     lines = [_first_line(error) for _, error in sorted(refused.items())]
@@ -180,17 +188,19 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any) -> list[di
         raise _cloud.CloudError(
             f"Failed to make {len(lines)} of {len(by_name)} servers:\n{listed}\n" + "\n".join(sorted(hints))
         )
+    for change in plan.of(_plan.FLOATING_IP, "create", "attach"):
+        cloud.set_floating_ip(cluster, change.subject)
     return [
         {"name": server.name, "id": server.id, "address": server.address(cluster.remote_ip_prefix)}
         for server in sorted(ready, key=lambda server: server.name)
     ]
 
 
-def _make(module: AnsibleModule, cluster: Any, cloud: Any, specs: list[Any]) -> dict[str, Any]:
+def _make(module: AnsibleModule, cluster: Any, cloud: Any, specs: list[Any], group_id: str) -> dict[str, Any]:
     """Ask for servers, with ports of their own where they need them; gives what was refused, by name."""
     if not specs:
         return {}
-    needs = cloud.needs(cluster)
+    needs = replace(cloud.needs(cluster), server_group=group_id)
     ports: dict[str, str] = {}
     if needs.network.own_ports:
         wanted = [spec.name for spec in specs]
@@ -198,7 +208,11 @@ def _make(module: AnsibleModule, cluster: Any, cloud: Any, specs: list[Any]) -> 
         ports.update(cloud.make_ports(cluster, needs, [name for name in wanted if name not in ports]))
     public_key = module.params["public_key"]
     refused: dict[str, Any] = cloud.make_servers(
-        cluster, needs, specs, lambda spec: _hostkeys.first_boot(spec, cluster.cluster_name, public_key), ports
+        cluster,
+        needs,
+        specs,
+        lambda spec: _hostkeys.first_boot(spec, cluster.cluster_name, public_key),
+        ports,
     )
     return refused
 
