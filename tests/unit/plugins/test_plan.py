@@ -438,3 +438,16 @@ def test_what_a_floating_ip_needs() -> None:
     }
     problems = _plan.preflight_problems(OUTSIDE, replace(GOOD, floating_networks=0), [])
     assert problems == ["access.floating_network: must name one external network; there is none called 'external'"]
+
+
+def test_two_controllers_are_told() -> None:
+    tags, other = _plan.claim(("blue",), "alice@one", 1_000_000)
+    assert tags == ("blue", "q8s-run:1000000:alice@one") and other == ""
+    assert _plan.claim(tags, "alice@one", 1_000_300)[1] == "", "the same one, again"
+    assert _plan.claim(tags, "bob@two", 1_000_300) == (
+        ("blue", "q8s-run:1000300:bob@two"),
+        "alice@one began a run on this cluster 5 min ago",
+    )
+    assert _plan.claim(tags, "bob@two", 1_003_601)[1] == "", "long over"
+    long, _ = _plan.claim((), "x" * 100, 1_700_000_000)
+    assert len(long[0]) <= 60 and _plan.claim(long, "x" * 100, 1_700_000_000)[1] == ""

@@ -306,7 +306,13 @@ class Cloud:
             return Group(
                 first.id,
                 tuple(GroupRule(rule.id, _rule(rule, first.id), rule.description == mark) for rule in rules),
+                tuple(first.tags or ()),
             )
+
+    def tag_group(self, group_id: str, tags: Sequence[str]) -> None:
+        """Set the tags of the group."""
+        with doing(f"tag the security group {GROUP}"):
+            self._os.network.put(f"/security-groups/{group_id}/tags", json={"tags": list(tags)})
 
     def apply_group(self, cluster_name: str, group: Optional[Group], plan: Plan) -> str:
         """Do what a plan of the group says; gives the group's id, or nothing when it is gone."""

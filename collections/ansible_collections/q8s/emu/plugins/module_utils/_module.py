@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import getpass
+import socket
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -56,6 +59,18 @@ def told(module: AnsibleModule, plan: Any) -> dict[str, Any]:
         module.warn(f"{note[0].upper()}{note[1:]}")
     result: dict[str, Any] = plan.to_mapping()
     return result
+
+
+def claim(module: AnsibleModule, cloud: Any, group_id: str, tags: Any) -> None:
+    """Leave word in the cloud that a run begins here, and warn when somebody else's may still be going on."""
+    from ansible_collections.q8s.emu.plugins.module_utils import _plan
+
+    owner = f"{getpass.getuser()}@{socket.gethostname()}"
+    claimed, other = _plan.claim(tags, owner, int(time.time()))
+    if other:
+        module.warn(f"{other}. Two runs at once undo each other's work: end one of them")
+    if group_id and not module.check_mode:
+        cloud.tag_group(group_id, claimed)
 
 
 def servers_plan(module: AnsibleModule, cluster: Any, cloud: Any, existing: Any) -> Any:

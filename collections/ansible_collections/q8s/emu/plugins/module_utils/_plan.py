@@ -219,6 +219,30 @@ class Group:
 
     id: str
     rules: tuple[GroupRule, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+_CLAIM = "q8s-run:"
+_CLAIM_SECONDS = 3600
+
+
+def claim(tags: Sequence[str], owner: str, now: int) -> tuple[tuple[str, ...], str]:
+    """The group's tags when a run begins, and who else began one within the last hour, in words, if anybody.
+
+    A cloud offers no lock, so this tells and does not hinder. The tags of others stay as they are.
+
+    :param owner: who begins, such as user@host
+    :param now: seconds since 1970
+    """
+    owner = owner[:40]  # a tag has at most 60 characters, in older releases of Neutron
+    others = []
+    for tag in tags:
+        when, _, who = tag.removeprefix(_CLAIM).partition(":")
+        if tag.startswith(_CLAIM) and when.isdigit() and who != owner and now - int(when) < _CLAIM_SECONDS:
+            minutes = max(now - int(when), 0) // 60
+            others.append(f"{who} began a run on this cluster {minutes} min ago")
+    kept = [tag for tag in tags if not tag.startswith(_CLAIM)]
+    return (*kept, f"{_CLAIM}{now}:{owner}"), "; ".join(others)
 
 
 def mark(cluster_name: str) -> str:

@@ -14,7 +14,8 @@ description:
   - Plans the key pair, the security group and the servers of a cluster, and gives every change that their modules would make.
   - Where servers are still to be made, looks up the image, flavors, network, subnet, free addresses and security groups that the cluster names, and
     compares the quota with what the changes take.
-  - Fails with every shortfall at once, and changes nothing.
+  - Fails with every shortfall at once, and changes nothing of what it plans.
+  - Leaves word in a tag of the cluster's security group of who began a run, and when. Where somebody else did within the last hour, it warns.
 extends_documentation_fragment: [q8s.emu.cloud]
 options:
   public_key:
@@ -101,11 +102,14 @@ def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     """Compare what the cluster needs with what the cloud has."""
     name = cluster.cluster_name
     key = cloud.keypair(_plan.keypair_name(name))
+    group = cloud.group(name)
+    if group is not None:
+        _module.claim(module, cloud, group.id, group.tags)
     existing = cloud.existing(cluster)
     servers, ports = existing.servers, cloud.ports(name)
     plans = [
         _plan.plan_keypair(name, key, module.params["public_key"] or key or "ssh-ed25519 (new)"),
-        _plan.plan_group(cluster, cloud.group(name), servers, ports),
+        _plan.plan_group(cluster, group, servers, ports),
         _module.servers_plan(module, cluster, cloud, existing),
     ]
     problems = list(dict.fromkeys(problem for plan in plans for problem in plan.problems))

@@ -97,6 +97,8 @@ def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     group_id = group.id if group else ""
     if plan.changed and not module.check_mode:
         group_id = cloud.apply_group(cluster.cluster_name, group, plan)
+        if group is None:
+            _module.claim(module, cloud, group_id, ())
     return {**_module.told(module, plan), "id": group_id}
 
 
