@@ -557,7 +557,7 @@ vif_plugging_is_fatal = false
 vif_plugging_timeout = 0
 rpc_response_timeout = 60
 service_down_time = 86400
-sync_power_state_interval = 30
+sync_power_state_interval = 10
 cpu_allocation_ratio = 1.0
 [oslo_concurrency]
 lock_path = {folder}/state/lock

@@ -80,7 +80,7 @@ def allow(cloud: Any, group: str, port: int) -> None:
 
 
 @contextmanager
-def boxes(lab: Mapping[str, str], folder: Path, count: int = 1) -> Iterator[list[Box]]:
+def boxes(lab: Mapping[str, str], folder: Path, count: int = 1, flavor: str = "c1.small") -> Iterator[list[Box]]:
     """So many servers that ssh is open to, in a group of each one's own. What is left of them at the end is removed."""
     os.environ.update(lab)
     cloud: Any = openstack.connect(cloud=lab["OS_CLOUD"])
@@ -97,7 +97,7 @@ def boxes(lab: Mapping[str, str], folder: Path, count: int = 1) -> Iterator[list
             server = cloud.compute.create_server(
                 name=name,
                 image_id=cloud.image.find_image(settings.IMAGE_NAME).id,
-                flavor_id=cloud.compute.find_flavor("c1.small").id,
+                flavor_id=cloud.compute.find_flavor(flavor).id,
                 networks=[{"uuid": cloud.network.find_network("private").id}],
                 key_name=base,
                 security_groups=[{"name": name}],

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
+import secrets
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from boxes import Box, allow, boxes
+from openstack.config import OpenStackConfig
+from openstack.connection import Connection
 
 from lab import settings
 from lab.firewall import Port, port_chain
@@ -85,9 +93,37 @@ def test_the_flavor_limits_memory(box: Box) -> None:
 
 
 def cgroup_value(box: Box, name: str) -> int:
-    groups = [Path(line) for line in (box.machine.folder / "cgroups").read_text().split()]
-    (value,) = [int((group / name).read_text()) for group in groups if (group / name).exists()]
+    (value,) = [int(path.read_text()) for path in cgroup_files(box, name) if path.exists()]
     return value
+
+
+def cgroup_files(box: Box, name: str) -> list[Path]:
+    return [Path(line) / name for line in (box.machine.folder / "cgroups").read_text().split()]
+
+
+def test_a_flavor_of_one_processor_gets_no_second(lab: Mapping[str, str], tmp_path: Path) -> None:
+    """Two that want all they can get, in a server with one: together they get one."""
+    config = OpenStackConfig(config_files=[str(settings.load().admin_clouds_yaml)], load_envvars=False)
+    with Connection(config=config.get_one(cloud=settings.ADMIN_CLOUD_NAME)) as admin:
+        name = f"itest-{secrets.token_hex(3)}"
+        flavor = admin.compute.create_flavor(name=name, vcpus=1, ram=512, disk=5)
+        try:
+            with boxes(lab, tmp_path, flavor=name) as (box,):
+                box.wait_for_ssh()
+                # whatever else this machine does, the server is not kept waiting by anything but its limit
+                (shares,) = [path for path in cgroup_files(box, "cpu.shares") if path.exists()]
+                shares.write_text("262144")
+                spin = "import time\nend = time.time() + 3\nwhile time.time() < end: pass"
+                before, begin = cgroup_value(box, "cpuacct.usage"), time.monotonic()
+                done = box.ssh(f"python3 -c '{spin}' & python3 -c '{spin}'; wait")
+                wall, used = time.monotonic() - begin, cgroup_value(box, "cpuacct.usage") - before
+                assert done.returncode == 0, done.stderr
+                assert used / 1e9 < 1.15 * wall
+                stat = "".join(path.read_text() for path in cgroup_files(box, "cpu.stat") if path.exists())
+                throttled = re.search(r"^nr_throttled (\d+)$", stat, re.MULTILINE)
+                assert throttled and int(throttled[1]) > 5, "the limit was what held it"
+        finally:
+            admin.compute.delete_flavor(flavor)
 
 
 def test_soft_reboot(box: Box) -> None:
@@ -109,6 +145,19 @@ def test_stop_and_start(box: Box) -> None:
     box.cloud.compute.start_server(box.id)
     assert wait(lambda: box.status == "ACTIVE", 60)
     assert box.booted_since(before)
+    assert box.ssh("cat /var/tmp/note").stdout == "kept\n"
+
+
+def test_a_crash_shows_and_a_hard_reboot_cures_it(box: Box) -> None:
+    runner = box.machine.runner()
+    assert runner
+    for pid in {int(pid) for path in cgroup_files(box, "cgroup.procs") for pid in path.read_text().split()}:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert wait(lambda: box.status == "SHUTOFF", 45)
+    box.cloud.compute.reboot_server(box.id, "HARD")
+    assert wait(lambda: box.status == "ACTIVE", 60)
+    box.wait_for_ssh()
     assert box.ssh("cat /var/tmp/note").stdout == "kept\n"
 
 
