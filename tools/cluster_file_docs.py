@@ -61,7 +61,7 @@ What only the cloud knows is checked there before anything is made: image, netwo
 
 ## YAML
 
-The file is UTF-8, one document, at most 256 KiB. Anchors, aliases and merges (`<<`) may be used. A key that stands
+The file is UTF-8, one document, at most 128 KiB. Anchors, aliases and merges (`<<`) may be used. A key that stands
 twice, a key that is not text, and other tags are mistakes. So is what YAML 1.1 reads as something else than it looks
 like: `012` (10), `22:22` (1342), `0x10`, `1_000`, and `on`, `off`, `yes`, `no` where text is wanted; quotes make them
 text.

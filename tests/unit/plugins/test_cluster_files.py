@@ -147,3 +147,9 @@ def test_a_good_file_with_lines_moved(data: st.DataObject) -> None:
     result = explained("".join(lines))
     if isinstance(result, _spec.Cluster):
         assert _spec.load_mapping(result.to_mapping(), "again") == result
+
+
+def test_a_file_that_is_something_else_is_said_to_be_in_few_words() -> None:
+    result = explained(GOOD + "".join(f"key{number}: 1\n" for number in range(300)))
+    assert isinstance(result, _spec.SpecError) and len(result.problems) == 300
+    assert result.text().splitlines()[-1] == "and 250 more mistakes" and len(result.text()) < 10000

@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 ARTIFACT_PORT = 8099
-MAX_FILE_BYTES = 1 << 18
+MAX_FILE_BYTES = 1 << 17
 FIELDS = frozenset(field.name for field in _spec_fields.CLUSTER.fields)
 
 

@@ -170,8 +170,8 @@ def _workers(definition: Mapping[str, Any], types: Optional[Mapping[str, Any]], 
     value = root.at("cluster_definition", "worker")
     for name in workers:
         if name not in types:
-            close = difflib.get_close_matches(name, list(types), 1, 0.6)
-            hint = f"did you mean {close[0]}?" if close else "defined: " + (", ".join(types) or "none")
+            close = report.close(name, list(types))
+            hint = f"did you mean {close}?" if close else "defined: " + (", ".join(list(types)[:10]) or "none")
             message = "this type is not defined in vm_types.types"
             report.fail(value.key(name), join("cluster_definition.worker", name), message, hint)
     for name in types:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
@@ -155,8 +154,8 @@ class Choice(Kind):
         text = data.lower() if isinstance(data, str) and self.fold else data
         if isinstance(text, str) and text in self.spellings:
             return self.spellings[text]
-        close = difflib.get_close_matches(text, list(self.spellings), 1, 0.6) if isinstance(text, str) else []
-        hint = f"did you mean {close[0]}?" if close else self.hint
+        close = report.close(text, list(self.spellings)) if isinstance(text, str) else ""
+        hint = f"did you mean {close}?" if close else self.hint
         report.fail(value, path, f"is {found(data)}; allowed: {self.words()}", hint)
         return None
 
@@ -234,13 +233,13 @@ class Items(Kind):
         if not isinstance(value.data, list):
             report.fail(value, path, f"is {found(value.data)}; must be {self.what}")
             return None
-        result: list[Any] = []
+        result: dict[Any, None] = {}  # in the file's order
         for number, item in enumerate(value.data):
             one = _read(self.of, item, f"{path}[{number}]", report)
             if one in result and one is not None:
                 report.warn(item, f"{path}[{number}]", f"{one} is in the list twice")
             elif one is not None:
-                result.append(one)
+                result[one] = None
         if self.must_hold and self.must_hold not in result:
             report.fail(value, path, f"has no {self.must_hold}, {self.why}", f"add - {self.must_hold}")
         return tuple(result)
@@ -316,11 +315,11 @@ class Group(Kind):
         known = [name for one in self.fields for name in (one.name, one.spelling) if name]
         for key in value.data:
             if key not in known:
-                close = difflib.get_close_matches(key, known, 1, 0.6)
+                close = report.close(key, known)
                 listed = (
                     f"known here: {', '.join(known)}" if len(known) < 20 else "docs/cluster-file.md lists the fields"
                 )
-                hint = f"did you mean {close[0]}?" if close else listed
+                hint = f"did you mean {close}?" if close else listed
                 report.fail(value.key(key), join(path, key), "unknown key", hint)
         return {one.key: self._field(one, value, path, report) for one in self.fields}
 

@@ -9,6 +9,7 @@ in the file, so that a message can name it.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ _KINDS = {
     yaml.ScalarNode: frozenset(["str", "int", "float", "bool", "null", "timestamp", "value", "merge"]),
 }
 _MAX_DEPTH = 20
+_SHOWN = 50  # mistakes of a file that is something else altogether
 _MAX_MERGED = 10_000  # keys that << brings in; merges of merges could ask for any number
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]{0,29})")
 
@@ -56,8 +58,10 @@ class SpecError(Exception):
         super().__init__(self.text())
 
     def text(self) -> str:
-        """Every problem on a line of its own, each hint below it."""
-        return "\n".join(problem.text() for problem in self.problems)
+        """Every problem on a line of its own, each hint below it; of very many the first."""
+        more = len(self.problems) - _SHOWN
+        lines = [problem.text() for problem in self.problems[:_SHOWN]]
+        return "\n".join([*lines, f"and {more} more mistakes"] if more > 0 else lines)
 
 
 UNUSABLE: Any = object()  # the data of a value whose mistake was reported already
@@ -110,6 +114,12 @@ class Report:
     def warn(self, place: Value, path: str, message: str, hint: str = "") -> None:
         """The file is good, but hardly what was meant."""
         self.warnings.append(Problem(self.origin, place.line, place.column, path, message, hint))
+
+    def close(self, word: str, known: Sequence[str]) -> str:
+        """The known word that is most like it, if any is. To compare takes time: not with many words, nor for many mistakes."""
+        if len(known) > 200 or len(word) > 100 or len(self.problems) > _SHOWN:
+            return ""
+        return next(iter(difflib.get_close_matches(word, known, 1, 0.6)), "")
 
 
 def join(path: str, key: str) -> str:
