@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 _RESULTS: Final = frozenset({"runner_on_ok", "runner_on_failed", "runner_on_unreachable", "runner_on_skipped"})
-_ANSI: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_ANSI: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\^_])")
 # What command says when it has nothing to say, of ansible-core before and since 2.20.
 _EMPTY_REASONS: Final = frozenset({"non-zero return code", "The command exited with a non-zero return code."})
 
@@ -66,6 +66,10 @@ class State:
         """Names of the stages in which a host does something now."""
         return frozenset(doing.stage for doing in self.current.values())
 
+    def took(self, stage: Stage) -> float:
+        """Seconds that a stage took, up to now when a host is still in it."""
+        return self.seconds - stage.start if stage.name in self.active else stage.seconds
+
     @property
     def failed(self) -> frozenset[str]:
         """Hosts that failed."""
@@ -97,8 +101,8 @@ def reduce(state: State, event: Mapping[str, Any]) -> State:
 
 
 def without_colours(text: str) -> str:
-    """Text of a terminal as plain text."""
-    return _ANSI.sub("", text)
+    """Text of a terminal as plain text: without colours, and what else moves a cursor."""
+    return _ANSI.sub("", text).replace("\r", "")
 
 
 def _words(text: object) -> str:

@@ -12,7 +12,7 @@ from q8s_wrapper.history import Estimate, words
 
 _REASON_LINES: Final = 10
 _DESTRUCTIVE: Final = frozenset({"delete", "replace"})
-_QUOTA_WORDS: Final = {"instances": "servers", "cores": "vCPUs", "ram": "MB of memory"}
+_QUOTA_WORDS: Final = {"instances": "server", "cores": "vCPU", "ram": "MB of memory"}
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -45,9 +45,7 @@ def plan(told: Mapping[str, Any], estimate: Estimate | None, width: int) -> list
     for note in told.get("notes", []):
         lines += textwrap.wrap(f"note: {note}", width, initial_indent="  ", subsequent_indent="    ")
     quota = [
-        f"{use['needed']} {_QUOTA_WORDS[name]} ({use['used']} of {use['limit'] if use['limit'] >= 0 else 'any'} used)"
-        for name, use in (told.get("quota") or {}).items()
-        if name in _QUOTA_WORDS and use["needed"]
+        _use(name, use) for name, use in (told.get("quota") or {}).items() if name in _QUOTA_WORDS and use["needed"]
     ]
     if quota:
         lines += textwrap.wrap(f"quota: needs {', '.join(quota)}", width, subsequent_indent="  ")
@@ -55,6 +53,13 @@ def plan(told: Mapping[str, Any], estimate: Estimate | None, width: int) -> list
         runs = "an earlier run" if estimate.runs == 1 else f"{estimate.runs} earlier runs"
         lines.append(f"time: about {words(estimate.seconds)}, from {runs} of this size")
     return lines
+
+
+def _use(name: str, use: Mapping[str, int]) -> str:
+    """One quota in words: ``2 servers (3 of 20 used)``."""
+    plural = "s" if name != "ram" and use["needed"] != 1 else ""
+    limit = use["limit"] if use["limit"] >= 0 else "any number"
+    return f"{use['needed']} {_QUOTA_WORDS[name]}{plural} ({use['used']} of {limit} used)"
 
 
 def _rules(names: Sequence[str]) -> str:
@@ -89,7 +94,7 @@ def stage_table(state: State) -> str:
         {
             "stage": stage.name,
             "start": f"{stage.start:.1f} s",
-            "took": f"{stage.seconds:.1f} s",
+            "took": f"{state.took(stage):.1f} s",
             "hosts": len(stage.hosts),
         }
         for stage in state.stages
@@ -227,7 +232,7 @@ def result(what: str, code: int, state: State, log: str) -> dict[str, Any]:
         "changed": state.changed,
         "seconds": round(state.seconds, 1),
         "stages": [
-            {"name": s.name, "start": round(s.start, 1), "seconds": round(s.seconds, 1), "hosts": sorted(s.hosts)}
+            {"name": s.name, "start": round(s.start, 1), "seconds": round(state.took(s), 1), "hosts": sorted(s.hosts)}
             for s in state.stages
         ],
         "failures": [{"host": f.host, "task": f.task, "reason": f.reason, "place": f.place} for f in state.failures],

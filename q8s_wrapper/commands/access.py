@@ -91,7 +91,10 @@ def logs(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     code = ExitCode.DONE
     for title, where, command in parts:
         print(f"==> {title} <==", flush=True)
-        if subprocess.run(inventory.ssh_command(where, [command]), check=False).returncode != 0:
+        command_line = inventory.ssh_command(where, [command])
+        done = subprocess.run(command_line, stdout=subprocess.PIPE, text=True, errors="replace", check=False)
+        print(without_colours(done.stdout).rstrip())
+        if done.returncode != 0:
             code = ExitCode.FAILED
     return code
 

@@ -27,7 +27,12 @@ def test_a_new_file_fits_the_cloud(cluster: Cluster) -> None:
     assert "cluster_name: other " in printed.stdout
 
 
-def test_a_cloud_that_does_not_answer_is_said(cluster: Cluster) -> None:
-    refused = cluster.run(["q8s-run", "init", "-"], OS_CLOUD="nowhere")
+@pytest.mark.parametrize("command", ["init", "ssh", "exec", "status", "plan"])
+def test_a_cloud_that_does_not_answer_is_said(command: str, cluster: Cluster) -> None:
+    """And not taken for one that has nothing."""
+    more = {"ssh": [cluster.worker], "exec": ["all", "--", "true"]}.get(command, [])
+    file = "-" if command == "init" else cluster.file()
+    refused = cluster.run(["q8s-run", command, file, *more], OS_CLOUD="nowhere")
     assert refused.returncode == 1 and refused.stdout == ""
-    assert refused.stderr.startswith("Failed to log in to the cloud nowhere") and "hint: set OS_CLOUD" in refused.stderr
+    assert "Failed to log in to the cloud nowhere" in refused.stderr and "hint: set OS_CLOUD" in refused.stderr
+    assert "has no server" not in refused.stderr
