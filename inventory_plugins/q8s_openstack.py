@@ -129,6 +129,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             servers = self._servers(cluster, path, cache)
         except _cloud.CloudError as error:
             self.display.warning(f"{error}\nThe inventory has no servers.")
+            inventory.set_variable("all", "q8s_cloud_problem", str(error))
             return
         for key, value in missing_variables(cluster, servers).items():
             inventory.set_variable("all", key, value)
