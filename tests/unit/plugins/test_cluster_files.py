@@ -153,3 +153,12 @@ def test_a_file_that_is_something_else_is_said_to_be_in_few_words() -> None:
     result = explained(GOOD + "".join(f"key{number}: 1\n" for number in range(300)))
     assert isinstance(result, _spec.SpecError) and len(result.problems) == 300
     assert result.text().splitlines()[-1] == "and 250 more mistakes" and len(result.text()) < 10000
+
+
+@pytest.mark.parametrize(
+    "word", ["{http_proxy: 'http://me:s3cret@p:1'}", "'http://me:s3cret@p:1'", "['http://me:s3cret@p:1']"]
+)
+def test_a_password_is_never_said(word: str) -> None:
+    for field in ("proxy", "git_url"):
+        result = explained(f"{GOOD}{field}: {word}\nunknown: 1\n")
+        assert isinstance(result, _spec.SpecError) and "s3cret" not in result.text()

@@ -211,6 +211,7 @@ PROXY = Group(
         Field("no_proxy", Text(), "Hosts that are reached without a proxy, separated by commas.", default=None),
     ),
     "a mapping with http_proxy, https_proxy, no_proxy",
+    secret=True,
 )
 
 CLUSTER = Group(

@@ -303,13 +303,17 @@ class Field:
 
 @dataclass(frozen=True)
 class Group(Kind):
-    """A mapping with fields that are known."""
+    """A mapping with fields that are known. What stands there instead of a ``secret`` one is not shown."""
 
     fields: Sequence[Field]
     what: str
     tag: str = ""
+    secret: bool = False
 
     def read(self, value: Value, path: str, report: Report) -> Optional[dict[str, Any]]:
+        if self.secret and isinstance(value.data, str):
+            report.fail(value, path, f"is text; must be {self.what}")
+            return None
         if not is_mapping(value, path, self.what, self.tag, report):
             return None
         known = [name for one in self.fields for name in (one.name, one.spelling) if name]
