@@ -12,7 +12,7 @@ name: q8s_openstack
 short_description: Servers of a Q8S cluster and their guests
 version_added: 0.1.0
 author:
-  - Q8S contributors
+  - Q8S contributors (!UNKNOWN)
 description:
   - Lists what an OpenStack project has of a cluster, with all that is needed to log in; host keys are checked from the first login.
   - The cluster comes from the extra variable C(q8s_cluster_file), else from extra variables that hold a cluster file's fields, else from O(cluster_file).

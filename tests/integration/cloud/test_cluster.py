@@ -196,6 +196,30 @@ def test_login_with_checked_host_keys(applied: Mapping[str, Any], cluster: Clust
     assert unknown.returncode == 2 and f"known are: {cluster.initial}, {cluster.worker}, tiny-1" in unknown.stderr
 
 
+def test_login_through_a_floating_ip(applied: Mapping[str, Any], cloud: Any, cluster: Cluster) -> None:
+    access = {"type": "floating_ip", "floating_network": "external"}
+    data = cluster.mapping(access=access)
+    file = cluster.folder / "outside.yaml"
+    file.write_text(json.dumps(data))
+    for name in ("security_group", "servers"):
+        assert not cluster.module(name, data).get("failed")
+    (ip,) = cloud.network.ips(description=f"Q8S cluster {cluster.name}")
+    hosts = cluster.inventory(file)["_meta"]["hostvars"]
+    assert hosts[cluster.initial]["ansible_host"] == ip.floating_ip_address
+    for node in (cluster.initial, cluster.worker):
+        command = ["q8s-run", "ssh", file, node, "--", "hostname; echo $SSH_CONNECTION"]
+        end = time.monotonic() + 60
+        while (done := cluster.run(command)).returncode != 0 and time.monotonic() < end:
+            time.sleep(1)
+        assert done.returncode == 0, done.stderr
+        name, connection = done.stdout.splitlines()
+        assert name == node
+    assert connection.split()[0] == hosts[cluster.initial]["q8s_private_ip"], "the worker is reached from there"
+    for name in ("security_group", "servers"):
+        assert cluster.module(name)["changed"]
+    assert in_cloud(cloud, cluster) == applied["cloud"] and not list(cloud.network.ips())
+
+
 def test_a_rule_made_by_hand_is_reported_and_left(applied: Mapping[str, Any], cloud: Any, cluster: Cluster) -> None:
     group = group_of(cloud, cluster)
     rule = cloud.network.create_security_group_rule(

@@ -16,7 +16,7 @@ name: node_status
 short_description: How each node of a cluster is, and what to do about it
 version_added: 0.1.0
 author:
-  - Q8S contributors
+  - Q8S contributors (!UNKNOWN)
 description:
   - Compares what the cluster asks for with what the cloud, the hosts, their guests and Kubernetes say.
   - Reads of each host C(q8s_status), C(q8s_private_ip) and C(q8s_server_id) as the inventory has them, C(q8s_domain), what C(virsh domstate) gave on

@@ -15,7 +15,7 @@ description:
     Most of what such a task costs is the call, so that a second run over an unchanged host takes seconds.
   - Everything belongs to the user that the module runs as. Missing parent folders are made with mode 0755.
 author:
-  - Q8S contributors
+  - Q8S contributors (!UNKNOWN)
 attributes:
   check_mode:
     description: Can run in check mode and say which paths would change.

@@ -14,7 +14,7 @@ description:
   - Writes a tar archive that the initial ramdisk of a Q8S guest image unpacks over the root file system before systemd starts.
   - The same files give the same bytes, so a second run changes nothing.
 author:
-  - Q8S contributors
+  - Q8S contributors (!UNKNOWN)
 attributes:
   check_mode:
     description: Can run in check mode and say whether the archive would change.

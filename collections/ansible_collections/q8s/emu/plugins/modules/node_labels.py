@@ -15,7 +15,7 @@ description:
   - What it set is recorded in the node's annotation C(q8s.io/set), so that what is no longer wanted is removed, and nothing else is.
   - A node that does not exist is left out.
 author:
-  - Q8S contributors
+  - Q8S contributors (!UNKNOWN)
 attributes:
   check_mode:
     description: Can run in check mode and say which nodes would change.

@@ -12,7 +12,7 @@ short_description: Make or remove the security group of a cluster
 version_added: 0.1.0
 description:
   - The group is called C(q8s-cluster) and is known by its description, so that clusters in one project do not share one.
-  - Its ingress rules are the cluster's ports from O(cluster.remote_ip_prefix), node ports, ping, and the port by which the initial
+  - Its ingress rules are the cluster's ports from C(remote_ip_prefix), node ports, ping, and the port by which the initial
     control plane serves bundles inside the group. A rule that is missing is added; one that Q8S made (its description says so) and that is no longer
     asked for is removed. A rule that others made stays, with a note. Egress rules are left as they are.
   - Every server of the cluster is put into the group, and so is an initial instance that exists and was not made by Q8S; that one is taken out

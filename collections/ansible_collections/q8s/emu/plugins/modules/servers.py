@@ -16,9 +16,9 @@ description:
     server's metadata, the private ones in its user-data only.
   - A server that is off is started. One in C(ERROR), or in C(BUILD) for longer than O(timeout), is replaced; one that goes to C(ERROR) while it
     is waited for is replaced once.
-  - Where O(cluster.private_network_id) is a subnet, or its network has several, each server gets a port that Q8S makes in the right one.
-  - With O(cluster.server_group=soft-anti-affinity), new servers join a server group of Q8S's, whose members Nova spreads as far as it can.
-  - With a floating IP in O(cluster.access), the initial control plane gets one, by which it and through it the others are reached.
+  - Where C(private_network_id) is a subnet, or its network has several, each server gets a port that Q8S makes in the right one.
+  - With C(server_group) C(soft-anti-affinity), new servers join a server group of Q8S's, whose members Nova spreads as far as it can.
+  - With a floating IP in C(access), the initial control plane gets one, by which it and through it the others are reached.
   - A server that the cluster no longer asks for stays and is reported, unless O(remove_surplus=true).
   - O(state=absent) removes every server that carries the cluster's name in its metadata, every port and floating IP that carries it in its
     description, and the server group of its name, and waits until the servers are gone. Nothing else is touched.
