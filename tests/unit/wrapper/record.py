@@ -17,6 +17,10 @@ from q8s_wrapper import cli, runner
 from q8s_wrapper.config import REPOSITORY, state_root
 from q8s_wrapper.events import State, reduce
 
+_KINDS = frozenset(
+    """playbook_on_start playbook_on_stats warning deprecated runner_retry
+    runner_on_start runner_on_ok runner_on_skipped runner_on_failed runner_on_unreachable""".split()
+)
 _DATA = ("host", "task", "play", "role", "task_action", "task_path", "ignore_errors")
 _FAILED = ("msg", "stderr", "module_stderr", "stdout", "rc", "skip_reason")
 
@@ -47,9 +51,9 @@ def main(out: str, *arguments: str) -> int:
             line = json.dumps(essence(event))
             for place, name in ((str(REPOSITORY), "/checkout"), (str(state_root()), "/state")):
                 line = line.replace(place, name)
-            if (after := reduce(state, event)) != state:
+            if event.get("event") in _KINDS:
                 print(line, file=stream)
-            return after
+            return reduce(state, event)
 
         runner.reduce = tee
         return cli.main(arguments)
