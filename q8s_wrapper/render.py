@@ -34,25 +34,31 @@ class Plain:
         self._estimator = estimator
         self._show_plan = show_plan
         self._state = State()
+        self._at = time.monotonic()
 
     def update(self, before: State, after: State) -> None:
-        self._state = after
+        self._state, self._at = after, time.monotonic()
         if self._show_plan and "q8s_plan" in after.results and "q8s_plan" not in before.results:
             for line in report.plan(after.results["q8s_plan"], self._estimator(after), 70):
-                self.say(f"  {line}".rstrip())
+                self._line(after.seconds, f"  {line}".rstrip())
         known = {stage.name for stage in before.stages}
         for stage in after.stages:
             if stage.name not in known:
-                self.say(stage.name)
+                self._line(after.seconds, stage.name)
         for host, doing in after.current.items():
             past = before.current.get(host)
             if doing.tries and doing.tries % _RETRIES_PER_LINE == 0 and (past is None or past.tries != doing.tries):
-                self.say(f"  {host}: {doing.task}: not yet, tried {doing.tries} times")
+                self._line(after.seconds, f"  {host}: {doing.task}: not yet, tried {doing.tries} times")
         for failure in after.failures[len(before.failures) :]:
-            self.say(f"  {failure.host}: FAILED: {failure.task}")
+            self._line(after.seconds, f"  {failure.host}: FAILED: {failure.task}")
 
     def say(self, text: str) -> None:
-        print(f"[{self._state.seconds:6.1f}s] {text}", file=sys.stderr, flush=True)
+        # Ansible may have been silent for a while.
+        self._line(self._state.seconds + time.monotonic() - self._at, text)
+
+    @staticmethod
+    def _line(seconds: float, text: str) -> None:
+        print(f"[{seconds:6.1f}s] {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         pass

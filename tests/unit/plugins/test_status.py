@@ -131,7 +131,7 @@ def with_nodes(*nodes: dict[str, Any]) -> dict[str, Any]:
             "",
         ),
         (
-            {**WELL, CONTROL_PLANE: server(q8s_kubernetes={"rc": 2, "stdout": "", "msg": "Error executing command."})},
+            {**WELL, CONTROL_PLANE: server(q8s_kubernetes={"rc": 127, "stdout": "", "stderr": "not found"})},
             ("ACTIVE", "running", "unknown"),
             "the control plane has no kubectl yet",
             "",

@@ -50,7 +50,7 @@ def kubernetes_nodes(answers: Iterable[Mapping[str, Any]]) -> tuple[Optional[dic
             items = json.loads(answer.get("stdout") or "")["items"]
         except (ValueError, KeyError):
             lines = str(answer.get("stderr") or "").strip().splitlines()
-            if not lines and answer.get("msg"):  # there was no program that could say something
+            if answer.get("rc") == 127:  # the shell's word for a program that is not there
                 why = "the control plane has no kubectl yet; deploy again"
                 continue
             why = f"the API server does not answer ({lines[-1]})" if lines else "the API server does not answer"
