@@ -535,9 +535,21 @@ def _plan_floating_ip(cluster: Cluster, existing: Existing, foreign: Optional[Se
     return changes
 
 
-def plan_servers_absent(cluster: Cluster, existing: Existing) -> Plan:
-    """What has to go so that no server of the cluster is left, and nothing that belongs to one."""
+def plan_servers_absent(cluster: Cluster, existing: Existing, nodes: Optional[Sequence[str]] = None) -> Plan:
+    """What has to go so that no server of the cluster is left, and nothing that belongs to one.
+
+    :param nodes: Kubernetes nodes whose servers alone have to go, each with its port; the rest is not touched then
+    """
     ours = [s for s in existing.servers if is_ours(s, cluster.cluster_name) and s.status != "DELETED"]
+    if nodes is not None:
+        names = {spec.node: spec.name for spec in cluster.servers()}
+        unknown = [node for node in nodes if node not in names]
+        if unknown:
+            return Plan(problems=(f"the cluster has no node {', '.join(unknown)}",))
+        going = {names[node] for node in nodes}
+        servers = [Change(SERVER, "delete", s.name, str(s), "", s) for s in ours if s.name in going]
+        ports = [Change(PORT, "delete", p.name, str(p), "", p) for p in existing.ports if p.name in going]
+        return Plan((*servers, *ports))
     initial = cluster.name_of_initial_instance
     changes = [
         Change(FLOATING_IP, "delete", initial, f"floating IP of {initial}", "", item) for item in existing.floating

@@ -121,11 +121,13 @@ from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _hostkeys, 
 
 def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     """Bring the servers to the wanted state."""
+    if module.params["state"] == "present" and module.params["nodes"] is not None:
+        raise _cloud.CloudError("Failed to plan the servers: nodes goes with state=absent only")
     existing = cloud.existing(cluster)
     if module.params["state"] == "present":
         plan = _module.servers_plan(module, cluster, cloud, existing)
     else:
-        plan = _plan.plan_servers_absent(cluster, existing)
+        plan = _plan.plan_servers_absent(cluster, existing, module.params["nodes"])
     if plan.problems:
         raise _cloud.CloudError("Failed to plan the servers: " + "; ".join(plan.problems))
     result = _module.told(module, plan)
@@ -139,17 +141,6 @@ def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
         if module.params["state"] == "present":
             result["servers"] = _come(module, cluster, cloud, plan, existing.group)
     return result
-
-
-def _names(cluster: Any, nodes: Any) -> Any:
-    """Names of the servers of these nodes; None for all of them."""
-    if nodes is None:
-        return None
-    servers = {spec.node: spec.name for spec in cluster.servers()}
-    unknown = [node for node in nodes if node not in servers]
-    if unknown:
-        raise _cloud.CloudError(f"Failed to plan the servers: the cluster has no nodes {', '.join(unknown)}")
-    return [servers[node] for node in nodes]
 
 
 def _going(plan: Any) -> list[Any]:
