@@ -131,17 +131,22 @@ def _paragraph(reason: str, width: int) -> list[str]:
     return [*lines[:half], f"… {len(lines) - 2 * half} lines more, in the log …", *lines[-half:]]
 
 
-def ending(what: str, file: str, code: int, state: State, *, log: str, exists: str, width: int) -> list[str]:
+def ending(
+    what: str, file: str, again: str, code: int, state: State, *, log: str, exists: str, width: int
+) -> list[str]:
     """The end of a run for people: stage times, failures, how it ended, the log, and what to type next.
 
     :param file: the cluster file, as it may stand in a command
+    :param again: the command that was given
     :param exists: what an interrupted run leaves in the cloud
     """
     lines = ["", *stage_table(state).splitlines(), ""] if state.stages else []
     lines += failures(state, width)
     lines += [last_line(what, code, state), f"log: {log}"]
     lines += _wrapped(exists, width)
-    return lines + next_steps(what, file, code, state)
+    for step in next_steps(what, file, again, code, state):
+        lines += _wrapped(step, width)
+    return lines
 
 
 def last_line(what: str, code: int, state: State) -> str:
@@ -188,7 +193,7 @@ def _wrapped(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
 
 
-def next_steps(what: str, file: str, code: int, state: State) -> list[str]:
+def next_steps(what: str, file: str, again: str, code: int, state: State) -> list[str]:
     """What to type next: a label and a command each."""
     if code == ExitCode.DONE:
         steps = {
@@ -201,7 +206,6 @@ def next_steps(what: str, file: str, code: int, state: State) -> list[str]:
             "plan": [f"q8s-run deploy {file}"],
         }.get(what, [])
         return [f"next: {step}" for step in steps]
-    again = f"q8s-run {what} {file}"
     if code == ExitCode.INTERRUPTED:
         steps = [f"hint: `{again}` goes on where it stopped"]
         if what == "deploy":

@@ -29,6 +29,7 @@ class _Session:
         self.file: str = arguments.file
         self.json: bool = getattr(arguments, "json", False)
         self.folder = folder
+        self._node: str = getattr(arguments, "node", None) or ""
         self._verbose: int = getattr(arguments, "verbose", 0)
         self.cluster = cluster
         self._lock = lock
@@ -87,8 +88,9 @@ class _Session:
         exists = _what_exists(self.file) if outcome.code == ExitCode.INTERRUPTED else ""
         if outcome.code == ExitCode.FAILED and not known.failures:
             _say(_tail(outcome.log))
+        again = f"q8s-run {self.what} {file} {self._node}".rstrip()
         for line in report.ending(
-            self.what, file, outcome.code, known, log=str(outcome.log), exists=exists, width=width
+            self.what, file, again, outcome.code, known, log=str(outcome.log), exists=exists, width=width
         ):
             _say(line)
 
@@ -105,7 +107,7 @@ def plan(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             print(json.dumps(report.plan_data(told, estimate), indent=2))
         else:
             print("\n".join(report.plan(told, estimate, columns())))
-            for step in report.next_steps("plan", shlex.quote(arguments.file), outcome.code, outcome.state):
+            for step in report.next_steps("plan", shlex.quote(arguments.file), "", outcome.code, outcome.state):
                 _say(step)
         return ExitCode.DONE
 
@@ -219,7 +221,8 @@ def _options(arguments: argparse.Namespace) -> list[str]:
     if arguments.check:
         options += ["--check", "--diff"]
     if getattr(arguments, "limit", None):
-        options += ["--limit", f"localhost,{arguments.limit}"]
+        # Both have what any other host needs: the cloud's part, and the cluster's identity.
+        options += ["--limit", f"localhost,control_plane_initial,{arguments.limit}"]
     if getattr(arguments, "tags", None):
         options += ["--tags", arguments.tags]
     return options

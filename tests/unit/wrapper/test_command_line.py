@@ -178,7 +178,7 @@ def test_the_end_of_a_run(
 ) -> None:
     calls = ansible((code, end))
     assert cli.main(["deploy", str(EXAMPLE), "--check", "--limit", "demo-arm-mid-1", "--", "--step"]) == code
-    options = ["--check", "--diff", "--limit", "localhost,demo-arm-mid-1", "--step"]
+    options = ["--check", "--diff", "--limit", "localhost,control_plane_initial,demo-arm-mid-1", "--step"]
     assert calls == [("site", EXAMPLE, [*UNCONFIRMED, *options])]
     out, err = capsys.readouterr()
     assert out == "" and said in err

@@ -28,8 +28,7 @@ HERE = Path(__file__).parent
 # Of each run: the command that was given, and what it ended with.
 RUNS = {
     "deploy": ("deploy", ExitCode.DONE),
-    # A "again": ("deploy", ExitCode.DONE),
-    # F "failed": ("deploy", ExitCode.FAILED),
+    "failed": ("deploy", ExitCode.FAILED),
     "interrupted": ("deploy", ExitCode.INTERRUPTED),
 }
 EARLIER = Estimate(150.0, {"Prepare": 0.4, "Cloud": 6.2, "Nodes": 24.8}, 3)
@@ -44,8 +43,11 @@ def ending(run: str, state: State, width: int) -> str:
     """What stands below the last of the progress, on stdout and stderr."""
     what, code = RUNS[run]
     exists = report.exists(["small-control-plane"]) if code == ExitCode.INTERRUPTED else ""
+    again = f"q8s-run {what} cluster.yaml"
     shown = report.nodes(state.results.get("q8s_node_table", []), "cluster.yaml", width)
-    shown += report.ending(what, "cluster.yaml", code, state, log="/state/ansible.log", exists=exists, width=width)
+    shown += report.ending(
+        what, "cluster.yaml", again, code, state, log="/state/ansible.log", exists=exists, width=width
+    )
     return "".join(f"{line}\n" for line in shown)
 
 
