@@ -52,6 +52,13 @@ def locked(folder: Path, what: str) -> Iterator[Path]:
         yield path
 
 
+def shared(folder: Path) -> Path:
+    """The lock of runs that change nothing: any number of them may go on, beside one that holds the cluster too."""
+    path = folder / "reading"
+    path.touch(mode=0o600)
+    return path
+
+
 def _refused(cluster_name: str, told: str) -> WrapperError:
     """Why the cluster cannot be had; ``told`` is what its holder wrote into the lock."""
     lines = told.splitlines()
@@ -79,11 +86,14 @@ def _runs(pid: int) -> bool:
     return True
 
 
-def new_run(folder: Path, what: str) -> Path:
-    """A folder for the log of this run; all but the newest of earlier runs are removed."""
+def new_run(folder: Path, what: str, alone: bool) -> Path:
+    """A folder for the log of this run.
+
+    :param alone: whether no other run goes on; then all but the newest of earlier runs are removed
+    """
     runs = folder / "runs"
     runs.mkdir(mode=0o700, exist_ok=True)
-    earlier = past_runs(folder)
+    earlier = past_runs(folder) if alone else []
     for old in earlier[: -(_RUNS_KEPT - 1)]:
         shutil.rmtree(old, ignore_errors=True)
     for killed in earlier[-(_RUNS_KEPT - 1) :]:

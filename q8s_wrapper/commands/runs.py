@@ -9,7 +9,7 @@ import shutil
 import sys
 import termios
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ from q8s_wrapper.history import Estimate
 
 
 class _Session:
-    """One command on one cluster, whose lock is held; it may run several playbooks."""
+    """One command on one cluster; it may run several playbooks."""
 
-    def __init__(self, arguments: argparse.Namespace, cluster: Any, folder: Path, lock: Path) -> None:
+    def __init__(self, arguments: argparse.Namespace, cluster: Any, folder: Path, lock: Path, changes: bool) -> None:
         self.what: str = arguments.command.name
         self.file: str = arguments.file
         self.json: bool = getattr(arguments, "json", False)
         self.folder = folder
+        self._changes = changes
         self._node: str = getattr(arguments, "node", None) or ""
         self._verbose: int = getattr(arguments, "verbose", 0)
         self.cluster = cluster
@@ -45,7 +46,7 @@ class _Session:
         """
         verbose = ["-" + "v" * self._verbose] if self._verbose else []
         shown = render.renderer(self.json if as_json is None else as_json, self.estimate, show_plan)
-        run_folder = state.new_run(self.folder, self.what)
+        run_folder = state.new_run(self.folder, self.what, alone=self._changes)
         given = [*verbose, *arguments]
         return runner.run(playbook, Path(self.file), run_folder, self._lock, arguments=given, renderer=shown)
 
@@ -97,7 +98,7 @@ class _Session:
 
 def plan(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Show what deploy would change."""
-    with _session(arguments) as session:
+    with _session(arguments, changes=False) as session:
         outcome = session.play("plan", rest, as_json=False, show_plan=False)
         if outcome.code != ExitCode.DONE:
             return session.end(outcome)
@@ -188,7 +189,7 @@ def verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def status(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """What cloud, hosts, guests and Kubernetes say."""
-    with _session(arguments) as session:
+    with _session(arguments, changes=False) as session:
         # --json is one document, so the progress goes where a person's does
         outcome = session.play("status", rest, as_json=False)
         if outcome.code != ExitCode.DONE:
@@ -203,17 +204,19 @@ def status(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def fetch_kubeconfig(arguments: argparse.Namespace, cluster: Any) -> int:
     """Bring the kubeconfig from the control plane, where local state was lost."""
-    with _session(arguments, cluster) as session:
+    with _session(arguments, cluster, changes=False) as session:
         outcome = session.play("kubeconfig", [], as_json=False)
         return ExitCode.DONE if outcome.code == ExitCode.DONE else session.end(outcome)
 
 
 @contextmanager
-def _session(arguments: argparse.Namespace, cluster: Any = None) -> Iterator[_Session]:
+def _session(arguments: argparse.Namespace, cluster: Any = None, *, changes: bool = True) -> Iterator[_Session]:
+    """A session; one that changes nothing does not wait for those that do, nor they for it."""
     cluster = load(arguments.file) if cluster is None else cluster
     folder = state.cluster_folder(cluster.cluster_name)
-    with state.locked(folder, arguments.command.name) as lock:
-        yield _Session(arguments, cluster, folder, lock)
+    held = state.locked(folder, arguments.command.name) if changes else nullcontext(state.shared(folder))
+    with held as lock:
+        yield _Session(arguments, cluster, folder, lock, changes)
 
 
 def _options(arguments: argparse.Namespace) -> list[str]:

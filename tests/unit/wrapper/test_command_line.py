@@ -110,8 +110,9 @@ def ansible(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Callable[..., list
         def run(
             playbook: str, file: Path, place: Path, lock: Path, *, arguments: list[str], renderer: object
         ) -> runner.Outcome:
-            with pytest.raises(WrapperError, match="is working on cluster"), state.locked(place.parents[1], "deploy"):
-                pass
+            if playbook not in ("plan", "status"):
+                with pytest.raises(WrapperError, match="is working on cluster"), state.locked(place.parents[1], "x"):
+                    pass
             calls.append((playbook, file, arguments))
             code, end = coming.pop(0)
             return runner.Outcome(end, code, place / "ansible.log")
@@ -368,14 +369,27 @@ def test_options_from_the_environment(ansible: Any, monkeypatch: pytest.MonkeyPa
 def test_state_is_the_owners_only(folder: Path) -> None:
     state.cluster_folder("demo")
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert state.new_run(folder, "deploy").stat().st_mode & 0o777 == 0o700
+    assert state.new_run(folder, "deploy", alone=True).stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("command", "result"), [("plan", planned()), ("status", State(results={"q8s_status_table": []}))]
+)
+def test_what_only_looks_goes_on_beside_a_deploy(command: str, result: State, ansible: Any, folder: Path) -> None:
+    calls = ansible((ExitCode.DONE, result))
+    place = state.cluster_folder("demo")
+    with state.locked(place, "deploy"):
+        at_work = state.new_run(place, "deploy", alone=True) / "artifacts"
+        at_work.mkdir()
+        assert cli.main([command, str(EXAMPLE)]) == ExitCode.DONE
+        assert len(calls) == 1 and at_work.exists(), "the deploy's files are left to it"
 
 
 def test_old_runs_are_removed(folder: Path) -> None:
     state.cluster_folder("demo")
     for number in range(12):
         (folder / "runs" / f"20200101-0000{number:02}-deploy-1").mkdir(parents=True)
-    newest = state.new_run(folder, "deploy")
+    newest = state.new_run(folder, "deploy", alone=True)
     kept = sorted(path.name for path in (folder / "runs").iterdir())
     assert len(kept) == 10 and newest.name in kept and "20200101-000002-deploy-1" not in kept
 
