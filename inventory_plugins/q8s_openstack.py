@@ -144,7 +144,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         for key, value in host.variables.items():
             inventory.set_variable(host.name, key, value)
         strict = self.get_option("strict")
-        known = {**inventory.groups["all"].get_vars(), **host.variables}
+        known = {**inventory.groups["all"].get_vars(), **inventory.get_host(host.name).get_vars()}
         self._set_composite_vars(self.get_option("compose"), known, host.name, strict=strict)
         known = {**known, **inventory.get_host(host.name).get_vars()}
         self._add_host_to_composed_groups(self.get_option("groups"), known, host.name, strict=strict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -18,6 +19,8 @@ from lab import settings
 pytest_plugins = ["tests.upstream"]
 
 Q8S_RUN = Path(sys.executable).with_name("q8s-run")
+# A shell starts what it puts into the background with SIGINT ignored, and what the tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _lab(*arguments: str) -> subprocess.CompletedProcess[str]:

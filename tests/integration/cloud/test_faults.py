@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -63,14 +64,17 @@ def test_quota_hit_half_way(cloud: Any, admin: Any, cluster: Cluster) -> None:
         answer = cluster.module("servers", cluster.mapping(2))
     finally:
         admin.set_compute_quotas(project, instances=before)
-    first, failed, hint = answer["msg"].splitlines()
-    assert answer["failed"] and first == "Failed to make 1 of 3 servers:"
-    assert failed.startswith(f"- Failed to create server {cluster.name}-tiny-")
-    assert failed.endswith(f"Quota exceeded for instances: needs 1, {used + 1} of {used + 1} used")
+    first, *failed, hint = answer["msg"].splitlines()
+    # Two requests that meet at the limit may both be refused: Nova counts again after it has taken them.
+    refused = len(failed)
+    assert answer["failed"] and refused in (1, 2) and first == f"Failed to make {refused} of 3 servers:", answer
+    for line in failed:
+        assert line.startswith(f"- Failed to create server {cluster.name}-")
+        assert re.search(rf"Quota exceeded for instances: needs \d, \d+ of {used + 1} used$", line), line
     assert hint.startswith("hint: ") and "quota" in hint
-    assert len(names(cloud, cluster)) == 2, "what was accepted is there, and was waited for"
+    assert len(names(cloud, cluster)) == 3 - refused, "what was accepted is there, and was waited for"
     again = cluster.module("servers", cluster.mapping(2))
-    assert len(again["changes"]) == 1 and len(names(cloud, cluster)) == 3
+    assert len(again["changes"]) == refused and len(names(cloud, cluster)) == 3
 
 
 def of_flavor(flavor: str, cluster: Cluster) -> dict[str, Any]:
@@ -99,7 +103,7 @@ def test_a_server_that_stays_in_build(cloud: Any, cluster: Cluster) -> None:
     assert f"- server {cluster.worker}: still BUILD after 3 s" in answer["msg"].splitlines()
     assert names(cloud, cluster) == [cluster.initial, cluster.worker]
     again = cluster.module("servers", cluster.mapping(1), timeout=10)
-    if not again["changed"]:  # it is given up after the same time as it is waited for
+    if not again.get("changed"):  # it is given up after the same time as it is waited for
         time.sleep(10)
         again = cluster.module("servers", cluster.mapping(1), timeout=10)
     assert [f"{c['action']} {c['name']}" for c in again["changes"]] == [f"replace {cluster.worker}"]

@@ -87,6 +87,7 @@ def deploying(cloud: Any, cluster: Cluster) -> Iterator[Start]:
     for run in started:
         run.kill()
         run.wait()
+    assert wait(lambda: working_on(cluster) == [], 30), "Ansible ends with it"
 
 
 def finished(cloud: Any, cluster: Cluster) -> None:
@@ -100,7 +101,7 @@ def finished(cloud: Any, cluster: Cluster) -> None:
 def test_ctrl_c_stops_and_says_what_there_is(deploying: Start, cloud: Any, cluster: Cluster) -> None:
     run = deploying()
     run.send_signal(signal.SIGINT)
-    err = run.communicate(timeout=60)[1]
+    err = " ".join(run.communicate(timeout=60)[1].split())  # lines are broken at the width of the terminal
     assert run.returncode == 130
     assert f"the cloud has 1 server of this cluster: {cluster.initial}" in err
     assert f"`q8s-run deploy {cluster.file(0)}` goes on where it stopped" in err
@@ -151,4 +152,5 @@ def test_what_a_killed_run_started_holds_the_cluster(cluster: Cluster, tmp_path:
         refused = cluster.run(["q8s-run", "destroy", cluster.file(0), "--yes"])
         assert refused.returncode == 1 and "was killed, and what it started" in refused.stderr
         held.kill()
-    assert cluster.run(["q8s-run", "destroy", cluster.file(0), "--yes"]).returncode == 0
+    # what it had started ends within moments
+    assert wait(lambda: cluster.run(["q8s-run", "destroy", cluster.file(0), "--yes"]).returncode == 0, 30)

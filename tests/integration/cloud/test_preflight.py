@@ -121,8 +121,9 @@ def test_a_cloud_that_lets_nobody_in(case: str, message: str, hint: str, told: d
 def test_deploy_says_it_too(cluster: Cluster, clouds: Path) -> None:
     done = cluster.run(["q8s-run", "deploy", cluster.file()], OS_CLIENT_CONFIG_FILE=str(clouds), OS_CLOUD="secret")
     assert done.returncode == 1, done.stderr
-    assert "Failed to log in to the cloud secret: the cloud does not accept these credentials" in done.stderr
-    assert f"hint: mend the cause and run `q8s-run deploy {cluster.file()}` again" in done.stderr
+    said = " ".join(done.stderr.split())  # lines are broken at the width of the terminal
+    assert "Failed to log in to the cloud secret: the cloud does not accept these credentials" in said
+    assert f"hint: mend the cause and run `q8s-run deploy {cluster.file()}` again" in said
     assert "Traceback" not in done.stdout + done.stderr
 
 
