@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
-import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
