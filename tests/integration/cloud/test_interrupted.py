@@ -87,7 +87,7 @@ def deploying(cloud: Any, cluster: Cluster) -> Iterator[Start]:
     for run in started:
         run.kill()
         run.wait()
-    wait(lambda: working_on(cluster) == [], 15)  # the next test begins with nobody at work
+    assert wait(lambda: working_on(cluster) == [], 30), "Ansible ends with it"
 
 
 def finished(cloud: Any, cluster: Cluster) -> None:
@@ -152,5 +152,4 @@ def test_what_a_killed_run_started_holds_the_cluster(cluster: Cluster, tmp_path:
         refused = cluster.run(["q8s-run", "destroy", cluster.file(0), "--yes"])
         assert refused.returncode == 1 and "was killed, and what it started" in refused.stderr
         held.kill()
-    # what it had started ends within moments
-    assert wait(lambda: cluster.run(["q8s-run", "destroy", cluster.file(0), "--yes"]).returncode == 0, 30)
+    assert cluster.run(["q8s-run", "destroy", cluster.file(0), "--yes"]).returncode == 0
