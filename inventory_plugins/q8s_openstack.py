@@ -361,8 +361,6 @@ def _server_variables(
         "q8s_status": server.status,
         "q8s_availability_zone": server.zone,
     }
-    if server.status == "ERROR":
-        variables["q8s_fault"] = server.fault
     address = server.address(cluster.remote_ip_prefix)
     if address:
         variables["q8s_private_ip"] = variables["ansible_host"] = address

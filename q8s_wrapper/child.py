@@ -1,7 +1,7 @@
 """What stands between ``q8s-run`` and the Ansible that it starts: ``child.py LOCK PIDFILE PARENT COMMAND...``
 
-A run lives as long as its lock. ``q8s-run`` may be killed with no chance to clean up, so the kernel does it: Ansible
-gets a SIGTERM when its parent ends, and holds the cluster's lock until it has ended too.
+``q8s-run`` may be killed with no chance to clean up. This process then ends Ansible, and what Ansible leaves: its
+workers are in sessions of their own and may wait for minutes. All hold the cluster's lock until they have ended.
 """
 
 from __future__ import annotations
@@ -10,19 +10,27 @@ import ctypes
 import fcntl
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_SECONDS_TO_STOP: Final = 5
 
 
 def main(argv: Sequence[str]) -> int:
-    """Become the command. Gives an exit code only when that must not be."""
+    """Run the command, and end it when the parent has ended. Gives its exit code."""
     lock, pid_file, parent, *command = argv
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
-        return _refuse(f"prctl: {os.strerror(ctypes.get_errno())}")
+    try:
+        _end_with_parent()
+        adopt_orphans()
+    except OSError as error:
+        return _refuse(f"prctl: {error.strerror}")
     if os.getppid() != int(parent):
         return _refuse("q8s-run has ended")
     descriptor = os.open(lock, os.O_RDONLY)
@@ -30,9 +38,52 @@ def main(argv: Sequence[str]) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return _refuse("another run holds the cluster")
-    os.set_inheritable(descriptor, True)
-    Path(pid_file).write_text(str(os.getpid()))
-    os.execvp(command[0], command)
+    # This process has no threads, which would make preexec_fn unsafe.
+    process = subprocess.Popen(command, pass_fds=[descriptor], preexec_fn=_end_with_parent)  # noqa: PLW1509
+    Path(pid_file).write_text(str(process.pid))
+    ending = False
+
+    def end(number: int, frame: FrameType | None) -> None:
+        nonlocal ending
+        ending = True
+        process.terminate()
+        signal.alarm(_SECONDS_TO_STOP)
+
+    signal.signal(signal.SIGALRM, lambda number, frame: process.kill())
+    # the terminal that ansible-runner made goes with it, too
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
+    code = process.wait()
+    if ending:
+        end_orphans()
+    return code if code >= 0 else 128 - code
+
+
+def adopt_orphans() -> None:
+    """Make what outlives a child of this process a child of it, which :func:`end_orphans` can then end.
+
+    :raises OSError: the kernel refuses
+    """
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_orphans() -> None:
+    """End all children of this process, theirs included."""
+    while pids := {int(pid) for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()}:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)  # its own children are ours from here on
+
+
+def _end_with_parent() -> None:
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _prctl(option: int, value: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _refuse(why: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shlex
 import signal
@@ -24,7 +23,6 @@ from q8s_wrapper.state import keep_log
 
 # Ansible passes the interrupt on to its workers, and they to what they run: this is long enough to end them all.
 _SECONDS_TO_STOP: Final = 15.0
-_PR_SET_CHILD_SUBREAPER: Final = 36  # prctl(2)
 # How often ansible-runner asks whether to cancel; its own five seconds are long for who waits at a terminal.
 _SECONDS_BETWEEN_LOOKS: Final = 0.5
 
@@ -74,22 +72,6 @@ class _Interrupt:
             signal.signal(number, handler)
 
 
-def _adopt_orphans() -> None:
-    """Make what outlives Ansible a child of this process, which can then end it."""
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1) != 0:
-        raise OSError(ctypes.get_errno(), "prctl")
-
-
-def _end_orphans() -> None:
-    """End what Ansible left: a worker is in a session of its own, waits for minutes, and holds the cluster's lock."""
-    while pids := {int(pid) for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()}:
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            with suppress(ChildProcessError):
-                os.waitpid(pid, 0)  # its own children are ours from here on
-
-
 def run(
     playbook: str, cluster_file: Path, folder: Path, lock: Path, *, arguments: Sequence[str], renderer: Renderer
 ) -> Outcome:
@@ -115,7 +97,7 @@ def run(
             Path(runner_config.artifact_dir, "command").unlink(missing_ok=True)
 
     interrupt = _Interrupt(folder, renderer)
-    _adopt_orphans()
+    child.adopt_orphans()
     try:
         runner = ansible_runner.interface.init_runner(  # type: ignore[no-untyped-call]
             private_data_dir=str(folder),
@@ -141,7 +123,7 @@ def run(
         runner.run()
     finally:
         if interrupt.since is not None:
-            _end_orphans()
+            child.end_orphans()
         interrupt.restore()
         renderer.close()
         log = keep_log(folder)

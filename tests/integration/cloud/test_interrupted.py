@@ -131,6 +131,19 @@ def test_a_killed_run_leaves_nobody_at_work(deploying: Start, cloud: Any, cluste
     finished(cloud, cluster)
 
 
+def test_a_killed_run_takes_along_what_ansible_leaves(cluster: Cluster, tmp_path: Path) -> None:
+    """A worker of Ansible's is in a session of its own: it outlives Ansible, and would hold the cluster's lock."""
+    lock, pids = tmp_path / "lock", tmp_path / "pids"
+    lock.touch()
+    ansible = f"setsid sleep 333 & echo $! >> {pids}; echo $$ >> {pids}; exec sleep 333"
+    command = [sys.executable, str(REPOSITORY / "q8s_wrapper" / "child.py"), str(lock), str(tmp_path / "pid")]
+    q8s_run = f"import os, subprocess; subprocess.run({command!r} + [str(os.getpid()), 'sh', '-c', {ansible!r}])"
+    with subprocess.Popen([sys.executable, "-c", q8s_run]) as run:
+        assert wait(lambda: pids.exists() and len(pids.read_text().split()) == 2, 10)
+        run.kill()
+    assert wait(lambda: not any(Path("/proc", pid).exists() for pid in pids.read_text().split()), 10)
+
+
 def test_a_second_run_is_refused(deploying: Start, cluster: Cluster) -> None:
     run = deploying()
     second = cluster.run(["q8s-run", "destroy", cluster.file(0), "--yes"])

@@ -557,6 +557,11 @@ class Cloud:
 
         raise_first(parallel(start, servers))
 
+    def _building(self) -> set[str]:
+        """Names of the project's servers that Nova still makes."""
+        with doing("list the servers"):
+            return {found.name for found in self._os.compute.servers(details=False, status="BUILD")}
+
     def wait_active(
         self, cluster: Cluster, names: Iterable[str], deadline: float
     ) -> tuple[list[Server], list[Server], list[str]]:
@@ -568,14 +573,16 @@ class Cloud:
         end = time.monotonic() + deadline
         while True:
             begin = time.monotonic()
-            servers = [s for s in self.servers() if s.name in wanted and _plan.is_ours(s, cluster.cluster_name)]
-            errors = [s for s in servers if s.status == "ERROR"]
-            ready = [s for s in servers if s.status == "ACTIVE" and s.address(cluster.remote_ip_prefix)]
-            waiting = sorted(wanted - {s.name for s in (*ready, *errors)})
-            if not waiting:
-                return ready, errors, []
-            if time.monotonic() > end:
-                return ready, errors, [_late(name, servers, cluster, deadline) for name in waiting]
+            # Asked without details as long as servers are built: for details, Nova asks Neutron about every server.
+            if begin > end or not wanted & self._building():
+                servers = [s for s in self.servers() if s.name in wanted and _plan.is_ours(s, cluster.cluster_name)]
+                errors = [s for s in servers if s.status == "ERROR"]
+                ready = [s for s in servers if s.status == "ACTIVE" and s.address(cluster.remote_ip_prefix)]
+                waiting = sorted(wanted - {s.name for s in (*ready, *errors)})
+                if not waiting:
+                    return ready, errors, []
+                if begin > end:
+                    return ready, errors, [_late(name, servers, cluster, deadline) for name in waiting]
             # A cloud that takes long to answer is not asked more often.
             time.sleep(max(POLL_SECONDS, time.monotonic() - begin))
 
