@@ -1,4 +1,4 @@
-"""The unpacked Debian system of a guest, made by mmdebstrap, as a tar of its own in the cache.
+"""An unpacked Debian system (of a guest, unless another is asked for), made by mmdebstrap, as a tar in the cache.
 
 It is the slow part (foreign programs run under emulation), so that everything that we add to it later, which is quick,
 is done by ``bundle.image.finish`` on a copy and never costs another bootstrap.
@@ -10,6 +10,7 @@ import os
 import platform
 import shlex
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -20,55 +21,66 @@ from bundle.progress import run, say, step
 SUITE: Final = "trixie"
 DEBIAN_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 
-PACKAGES: Final = (
-    "ca-certificates",
-    "cloud-init",
-    "conntrack",
-    "dbus",
-    "e2fsprogs",
-    "ethtool",
-    "iproute2",
-    "iptables",
-    "iputils-ping",
-    "kmod",
-    "netbase",
-    "openssh-server",
-    "procps",
-    "python3",
-    "sudo",
-    "systemd-sysv",
-    "systemd-timesyncd",
-    "udev",
-)
 
-# Programs that maintainer scripts run for long under emulation, and whose work we do natively afterwards
-# (certificates, bytecode) or do not want (ssh host keys in an image; the hardware database of a virtual machine).
-_DIVERTED: Final = (
-    "/usr/sbin/update-ca-certificates",
-    "/usr/bin/py3compile",
-    "/usr/bin/ssh-keygen",
-    "/usr/bin/systemd-hwdb",
+@dataclass(frozen=True)
+class System:
+    """What a system is made of: Debian's packages (apt adds what they depend on), and shell commands run at the end.
+
+    ``diverted`` are programs that the packages' scripts shall not run. A command of ``hooks`` has the system as ``$1``.
+    """
+
+    packages: tuple[str, ...]
+    diverted: tuple[str, ...]
+    hooks: tuple[str, ...] = ()
+
+
+# Programs that maintainer scripts run for long under emulation, and whose work is done natively afterwards
+# (certificates, bytecode) or not wanted (ssh host keys in an image).
+DONE_LATER: Final = ("/usr/sbin/update-ca-certificates", "/usr/bin/py3compile", "/usr/bin/ssh-keygen")
+
+GUEST: Final = System(
+    packages=(
+        "ca-certificates",
+        "cloud-init",
+        "conntrack",
+        "dbus",
+        "e2fsprogs",
+        "ethtool",
+        "iproute2",
+        "iptables",
+        "iputils-ping",
+        "kmod",
+        "netbase",
+        "openssh-server",
+        "procps",
+        "python3",
+        "sudo",
+        "systemd-sysv",
+        "systemd-timesyncd",
+        "udev",
+    ),
+    diverted=(*DONE_LATER, "/usr/bin/systemd-hwdb"),  # a virtual machine has no use for the hardware database
 )
 _EXCLUDED: Final = ("doc", "man", "locale", "info", "i18n")
 _ATTEMPTS: Final = 3  # a mirror at times serves indexes of two different moments; a minute later it does not
 _BINFMT: Final = Path("/proc/sys/fs/binfmt_misc")
 
 
-def ensure(arch: str) -> tuple[Path, bool]:
+def ensure(arch: str, system: System = GUEST) -> tuple[Path, bool]:
     """The tar of an architecture's system, and whether it was built now."""
-    folder, built = cache.entry("rootfs", f"{SUITE}-{arch}", key(arch), lambda work: _build(arch, work))
+    folder, built = cache.entry("rootfs", f"{SUITE}-{arch}", key(arch, system), lambda work: _build(arch, system, work))
     return folder / "rootfs.tar", built
 
 
-def key(arch: str) -> str:
+def key(arch: str, system: System = GUEST) -> str:
     """What the system depends on, as a cache key."""
     # The command without its mirrors: the same system from another mirror is the same system.
-    return cache.content_key(*_command(arch, Path("rootfs.tar"), []))
+    return cache.content_key(*_command(arch, system, Path("rootfs.tar"), []))
 
 
-def _command(arch: str, target: Path, sources: list[str]) -> list[str]:
+def _command(arch: str, system: System, target: Path, sources: list[str]) -> list[str]:
     """mmdebstrap's command line."""
-    diverted = " ".join(_DIVERTED)
+    diverted = " ".join(system.diverted)
     divert = (
         f"for f in {diverted}; do"
         ' chroot "$1" dpkg-divert --quiet --local --rename --divert $f.q8s --add $f;'
@@ -82,7 +94,7 @@ def _command(arch: str, target: Path, sources: list[str]) -> list[str]:
         "--mode=root",
         "--variant=minbase",
         f"--architectures={DEBIAN_ARCHITECTURES[arch]}",
-        f"--include={','.join(PACKAGES)}",
+        f"--include={','.join(system.packages)}",
         '--aptopt=Apt::Install-Recommends "false"',
         '--aptopt=Acquire::By-Hash "force"',
         '--aptopt=Acquire::Languages "none"',
@@ -91,13 +103,14 @@ def _command(arch: str, target: Path, sources: list[str]) -> list[str]:
         "--dpkgopt=force-unsafe-io",
         f"--essential-hook={divert}",
         f"--customize-hook={restore}",
+        *(f"--customize-hook={hook}" for hook in system.hooks),
         SUITE,
         str(target),
         *sources,
     ]
 
 
-def _build(arch: str, folder: Path) -> None:
+def _build(arch: str, system: System, folder: Path) -> None:
     if os.geteuid() != 0:
         raise BundleError(f"Failed to build the guest system for {arch}: it needs root", "run it as root or with sudo")
     debs.require("mmdebstrap")
@@ -111,7 +124,7 @@ def _build(arch: str, folder: Path) -> None:
         sources.append(f"deb {signed} {places.security} {SUITE}-security main")
     log = cache.cache_root() / "logs" / f"rootfs-{arch}.log"
     log.unlink(missing_ok=True)
-    command = _command(arch, folder / "rootfs.tar", sources)
+    command = _command(arch, system, folder / "rootfs.tar", sources)
     environment = dict(os.environ, LC_ALL="C.UTF-8", TMPDIR=str(folder))
     with step(f"bootstrap Debian {SUITE} for {arch} (log: {log})"):
         for attempt in range(1, _ATTEMPTS + 1):
