@@ -43,15 +43,21 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bundle", description="Build what Q8S's nodes run, and keep it in a cache.")
+    parser = argparse.ArgumentParser(
+        prog="q8s-run bundle", description="Build what Q8S's nodes run, and keep it in a cache."
+    )
     commands = parser.add_subparsers(required=True, metavar="command")
     command = commands.add_parser("ensure", help="build what is not in the cache; print where everything is, as JSON")
     known = sorted(versions.ARCHITECTURES)
     command.add_argument(
-        "--arch", action="append", default=[], choices=known, help="an architecture of emulated workers"
+        "--arch", action="append", default=[], choices=known, help="an architecture of emulated workers [Q8S_ARCH]"
     )
     command.add_argument(
-        "--control-plane", action="append", default=[], choices=known, help="an architecture of control planes"
+        "--control-plane",
+        action="append",
+        default=[],
+        choices=known,
+        help="an architecture of control planes [Q8S_CONTROL_PLANE]",
     )
     command.add_argument(
         "--source",
@@ -59,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="of programs. auto (the default): what is cached, else upstream's release if upstream can be reached, "
         "else built from Go modules. upstream: the release of every program whose checksum is pinned, or a failure. "
-        "source: all built",
+        "source: all built [Q8S_SOURCE]",
     )
     return parser
 

@@ -284,6 +284,32 @@ def check_environment(command: Command) -> None:
             )
 
 
+# Options of the programs behind `lab` and `bundle`, which read no environment themselves.
+_THEIRS: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
+    ("bundle", "ensure"): ("arch", "control-plane", "source"),
+    ("lab", "status"): ("json",),
+    ("lab", "host"): ("ip", "key", "memory"),
+}
+
+
+def with_environment(command: str, argv: Sequence[str]) -> list[str]:
+    """The arguments of ``lab`` or ``bundle``, and as options what the environment says and they do not.
+
+    A variable may hold several values, with spaces between them, where the option can be given several times.
+    """
+    given: list[str] = []
+    for name in _THEIRS.get((command, argv[0] if argv else ""), ()):
+        option = Option(name, "")
+        value = os.environ.get(option.variable, "")
+        if any(word.partition("=")[0] == f"--{name}" for word in argv):
+            continue
+        if name == "json":
+            given += ["--json"] if value.lower() in _YES else []
+        else:
+            given += [f"--{name}={word}" for word in value.split()]
+    return [*argv, *given]
+
+
 def settle(arguments: argparse.Namespace) -> None:
     """With Q8S_CLUSTER_FILE set, ``logs arm-mid-1`` means a node of that file, unless there is a file of that name."""
     command: Command = arguments.command

@@ -48,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _hand_over(command: str, argv: Sequence[str]) -> int:
+    argv = table.with_environment(command, argv)
     if command == "lab":
         from lab.cli import main as lab_main
 

@@ -5,17 +5,21 @@ The tests build on each other, in the order of the file: a cluster takes minutes
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import openstack
 import pytest
+import yaml
 
 pytestmark = [pytest.mark.lab, pytest.mark.e2e]
 
@@ -70,6 +74,15 @@ def changes(done: subprocess.CompletedProcess[str]) -> int:
     found = re.search(r"done in [\d.]+ s, (\d+) change", done.stderr + done.stdout)
     assert found, "the output does not say how much was changed"
     return int(found[1])
+
+
+def servers_by_name(cloud: openstack.connection.Connection) -> dict[str, str]:
+    return {server.name: server.id for server in cloud.compute.servers() if server.name.startswith(NAME)}
+
+
+def node_boots(kubectl: Callable[..., Any]) -> dict[str, str]:
+    """The boot of every node that Kubernetes knows."""
+    return {node["metadata"]["name"]: node["status"]["nodeInfo"]["bootID"] for node in kubectl("get", "nodes")["items"]}
 
 
 @pytest.fixture
@@ -160,11 +173,85 @@ def test_a_deploy_mends_a_guest_that_was_switched_off(
     assert [c["status"] for c in node["status"]["conditions"] if c["type"] == "Ready"] == ["True"]
 
 
+def test_a_command_on_all_guests(deployed: subprocess.CompletedProcess[str], q8s: Run) -> None:
+    done = q8s("exec", "emulated_workers", "--", "uname", "-m")
+    assert done.returncode == 0
+    assert sorted(line.split() for line in done.stdout.splitlines()) == [
+        ["arm-mid-1", "aarch64"],
+        ["x86-small-1", "x86_64"],
+    ]
+
+
+def test_logs_of_a_guest(deployed: subprocess.CompletedProcess[str], q8s: Run) -> None:
+    done = q8s("logs", "arm-mid-1", "--lines", "400")
+    assert done.returncode == 0
+    console, kubelet = done.stdout.split("==> kubelet of arm-mid-1 <==")
+    assert "q8s: data disk unpacked" in console, "its console"
+    assert re.search(r"kubelet\[\d+\]:", kubelet), "its kubelet's journal"
+
+
+def test_the_kubeconfig_opens_the_api(deployed: subprocess.CompletedProcess[str], q8s: Run, tmp_path: Path) -> None:
+    done = q8s("kubeconfig")
+    assert done.returncode == 0
+    config = yaml.safe_load(done.stdout)
+    assert config["current-context"] == NAME
+    (cluster,), (user,) = config["clusters"], config["users"]
+    files = {}
+    for key, part in (
+        ("ca", "certificate-authority-data"),
+        ("cert", "client-certificate-data"),
+        ("key", "client-key-data"),
+    ):
+        files[key] = tmp_path / key
+        files[key].write_bytes(base64.b64decode({**cluster["cluster"], **user["user"]}[part]))
+    context = ssl.create_default_context(cafile=str(files["ca"]))
+    context.load_cert_chain(files["cert"], files["key"])
+    with urllib.request.urlopen(f"{cluster['cluster']['server']}/api/v1/nodes", context=context, timeout=30) as answer:
+        assert {node["metadata"]["name"] for node in json.load(answer)["items"]} == set(NODES)
+
+
+def test_replace_makes_one_worker_anew_and_touches_no_other(
+    deployed: subprocess.CompletedProcess[str],
+    q8s: Run,
+    kubectl: Callable[..., Any],
+    cloud: openstack.connection.Connection,
+) -> None:
+    before, nodes = servers_by_name(cloud), node_boots(kubectl)
+    assert q8s("replace", "x86-small-1", "--yes").returncode == 0
+    after, boots = servers_by_name(cloud), node_boots(kubectl)
+    changed = f"{NAME}-x86-small-1"
+    assert set(after) == set(before) and after[changed] != before[changed]
+    assert {n: i for n, i in after.items() if n != changed} == {n: i for n, i in before.items() if n != changed}
+    assert set(boots) == set(nodes) and boots["x86-small-1"] != nodes["x86-small-1"]
+    assert boots["arm-mid-1"] == nodes["arm-mid-1"]
+    assert q8s("verify").returncode == 0, "its pods reach the others, and are reached"
+
+
+def test_a_worker_less_is_drained_and_removed_when_that_is_agreed_to(
+    deployed: subprocess.CompletedProcess[str],
+    q8s: Run,
+    kubectl: Callable[..., Any],
+    cloud: openstack.connection.Connection,
+    cluster_file: Path,
+) -> None:
+    before, boots = servers_by_name(cloud), node_boots(kubectl)
+    going = f"{NAME}-arm-mid-1"
+    whole = cluster_file.read_text()
+    cluster_file.write_text(re.sub(r"(?m)^(\s+arm-mid: )1\b", r"\g<1>0", whole))
+    assert cluster_file.read_text() != whole
+    refused = q8s("deploy")
+    assert refused.returncode == 1 and going in refused.stderr and "--yes" in refused.stderr
+    assert servers_by_name(cloud) == before and node_boots(kubectl) == boots
+    assert q8s("deploy", "--yes").returncode == 0
+    assert servers_by_name(cloud) == {name: number for name, number in before.items() if name != going}
+    assert node_boots(kubectl) == {name: boot for name, boot in boots.items() if name != "arm-mid-1"}
+
+
 def test_destroy_leaves_nothing(
     deployed: subprocess.CompletedProcess[str], q8s: Run, cloud: openstack.connection.Connection
 ) -> None:
     ours = {server.id for server in cloud.compute.servers() if server.name.startswith(NAME)}
-    assert len(ours) == len(NODES)
+    assert len(ours) == len(NODES) - 1, "one was removed before"
     assert q8s("destroy", "--yes").returncode == 0
     assert [s.name for s in cloud.compute.servers() if s.name.startswith(NAME)] == []
     assert [k.name for k in cloud.compute.keypairs() if NAME in k.name] == []

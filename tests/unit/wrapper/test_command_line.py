@@ -425,3 +425,15 @@ def test_a_killed_run_holds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         holder.send_signal(signal.SIGKILL)
     with state.locked(place, "destroy"):
         pass
+
+
+def test_the_environment_reaches_bundle_and_lab(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("Q8S_ARCH", "x86_64 vax")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["bundle", "ensure"])
+    assert ended.value.code == 2 and "argument --arch: invalid choice: 'vax'" in capfd.readouterr().err
+    monkeypatch.setenv("Q8S_JSON", "1")
+    assert cli.main(["lab", "status"]) == 0
+    assert "services" in json.loads(capfd.readouterr().out)
