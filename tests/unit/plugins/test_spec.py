@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,30 @@ def test_demo_has_no_warning() -> None:
 def test_mapping_gives_the_same_cluster(name: str) -> None:
     cluster = _spec.load_file(str(EXAMPLES / f"{name}.yaml"))
     assert _spec.load_mapping(json.loads(json.dumps(cluster.to_mapping())), "mapping") == cluster
+
+
+def test_a_python_without_pyyaml_takes_a_mapping_and_says_what_a_file_needs() -> None:
+    code = """import json, sys
+from ansible_collections.q8s.emu.plugins.module_utils import _spec
+print(_spec.load_mapping(json.load(sys.stdin), "mapping").cluster_name)
+try:
+    _spec.load_text("cluster_name: demo", "c.yaml")
+except _spec.SpecError as error:
+    print(error)
+"""
+    cluster = _spec.load_text(DEMO, "demo")
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],  # -S: without what is installed beside Python
+        input=json.dumps(cluster.to_mapping()),
+        env={"PYTHONPATH": str(EXAMPLES.parent / "collections")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    name, message, hint = done.stdout.splitlines()
+    assert name == cluster.cluster_name
+    assert message.startswith("c.yaml: cannot be read: the Python package PyYAML is missing in ")
+    assert hint == "  hint: install it there, or run make setup"
 
 
 def test_what_was_added_to_the_prototypes_fields() -> None:

@@ -11,15 +11,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.parameters import env_fallback
-
-try:
-    import yaml  # noqa: F401
-except ImportError:
-    HAS_YAML = False
-else:
-    HAS_YAML = True
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _plan, _spec
 
 STATE = {"type": "str", "choices": ["present", "absent"], "default": "present"}
 
@@ -38,10 +32,6 @@ def run(arguments: Mapping[str, Any], do: Callable[[AnsibleModule, Any, Any], di
         supports_check_mode=True,
         **options,
     )
-    if not HAS_YAML:
-        module.fail_json(msg=missing_required_lib("PyYAML"))
-    from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _spec
-
     try:
         cluster = _spec.load_mapping(module.params["cluster"], "cluster")
         result = do(module, cluster, _cloud.Cloud(module.params["cloud"]))
@@ -63,8 +53,6 @@ def told(module: AnsibleModule, plan: Any) -> dict[str, Any]:
 
 def claim(module: AnsibleModule, cloud: Any, group_id: str, tags: Any) -> None:
     """Leave word in the cloud that a run begins here, and warn when somebody else's may still be going on."""
-    from ansible_collections.q8s.emu.plugins.module_utils import _plan
-
     owner = f"{getpass.getuser()}@{socket.gethostname()}"
     claimed, other = _plan.claim(tags, owner, int(time.time()))
     if other:
@@ -75,7 +63,6 @@ def claim(module: AnsibleModule, cloud: Any, group_id: str, tags: Any) -> None:
 
 def servers_plan(module: AnsibleModule, cluster: Any, cloud: Any, existing: Any) -> Any:
     """The plan of the servers. Where some have to be made, their network says whether they need ports of Q8S's."""
-    from ansible_collections.q8s.emu.plugins.module_utils import _plan
 
     def plan(own_ports: bool) -> Any:
         return _plan.plan_servers(

@@ -237,7 +237,7 @@ def claim(tags: Sequence[str], owner: str, now: int) -> tuple[tuple[str, ...], s
     owner = owner[:40]  # a tag has at most 60 characters, in older releases of Neutron
     others = []
     for tag in tags:
-        when, _, who = tag.removeprefix(_CLAIM).partition(":")
+        when, _colon, who = tag.removeprefix(_CLAIM).partition(":")
         if tag.startswith(_CLAIM) and when.isdigit() and who != owner and now - int(when) < _CLAIM_SECONDS:
             minutes = max(now - int(when), 0) // 60
             others.append(f"{who} began a run on this cluster {minutes} min ago")
@@ -371,7 +371,7 @@ def plan_group_absent(
     """What has to change so that the group is gone. It takes its rules with it."""
     if group is None:
         return Plan()
-    foreign, _ = foreign_initial(cluster, servers)
+    foreign = foreign_initial(cluster, servers)[0]
     changes = []
     if foreign is not None:
         inside = tuple(port for port in ports if port.server_id == foreign.id and group.id in port.groups)
@@ -451,7 +451,7 @@ def plan_servers(
             kept.append(str(server))
             staying.add(server.name)
             notes.append(f"the file no longer asks for the server {server.name}; it stays ({SURPLUS_HINT})")
-    coming = []
+    coming: list[Change] = []
     for spec in wanted:
         candidates = [s for s in ours if s.name == spec.name]
         usable = [s for s in candidates if not _is_broken(s, patience)]
@@ -473,13 +473,12 @@ def plan_servers(
             else:
                 problems.append(f"the server {spec.name} is {server.status}; bring it to ACTIVE first")
         elif broken:
-            change = Change(SERVER, "replace", spec.name, str(broken[0]), after, Replacement(broken[0], spec))
-            coming.append((spec, change))
+            coming.append(Change(SERVER, "replace", spec.name, str(broken[0]), after, Replacement(broken[0], spec)))
         else:
-            coming.append((spec, Change(SERVER, "create", spec.name, "", after, spec)))
-    changes += _plan_ports(ports, staying, [spec.name for spec, _ in coming] if own_ports else [], kept)
+            coming.append(Change(SERVER, "create", spec.name, "", after, spec))
+    changes += _plan_ports(ports, staying, [change.name for change in coming] if own_ports else [], kept)
     changes += _plan_server_group(cluster, existing.group, bool(coming), kept, problems)
-    changes += [change for _, change in coming]
+    changes += coming
     changes += _plan_floating_ip(cluster, existing, foreign, kept)
     return ServersPlan(tuple(changes), tuple(kept), tuple(notes), tuple(problems), tuple(wanted))
 

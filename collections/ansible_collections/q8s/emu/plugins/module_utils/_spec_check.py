@@ -273,8 +273,8 @@ def _names(values: Mapping[str, Any], definition: Mapping[str, Any], root: Value
         message = f"is {found(initial)}, the name of the cluster's API"
         report.fail(root.at("name_of_initial_instance"), "name_of_initial_instance", message, "choose another name")
     names = list(server_names(name, initial, additional, workers))
-    for kind in dict.fromkeys(kind for _, _, kind in names):
-        server = max((server for server, _, other in names if other == kind), key=len)
+    for kind in dict.fromkeys(kind for server, node, kind in names):
+        server = max((server for server, node, other in names if other == kind), key=len)
         if len(server) <= 63:
             continue
         message = f"gives the server name {_long(server)} of {len(server)} characters; at most 63 are possible"

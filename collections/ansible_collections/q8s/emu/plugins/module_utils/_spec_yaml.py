@@ -11,18 +11,24 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
-import yaml
+try:
+    import yaml
+except ImportError:  # a module gets its cluster as data, and may run where there is no PyYAML
+    HAS_YAML = False
+else:
+    HAS_YAML = True
 
 TAGS = ("!ClusterData", "!ClusterDefinition", "!VmTypes", "!VmType")
 _CORE = "tag:yaml.org,2002:"
 _KINDS = {
-    yaml.MappingNode: frozenset(["map"]),
-    yaml.SequenceNode: frozenset(["seq"]),
-    yaml.ScalarNode: frozenset(["str", "int", "float", "bool", "null", "timestamp", "value", "merge"]),
+    "mapping": frozenset(["map"]),
+    "sequence": frozenset(["seq"]),
+    "scalar": frozenset(["str", "int", "float", "bool", "null", "timestamp", "value", "merge"]),
 }
 _MAX_DEPTH = 20
 _SHOWN = 50  # mistakes of a file that is something else altogether
@@ -166,8 +172,11 @@ def from_data(data: Any) -> Value:
 def read(text: Union[str, bytes], report: Report) -> Value:
     """The values of a file. What is wrong with single keys and tags goes to the report.
 
-    :raises SpecError: it is no YAML, or not one document
+    :raises SpecError: it is no YAML, or not one document; or there is no PyYAML to read it
     """
+    if not HAS_YAML:
+        message = f"cannot be read: the Python package PyYAML is missing in {sys.executable}"
+        raise SpecError([Problem(report.origin, 0, 0, "", message, "install it there, or run make setup")])
     content = text if isinstance(text, str) else _decoded(text, report)
 
     def stop(line: int, column: int, message: str, hint: str = "") -> SpecError:
@@ -275,7 +284,7 @@ class _Reader:
     def _tag(self, node: yaml.Node, place: Value, path: str) -> Optional[str]:
         """One of our own tags, or an empty one. None after a problem was reported that leaves nothing to check."""
         tag = str(node.tag)
-        if tag == "!" or (tag.startswith(_CORE) and tag[len(_CORE) :] in _KINDS[type(node)]):
+        if tag == "!" or (tag.startswith(_CORE) and tag[len(_CORE) :] in _KINDS[node.id]):
             return ""
         if tag in TAGS and isinstance(node, yaml.MappingNode):
             return tag

@@ -138,7 +138,7 @@ def main() -> None:
     kubectl = module.params["kubectl"]
     done: dict[str, Change] = {}
     problem = ""
-    for _ in range(ATTEMPTS):
+    for _attempt in range(ATTEMPTS):
         code, out, err = module.run_command([*kubectl, "get", "nodes", "--output=json"])
         if code != 0:
             module.fail_json(msg=f"Failed to list the nodes: {err.strip()}")
@@ -147,7 +147,7 @@ def main() -> None:
         for change in changes:
             if not module.check_mode:
                 patch = f"--patch={json.dumps(change.patch)}"
-                code, _, err = module.run_command([*kubectl, "patch", "node", change.node, "--type=merge", patch])
+                code, out, err = module.run_command([*kubectl, "patch", "node", change.node, "--type=merge", patch])
                 if code != 0:
                     problem = f"Failed to change the node {change.node}: {err.strip()}"
                     continue

@@ -170,7 +170,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, group: Any
         more = _make(module, cluster, cloud, [by_name[server.name] for server in errors], group_id)
         refused.update(more)
         ready, errors, late = cloud.wait_active(cluster, names - set(more), float(module.params["timeout"]))
-    lines = [_first_line(error) for _, error in sorted(refused.items())]
+    lines = [_first_line(refused[name]) for name in sorted(refused)]
     lines += [f"server {s.name} is in ERROR: {s.fault or 'no reason given'}" for s in errors] + late
     if lines:
         hints = {hint for error in refused.values() for hint in str(error).splitlines()[1:]}
