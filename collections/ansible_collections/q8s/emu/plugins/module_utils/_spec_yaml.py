@@ -26,9 +26,9 @@ else:
 TAGS = ("!ClusterData", "!ClusterDefinition", "!VmTypes", "!VmType")
 _CORE = "tag:yaml.org,2002:"
 _KINDS = {
-    "mapping": frozenset(["map"]),
-    "sequence": frozenset(["seq"]),
-    "scalar": frozenset(["str", "int", "float", "bool", "null", "timestamp", "value", "merge"]),
+    "MappingNode": frozenset(["map"]),
+    "SequenceNode": frozenset(["seq"]),
+    "ScalarNode": frozenset(["str", "int", "float", "bool", "null", "timestamp", "value", "merge"]),
 }
 _MAX_DEPTH = 20
 _SHOWN = 50  # mistakes of a file that is something else altogether
@@ -284,7 +284,7 @@ class _Reader:
     def _tag(self, node: yaml.Node, place: Value, path: str) -> Optional[str]:
         """One of our own tags, or an empty one. None after a problem was reported that leaves nothing to check."""
         tag = str(node.tag)
-        if tag == "!" or (tag.startswith(_CORE) and tag[len(_CORE) :] in _KINDS[node.id]):
+        if tag == "!" or (tag.startswith(_CORE) and tag[len(_CORE) :] in _KINDS[type(node).__name__]):
             return ""
         if tag in TAGS and isinstance(node, yaml.MappingNode):
             return tag
