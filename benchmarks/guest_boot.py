@@ -41,6 +41,7 @@ _STOCK: Final = "/var/tmp/q8s-benchmark-stock"
 _PORT: Final = 2299
 _DEADLINE: Final = 600  # seconds, for each boot
 _ATTEMPTS: Final = 3  # at a stock boot; QEMU without KVM at times loses an interrupt, and the guest hangs
+_HINT: Final = "hint: a worker may be without its node now; `q8s-run deploy` brings it back"
 _KUBECTL: Final = "sudo /var/lib/q8s/bin/kubectl --kubeconfig=/etc/kubernetes/admin.conf"
 _VIRSH: Final = "sudo virsh --quiet --connect qemu:///system"
 
@@ -78,7 +79,7 @@ try:
         if answer["kernel"] is None and "Linux version" in said():
             answer["kernel"] = now - start
         if machine.poll() is not None:
-            answer["failed"] = "ended: " + machine.stderr.read().decode().strip()
+            sys.exit("QEMU ended: " + machine.stderr.read().decode().strip().rpartition("\\n")[2])
         elif now - start > deadline:
             answer["failed"] = f"did not answer in {deadline:.0f} s"
         elif now - since > 30:
@@ -145,19 +146,21 @@ class Benchmark:
         else:
             done = subprocess.run(program, input=stdin.encode(), capture_output=True, check=False)
         if done.returncode != 0:
-            sys.exit(f"Failed on {host}: {command}\n{done.stderr.decode().strip()}")
+            sys.exit(f"Failed on {host}: {command}\n{done.stderr.decode().strip()}\n{_HINT}")
         return done.stdout.decode()
 
-    def bring_stock_image(self, spec: ServerSpec) -> StockImage:
+    @contextlib.contextmanager
+    def stock_image(self, spec: ServerSpec) -> Iterator[StockImage]:
+        """Bring the stock image of a worker's architecture to its host, and remove it afterwards."""
         assert spec.vm_type is not None
         image = stock_image.ensure(spec.vm_type.architecture)
-        self._on(spec.name, f"mkdir -p {_STOCK}")
-        for file in image.files:
-            self._on(spec.name, f"cat > {_STOCK}/{file.name}", file)
-        return image
-
-    def remove_stock_image(self, spec: ServerSpec) -> None:
-        self._on(spec.name, f"sudo rm -rf {_STOCK}")
+        try:
+            self._on(spec.name, f"mkdir -p {_STOCK}")
+            for file in image.files:
+                self._on(spec.name, f"cat > {_STOCK}/{file.name}", file)
+            yield image
+        finally:
+            self._on(spec.name, f"sudo rm -rf {_STOCK}")
 
     @contextlib.contextmanager
     def alone(self, spec: ServerSpec) -> Iterator[None]:
@@ -202,7 +205,9 @@ class Benchmark:
             again = f"again ({attempt} of {_ATTEMPTS - 1})" if attempt < _ATTEMPTS else "given up"
             lines = "\n".join(f"  {line}" for line in answer["console"])
             print(f"{spec.node}: the stock guest {answer['failed']}; {again}. Its console:\n{lines}", file=sys.stderr)
-        sys.exit(f"Failed to boot the stock guest on {spec.name}: {_ATTEMPTS} boots, none of which reached ssh")
+        sys.exit(
+            f"Failed to boot the stock guest on {spec.name}: {_ATTEMPTS} boots, none of which reached ssh\n{_HINT}"
+        )
 
     def _boot_ours(self, spec: ServerSpec) -> float:
         self._on(spec.name, f"sudo sh -s - {_FOLDER} {spec.node}", _NEW_DISKS)
@@ -231,7 +236,7 @@ def _stock_command(vm: VmType, image: StockImage, *, direct: bool) -> list[str]:
         "-cpu", vm.cpu_model, "-smp", str(vm.num_cpus), "-m", str(vm.ram_mb), "-no-reboot",
         "-display", "none", "-vga", "none", "-serial", f"file:{_STOCK}/console", *start,
         "-drive", f"if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap,file={_STOCK}/disk.qcow2",
-        "-device", "virtio-blk-pci,drive=disk,bootindex=0",
+        "-device", "virtio-blk-pci,drive=disk,bootindex=1",
         "-drive", f"if=none,id=seed,format=raw,readonly=on,file={_STOCK}/{image.seed.name}",
         "-device", "virtio-blk-pci,drive=seed",
         "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{_PORT}-:22", "-device", "virtio-net-pci,netdev=net",
@@ -289,13 +294,12 @@ def main(argv: Sequence[str]) -> int:
     rows: list[Mapping[str, Any]] = []
     for spec in chosen:
         assert spec.vm_type is not None
-        image = benchmark.bring_stock_image(spec)
         boots = []
-        for count in range(arguments.rounds):
-            with benchmark.alone(spec):
-                boots.append(benchmark.boot(spec, image, arguments.direct))
-            _report(f"{spec.node} {count + 1}", boots[-1])
-        benchmark.remove_stock_image(spec)
+        with benchmark.stock_image(spec) as image:
+            for count in range(arguments.rounds):
+                with benchmark.alone(spec):
+                    boots.append(benchmark.boot(spec, image, arguments.direct))
+                _report(f"{spec.node} {count + 1}", boots[-1])
         rows.append(_row(spec, boots))
     print(table(rows))
     return 0
