@@ -19,7 +19,10 @@ _NO: Final = frozenset({"", "0", "false", "no", "off"})
 
 @dataclass(frozen=True)
 class Option:
-    """One option. Its environment variable is ``Q8S_`` and its name. ``metavar`` is empty for a switch."""
+    """One option. Its environment variable is ``Q8S_`` and its name. ``metavar`` is empty for a switch.
+
+    One with ``choices`` may be given several times; its variable holds them with spaces between.
+    """
 
     name: str
     help: str
@@ -27,6 +30,7 @@ class Option:
     short: str = ""
     counted: bool = False
     number: bool = False
+    choices: tuple[str, ...] = ()
 
     @property
     def variable(self) -> str:
@@ -64,6 +68,12 @@ _YES_OPTION = Option("yes", "do not ask, and allow that servers are removed", sh
 _LIMIT = Option("limit", "only these hosts (an Ansible pattern)", "HOSTS")
 _TAGS = Option("tags", "only tasks with these tags", "TAGS")
 _CHECK = Option("check", "show what would change, and change nothing")
+_KEEP = Option(
+    "keep",
+    "leave it for the next deploy: keypair or security_group, or both with two --keep",
+    "WHAT",
+    choices=("keypair", "security_group"),
+)
 _TO_ANSIBLE = "arguments for ansible-playbook"
 
 COMMANDS: Final = (
@@ -163,8 +173,8 @@ COMMANDS: Final = (
         "destroy",
         "remove everything of the cluster from the cloud",
         "runs:destroy",
-        "q8s-run destroy cluster.yaml --yes",
-        (_YES_OPTION, _CHECK, _JSON, _VERBOSE),
+        "q8s-run destroy cluster.yaml --keep keypair --yes",
+        (_YES_OPTION, _CHECK, _KEEP, _JSON, _VERBOSE),
         rest=_TO_ANSIBLE,
         more="Asks on a terminal; elsewhere it needs --yes.",
     ),
@@ -234,6 +244,9 @@ def _add(commands: Any, command: Command) -> None:
         text = f"{option.help} [{option.variable}]"
         if option.counted:
             sub.add_argument(*flags, action="count", default=_from_environment(option), help=text)
+        elif option.choices:
+            # no default: what is given counts instead of the environment's, and not beside it
+            sub.add_argument(*flags, metavar=option.metavar, action="append", choices=option.choices, help=text)
         elif option.metavar:
             kind = int if option.number else str
             sub.add_argument(*flags, metavar=option.metavar, type=kind, default=_from_environment(option), help=text)
@@ -272,6 +285,8 @@ def check_environment(command: Command) -> None:
             continue
         if option.counted or option.number:
             good, allowed = value == "" or value.isdecimal(), "a whole number"
+        elif option.choices:
+            good, allowed = set(value.split()) <= set(option.choices), " and ".join(option.choices)
         elif option.metavar:
             good, allowed = True, ""
         else:
@@ -311,8 +326,14 @@ def with_environment(command: str, argv: Sequence[str]) -> list[str]:
 
 
 def settle(arguments: argparse.Namespace) -> None:
-    """With Q8S_CLUSTER_FILE set, ``logs arm-mid-1`` means a node of that file, unless there is a file of that name."""
+    """What the parser cannot know: values of the environment for what was not given, and what a single word means.
+
+    With Q8S_CLUSTER_FILE set, ``logs arm-mid-1`` means a node of that file, unless there is a file of that name.
+    """
     command: Command = arguments.command
+    for option in command.options:
+        if option.choices and getattr(arguments, option.name) is None:
+            setattr(arguments, option.name, os.environ.get(option.variable, "").split())
     default = os.environ.get("Q8S_CLUSTER_FILE")
     if not default or command.node != "[NODE]" or arguments.node is not None or arguments.file == default:
         return

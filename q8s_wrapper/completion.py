@@ -59,6 +59,9 @@ def candidates(words: Sequence[str]) -> list[str]:
     if unfinished.startswith("-"):
         flags = ["--help", *(f"--{option.name}" for option in command.options)]
         return [flag for flag in flags if flag.startswith(unfinished)]
+    choices = {f"--{option.name}": option.choices for option in command.options if option.choices}
+    if before[-1] in choices:
+        return [choice for choice in choices[before[-1]] if choice.startswith(unfinished)]
     positional = _positional(before[1:], {f"--{o.name}" for o in command.options if o.metavar})
     if positional is None:
         return []

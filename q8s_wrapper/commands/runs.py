@@ -31,6 +31,7 @@ class _Session:
         self.folder = folder
         self._changes = changes
         self._node: str = getattr(arguments, "node", None) or ""
+        self._keep: list[str] = getattr(arguments, "keep", [])
         self._verbose: int = getattr(arguments, "verbose", 0)
         self.cluster = cluster
         self._lock = lock
@@ -89,7 +90,7 @@ class _Session:
         exists = _what_exists(self.file) if outcome.code == ExitCode.INTERRUPTED else ""
         if outcome.code == ExitCode.FAILED and not known.failures:
             _say(_tail(outcome.log))
-        again = f"q8s-run {self.what} {file} {self._node}".rstrip()
+        again = " ".join(["q8s-run", self.what, file, *([self._node] if self._node else []), *_kept(self._keep)])
         for line in report.ending(
             self.what, file, again, outcome.code, known, log=str(outcome.log), exists=exists, width=width
         ):
@@ -142,14 +143,29 @@ def destroy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             servers = _servers(arguments.file)
             if servers:
                 _say(report.exists(servers))
-                _ask("Remove all of it, with its key pair and security group?")
+                _ask(f"Remove all of it, {_with_what(arguments.keep)}?")
         elif not arguments.yes and not arguments.check:
             raise WrapperError(
                 "destroy: nobody is there to be asked, so --yes is needed",
-                f"q8s-run destroy {shlex.quote(arguments.file)} --yes",
+                " ".join(["q8s-run destroy", shlex.quote(arguments.file), *_kept(arguments.keep), "--yes"]),
                 ExitCode.WRONG_INPUT,
             )
-        return session.end(session.play("destroy", [*_options(arguments), *rest]), remember=not arguments.check)
+        keep = ["-e", json.dumps({"q8s_keep": arguments.keep})] if arguments.keep else []
+        return session.end(session.play("destroy", [*keep, *_options(arguments), *rest]), remember=not arguments.check)
+
+
+def _kept(keep: Sequence[str]) -> list[str]:
+    """The options that say what stays."""
+    return [f"--keep {what}" for what in keep]
+
+
+def _with_what(keep: Sequence[str]) -> str:
+    """What goes with the servers, or does not, in words."""
+    words = {"keypair": "key pair", "security_group": "security group"}
+    gone = [word for what, word in words.items() if what not in keep]
+    stays = [word for what, word in words.items() if what in keep]
+    removed = f"with its {' and '.join(gone)}" if gone else ""
+    return ", ".join(part for part in (removed, f"but not its {' and '.join(stays)}" if stays else "") if part)
 
 
 def replace(arguments: argparse.Namespace, rest: Sequence[str]) -> int:

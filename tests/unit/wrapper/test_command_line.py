@@ -266,6 +266,61 @@ def test_what_destroys_needs_a_yes(
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize(
+    ("variable", "options", "kept"),
+    [
+        ("", ["--keep", "keypair"], ["keypair"]),
+        ("keypair  security_group", [], ["keypair", "security_group"]),
+        ("keypair", ["--keep", "security_group"], ["security_group"]),  # what is given counts
+        ("", [], []),
+    ],
+)
+def test_destroy_keeps_what_it_is_told(
+    variable: str, options: list[str], kept: list[str], ansible: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("Q8S_KEEP", variable)
+    calls = ansible((ExitCode.DONE, State(finished=True)))
+    assert cli.main(["destroy", str(EXAMPLE), "--yes", *options]) == ExitCode.DONE
+    assert calls[0][2] == (["-e", json.dumps({"q8s_keep": kept})] if kept else [])
+
+
+@pytest.mark.parametrize(
+    ("keep", "question"),
+    [
+        ([], "with its key pair and security group"),
+        (["security_group"], "with its key pair, but not its security group"),
+        (["security_group", "keypair"], "but not its key pair and security group"),
+    ],
+)
+def test_destroy_asks_about_what_goes(
+    keep: list[str], question: str, terminal: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("q8s_wrapper.commands.runs._servers", lambda file: ["demo-arm-mid-1"])
+    terminal("n\n")
+    options = [word for what in keep for word in ("--keep", what)]
+    assert cli.main(["destroy", str(EXAMPLE), *options]) == ExitCode.FAILED
+    assert f"Remove all of it, {question}? [y/N]" in capsys.readouterr().err
+
+
+def test_what_is_kept_is_part_of_what_to_type_next(ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--keep", "keypair", "--keep", "security_group"]
+    ansible((ExitCode.INTERRUPTED, State()))
+    again = f"q8s-run destroy {EXAMPLE} {' '.join(options)}"
+    assert cli.main(["destroy", str(EXAMPLE), *options]) == ExitCode.WRONG_INPUT
+    assert f"hint: {again} --yes" in capsys.readouterr().err
+    assert cli.main(["destroy", str(EXAMPLE), *options, "--yes"]) == ExitCode.INTERRUPTED
+    assert f"hint: `{again}` goes on where it stopped" in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_cannot_be_kept(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["destroy", str(EXAMPLE), "--keep", "servers"])
+    err = capsys.readouterr().err
+    assert ended.value.code == ExitCode.WRONG_INPUT
+    assert "argument --keep: invalid choice: 'servers' (choose from " in err
+    assert "keypair" in err and "security_group" in err
+
+
 @pytest.mark.parametrize("name", ["arm-mid-1", "demo-arm-mid-1"])
 def test_replace_takes_either_name(name: str, ansible: Any) -> None:
     calls = ansible((ExitCode.DONE, State(finished=True)))
@@ -342,13 +397,18 @@ def test_status(ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "allowed"), [("Q8S_YES", "maybe", "1 or 0"), ("Q8S_VERBOSE", "much", "a whole number")]
+    ("name", "value", "allowed"),
+    [
+        ("Q8S_YES", "maybe", "1 or 0"),
+        ("Q8S_VERBOSE", "much", "a whole number"),
+        ("Q8S_KEEP", "keypair servers", "keypair and security_group"),
+    ],
 )
 def test_a_variable_that_says_nothing(
     name: str, value: str, allowed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(name, value)
-    assert cli.main(["deploy", str(EXAMPLE)]) == ExitCode.WRONG_INPUT
+    assert cli.main(["destroy", str(EXAMPLE)]) == ExitCode.WRONG_INPUT
     assert f"{name}: is '{value}'; allowed is {allowed}" in capsys.readouterr().err
     assert cli.main(["validate", str(EXAMPLE)]) == ExitCode.DONE, "it is none of this command's options"
 
