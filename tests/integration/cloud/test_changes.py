@@ -124,6 +124,7 @@ def detach(cloud: Any, admin: Any, cluster: Cluster) -> None:
 
 
 OUTSIDE = {"access": {"type": "floating_ip", "floating_network": "external"}}
+OFFICE = {"access": {**OUTSIDE["access"], "allowed_prefixes": ["198.51.100.0/24"]}}
 SUBNET = settings.load().subnet
 RULES = {
     f"create rule {rule} from {SUBNET}"
@@ -170,6 +171,16 @@ CASES = {
         {"server_group": "soft-anti-affinity", **OUTSIDE},
     ),
     "an address of nobody": Case("servers", {"attach floating IP {initial}"}, detach, OUTSIDE),
+    "open to an office": Case(
+        "security_group", {f"create rule tcp {port} from 198.51.100.0/24" for port in (22, 6443)}, changes=OFFICE
+    ),
+    "open to everybody": Case(
+        "security_group",
+        {f"create rule tcp {port} from 0.0.0.0/0" for port in (22, 6443)}
+        | {f"delete rule tcp {port} from 198.51.100.0/24" for port in (22, 6443)},
+        changes=OUTSIDE,
+    ),
+    "open to nobody outside": Case("security_group", {f"delete rule tcp {port} from 0.0.0.0/0" for port in (22, 6443)}),
     "a surplus": Case(
         "servers",
         {"delete server {worker}", "delete floating IP {initial}"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lab import settings
+from lab.machine import wait
 
 if TYPE_CHECKING:
     from conftest import Cluster
@@ -196,6 +198,15 @@ def test_login_with_checked_host_keys(applied: Mapping[str, Any], cluster: Clust
     assert unknown.returncode == 2 and f"known are: {cluster.initial}, {cluster.worker}, tiny-1" in unknown.stderr
 
 
+def answers(address: str) -> bool:
+    """Whether its ssh can be reached from here."""
+    try:
+        socket.create_connection((address, 22), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 def test_login_through_a_floating_ip(applied: Mapping[str, Any], cloud: Any, cluster: Cluster) -> None:
     access = {"type": "floating_ip", "floating_network": "external"}
     data = cluster.mapping(access=access)
@@ -215,6 +226,11 @@ def test_login_through_a_floating_ip(applied: Mapping[str, Any], cloud: Any, clu
         name, connection = done.stdout.splitlines()
         assert name == node
     assert connection.split()[0] == hosts[cluster.initial]["q8s_private_ip"], "the worker is reached from there"
+    assert wait(lambda: answers(ip.floating_ip_address), 10)
+    for prefix, is_open in (("198.51.100.0/24", False), (f"{settings.load().external_gateway}/32", True)):
+        allowed = cluster.mapping(access={**access, "allowed_prefixes": [prefix]})
+        assert cluster.module("security_group", allowed)["changed"]
+        assert wait(lambda: answers(ip.floating_ip_address) == is_open, 10), prefix  # noqa: B023
     for name in ("security_group", "servers"):
         assert cluster.module(name)["changed"]
     assert in_cloud(cloud, cluster) == applied["cloud"] and not list(cloud.network.ips(description=ip.description))

@@ -436,6 +436,11 @@ def test_what_a_floating_ip_needs() -> None:
         Rule("tcp", 22, 22, "0.0.0.0/0"),
         Rule("tcp", 6443, 6443, "0.0.0.0/0"),
     }
+    office = ("198.51.100.0/24", "203.0.113.7/32")
+    closed = replace(OUTSIDE, access=replace(OUTSIDE.access, allowed_prefixes=office))
+    assert _plan.wanted_rules(closed) - _plan.wanted_rules(CLUSTER) == {
+        Rule("tcp", port, port, prefix) for port in (22, 6443) for prefix in office
+    }
     problems = _plan.preflight_problems(OUTSIDE, replace(GOOD, floating_networks=0), [])
     assert problems == ["access.floating_network: must name one external network; there is none called 'external'"]
 

@@ -331,7 +331,7 @@ def wanted_rules(cluster: Cluster) -> frozenset[Rule]:
     rules |= {Rule("icmp", None, None, source), Rule("tcp", ARTIFACT_PORT, ARTIFACT_PORT, "")}
     if cluster.access.type == "floating_ip":
         # Only the initial control plane has a floating IP: what comes in there is ssh, on to all others, and the API.
-        rules |= {Rule("tcp", port, port, "0.0.0.0/0") for port in (22, 6443)}
+        rules |= {Rule("tcp", port, port, prefix) for prefix in cluster.access.allowed_prefixes for port in (22, 6443)}
     return frozenset(rules)
 
 

@@ -85,7 +85,7 @@ def cluster(root: Value, report: Report) -> Cluster:
             **{key: str(values[key]) for key in networks},
             "workers": tuple(definition["workers"].items()),
             "types": tuple(_typed(name, one) for name, one in (types or {}).items()),
-            "access": Access(**_without_none(values["access"])),
+            "access": _access_of(values["access"]),
             "proxy": Proxy(**_without_none(values["proxy"])),
             "ssh_private_key": values["ssh_private_key"] or "",
         },
@@ -98,6 +98,13 @@ def _typed(name: str, one: Mapping[str, Any]) -> VmType:
         name,
         **{**one, "labels": tuple(one["labels"].items()), "zone": one["zone"] or ""},
     )
+
+
+def _access_of(values: Mapping[str, Any]) -> Access:
+    given = _without_none(values)
+    if "allowed_prefixes" in given:
+        given["allowed_prefixes"] = tuple(map(str, given["allowed_prefixes"]))
+    return Access(**given)
 
 
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,7 +247,7 @@ def _ports(values: Mapping[str, Any], definition: Mapping[str, Any], root: Value
             report.warn(root.at(key), key, message, "add " + ", ".join(missing))
 
 
-_BELONGS = {"direct": (), "floating_ip": ("floating_network",), "bastion": ("host", "user", "port")}
+_BELONGS = {"direct": (), "floating_ip": ("floating_network", "allowed_prefixes"), "bastion": ("host", "user", "port")}
 
 
 def _access(values: Mapping[str, Any], root: Value, report: Report) -> None:
@@ -257,6 +264,9 @@ def _access(values: Mapping[str, Any], root: Value, report: Report) -> None:
     if needed and needed not in value.data:
         hint = "openstack network list --external shows them" if needed == "floating_network" else ""
         report.fail(value, f"access.{needed}", f"is missing; the type is {access['type']}", hint)
+    if access["type"] == "floating_ip" and value.at("allowed_prefixes").data == []:
+        message = "is empty: nobody would get in, not even this machine"
+        report.fail(value.at("allowed_prefixes"), "access.allowed_prefixes", message, "remove it to let everybody in")
 
 
 def _names(values: Mapping[str, Any], definition: Mapping[str, Any], root: Value, report: Report) -> None:

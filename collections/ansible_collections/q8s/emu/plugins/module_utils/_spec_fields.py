@@ -193,6 +193,13 @@ ACCESS = Group(
             default=None,
         ),
         Field(
+            "allowed_prefixes",
+            Items(Network(0, 32, any_address=True), "a list of IPv4 networks, such as [198.51.100.0/24]"),
+            f"For floating_ip: from where ssh and the API of Kubernetes may be reached; {Access.allowed_prefixes[0]} if not "
+            "given. This machine must be among them.",
+            default=None,
+        ),
+        Field(
             "host",
             Text("a host name or an IPv4 address", r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"),
             "For bastion: its host name or address.",

@@ -183,6 +183,7 @@ class Network(Kind):
     shortest: int = 1
     longest: int = 30
     reason: str = "the prefix length must be"
+    any_address: bool = False  # also those that no machine may have
 
     def read(self, value: Value, path: str, report: Report) -> Optional[ipaddress.IPv4Network]:
         data = value.data
@@ -194,7 +195,7 @@ class Network(Kind):
             network = ipaddress.IPv4Network(data, strict=False)
         if network is None or data != str(network):
             hint = f"write {network}" if network else ""
-            if network and "/" not in data:
+            if network and "/" not in data and self.longest < 32:
                 hint = "add the prefix length, such as /24"
             report.fail(value, path, f"is {found(data)}; must be {self._example()}", hint)
             return None
@@ -202,7 +203,7 @@ class Network(Kind):
             message = f"is {found(data)}; {self.reason} from /{self.shortest} to /{self.longest}"
             report.fail(value, path, message)
             return None
-        for other in _NOT_FOR_HOSTS:
+        for other in [] if self.any_address else _NOT_FOR_HOSTS:
             if network.overlaps(other):
                 report.fail(value, path, f"is {network}, but addresses of {other} are not for machines")
                 return None

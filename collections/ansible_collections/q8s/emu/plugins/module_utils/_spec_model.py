@@ -37,7 +37,8 @@ class VmType:
 class Access:
     """How the machine that runs Q8S reaches the servers.
 
-    ``floating_network`` is set for floating_ip, ``host`` for bastion; an empty ``user`` leaves it to ssh.
+    ``floating_network`` is set for floating_ip, ``host`` for bastion; an empty ``user`` leaves it to ssh. From
+    ``allowed_prefixes`` the floating IP may be reached.
     """
 
     type: str = "direct"  # direct, floating_ip or bastion
@@ -45,6 +46,7 @@ class Access:
     host: str = ""
     user: str = ""
     port: int = 22
+    allowed_prefixes: tuple[str, ...] = ("0.0.0.0/0",)
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,8 @@ class Cluster:
 
 def _given(group: Union[Access, Proxy]) -> dict[str, Any]:
     """The fields that are not at their default."""
-    return {f.name: getattr(group, f.name) for f in fields(group) if getattr(group, f.name) != f.default}
+    given = {f.name: getattr(group, f.name) for f in fields(group) if getattr(group, f.name) != f.default}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
 
 def server_names(
