@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 _RESULTS: Final = frozenset({"runner_on_ok", "runner_on_failed", "runner_on_unreachable", "runner_on_skipped"})
-_ANSI: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\^_])")
+_ANSI: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
 # What command says when it has nothing to say, of ansible-core before and since 2.20.
 _EMPTY_REASONS: Final = frozenset({"non-zero return code", "The command exited with a non-zero return code."})
 

@@ -49,6 +49,15 @@ def lab() -> Iterator[Mapping[str, str]]:
         assert _lab("down").returncode == 0, "q8s-run lab down failed; its message is above"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Under pytest-xdist, what shares the lab goes to one worker, one after the other, and Molecule's hosts to one."""
+    for item in items:
+        if "lab" in getattr(item, "fixturenames", ()) or item.get_closest_marker("lab"):
+            item.add_marker(pytest.mark.xdist_group("lab"))
+        elif item.get_closest_marker("molecule"):
+            item.add_marker(pytest.mark.xdist_group("molecule"))
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Skipped tests are untested behaviour: say how many and why, where nobody overlooks it."""
     reasons: Counter[str] = Counter()

@@ -15,7 +15,8 @@ from bundle.image import finish, initrd, rootfs
 from bundle.progress import say, step
 
 _HERE: Final = Path(__file__).parent
-_COMMON: Final = "root=LABEL=rootfs rw quiet loglevel=4 systemd.show_status=0 audit=0"
+# loglevel: the console shows warnings and what our own programs say, both of which are few.
+_COMMON: Final = "root=LABEL=rootfs rw quiet loglevel=5 systemd.show_status=0 audit=0"
 _CMDLINES: Final = {
     "x86_64": f"console=ttyS0 {_COMMON} no_timer_check",
     # kpti: the emulated CPU has no Meltdown, and its remedy costs 17 % of the CPU time.
