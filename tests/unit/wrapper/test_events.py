@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from q8s_wrapper import render, report
-from q8s_wrapper.events import Failure, State, reduce
+from q8s_wrapper.events import Failure, State, reduce, without_colours
 
 EVENTS: list[dict[str, Any]] = [
     json.loads(line) for line in Path(__file__).with_name("events.jsonl").read_text().splitlines()
@@ -149,3 +149,7 @@ def test_tables_are_aligned() -> None:
     assert report.table([]) == ""
     heads, *rows = report.stage_table(END).splitlines()
     assert heads.split() == ["STAGE", "START", "TOOK", "HOSTS"] and len(rows) == 3
+
+
+def test_a_consoles_control_sequences_are_left_out() -> None:
+    assert without_colours("\x1b]104\x07\x1b[0;1;39mq8s: ready\x1b[0m\x1b]0;title\x1b\\\r\n") == "q8s: ready\n"
