@@ -11,6 +11,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import threading
 import urllib.parse
 from dataclasses import dataclass, field
@@ -64,8 +65,11 @@ class FaultProxy:
     Of several faults that match, the first one told that has something left counts.
     """
 
-    def __init__(self, target: str) -> None:
-        """``target`` is the real service: ``http://host:port``."""
+    def __init__(self, target: str, certificate: Path | None = None) -> None:
+        """``target`` is the real service: ``http://host:port``.
+
+        With a certificate, its key in the same PEM file, the proxy speaks TLS.
+        """
         parts = urllib.parse.urlsplit(target)
         self._target = (parts.hostname or "", parts.port or 80)
         self._faults: list[_Fault] = []
@@ -74,6 +78,12 @@ class FaultProxy:
         self._requests: list[Request] = []
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.proxy = self
+        self.scheme = "http"
+        if certificate:
+            self.scheme = "https"
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -86,7 +96,7 @@ class FaultProxy:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"{self.scheme}://127.0.0.1:{self._server.server_port}"
 
     def requests(self, method: str = ".*", path: str = "") -> list[Request]:
         """What came so far, in the order of the answers."""
@@ -185,6 +195,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and fault.drop:
             self._hang_up()
             return
+        # A service does not know that TLS lies before it.
+        content = content.replace(proxy.url.replace("https:", "http:").encode(), proxy.url.encode())
         kept = {name: value for name, value in answer.getheaders() if name.lower() not in _HOP_BY_HOP}
         self._send(answer.status, kept, content)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +16,7 @@ import pytest
 
 from lab import settings
 from lab.machine import wait
+from q8s_wrapper.config import REPOSITORY
 
 if TYPE_CHECKING:
     from conftest import Cluster
@@ -196,6 +200,38 @@ def test_login_with_checked_host_keys(applied: Mapping[str, Any], cluster: Clust
     assert (done.returncode, done.stdout.strip()) == (0, cluster.worker), done.stderr
     unknown = cluster.run(["q8s-run", "ssh", cluster.file(), "nobody", "--", "true"])
     assert unknown.returncode == 2 and f"known are: {cluster.initial}, {cluster.worker}, tiny-1" in unknown.stderr
+
+
+def test_login_through_a_bastion(applied: Mapping[str, Any], cloud: Any, cluster: Cluster) -> None:
+    """A bastion is a host of the user's, known to their ssh configuration: here a server stands for it."""
+    initial = servers_of(cloud, cluster)[cluster.initial]
+    address = next(s["address"] for s in applied["servers"]["servers"] if s["name"] == cluster.initial)
+    file = cluster.folder / "bastion.yaml"
+    file.write_text(json.dumps(cluster.mapping(access={"type": "bastion", "host": address, "user": "q8s"})))
+    configuration = cluster.folder / "ssh_config.d"
+    configuration.mkdir()
+    (configuration / "known_hosts").write_text(f"{address} {initial.metadata['q8s_host_key']}\n")
+    key = Path(cluster.environment["Q8S_STATE"]) / cluster.name / "id_ed25519"
+    known = f"  UserKnownHostsFile {configuration / 'known_hosts'}\n  StrictHostKeyChecking yes\n"
+    (configuration / "bastion.conf").write_text(f"Host {address}\n  IdentityFile {key}\n{known}")
+    mine = 'mount --bind "$0" /etc/ssh/ssh_config.d && exec "$@"'
+
+    def login() -> Any:
+        """Log in to the worker; nobody else on this machine sees the configuration."""
+        return subprocess.run(
+            ["unshare", "--mount", "sh", "-c", mine, configuration, Path(sys.executable).with_name("q8s-run"), "ssh",
+             file, cluster.worker, "--", "hostname; echo $SSH_CONNECTION"],
+            capture_output=True, text=True, check=False, timeout=120, cwd=REPOSITORY,
+            env={**os.environ, **cluster.environment},
+        )  # fmt: skip
+
+    done = login()
+    assert done.returncode == 0, done.stderr
+    name, connection = done.stdout.splitlines()
+    assert (name, connection.split()[0]) == (cluster.worker, address), "the worker is reached from the bastion"
+    (configuration / "known_hosts").write_text("")
+    refused = login()
+    assert refused.returncode != 0 and refused.stdout == "" and "Host key verification failed" in refused.stderr
 
 
 def answers(address: str) -> bool:

@@ -12,7 +12,7 @@ import concurrent.futures
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar, Union
+from typing import Any, Optional, TypeVar, Union
 
 WORKERS = 8
 RETRIES = 4
@@ -146,9 +146,23 @@ def retry_policy() -> Any:
     Retry-After is honoured, else the pause doubles from half a second. After a 429 or 503 nothing was done, so that
     everything may be repeated; after another failure of the server only what does no harm when it is done twice.
     """
+    from urllib3.exceptions import MaxRetryError
     from urllib3.util import Retry
 
     class Policy(Retry):
+        def increment(
+            self,
+            method: Any = None,
+            url: Any = None,
+            response: Any = None,
+            error: Optional[Exception] = None,
+            _pool: Any = None,
+            _stacktrace: Any = None,
+        ) -> Any:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):  # and will fail again
+                raise MaxRetryError(_pool, url, error)
+            return super().increment(method, url, response, error, _pool, _stacktrace)
+
         def is_retry(self, method: str, status_code: int, has_retry_after: bool = False) -> bool:
             if status_code in (429, 503):
                 return True
