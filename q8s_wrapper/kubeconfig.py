@@ -19,6 +19,13 @@ def users_own() -> Path:
     return Path(first) if first else Path.home() / ".kube" / "config"
 
 
+def named(text: str, name: str) -> str:
+    """A cluster's kubeconfig with the cluster's name for all that is in it: kubeadm calls every cluster the same."""
+    import yaml
+
+    return yaml.safe_dump(merged_with(None, yaml.safe_load(text), name), sort_keys=False)
+
+
 def merge(target: Path, text: str, name: str) -> Path | None:
     """Put a cluster's kubeconfig into another file: cluster, user and context get the cluster's name, and it is chosen.
 

@@ -134,12 +134,12 @@ def kubeconfig(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         code = runs.fetch_kubeconfig(arguments, cluster)
         if code != ExitCode.DONE:
             return code
-    text = path.read_text()
     from q8s_wrapper import kubeconfig as files
 
+    text = path.read_text()
     if arguments.write:
         target = Path(arguments.write).expanduser()
-        files.write_private(target, text)
+        files.write_private(target, files.named(text, cluster.cluster_name))
         print(f"written: {target}; use it with export KUBECONFIG={target.absolute()}", file=sys.stderr)
     elif arguments.merge:
         target = files.users_own()
@@ -148,5 +148,5 @@ def kubeconfig(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         if backup:
             print(f"what was there before: {backup}", file=sys.stderr)
     else:
-        print(text, end="")
+        print(files.named(text, cluster.cluster_name), end="")
     return ExitCode.DONE
