@@ -40,7 +40,7 @@ SERVER = "server"
 FLOATING_IP = "floating IP"
 SPREAD = "soft-anti-affinity"
 
-SURPLUS_HINT = "deploy with q8s_remove_surplus=true drains and removes it"
+SURPLUS_HINT = "q8s-run deploy --yes, or ansible-playbook -e q8s_remove_surplus=true, drains and removes it"
 _WORKING = ("ACTIVE", "BUILD", "REBOOT", "HARD_REBOOT", "PASSWORD", "REBUILD")
 
 
