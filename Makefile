@@ -36,7 +36,7 @@ docs: setup  ## write the reference of the cluster file and its JSON Schema from
 	.venv/bin/python tools/cluster_file_docs.py
 
 test: lint  ## everything: style, unit tests, the lab's services, a whole cluster
-	.venv/bin/pytest --numprocesses 2 --durations 15
+	.venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 15
 
 clean:  ## remove what was made in this checkout (caches outside stay)
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .ansible build *.egg-info

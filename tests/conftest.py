@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 from lab import settings
 
@@ -22,6 +21,24 @@ pytest_plugins = ["tests.upstream"]
 Q8S_RUN = Path(sys.executable).with_name("q8s-run")
 # A shell starts what it puts into the background with SIGINT ignored, and what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _settle_lab() -> None:
+    """Give each worker of pytest-xdist but the first a lab of its own, beside that of the environment."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    if not number:
+        return
+    first = settings.load()
+    subnet = first.subnet.network_address + number * first.subnet.num_addresses
+    os.environ |= {
+        "Q8S_LAB_DIR": f"{first.folder}-{number}",
+        "Q8S_LAB_BRIDGE": f"{first.bridge}-{number}",
+        "Q8S_LAB_SUBNET": f"{subnet}/{first.subnet.prefixlen}",
+        "Q8S_LAB_PORT": str(first.port_base + number * 20),  # a lab has 20 ports
+    }
+
+
+_settle_lab()
 
 
 def _lab(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -48,26 +65,6 @@ def lab() -> Iterator[Mapping[str, str]]:
     yield {"OS_CLIENT_CONFIG_FILE": str(place.clouds_yaml), "OS_CLOUD": settings.CLOUD_NAME}
     if not was_up:
         assert _lab("down").returncode == 0, "q8s-run lab down failed; its message is above"
-
-
-# What shares the lab runs on one worker of pytest-xdist, one after the other, and so do Molecule's hosts.
-_TOGETHER = {
-    "tests/integration/cloud": "lab",
-    "tests/integration/lab": "lab",
-    "tests/e2e": "lab",
-    "tests/molecule": "molecule",
-}
-
-
-class _Scheduling(LoadScopeScheduling):
-    """By place, because pytest-xdist 3.8 does not find its own ``xdist_group`` marks with pytest 9.2."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return next((scope for place, scope in _TOGETHER.items() if nodeid.startswith(place)), nodeid)
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    return _Scheduling(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

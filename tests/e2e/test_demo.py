@@ -21,6 +21,8 @@ import openstack
 import pytest
 import yaml
 
+from lab import settings
+
 pytestmark = [pytest.mark.lab, pytest.mark.e2e]
 
 Q8S_RUN = Path(sys.executable).with_name("q8s-run")
@@ -34,9 +36,10 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def cluster_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's file under another name, so that a demo which runs is left alone."""
+    """The demo's file under another name, so that a demo which runs is left alone, and on the lab of these tests."""
     file = tmp_path_factory.mktemp("e2e") / "cluster.yaml"
-    file.write_text(DEMO.read_text().replace("demo", NAME))
+    text = DEMO.read_text().replace("demo", NAME)
+    file.write_text(re.sub(r"(?m)^(remote_ip_prefix: )\S+", rf"\g<1>{settings.load().subnet}", text))
     return file
 
 
