@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
@@ -92,8 +92,7 @@ def reduce(state: State, event: Mapping[str, Any]) -> State:
     if kind in _RESULTS:
         return _result(state, kind, data)
     if kind in {"warning", "deprecated"}:
-        # Each reading of the inventory says the same again.
-        return replace(state, warnings=tuple(dict.fromkeys((*state.warnings, _words(event.get("stdout", ""))))))
+        return _warned(state, [event.get("stdout", "")])
     if kind == "playbook_on_stats":
         changed = sum(int(count) for count in (data.get("changed") or {}).values())
         return replace(state, changed=changed, finished=True, current={})
@@ -143,6 +142,7 @@ def _result(state: State, kind: str, data: Mapping[str, Any]) -> State:
     current = {name: doing for name, doing in state.current.items() if name != host}
     state = replace(_stage(state, data, host), current=current)
     result = data.get("res") or {}
+    state = _warned(state, result.get("warnings") or [])
     # Ansible says skip_reason of a host that cannot be reached where the task has ignore_unreachable.
     unreachable = kind == "runner_on_unreachable" and "skip_reason" not in result
     if unreachable or (kind == "runner_on_failed" and not data.get("ignore_errors")):
@@ -151,6 +151,12 @@ def _result(state: State, kind: str, data: Mapping[str, Any]) -> State:
     if kind == "runner_on_ok" and str(data.get("task_action", "")).endswith("debug"):
         return _noted(state, result)
     return state
+
+
+def _warned(state: State, texts: Iterable[object]) -> State:
+    """Warnings of Ansible's, which have events of their own, or of a module, which are in its result."""
+    # Each reading of the inventory says the same again.
+    return replace(state, warnings=tuple(dict.fromkeys((*state.warnings, *map(_words, texts)))))
 
 
 def _noted(state: State, result: Mapping[str, Any]) -> State:

@@ -39,6 +39,8 @@ def essence(event: Mapping[str, Any]) -> dict[str, Any]:
         kept["res"] = {key: value for key, value in result.items() if key == "msg" or key.startswith("q8s_")}
     elif kind == "playbook_on_stats":
         kept["changed"] = data.get("changed") or {}
+    if result.get("warnings"):
+        kept["res"] = {**kept.get("res", {}), "warnings": result["warnings"]}
     said = {"stdout": event["stdout"]} if kind in ("warning", "deprecated") else {}
     return {"event": kind, "created": event.get("created"), "event_data": kept, **said}
 

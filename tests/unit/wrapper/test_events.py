@@ -153,3 +153,9 @@ def test_tables_are_aligned() -> None:
 
 def test_a_consoles_control_sequences_are_left_out() -> None:
     assert without_colours("\x1b]104\x07\x1b[0;1;39mq8s: ready\x1b[0m\x1b]0;title\x1b\\\r\n") == "q8s: ready\n"
+
+
+def test_what_a_module_warns_of_is_told_once() -> None:
+    result = {"changed": False, "warnings": ["The server x went to ERROR\nand is replaced"]}
+    event = {"event": "runner_on_ok", "event_data": {"host": "localhost", "task": "Make", "res": result}}
+    assert reduce(reduce(State(), event), event).warnings == ("The server x went to ERROR and is replaced",)
