@@ -29,7 +29,8 @@ def _settle_lab() -> None:
     if not number:
         return
     first = settings.load()
-    subnet = first.subnet.network_address + number * first.subnet.num_addresses
+    # a lab has two subnets: its hosts without OpenStack are in the one after its own
+    subnet = first.subnet.network_address + 2 * number * first.subnet.num_addresses
     os.environ |= {
         "Q8S_LAB_DIR": f"{first.folder}-{number}",
         "Q8S_LAB_BRIDGE": f"{first.bridge}-{number}",

@@ -1,4 +1,4 @@
-"""Which requests to a cloud are sent again."""
+"""Which requests to a cloud are sent again, and how its reasons are told."""
 
 from __future__ import annotations
 
@@ -14,3 +14,11 @@ def test_a_certificate_that_is_not_trusted_is_not_asked_for_again() -> None:
     with pytest.raises(MaxRetryError) as ended:
         policy.increment("GET", "/", error=SSLError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed"))
     assert isinstance(ended.value.reason, SSLError), "so that the message can say why"
+
+
+def test_a_servers_fault_is_told_as_a_refusal_is() -> None:
+    nova = "Quota exceeded for instances: Requested 1, but already used 2 of 2 instances"
+    said, hint = _cloud_errors.fault(nova)
+    assert said == "Quota exceeded for instances: needs 1, 2 of 2 used" and "ask for more quota" in hint
+    assert _cloud_errors.fault("No valid host was found.") == ("No valid host was found.", "")
+    assert _cloud_errors.fault("") == ("no reason given", "")

@@ -43,6 +43,8 @@ _QUOTA = re.compile(
     r"[Qq]uota exceeded for (?P<what>[a-z_, ]+): Requested (?P<needs>[0-9, ]+), but already used (?P<used>[0-9, ]+) of (?P<limit>[0-9, ]+)"
 )
 
+_QUOTA_HINT = "remove what is not needed, ask for fewer workers, or ask for more quota"
+
 
 def _status(error: Exception) -> int:
     return int(getattr(error, "status_code", None) or getattr(error, "http_status", None) or 0)
@@ -62,7 +64,7 @@ def _why(error: Exception) -> tuple[str, str]:
     if status == 401:
         return f"the cloud does not accept these credentials ({reason})", "check or renew the application credential"
     if status in (403, 409, 413) and "uota" in reason:
-        return _quota(reason), "remove what is not needed, ask for fewer workers, or ask for more quota"
+        return _quota(reason), _QUOTA_HINT
     if status == 403:
         return reason, "the role of this user does not allow it"
     if "CERTIFICATE_VERIFY_FAILED" in reason or name == "SSLFailure":
@@ -102,6 +104,11 @@ def _quota(reason: str) -> str:
         f"Quota exceeded for {what}: needs {needs}, {used} of {limit} used"
         for what, needs, used, limit in zip(*columns)
     )
+
+
+def fault(text: str) -> tuple[str, str]:
+    """Nova's fault of a server in words, and a hint line or none: it counts the quota again after it took a request."""
+    return (_quota(text), f"hint: {_QUOTA_HINT}") if "uota" in text else (text or "no reason given", "")
 
 
 @contextlib.contextmanager

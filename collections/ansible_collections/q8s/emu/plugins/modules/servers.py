@@ -116,7 +116,7 @@ from dataclasses import replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _hostkeys, _module, _plan
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _cloud_errors, _hostkeys, _module, _plan
 
 
 def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
@@ -171,9 +171,11 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, group: Any
         refused.update(more)
         ready, errors, late = cloud.wait_active(cluster, names - set(more), float(module.params["timeout"]))
     lines = [_first_line(refused[name]) for name in sorted(refused)]
-    lines += [f"server {s.name} is in ERROR: {s.fault or 'no reason given'}" for s in errors] + late
+    faults = {server.name: _cloud_errors.fault(server.fault) for server in errors}
+    lines += [f"server {name} is in ERROR: {reason}" for name, (reason, hint) in faults.items()] + late
     if lines:
         hints = {hint for error in refused.values() for hint in str(error).splitlines()[1:]}
+        hints |= {hint for reason, hint in faults.values() if hint}
         hints = hints or {"hint: run it again to replace what failed, or destroy the cluster to remove all of it"}
         listed = "\n".join(f"- {line}" for line in lines)
         raise _cloud.CloudError(
