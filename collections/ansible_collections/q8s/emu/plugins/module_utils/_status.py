@@ -156,7 +156,7 @@ def _surplus_server(name: str, variables: Mapping[str, Any]) -> dict[str, str]:
         "kubernetes": "",
         "version": "",
         "problem": f"the cluster file does not ask for the server {name}",
-        "hint": "destroy removes it with the cluster; or ask for it in the file again",
+        "hint": "deploy with --yes: it drains and removes it; or ask for it in the file again",
     }
 
 
