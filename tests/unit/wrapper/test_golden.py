@@ -28,6 +28,7 @@ HERE = Path(__file__).parent
 # Of each run: the command that was given, and what it ended with.
 RUNS = {
     "deploy": ("deploy", ExitCode.DONE),
+    "again": ("deploy", ExitCode.DONE),  # a second deploy, of another cluster
     "failed": ("deploy", ExitCode.FAILED),
     "interrupted": ("deploy", ExitCode.INTERRUPTED),
 }
