@@ -123,17 +123,18 @@ class Services:
         """Make Keystone's keys and its administrator."""
         url = self._settings.url("keystone") + "/v3"
         owner = ["--keystone-user", "root", "--keystone-group", "root"]
-        jobs = (
-            ["fernet_setup", *owner],
-            ["credential_setup", *owner],
-            [
-                "bootstrap",
-                *("--bootstrap-region-id", REGION, "--bootstrap-admin-url", url),
-                *("--bootstrap-internal-url", url, "--bootstrap-public-url", url),
-            ],
+
+        def run(job: str, *options: str) -> None:
+            self._run(f"run keystone's {job}", [*self._keystone_manage, job, *options])
+
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda job: run(job, *owner), ("fernet_setup", "credential_setup")))
+        # It reads the keys when it starts, and fails where there are none.
+        run(
+            "bootstrap",
+            *("--bootstrap-region-id", REGION, "--bootstrap-admin-url", url),
+            *("--bootstrap-internal-url", url, "--bootstrap-public-url", url),
         )
-        with ThreadPoolExecutor(len(jobs)) as pool:
-            list(pool.map(lambda job: self._run(f"run keystone's {job[0]}", [*self._keystone_manage, *job]), jobs))
 
     @property
     def _keystone_manage(self) -> list[str | Path]:
