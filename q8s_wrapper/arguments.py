@@ -299,11 +299,15 @@ def check_environment(command: Command) -> None:
             )
 
 
-# Options of the programs behind `lab` and `bundle`, which read no environment themselves.
-_THEIRS: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
-    ("bundle", "ensure"): ("arch", "control-plane", "source"),
-    ("lab", "status"): ("json",),
-    ("lab", "host"): ("ip", "key", "memory"),
+# Options of the programs behind `lab` and `bundle`, which have the help for them and read no environment themselves.
+_THEIRS: Final[Mapping[tuple[str, str], tuple[Option, ...]]] = {
+    ("bundle", "ensure"): (
+        Option("arch", "", "ARCH"),
+        Option("control-plane", "", "ARCH"),
+        Option("source", "", "SOURCE"),
+    ),
+    ("lab", "status"): (_JSON,),
+    ("lab", "host"): (Option("ip", "", "IP"), Option("key", "", "FILE"), Option("memory", "", "MB")),
 }
 
 
@@ -313,15 +317,14 @@ def with_environment(command: str, argv: Sequence[str]) -> list[str]:
     A variable may hold several values, with spaces between them, where the option can be given several times.
     """
     given: list[str] = []
-    for name in _THEIRS.get((command, argv[0] if argv else ""), ()):
-        option = Option(name, "")
-        value = os.environ.get(option.variable, "")
-        if any(word.partition("=")[0] == f"--{name}" for word in argv):
+    for option in _THEIRS.get((command, argv[0] if argv else ""), ()):
+        flag = f"--{option.name}"
+        if any(word.partition("=")[0] == flag for word in argv):
             continue
-        if name == "json":
-            given += ["--json"] if value.lower() in _YES else []
-        else:
-            given += [f"--{name}={word}" for word in value.split()]
+        if option.metavar:
+            given += [f"{flag}={word}" for word in os.environ.get(option.variable, "").split()]
+        elif _from_environment(option):
+            given.append(flag)
     return [*argv, *given]
 
 
