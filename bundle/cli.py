@@ -6,12 +6,14 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from bundle import image, node
 from bundle.cache import Artifact
 from bundle.errors import BundleError
+from bundle.image import cloud
+from bundle.image.cloud import CloudImage
 from bundle.node import versions
 from bundle.progress import say
 
@@ -22,11 +24,15 @@ _INTERRUPTED: Final = 130
 
 def main(argv: Sequence[str]) -> int:
     """Run ``bundle ...``; gives the exit code (0 done, 1 failed, 2 wrong arguments, 130 interrupted)."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    images = dict(arguments.image)
+    if unused := sorted(set(images) - set(arguments.arch)):
+        parser.error(f"--image is of {', '.join(unused)}, and no --arch is")
     # Ended politely, we clean up as after Ctrl-C: a containerd may be running for us.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        answer = ensure(_unique(arguments.arch), _unique(arguments.control_plane), arguments.source)
+        answer = ensure(_unique(arguments.arch), _unique(arguments.control_plane), arguments.source, images)
     except BundleError as error:
         print(error, file=sys.stderr)
         if error.hint:
@@ -67,14 +73,35 @@ def _parser() -> argparse.ArgumentParser:
         "else built from Go modules. upstream: the release of every program whose checksum is pinned, or a failure. "
         "source: all built [Q8S_SOURCE]",
     )
+    command.add_argument(
+        "--image",
+        action="append",
+        default=[],
+        type=_cloud_image,
+        metavar="ARCH,URL,CHECKSUM",
+        help="make the guest image of an architecture from this cloud image of Debian or Ubuntu instead of Debian's "
+        "packages. URL is https, or the path of a file; CHECKSUM is sha256:HEX or sha512:HEX [Q8S_IMAGE]",
+    )
     return parser
+
+
+def _cloud_image(text: str) -> tuple[str, CloudImage]:
+    try:
+        return cloud.parse(text)
+    except ValueError:
+        known = ", ".join(sorted(versions.ARCHITECTURES))
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not ARCH,URL,CHECKSUM: one of {known}; https://… or /…; sha256:HEX or sha512:HEX"
+        ) from None
 
 
 def _unique(values: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-def ensure(workers: Sequence[str], control_planes: Sequence[str], source: node.Choice) -> dict[str, object]:
+def ensure(
+    workers: Sequence[str], control_planes: Sequence[str], source: node.Choice, images: Mapping[str, CloudImage]
+) -> dict[str, object]:
     """Every artifact of these architectures, made where it is missing, in the form that the command prints."""
     supply = node.Supply(source)
     artifacts: dict[str, Artifact] = {}
@@ -91,10 +118,11 @@ def ensure(workers: Sequence[str], control_planes: Sequence[str], source: node.C
         artifacts[f"bundle-{name}"] = made.bundle
         sources[f"bundle-{name}"] = made.origins
         changed |= made.changed
-        guest = image.ensure(name)
+        cloud_image = images.get(name)
+        guest = image.ensure(name, cloud_image)
         artifacts |= {f"root-{name}": guest.root, f"kernel-{name}": guest.kernel, f"initrd-{name}": guest.initrd}
         cmdlines[name] = guest.cmdline
-        sources[f"image-{name}"] = "source"  # the only one that images have
+        sources[f"image-{name}"] = cloud_image.url if cloud_image else "source"
         changed |= guest.changed
     return {
         "changed": changed,

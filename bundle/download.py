@@ -1,8 +1,9 @@
-"""Download files whose checksums are known, over https; proxies and certificates are the environment's."""
+"""Fetch files whose checksums are known, over https; proxies and certificates are the environment's."""
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 import ssl
 import threading
 import time
@@ -11,7 +12,7 @@ from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
 from typing import IO, Final, cast, override
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
 from bundle.errors import BundleError
@@ -64,15 +65,18 @@ def unreachable(url: str) -> str:
     return answer[0] if answer else f"no answer in {PROBE_SECONDS:.0f} s"
 
 
-def fetch(what: str, url: str, sha256: str, target: Path) -> None:
-    """Download a file to ``target``, which exists afterwards only if its content has the checksum (hex).
+def fetch(what: str, url: str, checksum: str, target: Path, hint: str) -> None:
+    """Fetch a file to ``target``, which exists afterwards only if its content has the checksum (``sha512:HEX``, say).
 
-    A download that breaks is begun again, twice. Raises ``UnavailableError`` if the file is not to be had, and a plain
-    ``BundleError`` if it is another file than the pinned one: then somebody must look, and no other source is tried.
+    ``url`` is https, or a file of this machine (``file://``, or a path). A download that breaks is begun again, twice.
+    Raises ``UnavailableError`` if the file is not to be had, and a plain ``BundleError`` with the hint if it is another
+    file than the pinned one: then somebody must look, and no other source is tried.
     """
+    algorithm, _, wanted = checksum.partition(":")
+    file = local_file(url)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            found = _transfer(what, url, target)
+            found = _copy_file(what, file, target, algorithm) if file else _transfer(what, url, target, algorithm)
             break
         except _Broken as error:
             target.unlink(missing_ok=True)
@@ -82,29 +86,48 @@ def fetch(what: str, url: str, sha256: str, target: Path) -> None:
         except BaseException:
             target.unlink(missing_ok=True)
             raise
-    if found != sha256:
+    if found != wanted:
         target.unlink()
-        raise BundleError(
-            f"Failed to download {what}: {url} has the sha256 {found}, and {sha256} is pinned",
-            "something on the way (a proxy, a mirror) answers in upstream's place, or upstream replaced the file; "
-            "`--source source` (`bundle_source: source` in a cluster file) builds the program instead",
-        )
+        do = "copy" if file else "download"
+        raise BundleError(f"Failed to {do} {what}: {url} has the {algorithm} {found}, and {wanted} is pinned", hint)
 
 
-def _transfer(what: str, url: str, target: Path) -> str:
-    """Download to ``target``; gives the content's sha256 (hex)."""
+def local_file(url: str) -> Path | None:
+    """The file of this machine that a URL or an absolute path means, or None if it is elsewhere."""
+    if url.startswith("/"):
+        return Path(url)
+    parts = urlsplit(url)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+def _copy_file(what: str, file: Path, target: Path, algorithm: str) -> str:
+    """Copy a file of this machine to ``target``; gives the content's checksum (hex)."""
+    try:
+        with step(f"copy {what} from {file}"):
+            shutil.copyfile(file, target)
+            with target.open("rb") as copied:
+                return hashlib.file_digest(copied, algorithm).hexdigest()
+    except OSError as error:
+        raise UnavailableError(f"Failed to copy {what}: {file}: {_reason(error)}") from error
+
+
+def _transfer(what: str, url: str, target: Path, algorithm: str) -> str:
+    """Download to ``target``; gives the content's checksum (hex)."""
     try:
         response = _open(url, "GET", _STALL_SECONDS)
     except (OSError, HTTPException) as error:
         raise UnavailableError(f"Failed to download {what}: {url}: {_reason(error)}") from error
+    digest = hashlib.new(algorithm)
     with response, target.open("wb") as output:
         size = int(response.headers.get("Content-Length") or 0)
         with step(f"download {what} ({size / 1e6:.1f} MB from {urlsplit(url).hostname})"):
-            return _copy(response, size, output, lambda got: say(f"download {what}: {got / 1e6:.1f} MB"))
+            _copy(response, size, output, digest, lambda got: say(f"download {what}: {got / 1e6:.1f} MB"))
+    return digest.hexdigest()
 
 
-def _copy(response: HTTPResponse, size: int, output: IO[bytes], report: Callable[[int], None]) -> str:
-    digest = hashlib.sha256()
+def _copy(
+    response: HTTPResponse, size: int, output: IO[bytes], digest: hashlib._Hash, report: Callable[[int], None]
+) -> None:
     got = 0
     said = time.monotonic()
     while True:
@@ -122,7 +145,6 @@ def _copy(response: HTTPResponse, size: int, output: IO[bytes], report: Callable
             report(got)
     if size and got != size:
         raise _Broken(f"it ended after {got} of {size} bytes")
-    return digest.hexdigest()
 
 
 def _open(url: str, method: str, timeout: float) -> HTTPResponse:

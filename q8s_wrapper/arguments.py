@@ -305,6 +305,7 @@ _THEIRS: Final[Mapping[tuple[str, str], tuple[Option, ...]]] = {
         Option("arch", "", "ARCH"),
         Option("control-plane", "", "ARCH"),
         Option("source", "", "SOURCE"),
+        Option("image", "", "ARCH,URL,CHECKSUM"),
     ),
     ("lab", "status"): (_JSON,),
     ("lab", "host"): (Option("ip", "", "IP"), Option("key", "", "FILE"), Option("memory", "", "MB")),

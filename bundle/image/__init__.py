@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from typing import Final
 from bundle import cache, debs
 from bundle.cache import Artifact
 from bundle.errors import BundleError
-from bundle.image import finish, initrd, rootfs
-from bundle.progress import say, step
+from bundle.image import cloud, finish, initrd, kernels, rootfs
+from bundle.image.cloud import CloudImage
+from bundle.image.kernels import Kernel
+from bundle.progress import run, say, step
 
 _HERE: Final = Path(__file__).parent
 # loglevel: the console shows warnings and what our own programs say, both of which are few.
@@ -22,6 +25,8 @@ _CMDLINES: Final = {
     # kpti: the emulated CPU has no Meltdown, and its remedy costs 17 % of the CPU time.
     "aarch64": f"console=ttyAMA0 {_COMMON} kpti=off",
 }
+# With AppArmor, which an image of ours does not have, containerd would compile a profile on the emulated CPU.
+_OF_CLOUD: Final = " apparmor=0"
 
 
 @dataclass(frozen=True)
@@ -35,37 +40,59 @@ class ImageArtifacts:
     changed: bool
 
 
-def ensure(arch: str) -> ImageArtifacts:
-    """The image for ``arch`` (``x86_64`` or ``aarch64``), built of Debian's packages if the cache lacks it."""
+def ensure(arch: str, source: CloudImage | None = None) -> ImageArtifacts:
+    """The image for ``arch`` (``x86_64`` or ``aarch64``), built if the cache lacks it.
+
+    It is built of Debian's packages, or of a cloud image.
+    """
     if arch not in rootfs.DEBIAN_ARCHITECTURES:
         raise BundleError(
             f"Failed to build a guest image: no architecture {arch!r}; there are {sorted(rootfs.DEBIAN_ARCHITECTURES)}"
         )
-    parts: list[str | bytes | Path] = ["2", arch, rootfs.key(arch), *sorted(_HERE.rglob("*.py")), _HERE / "files"]
-    folder, built = cache.entry("images", arch, cache.content_key(*parts), lambda work: _build(arch, work))
+    base = source.checksum if source else rootfs.key(arch)
+    parts: list[str | bytes | Path] = ["2", arch, base, *sorted(_HERE.rglob("*.py")), _HERE / "files"]
+    folder, built = cache.entry("images", arch, cache.content_key(*parts), lambda work: _build(arch, source, work))
     return ImageArtifacts(
         root=cache.recall(folder / f"root-{arch}.qcow2"),
         kernel=cache.recall(folder / f"kernel-{arch}"),
         initrd=cache.recall(folder / f"initrd-{arch}"),
-        cmdline=_CMDLINES[arch],
+        cmdline=_CMDLINES[arch] + (_OF_CLOUD if source else ""),
         changed=built,
     )
 
 
-def _build(arch: str, folder: Path) -> None:
-    system, _ = rootfs.ensure(arch)
+def _build(arch: str, source: CloudImage | None, folder: Path) -> None:
+    if os.geteuid() != 0:
+        raise BundleError("Failed to build a guest image: it needs root", "run it as root or with sudo")
+    log = cache.cache_root() / "logs" / f"root-{arch}.log"
+    log.unlink(missing_ok=True)
+    tree = folder / "root"
     with step(f"build the guest image for {arch}"):
-        kernel, _ = kernel_tree(arch)
+        if source:
+            cloud.unpack(source, arch, tree, log)
+        else:
+            system, _ = rootfs.ensure(arch)
+            tree.mkdir()
+            extract = ["tar", "--extract", "--numeric-owner", "--preserve-permissions"]
+            run("unpack the system", [*extract, "-f", system, "-C", tree], log=log)
+        kernel = (cloud.kernel(tree, arch, source) if source else None) or _our_kernel(arch, tree)
         busybox, _ = debs.tree(rootfs.DEBIAN_ARCHITECTURES[arch], rootfs.SUITE, ["busybox-static"])
-        image = folder / f"kernel-{arch}"
-        shutil.copyfile(next((kernel / "boot").glob("vmlinuz-*")), image)
-        ramdisk = folder / f"initrd-{arch}"
-        ramdisk.write_bytes(initrd.build((busybox / "usr/bin/busybox").read_bytes(), finish.modules_folder(kernel)))
-        root = folder / f"root-{arch}.qcow2"
-        finish.root_disk(system, kernel, root)
+        image, ramdisk, root = (folder / f"kernel-{arch}", folder / f"initrd-{arch}", folder / f"root-{arch}.qcow2")
+        image.write_bytes(kernel.image)
+        ramdisk.write_bytes(initrd.build((busybox / "usr/bin/busybox").read_bytes(), kernel.modules))
+        finish.root_disk(tree, root, log, cloud=source is not None)
         for file in (image, ramdisk, root):
             artifact = cache.record(file)
             say(f"{file.name}: {artifact.size / 1e6:.1f} MB")
+
+
+def _our_kernel(arch: str, tree: Path) -> Kernel:
+    """Debian's cloud kernel; puts its modules into a system."""
+    packages, _ = kernel_tree(arch)
+    shutil.copytree(packages / "usr/lib/modules", tree / "usr/lib/modules", symlinks=True, dirs_exist_ok=True)
+    vmlinuz = kernels.newest(packages)
+    assert vmlinuz is not None  # kernel_tree has made sure
+    return Kernel(vmlinuz.read_bytes(), kernels.modules_folder(packages, vmlinuz))
 
 
 def kernel_tree(arch: str) -> tuple[Path, bool]:
@@ -79,5 +106,5 @@ def kernel_tree(arch: str) -> tuple[Path, bool]:
     name = depends.split()[0]
     packages, _ = debs.tree(debian, rootfs.SUITE, [name])
     return cache.entry(
-        "kernels", arch, cache.content_key("1", name), lambda folder: finish.kernel_tree(packages, folder)
+        "kernels", arch, cache.content_key("1", name), lambda folder: kernels.copy_package(packages, folder)
     )

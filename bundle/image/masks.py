@@ -1,4 +1,8 @@
-"""The units that the guest image masks, each with its reason. Time synchronisation is not among them."""
+"""The units that the guest image masks, each with its reason. Time synchronisation is not among them.
+
+Those of a cloud image are masked in it besides ours: it is made for machines of many kinds. What a user may have added
+to one (cron, rsyslog and the like) stays.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,13 @@ _HOUSEKEEPING: Final = "housekeeping that would take emulated CPU time from pods
 _UNUSED_MOUNT: Final = "nothing in the guest uses this file system; it is a module or a process at boot"
 _UNUSED_MODULE: Final = "loads a module that nothing in the guest uses"
 _FIRST_BOOT: Final = "done when the image was built"
+_NETWORK: Final = "the network is systemd-networkd's, with one file and static addresses"
+_NAMES: Final = "/etc/resolv.conf is a file that the host wrote"
+_UBUNTU: Final = "Ubuntu's services for machines that people log in to, or that update themselves"
+_STORAGE: Final = "the guest has two virtio disks with a file system each, and nothing else"
+_SNAP: Final = "the node's programs are not snaps"
+_SCREEN: Final = "there is no screen and no keyboard"
+_HYPERVISOR: Final = "an agent for another hypervisor"
 
 MASKED: Final[dict[str, str]] = {
     "apt-daily.timer": _HOUSEKEEPING,
@@ -72,4 +83,85 @@ MASKED_GENERATORS: Final[dict[str, str]] = {
     "systemd-system-update-generator": "no offline updates",
     "systemd-sysv-generator": "no System V init scripts that matter",
     "systemd-tpm2-generator": "no TPM",
+}
+
+CLOUD_MASKED: Final[dict[str, str]] = {
+    "ssh.socket": "sshd runs from the start; by socket it would start, emulated, when it is needed",
+    "systemd-resolved.service": _NAMES,
+    "systemd-resolved-monitor.socket": _NAMES,
+    "systemd-resolved-varlink.socket": _NAMES,
+    "resolvconf.service": _NAMES,
+    "networking.service": _NETWORK,
+    "netplan-ovs-cleanup.service": _NETWORK,
+    "networkd-dispatcher.service": _NETWORK,
+    "NetworkManager.service": _NETWORK,
+    "ModemManager.service": _NETWORK,
+    "ufw.service": "kube-proxy and Flannel make the rules, and the host's decide who reaches the guest",
+    "apparmor.service": "AppArmor is off: profiles would be compiled on the emulated CPU",
+    "unattended-upgrades.service": "a guest is replaced, not upgraded; the work would be on the emulated CPU",
+    "polkit.service": "root runs what is run in a guest",
+    "udisks2.service": _STORAGE,
+    "multipathd.service": _STORAGE,
+    "multipathd.socket": _STORAGE,
+    "lvm2-monitor.service": _STORAGE,
+    "lvm2-lvmpolld.socket": _STORAGE,
+    "blk-availability.service": _STORAGE,
+    "dm-event.socket": _STORAGE,
+    "mdmonitor.service": _STORAGE,
+    "mdcheck_start.timer": _STORAGE,
+    "mdcheck_continue.timer": _STORAGE,
+    "mdmonitor-oneshot.timer": _STORAGE,
+    "iscsid.socket": _STORAGE,
+    "iscsid.service": _STORAGE,
+    "open-iscsi.service": _STORAGE,
+    "xfs_scrub_all.timer": _STORAGE,
+    "boot-efi.mount": "the guest boots without EFI, and its disk has no partitions",
+    "grub-common.service": "the guest boots without GRUB",
+    "grub-initrd-fallback.service": "the guest boots without GRUB",
+    "secureboot-db.service": "the guest boots without EFI",
+    "finalrd.service": "the root needs no help when the machine ends",
+    "systemd-tpm2-setup.service": "no TPM",
+    "systemd-tpm2-setup-early.service": "no TPM",
+    "fwupd-refresh.timer": "no firmware to update",
+    "console-setup.service": _SCREEN,
+    "keyboard-setup.service": _SCREEN,
+    "setvtrgb.service": _SCREEN,
+    "plymouth-start.service": _SCREEN,
+    "plymouth-quit.service": _SCREEN,
+    "plymouth-quit-wait.service": _SCREEN,
+    "plymouth-read-write.service": _SCREEN,
+    "thermald.service": "no temperature to measure",
+    "man-db.timer": _HOUSEKEEPING,
+    "update-notifier-download.timer": _UBUNTU,
+    "update-notifier-motd.timer": _UBUNTU,
+    "motd-news.timer": _UBUNTU,
+    "apport.service": _UBUNTU,
+    "apport-autoreport.path": _UBUNTU,
+    "apport-autoreport.timer": _UBUNTU,
+    "pollinate.service": "the kernel is seeded by the virtio random number device",
+    "ubuntu-advantage.service": _UBUNTU,
+    "ua-reboot-cmds.service": _UBUNTU,
+    "ua-timer.timer": _UBUNTU,
+    "snapd.service": _SNAP,
+    "snapd.socket": _SNAP,
+    "snapd.seeded.service": _SNAP,
+    "snapd.apparmor.service": _SNAP,
+    "snapd.autoimport.service": _SNAP,
+    "snapd.core-fixup.service": _SNAP,
+    "snapd.recovery-chooser-trigger.service": _SNAP,
+    "snapd.snap-repair.timer": _SNAP,
+    "snapd.system-shutdown.service": _SNAP,
+    "lxd-installer.socket": _SNAP,
+    "lxd-agent.service": _HYPERVISOR,
+    "open-vm-tools.service": _HYPERVISOR,
+    "vgauth.service": _HYPERVISOR,
+    "hv-kvp-daemon.service": _HYPERVISOR,
+}
+
+CLOUD_MASKED_GENERATORS: Final[dict[str, str]] = {
+    "netplan": _NETWORK,
+    "sshd-socket-generator": "sshd runs from the start",
+    "snapd-generator": _SNAP,
+    "lvm2-activation-generator": _STORAGE,
+    "friendly-recovery": _SCREEN,
 }

@@ -21,6 +21,10 @@ from bundle.node.versions import Architecture
 
 _RECIPE: Final = "1"  # raised when the way from files to binaries changes
 _PINS: Final = Path(__file__).with_name("upstream.sha256")
+_REPLACED: Final = (
+    "something on the way (a proxy, a mirror) answers in upstream's place, or upstream replaced the file; "
+    "`--source source` (`bundle_source: source` in a cluster file) builds the program instead"
+)
 # The one program that upstream does not link statically (KUBE_STATIC_BINARIES in Kubernetes' hack/lib/golang.sh). It
 # may need glibc, for it runs on the node itself; what goes into images may not.
 _ON_GLIBC: Final = "kubelet"
@@ -120,7 +124,7 @@ def _take(file: File, architecture: Architecture, folder: Path) -> None:
     name = file.url.rpartition("/")[2]
     what = f"{name} for {architecture.name}"
     packed = folder / f".{name}"
-    download.fetch(what, file.url, file.sha256, packed)
+    download.fetch(what, file.url, f"sha256:{file.sha256}", packed, _REPLACED)
     for binary, member in file.members.items():
         if member:
             _extract(packed, member, folder / binary)

@@ -11,6 +11,7 @@ import pytest
 from bundle import cli, image, node
 from bundle.cache import Artifact
 from bundle.errors import BundleError
+from bundle.image.cloud import CloudImage
 from bundle.node import NodeArtifacts
 
 
@@ -31,8 +32,8 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked.append(f"worker {supply.choice}")
         return NodeArtifacts(artifact("bundle.qcow2"), True, {"pause": "source"})
 
-    def guest(arch: str) -> SimpleNamespace:
-        asked.append(f"image {arch}")
+    def guest(arch: str, source: CloudImage | None) -> SimpleNamespace:
+        asked.append(f"image {arch} {source.url}" if source else f"image {arch}")
         return SimpleNamespace(
             root=artifact("root"), kernel=artifact("kernel"), initrd=artifact("initrd"), cmdline="quiet", changed=False
         )  # fmt: skip
@@ -66,6 +67,28 @@ def test_the_answer_names_every_artifact(built: list[str], capsys: pytest.Captur
 def test_the_source_that_was_chosen_is_the_one_asked_for(built: list[str]) -> None:
     assert cli.main(["ensure", "--arch", "x86_64", "--control-plane", "x86_64", "--source", "upstream"]) == 0
     assert built == ["control-plane upstream", "worker upstream", "image x86_64"]
+
+
+def test_a_cloud_image_is_of_its_architecture_alone(built: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    given = f"--image=aarch64,https://cloud.example.org/a.qcow2,sha512:{'00' * 64}"
+    assert cli.main(["ensure", "--arch", "x86_64", "--arch", "aarch64", given]) == 0
+    assert built[1::2] == ["image x86_64", "image aarch64 https://cloud.example.org/a.qcow2"]
+    sources = json.loads(capsys.readouterr().out)["source"]
+    assert (sources["image-x86_64"], sources["image-aarch64"]) == ("source", "https://cloud.example.org/a.qcow2")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (f"aarch64,/a.qcow2,sha256:{'00' * 32}", "error: --image is of aarch64, and no --arch is"),
+        ("x86_64,/a.qcow2", "'x86_64,/a.qcow2' is not ARCH,URL,CHECKSUM: one of aarch64, x86_64; "),
+    ],
+)
+def test_a_wrong_image_is_wrong_input(given: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["ensure", "--arch", "x86_64", "--image", given])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
 
 
 def test_an_unknown_source_is_wrong_input(capsys: pytest.CaptureFixture[str]) -> None:

@@ -262,10 +262,10 @@ def test_a_server_that_we_cannot_trust_is_not_reached(server: Server, monkeypatc
 
 def test_nothing_goes_without_tls(server: Server, tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match=r"http://127\.0\.0\.1/x is not https"):
-        download.fetch("x", "http://127.0.0.1/x", "", tmp_path / "x")
+        download.fetch("x", "http://127.0.0.1/x", "sha256:", tmp_path / "x", "")
     server.moved["/x"] = "http://127.0.0.1/x"
     with pytest.raises(UnavailableError, match=r"http://127\.0\.0\.1/x is not https"):
-        download.fetch("x", f"{server.url}/x", "", tmp_path / "x")
+        download.fetch("x", f"{server.url}/x", "sha256:", tmp_path / "x", "")
     assert not (tmp_path / "x").exists()
 
 
