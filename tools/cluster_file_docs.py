@@ -56,6 +56,7 @@ _REST: Final = """\
   have one name.
 - Ports that Q8S and Kubernetes need and that the lists lack are warnings: tcp 22, 2222, 6443 and 10250, udp 8472, and
   tcp 2379 and 2380 with additional control planes. So is a range that leaves out some of Kubernetes' NodePorts.
+- An image of `guest_images` that no worker is made from is a warning.
 
 What only the cloud knows is checked there before anything is made: image, network, flavors against the machines, quota.
 

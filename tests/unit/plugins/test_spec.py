@@ -111,6 +111,17 @@ kubernetes_version: v1.36.3
     assert _spec.load_mapping(json.loads(json.dumps(cluster.to_mapping())), "mapping") == cluster
 
 
+def test_guest_images_are_of_architectures_however_those_are_spelled() -> None:
+    image = {"url": "https://cloud.example.org/trixie/a.qcow2", "checksum": "sha512:" + "0a" * 64}
+    local = {"url": "/srv/my images/b.raw", "checksum": "sha256:" + "0b" * 32}
+    cluster = _spec.load_text(DEMO + yaml.safe_dump({"guest_images": {"arm_64": image, "x86_64": local}}), "c.yaml")
+    assert cluster.guest_images == (_spec.GuestImage("x86_64", **local), _spec.GuestImage("aarch64", **image))
+    assert cluster.to_mapping()["guest_images"] == {"x86_64": local, "aarch64": image}
+    assert _spec.load_mapping(json.loads(json.dumps(cluster.to_mapping())), "mapping") == cluster
+    assert cluster.warnings == ()
+    assert _spec.load_text(DEMO, "demo").guest_images == ()
+
+
 def test_the_versions_are_those_of_the_bundle() -> None:
     assert _spec.KUBERNETES_VERSIONS == (versions.KUBERNETES,)
 

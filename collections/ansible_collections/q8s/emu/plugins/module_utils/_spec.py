@@ -25,6 +25,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec_fields import (
 from ansible_collections.q8s.emu.plugins.module_utils._spec_model import (
     Access,
     Cluster,
+    GuestImage,
     GuestNetwork,
     Proxy,
     ServerSpec,
@@ -46,6 +47,7 @@ __all__ = [
     "ZONE_LABEL",
     "Access",
     "Cluster",
+    "GuestImage",
     "GuestNetwork",
     "Problem",
     "Proxy",

@@ -16,6 +16,7 @@ from ansible_collections.q8s.emu.plugins.module_utils import _spec_fields as fie
 from ansible_collections.q8s.emu.plugins.module_utils._spec_model import (
     Access,
     Cluster,
+    GuestImage,
     Proxy,
     VmType,
     guest_subnet_length,
@@ -70,6 +71,7 @@ def cluster(root: Value, report: Report) -> Cluster:
         if one is not None:
             _vm_type(name, one, root, report)
     _workers(definition, types, root, report)
+    _guest_images(values, definition, types, root, report)
     _networks(values, root, report)
     _addresses(values, definition, root, report)
     _ports(values, definition, root, report)
@@ -88,6 +90,10 @@ def cluster(root: Value, report: Report) -> Cluster:
             "access": _access_of(values["access"]),
             "proxy": Proxy(**_without_none(values["proxy"])),
             "ssh_private_key": values["ssh_private_key"] or "",
+            "guest_images": tuple(
+                GuestImage(architecture, **image)
+                for architecture, image in _without_none(values["guest_images"]).items()
+            ),
         },
         warnings=tuple(sorted(report.warnings, key=lambda warning: (warning.line, warning.column))),
     )
@@ -185,6 +191,26 @@ def _workers(definition: Mapping[str, Any], types: Optional[Mapping[str, Any]], 
         if name not in workers:
             place, path = root.at("vm_types", "types").key(name), join("vm_types.types", name)
             report.warn(place, path, "no worker is of this type", f"cluster_definition.worker may have {name}: 1")
+
+
+def _guest_images(
+    values: Mapping[str, Any],
+    definition: Mapping[str, Any],
+    types: Optional[Mapping[str, Any]],
+    root: Value,
+    report: Report,
+) -> None:
+    """An image that no worker is made from is suspicious."""
+    workers, place = definition.get("workers"), root.at("guest_images")
+    if values["guest_images"] is None or workers is None or types is None or "guest_images" not in root.data:
+        return
+    used = {types[name]["architecture"] for name in workers if types.get(name) is not None}
+    for field in fields.GUEST_IMAGES.fields:
+        for name in (field.name, field.spelling):
+            if name in place.data and field.name not in used:
+                report.warn(
+                    place.key(name), join("guest_images", name), f"no worker is of {field.name}", "leave it out"
+                )
 
 
 def _networks(values: Mapping[str, Any], root: Value, report: Report) -> None:

@@ -221,6 +221,40 @@ PROXY = Group(
     secret=True,
 )
 
+GUEST_IMAGE = Group(
+    (
+        Field(
+            "url",
+            Text(
+                "https://HOST/PATH without a user or password, which logs would show, or the path of a file, from /",
+                r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/\S+|(file://)?/[^/\s](.*\S)?",
+                secret=True,
+            ),
+            "Where the image is: on a web server, or a file of the machine that runs Q8S. It is fetched once.",
+            example="https://cloud.example.org/debian-13-genericcloud-arm64.qcow2",
+        ),
+        Field(
+            "checksum",
+            Text(
+                "sha256: or sha512:, and the checksum in hexadecimal, in small letters",
+                "sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}",
+                hint="it is published beside the image, in a file SHA512SUMS or SHA256SUMS",
+            ),
+            "The checksum of that file.",
+            example="sha512:HEX",
+        ),
+    ),
+    "a mapping with url and checksum",
+)
+
+GUEST_IMAGES = Group(
+    (
+        Field("x86_64", GUEST_IMAGE, "Image of the guests of x86_64.", default=None, spelling="amd64"),
+        Field("aarch64", GUEST_IMAGE, "Image of the guests of aarch64.", default=None, spelling="arm_64"),
+    ),
+    "a mapping from architectures to images",
+)
+
 CLUSTER = Group(
     (
         Field(
@@ -346,6 +380,13 @@ CLUSTER = Group(
             "Where the programs of the nodes come from. `upstream`: releases with pinned checksums. `source`: built from Go "
             "modules. `auto`: what is cached, else upstream where it can be reached, else source.",
             "auto",
+        ),
+        Field(
+            "guest_images",
+            GUEST_IMAGES,
+            "Cloud images of Debian or Ubuntu, qcow2 or raw, that the guests are made from, by architecture. Guests of an "
+            "architecture without one are made from Debian's packages.",
+            {},
         ),
         Field("git_url", Anything(), "Of the prototype; not used, and never written anywhere.", default=None),
     ),

@@ -59,6 +59,15 @@ class Proxy:
 
 
 @dataclass(frozen=True)
+class GuestImage:
+    """A cloud image that the guests of an architecture are made from."""
+
+    architecture: str
+    url: str  # or the path of a file
+    checksum: str  # sha256:HEX or sha512:HEX
+
+
+@dataclass(frozen=True)
 class ServerSpec:
     """A server that a cluster file asks for."""
 
@@ -108,6 +117,7 @@ class Cluster:
     server_group: str  # none or soft-anti-affinity
     kubernetes_version: str
     bundle_source: str  # auto, upstream or source
+    guest_images: tuple[GuestImage, ...]  # of the architectures that have one
     warnings: tuple[Problem, ...] = field(default=(), compare=False, repr=False)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -134,6 +144,9 @@ class Cluster:
             "server_group": self.server_group,
             "kubernetes_version": self.kubernetes_version,
             "bundle_source": self.bundle_source,
+            "guest_images": {
+                image.architecture: {"url": image.url, "checksum": image.checksum} for image in self.guest_images
+            },
             "cluster_definition": {
                 "master_node_flavor": self.master_node_flavor,
                 "number_additional_master_nodes": self.number_additional_master_nodes,
