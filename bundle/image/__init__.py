@@ -25,8 +25,9 @@ _CMDLINES: Final = {
     # kpti: the emulated CPU has no Meltdown, and its remedy costs 17 % of the CPU time.
     "aarch64": f"console=ttyAMA0 {_COMMON} kpti=off",
 }
-# With AppArmor, which an image of ours does not have, containerd would compile a profile on the emulated CPU.
-_OF_CLOUD: Final = " apparmor=0"
+# With AppArmor, whose programs an image of ours lacks, containerd would compile a profile on the emulated CPU. The list
+# is what the kernel may have: with apparmor=0 alone Debian's takes SELinux, for which there is no policy.
+_OF_CLOUD: Final = " lsm=landlock,yama,bpf"
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ def test_a_guest_image_of_a_cloud_image(kernel_packages: Path, tmp_path: Path) -
     source = publish(tmp_path, boot, root)
     made = image.ensure(ARCHITECTURE, source)
     assert made.changed
-    assert made.cmdline.endswith(" apparmor=0") and "root=LABEL=rootfs " in made.cmdline
+    assert made.cmdline.endswith(" lsm=landlock,yama,bpf") and "root=LABEL=rootfs " in made.cmdline
     (vmlinuz,) = boot.glob("vmlinuz-*")
     assert made.kernel.path.read_bytes() == vmlinuz.read_bytes()
     for name in (b"virtio_blk.ko", b"virtio_net.ko"):
