@@ -6,16 +6,16 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from typing import Any, Final
 
 from bundle import image, node
-from bundle.cache import Artifact
 from bundle.errors import BundleError
 from bundle.image import cloud
 from bundle.image.cloud import CloudImage
 from bundle.node import versions
-from bundle.progress import say
+from bundle.progress import end_running, say
 
 _DONE: Final = 0
 _FAILED: Final = 1
@@ -103,35 +103,49 @@ def ensure(
     workers: Sequence[str], control_planes: Sequence[str], source: node.Choice, images: Mapping[str, CloudImage]
 ) -> dict[str, object]:
     """Every artifact of these architectures, made where it is missing, in the form that the command prints."""
-    supply = node.Supply(source)
-    artifacts: dict[str, Artifact] = {}
-    cmdlines: dict[str, str] = {}
-    sources: dict[str, object] = {}
-    changed = False
-    for name in control_planes:
-        made = node.ensure_control_plane(versions.ARCHITECTURES[name], supply)
-        artifacts[f"control-plane-{name}"] = made.bundle
-        sources[f"control-plane-{name}"] = made.origins
-        changed |= made.changed
-    for name in workers:
-        made = node.ensure_worker(versions.ARCHITECTURES[name], supply)
-        artifacts[f"bundle-{name}"] = made.bundle
-        sources[f"bundle-{name}"] = made.origins
-        changed |= made.changed
-        cloud_image = images.get(name)
-        guest = image.ensure(name, cloud_image)
+    # A bootstrap keeps one core busy, and builds not always all of them: side by side, both take less time.
+    programs, guests = _side_by_side(
+        lambda: _nodes(workers, control_planes, node.Supply(source)),
+        lambda: [image.ensure(name, images.get(name)) for name in workers],
+    )
+    artifacts = {name: made.bundle for name, made in programs.items()}
+    sources: dict[str, object] = {name: made.origins for name, made in programs.items()}
+    for name, guest in zip(workers, guests, strict=True):
         artifacts |= {f"root-{name}": guest.root, f"kernel-{name}": guest.kernel, f"initrd-{name}": guest.initrd}
-        cmdlines[name] = guest.cmdline
-        sources[f"image-{name}"] = cloud_image.url if cloud_image else "source"
-        changed |= guest.changed
+        sources[f"image-{name}"] = images[name].url if name in images else "source"
     return {
-        "changed": changed,
+        "changed": any(made.changed for made in programs.values()) or any(guest.changed for guest in guests),
         "kubernetes_version": f"v{versions.KUBERNETES}",
         "source": sources,
-        "cmdlines": cmdlines,
+        "cmdlines": {name: guest.cmdline for name, guest in zip(workers, guests, strict=True)},
         "pod_images": node.POD_IMAGES,
         "artifacts": {
             name: {"path": str(artifact.path), "sha256": artifact.sha256, "size": artifact.size}
             for name, artifact in artifacts.items()
         },
     }
+
+
+def _nodes(workers: Sequence[str], control_planes: Sequence[str], supply: node.Supply) -> dict[str, node.NodeArtifacts]:
+    """What nodes run, under the names that the command prints."""
+    made = {}
+    for name in control_planes:
+        made[f"control-plane-{name}"] = node.ensure_control_plane(versions.ARCHITECTURES[name], supply)
+    for name in workers:
+        made[f"bundle-{name}"] = node.ensure_worker(versions.ARCHITECTURES[name], supply)
+    return made
+
+
+def _side_by_side[A, B](one: Callable[[], A], other: Callable[[], B]) -> tuple[A, B]:
+    """What both give. A failure of one, or Ctrl-C, ends the other's tools, and is raised when these have ended."""
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.submit(one), pool.submit(other)
+        both: list[Future[Any]] = [first, second]
+        try:
+            for future in as_completed(both):
+                future.result()
+        except BaseException:
+            while wait(both, timeout=1).not_done:
+                end_running()
+            raise
+        return first.result(), second.result()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bundle.errors import BundleError
 
+_running: set[subprocess.Popen[bytes]] = set()
 _TAIL_LINES = 12  # of a failed tool's log that are shown: enough for a compiler's first complaint
 
 
@@ -40,20 +41,29 @@ def run(
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         try:
-            code = subprocess.run(
-                list(map(str, command)),
-                check=False,
-                cwd=cwd,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            ).returncode
+            process = subprocess.Popen(
+                list(map(str, command)), cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
         except FileNotFoundError as error:
             raise BundleError(
                 f"Failed to {what}: there is no program {error.filename!r}",
                 "install the packages of bundle/packages.txt (`make setup` does)",
             ) from None
+        _running.add(process)
+        try:
+            code = process.wait()
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            _running.discard(process)
     if code:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
         raise BundleError(f"Failed to {what}: exit code {code}; log: {log}\n{tail}")
+
+
+def end_running() -> None:
+    """Ask the tools that ``run`` waits for, in other threads, to end. Each of these calls fails then."""
+    while _running:
+        _running.pop().terminate()

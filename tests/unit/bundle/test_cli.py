@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,8 @@ from bundle.cache import Artifact
 from bundle.errors import BundleError
 from bundle.image.cloud import CloudImage
 from bundle.node import NodeArtifacts
+from bundle.progress import run
+from lab.machine import wait
 
 
 def artifact(name: str) -> Artifact:
@@ -21,7 +24,7 @@ def artifact(name: str) -> Artifact:
 
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Stand in for the builds; gives what was asked of them, in order."""
+    """Stand in for the builds; gives what was asked of them. Images and nodes are built side by side."""
     asked: list[str] = []
 
     def control_plane(architecture: object, supply: node.Supply) -> NodeArtifacts:
@@ -48,7 +51,7 @@ def test_the_answer_names_every_artifact(built: list[str], capsys: pytest.Captur
     arguments = ["ensure", "--arch", "aarch64", "--arch", "aarch64", "--control-plane", "x86_64"]
     assert cli.main(arguments) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert built == ["control-plane auto", "worker auto", "image aarch64"]
+    assert sorted(built) == ["control-plane auto", "image aarch64", "worker auto"]
     assert answer["changed"] is True
     assert answer["kubernetes_version"].startswith("v1.")
     assert sorted(answer["pod_images"]) == ["flannel", "pause", "probe"]
@@ -66,13 +69,15 @@ def test_the_answer_names_every_artifact(built: list[str], capsys: pytest.Captur
 
 def test_the_source_that_was_chosen_is_the_one_asked_for(built: list[str]) -> None:
     assert cli.main(["ensure", "--arch", "x86_64", "--control-plane", "x86_64", "--source", "upstream"]) == 0
-    assert built == ["control-plane upstream", "worker upstream", "image x86_64"]
+    assert sorted(built) == ["control-plane upstream", "image x86_64", "worker upstream"]
 
 
 def test_a_cloud_image_is_of_its_architecture_alone(built: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     given = f"--image=aarch64,https://cloud.example.org/a.qcow2,sha512:{'00' * 64}"
     assert cli.main(["ensure", "--arch", "x86_64", "--arch", "aarch64", given]) == 0
-    assert built[1::2] == ["image x86_64", "image aarch64 https://cloud.example.org/a.qcow2"]
+    assert [asked for asked in built if asked.startswith("image")] == [
+        "image x86_64", "image aarch64 https://cloud.example.org/a.qcow2",
+    ]  # fmt: skip
     sources = json.loads(capsys.readouterr().out)["source"]
     assert (sources["image-x86_64"], sources["image-aarch64"]) == ("source", "https://cloud.example.org/a.qcow2")
 
@@ -110,6 +115,26 @@ def test_a_failure_is_a_message_and_a_hint(
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.splitlines() == ["Failed to build kubelet for x86_64: exit code 1", "hint: free some memory"]
+
+
+def test_a_failure_ends_what_runs_beside_it(
+    built: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail(architecture: object, supply: object) -> NodeArtifacts:
+        assert wait((tmp_path / "started").exists, 10)
+        raise BundleError("Failed to build kubelet for x86_64: exit code 1")
+
+    def bootstrap(arch: str, source: CloudImage | None) -> None:
+        script = f"sleep 60 & trap 'kill $!; touch {tmp_path}/ended; exit 1' TERM; touch {tmp_path}/started; wait"
+        run("bootstrap", ["sh", "-c", script], log=tmp_path / "log")
+
+    monkeypatch.setattr(node, "ensure_worker", fail)
+    monkeypatch.setattr(image, "ensure", bootstrap)
+    begin = time.monotonic()
+    assert cli.main(["ensure", "--arch", "x86_64"]) == 1
+    assert time.monotonic() - begin < 30
+    assert (tmp_path / "ended").exists(), "politely: it may have something to clean up"
+    assert capsys.readouterr().err.splitlines() == ["Failed to build kubelet for x86_64: exit code 1"]
 
 
 def test_an_unknown_architecture_is_wrong_input(capsys: pytest.CaptureFixture[str]) -> None:
