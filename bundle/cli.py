@@ -29,8 +29,9 @@ def main(argv: Sequence[str]) -> int:
     images = dict(arguments.image)
     if unused := sorted(set(images) - set(arguments.arch)):
         parser.error(f"--image is of {', '.join(unused)}, and no --arch is")
-    # Ended politely, we clean up as after Ctrl-C: a containerd may be running for us.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Ended politely, or with its terminal, we clean up as after Ctrl-C: a containerd may be running for us.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         answer = ensure(_unique(arguments.arch), _unique(arguments.control_plane), arguments.source, images)
     except BundleError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -42,7 +44,13 @@ def run(
     with log.open("ab") as output:
         try:
             process = subprocess.Popen(
-                list(map(str, command)), cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                list(map(str, command)),
+                cwd=cwd,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                process_group=0,
             )
         except FileNotFoundError as error:
             raise BundleError(
@@ -53,7 +61,7 @@ def run(
         try:
             code = process.wait()
         except BaseException:
-            process.kill()
+            end_running()
             process.wait()
             raise
         finally:
@@ -64,6 +72,11 @@ def run(
 
 
 def end_running() -> None:
-    """Ask the tools that ``run`` waits for, in other threads, to end. Each of these calls fails then."""
+    """Ask the tools that ``run`` waits for to end, in whatever thread. Each of these calls fails then.
+
+    A tool is asked with all that it started, as by Ctrl-C: mmdebstrap waits for apt, and then unmounts what it mounted.
+    """
     while _running:
-        _running.pop().terminate()
+        process = _running.pop()
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGTERM)
