@@ -336,6 +336,18 @@ def test_fewer_workers_leave_a_surplus(applied: Mapping[str, Any], cloud: Any, c
     assert in_cloud(cloud, cluster) == applied["cloud"]
 
 
+def test_another_flavor_is_named(applied: Mapping[str, Any], cloud: Any, cluster: Cluster) -> None:
+    other = cluster.mapping()
+    other["cluster_definition"]["master_node_flavor"] = "c1.medium"
+    notes = [f"the server {cluster.initial} has the flavor {cluster.flavor}, not c1.medium; it stays"]
+    for check in (True, False):
+        answer = cluster.module("servers", other, check=check)
+        assert not answer["changed"] and answer["notes"] == notes
+    other["cluster_definition"]["master_node_flavor"] = cloud.compute.find_flavor(cluster.flavor).id
+    assert cluster.module("servers", other)["notes"] == [], "the same flavor, by its id"
+    assert in_cloud(cloud, cluster) == applied["cloud"]
+
+
 @pytest.fixture(scope="module")
 def stranger(applied: Mapping[str, Any], cloud: Any, cluster: Cluster) -> Any:
     """A server that Q8S did not make, in the place of the worker's host, whose name it has."""

@@ -103,6 +103,21 @@ def test_surplus_stays_and_is_named() -> None:
     assert told(plan) == ["delete server demo-arm-mid-2"] and plan.notes == ()
 
 
+def test_another_flavor_stays_and_is_named() -> None:
+    first, second, third = (spec.flavor for spec in CLUSTER.servers())
+    there = [server(NAMES[0], flavor="big"), server(NAMES[1], flavor="big"), server(NAMES[2], flavor=third)]
+    plan = _plan.plan_servers(CLUSTER, having(there))
+    assert not plan.changed
+    assert plan.notes == (
+        f"the server {NAMES[0]} has the flavor big, not {first}; it stays",
+        f"the server {NAMES[1]} has the flavor big, not {second}; it stays"
+        " (q8s-run replace FILE x86-small-1 makes it anew)",
+    )
+    ids = {first: "big", second: "big"}
+    plan = _plan.plan_servers(CLUSTER, having([*there[:2], ALL[2]], flavors=ids))
+    assert plan.notes == (), "the file may give a flavor's id"
+
+
 @pytest.mark.parametrize(
     ("before", "after", "gone", "coming"),
     [

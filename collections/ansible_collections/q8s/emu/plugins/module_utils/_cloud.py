@@ -101,12 +101,22 @@ class Cloud:
     def existing(self, cluster: Cluster) -> Existing:
         """All that a plan of the servers has to know."""
         name = cluster.cluster_name
+        servers = self.servers()
         return Existing(
-            self.servers(),
+            servers,
             [port for port in self.ports(name) if port.ours],
             self._server_group(_plan.keypair_name(name)),
             self.floating_ips(name),
+            self._flavor_names(cluster, [server for server in servers if _plan.is_ours(server, name)]),
         )
+
+    def _flavor_names(self, cluster: Cluster, servers: Iterable[Server]) -> dict[str, str]:
+        """Names of flavors by id; none where each server has one whose name the file gives."""
+        given = {spec.flavor for spec in cluster.servers()}
+        if all(server.flavor in given for server in servers):
+            return {}
+        with doing("list the flavors"):
+            return {found.id: found.name for found in self._os.compute.flavors()}
 
     def floating_ips(self, cluster_name: str) -> list[FloatingIp]:
         """The floating IPs with the cluster's mark; none where the cloud has no routers."""
@@ -621,6 +631,7 @@ def _server(found: Any) -> Server:
         str(found.availability_zone or ""),
         int((found.flavor or {}).get("vcpus") or 0),
         int((found.flavor or {}).get("ram") or 0),
+        str((found.flavor or {}).get("original_name") or ""),
     )
 
 

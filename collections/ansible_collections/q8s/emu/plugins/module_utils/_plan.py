@@ -145,6 +145,7 @@ class Server:
     zone: str = ""
     vcpus: int = 0
     ram: int = 0
+    flavor: str = ""  # its name
 
     def address(self, prefix: str) -> Optional[str]:
         """The first address in a network such as 10.254.1.0/24."""
@@ -400,6 +401,7 @@ class Existing:
     ports: Sequence[Port] = ()
     group: Optional[ServerGroup] = None
     floating: Sequence[FloatingIp] = ()
+    flavors: Mapping[str, str] = field(default_factory=dict)  # names by id, where a file may have given ids
 
 
 @dataclass(frozen=True)
@@ -466,6 +468,10 @@ def plan_servers(
         if usable:
             staying.add(spec.name)
             server = usable[0]
+            flavor = existing.flavors.get(spec.flavor, spec.flavor)
+            if server.flavor and server.flavor != flavor:
+                again = f" (q8s-run replace FILE {spec.node} makes it anew)" if spec.vm_type else ""
+                notes.append(f"the server {server.name} has the flavor {server.flavor}, not {flavor}; it stays{again}")
             if server.status == "SHUTOFF":
                 changes.append(Change(SERVER, "start", spec.name, str(server), after, server))
             elif server.status in _WORKING:
