@@ -1,4 +1,4 @@
-"""What has to change in the cloud, from what is wanted and what exists."""
+"""What has to change in the cloud, from what is wanted and what exists, and whether it fits."""
 
 from __future__ import annotations
 
@@ -8,24 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.q8s.emu.plugins.module_utils import _plan, _spec
+from ansible_collections.q8s.emu.plugins.module_utils import _fit, _plan, _spec
+from ansible_collections.q8s.emu.plugins.module_utils._fit import Findings, Flavor, Image, Network, Subnet, Usage
 from ansible_collections.q8s.emu.plugins.module_utils._plan import (
     Change,
     Existing,
-    Findings,
-    Flavor,
     FloatingIp,
     Group,
     GroupRule,
-    Image,
-    Network,
     Plan,
     Port,
     Rule,
     Server,
     ServerGroup,
-    Subnet,
-    Usage,
 )
 
 CLUSTER = _spec.load_file(str(Path(__file__).parents[3] / "examples" / "demo.yaml"))
@@ -317,13 +312,13 @@ def plans(servers: Sequence[Server] = ()) -> list[Plan]:
 
 def check(servers: Sequence[Server] = (), **changes: Any) -> list[str]:
     quota = {**GOOD.quota, **changes.pop("quota", {})}
-    return _plan.preflight_problems(CLUSTER, replace(GOOD, quota=quota, **changes), plans(servers))
+    return _fit.preflight_problems(CLUSTER, replace(GOOD, quota=quota, **changes), plans(servers))
 
 
 def test_a_cloud_that_just_fits() -> None:
     assert check() == []
     assert check(quota={key: Usage(-1, 99) for key in GOOD.quota}) == []
-    assert _plan.preflight_problems(CLUSTER, replace(GOOD, quota={}), plans()) == [], "a cloud that keeps it to itself"
+    assert _fit.preflight_problems(CLUSTER, replace(GOOD, quota={}), plans()) == [], "a cloud that keeps it to itself"
 
 
 def medium(**changes: Any) -> dict[str, Flavor]:
@@ -397,7 +392,7 @@ def test_what_goes_makes_room() -> None:
     there = [server(spec.name, vcpus=2, ram=4096) for spec in counted(x86_small=2, arm_mid=1).servers()]
     plan = _plan.plan_servers(counted(x86_small=1, arm_mid=2), having(there), remove_surplus=True)
     assert told(plan) == ["delete server demo-x86-small-2", "create server demo-arm-mid-2"]
-    assert not any(_plan.needed_quota([plan], GOOD.flavors).values())
+    assert not any(_fit.needed_quota([plan], GOOD.flavors).values())
 
 
 SPREAD = replace(CLUSTER, server_group="soft-anti-affinity")
@@ -407,7 +402,7 @@ NAMED = "server group q8s-demo"
 def test_a_server_group_comes_with_the_first_servers() -> None:
     plan = _plan.plan_servers(SPREAD, having([]))
     assert told(plan) == [f"create {NAMED}", *(f"create server {name}" for name in NAMES)]
-    needs = _plan.needed_quota([plan], GOOD.flavors)
+    needs = _fit.needed_quota([plan], GOOD.flavors)
     assert (needs["server_groups"], needs["server_group_members"]) == (1, 3)
     assert not _plan.plan_servers(SPREAD, having(ALL)).changed, "servers that are there cannot join"
     group = ServerGroup("s", "q8s-demo", "soft-anti-affinity")
@@ -456,7 +451,7 @@ def test_what_a_floating_ip_needs() -> None:
     assert _plan.wanted_rules(closed) - _plan.wanted_rules(CLUSTER) == {
         Rule("tcp", port, port, prefix) for port in (22, 6443) for prefix in office
     }
-    problems = _plan.preflight_problems(OUTSIDE, replace(GOOD, floating_networks=0), [])
+    problems = _fit.preflight_problems(OUTSIDE, replace(GOOD, floating_networks=0), [])
     assert problems == ["access.floating_network: must name one external network; there is none called 'external'"]
 
 

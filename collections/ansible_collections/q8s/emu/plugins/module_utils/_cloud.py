@@ -24,23 +24,18 @@ from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
     raise_first,
     retry_policy,
 )
+from ansible_collections.q8s.emu.plugins.module_utils._fit import Findings, Flavor, Image, Network, Subnet, Usage
 from ansible_collections.q8s.emu.plugins.module_utils._plan import (
     GROUP,
     Existing,
-    Findings,
-    Flavor,
     FloatingIp,
     Group,
     GroupRule,
-    Image,
-    Network,
     Plan,
     Port,
     Rule,
     Server,
     ServerGroup,
-    Subnet,
-    Usage,
 )
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec
 

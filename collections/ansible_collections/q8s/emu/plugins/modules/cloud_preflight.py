@@ -95,7 +95,7 @@ notes:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.q8s.emu.plugins.module_utils import _module, _plan
+from ansible_collections.q8s.emu.plugins.module_utils import _fit, _module, _plan
 
 
 def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
@@ -116,8 +116,8 @@ def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     quota: dict[str, Any] = {}
     if plans[2].of(_plan.SERVER, "create", "replace"):
         findings = cloud.findings(cluster)
-        problems += _plan.preflight_problems(cluster, findings, plans)
-        quota = _plan.quota_table(findings, plans)
+        problems += _fit.preflight_problems(cluster, findings, plans)
+        quota = _fit.quota_table(findings, plans)
     if problems:
         text = "\n".join(f"- {problem}" for problem in problems)
         module.fail_json(msg=f"Failed to prepare the cluster: the cloud does not fit\n{text}", problems=problems)
