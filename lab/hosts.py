@@ -29,11 +29,12 @@ _SSH_SECONDS: Final = 60
 
 @dataclass(frozen=True)
 class Host:
-    """A host that runs: its address, and the ssh host key that it answers with."""
+    """A host that runs: its address, the ssh host key that it answers with, and the URL of its package proxy."""
 
     name: str
     address: str
     host_key: str
+    proxy: str
 
 
 def beside(settings: Settings) -> Settings:
@@ -100,7 +101,7 @@ def up(lab: Settings, name: str, address: ipaddress.IPv4Address | None, key: Pat
             f"Failed to start {name}: no ssh on {spec.nic.address} within {_SSH_SECONDS} s",
             hint=f"the host's console is in {machine.folder / 'console.log'}",
         )
-    return Host(name, spec.nic.address, " ".join(read(public).split()[:2]))
+    return Host(name, spec.nic.address, " ".join(read(public).split()[:2]), spec.proxy)
 
 
 def down(lab: Settings, name: str) -> None:
