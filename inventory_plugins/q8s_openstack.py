@@ -220,11 +220,16 @@ def cluster_fields(extra: Mapping[str, Any]) -> dict[str, Any]:
 def cluster_variables(cluster: _spec.Cluster, state: str) -> dict[str, Any]:
     """Variables of all hosts."""
     specs = cluster.servers()
+    api = f"{cluster.cluster_name}-api"
+    networks = (cluster.remote_ip_prefix, cluster.guest_ip_prefix, cluster.pod_cidr, cluster.service_cidr)
+    inside = ("localhost", "127.0.0.1", api, ".svc", ".cluster.local", *networks)
     return {
         "q8s_cluster": cluster.to_mapping(),
         "q8s_state_dir": state,
         "q8s_artifact_port": _spec.ARTIFACT_PORT,
-        "q8s_api_name": f"{cluster.cluster_name}-api",
+        "q8s_api_name": api,
+        # An image may give every login proxies (/etc/environment): what a cluster's machines say to each other goes past them.
+        "q8s_environment": dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(inside)),
         "q8s_expected_nodes": [spec.node for spec in specs],
         "q8s_workers": [
             {"name": spec.node, "type": spec.vm_type.name, "architecture": spec.vm_type.architecture}

@@ -110,6 +110,8 @@ def test_variables_without_a_server() -> None:
         "taints": [],
     }
     assert variables["q8s_api_name"] == "demo-api" and variables["q8s_artifact_port"] == 8099
+    inside = "localhost,127.0.0.1,demo-api,.svc,.cluster.local,10.254.1.0/24,172.29.0.0/16,10.244.0.0/16,10.96.0.0/12"
+    assert variables["q8s_environment"] == {"no_proxy": inside, "NO_PROXY": inside}
     assert _spec.load_mapping(json.loads(json.dumps(variables["q8s_cluster"])), "x") == CLUSTER
     assert listed([]) == {}
 

@@ -367,7 +367,12 @@ CLUSTER = Group(
             default=None,
         ),
         Field("access", ACCESS, "How this machine reaches the servers.", {}),
-        Field("proxy", PROXY, "Proxies for the installation of packages on the servers.", {}),
+        Field(
+            "proxy",
+            PROXY,
+            "Proxies for the installation of packages on the servers. What nodes say to each other goes past every proxy.",
+            {},
+        ),
         Field(
             "server_group",
             _one_of("none", "soft-anti-affinity"),

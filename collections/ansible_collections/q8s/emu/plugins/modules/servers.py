@@ -165,7 +165,9 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, group: Any
     ready, errors, late = cloud.wait_active(cluster, names, float(module.params["timeout"]))
     if errors:
         for server in errors:
-            module.warn(f"The server {server.name} went to ERROR and is replaced: {_cloud_errors.fault(server.fault)[0]}")
+            module.warn(
+                f"The server {server.name} went to ERROR and is replaced: {_cloud_errors.fault(server.fault)[0]}"
+            )
         cloud.remove_servers(errors, float(module.params["timeout"]))
         more = _make(module, cluster, cloud, [by_name[server.name] for server in errors], group_id)
         refused.update(more)
