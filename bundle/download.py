@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import shutil
+import socket
 import ssl
 import threading
 import time
@@ -16,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
 from bundle.errors import BundleError
-from bundle.progress import say, step
+from bundle.progress import ended_by, say, step
 
 PROBE_SECONDS: Final = 5.0
 _STALL_SECONDS: Final = 30.0  # without a byte, until a download counts as broken
@@ -118,10 +121,26 @@ def _transfer(what: str, url: str, target: Path, algorithm: str) -> str:
     except (OSError, HTTPException) as error:
         raise UnavailableError(f"Failed to download {what}: {url}: {_reason(error)}") from error
     digest = hashlib.new(algorithm)
-    with response, target.open("wb") as output:
+    broken_off = threading.Event()
+
+    def stop() -> None:
+        broken_off.set()
+        # the reader, in another thread, gets an end instead of what it waits for
+        with (
+            contextlib.suppress(OSError, ValueError),
+            socket.socket(fileno=os.dup(response.fileno())) as connection,
+        ):
+            connection.shutdown(socket.SHUT_RDWR)
+
+    with response, target.open("wb") as output, ended_by(stop):
         size = int(response.headers.get("Content-Length") or 0)
         with step(f"download {what} ({size / 1e6:.1f} MB from {urlsplit(url).hostname})"):
-            _copy(response, size, output, digest, lambda got: say(f"download {what}: {got / 1e6:.1f} MB"))
+            try:
+                _copy(response, size, output, digest, lambda got: say(f"download {what}: {got / 1e6:.1f} MB"))
+            except _Broken as error:
+                if broken_off.is_set():
+                    raise BundleError(f"Failed to download {what}: it was broken off") from error
+                raise
     return digest.hexdigest()
 
 

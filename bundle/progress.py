@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from bundle.errors import BundleError
 
 _running: set[subprocess.Popen[bytes]] = set()
+_stops: set[Callable[[], None]] = set()  # of what runs for us and is no tool
 _TAIL_LINES = 12  # of a failed tool's log that are shown: enough for a compiler's first complaint
 
 
@@ -71,11 +72,23 @@ def run(
         raise BundleError(f"Failed to {what}: exit code {code}; log: {log}\n{tail}")
 
 
+@contextmanager
+def ended_by(stop: Callable[[], None]) -> Iterator[None]:
+    """While this lasts, ``end_running`` calls ``stop``."""
+    _stops.add(stop)
+    try:
+        yield
+    finally:
+        _stops.discard(stop)
+
+
 def end_running() -> None:
-    """Ask the tools that ``run`` waits for to end, in whatever thread. Each of these calls fails then.
+    """Ask the tools that ``run`` waits for, and what is ``ended_by`` this, to end, in whatever thread. Each fails then.
 
     A tool is asked with all that it started, as by Ctrl-C: mmdebstrap waits for apt, and then unmounts what it mounted.
     """
+    for stop in tuple(_stops):
+        stop()
     while _running:
         process = _running.pop()
         if process.returncode is None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import signal
 import subprocess
+import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -96,6 +99,31 @@ def test_another_content_is_refused_and_leaves_nothing(server: Server, tmp_path:
         assert str(error.value) == said
         assert error.value.hint and "SHA512SUMS" in error.value.hint
     assert [file for file in (tmp_path / "cache").rglob("*") if file.is_file() and file.suffix != ".lock"] == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_download_beside_other_work_ends_at_once_with_the_command(server: Server, how: signal.Signals) -> None:
+    server.files["/a.qcow2"] = b"disk" * 1000
+    server.hold.clear()
+    script = (
+        "import signal\n"
+        "from bundle import cli\n"
+        "from bundle.image import cloud\n"
+        "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
+        f"image = cloud.CloudImage('{server.url}/a.qcow2', '{SHA512}')\n"
+        "cli._side_by_side(lambda: None, lambda: cloud.fetch(image))\n"
+    )
+    running = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 20
+    while "GET /a.qcow2" not in server.asked:
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.2)
+    running.send_signal(how)
+    begun = time.monotonic()
+    assert running.wait(20) != 0
+    assert time.monotonic() - begun < 5
+    assert server.asked == ["GET /a.qcow2"], "it is not begun again"
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
