@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from q8s_wrapper import cli, completion
@@ -61,6 +62,11 @@ def test_a_file_with_mistakes_has_no_nodes(tmp_path: Path, capsys: pytest.Captur
     assert capsys.readouterr() == ("\n", "")
 
 
+def environment() -> dict[str, str]:
+    """Variables with which a shell finds q8s-run."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
 def test_bash_completes_a_nodes_name() -> None:
     script = """\
         source <(q8s-run completion bash)
@@ -69,15 +75,28 @@ def test_bash_completes_a_nodes_name() -> None:
         _q8s_run
         echo "${COMPREPLY[@]}"
     """
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", "-c", script, "bash", EXAMPLE],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PATH": path},
+        ["bash", "-c", script, "bash", EXAMPLE], capture_output=True, text=True, check=True, env=environment()
     )
     assert done.stdout == "arm-mid-1\n", done.stderr
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not on this machine")
+def test_fish_completes_a_nodes_name() -> None:
+    script = f'q8s-run completion fish | source; complete -C "q8s-run ssh {EXAMPLE} arm"'
+    done = subprocess.run(["fish", "-c", script], capture_output=True, text=True, check=True, env=environment())
+    assert done.stdout == "arm-mid-1\n", done.stderr
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not on this machine")
+def test_zsh_completes_a_nodes_name() -> None:
+    zsh = pexpect.spawn("zsh", ["-f", "-i"], encoding="utf-8", timeout=60, env={**environment(), "TERM": "dumb"})
+    # the two halves of the word, so that what it echoes is not taken for what it says
+    zsh.sendline("autoload -Uz compinit; compinit -D; source <(q8s-run completion zsh); echo so''urced")
+    zsh.expect("sourced")
+    zsh.send(f"q8s-run ssh {EXAMPLE} arm\t")
+    zsh.expect("arm-mid-1")
+    zsh.close(force=True)
 
 
 @pytest.mark.parametrize("shell", completion.SHELLS)
