@@ -105,10 +105,9 @@ class Cloud:
             self._flavor_names(cluster, [server for server in servers if _plan.is_ours(server, name)]),
         )
 
-    def _flavor_names(self, cluster: Cluster, servers: Iterable[Server]) -> dict[str, str]:
-        """Names of flavors by id; none where each server has one whose name the file gives."""
-        given = {spec.flavor for spec in cluster.servers()}
-        if all(server.flavor in given for server in servers):
+    def _flavor_names(self, cluster: Cluster, servers: Sequence[Server]) -> dict[str, str]:
+        """Names of flavors by id; none where all that the file gives are names, as the servers' flavors show."""
+        if not servers or {spec.flavor for spec in cluster.servers()} <= {server.flavor for server in servers}:
             return {}
         with doing("list the flavors"):
             return {found.id: found.name for found in self._os.compute.flavors()}
