@@ -16,7 +16,7 @@ _EMPTY_REASONS: Final = frozenset({"non-zero return code", "The command exited w
 
 @dataclass(frozen=True)
 class Stage:
-    """A role, or else a play; times in seconds since the start of the run."""
+    """A role, or else a play; times in seconds since the start of the run, ``hosts`` those with a task that ran."""
 
     name: str
     start: float
@@ -66,6 +66,15 @@ class State:
         """Names of the stages in which a host does something now."""
         return frozenset(doing.stage for doing in self.current.values())
 
+    def hosts(self, stage: Stage) -> frozenset[str]:
+        """The hosts of a stage: those that had something to do in it, and those that are in it now."""
+        return stage.hosts | {host for host, doing in self.current.items() if doing.stage == stage.name}
+
+    @property
+    def busy(self) -> tuple[Stage, ...]:
+        """The stages without those in which every host skipped every task."""
+        return tuple(stage for stage in self.stages if self.hosts(stage))
+
     def took(self, stage: Stage) -> float:
         """Seconds that a stage took, up to now when a host is still in it."""
         return self.seconds - stage.start if stage.name in self.active else stage.seconds
@@ -83,7 +92,7 @@ def reduce(state: State, event: Mapping[str, Any]) -> State:
     state = _clock(state, event)
     host = str(data.get("host", ""))
     if kind == "runner_on_start":
-        state = _stage(state, data, host)
+        state = _stage(state, data)
         doing = Doing(_stage_name(data), str(data.get("task", "")), state.seconds)
         return replace(state, current={**state.current, host: doing})
     if kind == "runner_retry" and host in state.current:
@@ -123,24 +132,26 @@ def _stage_name(data: Mapping[str, Any]) -> str:
     return str(data.get("role") or data.get("play") or "").rsplit(".", 1)[-1]
 
 
-def _stage(state: State, data: Mapping[str, Any], host: str) -> State:
+def _stage(state: State, data: Mapping[str, Any], *hosts: str) -> State:
+    """With the stage of an event, and the hosts that had something to do in it."""
     name = _stage_name(data)
     if not name:
         return state
     stages = list(state.stages)
     for index, stage in enumerate(stages):
         if stage.name == name:
-            stages[index] = replace(stage, end=state.seconds, hosts=stage.hosts | {host})
+            stages[index] = replace(stage, end=state.seconds, hosts=stage.hosts | {*hosts})
             break
     else:
-        stages.append(Stage(name, state.seconds, state.seconds, frozenset({host})))
+        stages.append(Stage(name, state.seconds, state.seconds, frozenset(hosts)))
     return replace(state, stages=tuple(stages))
 
 
 def _result(state: State, kind: str, data: Mapping[str, Any]) -> State:
     host = str(data.get("host", ""))
     current = {name: doing for name, doing in state.current.items() if name != host}
-    state = replace(_stage(state, data, host), current=current)
+    hosts = () if kind == "runner_on_skipped" else (host,)
+    state = replace(_stage(state, data, *hosts), current=current)
     result = data.get("res") or {}
     state = _warned(state, result.get("warnings") or [])
     # Ansible says skip_reason of a host that cannot be reached where the task has ignore_unreachable.

@@ -115,12 +115,13 @@ def frame(state: State, now: float, left: float | None, width: int, height: int)
     :param left: seconds that are likely left, or None
     """
     room = max(height - 3, 1)  # the last line, an empty one, and one for the cursor
-    stages = state.stages[-max(room // 2, room - len(state.current), 1) :] if state.stages else ()
+    stages = state.busy[-max(room // 2, room - len(state.current), 1) :]
     lines = []
     for stage in stages:
         active = stage.name in state.active
         seconds = now - stage.start if active else stage.seconds
-        hosts = f"{len(stage.hosts)} host{'s' if len(stage.hosts) != 1 else ''}"
+        count = len(state.hosts(stage))
+        hosts = f"{count} host{'s' if count != 1 else ''}"
         text = f"{'•' if active else '✓'} {stage.name:<22}{seconds:>7.1f} s  {hosts}"
         lines.append(("bold" if active else "green", _cut(text, width)))
     hosts_shown = sorted(state.current)[: max(room - len(lines), 1)]

@@ -95,9 +95,9 @@ def stage_table(state: State) -> str:
             "stage": stage.name,
             "start": f"{stage.start:.1f} s",
             "took": f"{state.took(stage):.1f} s",
-            "hosts": len(stage.hosts),
+            "hosts": len(state.hosts(stage)),
         }
-        for stage in state.stages
+        for stage in state.busy
     ]
     return table(rows)
 
@@ -236,7 +236,7 @@ def result(what: str, code: int, state: State, log: str) -> dict[str, Any]:
         "changed": state.changed,
         "seconds": round(state.seconds, 1),
         "stages": [
-            {"name": s.name, "start": round(s.start, 1), "seconds": round(state.took(s), 1), "hosts": sorted(s.hosts)}
+            {"name": s.name, "start": round(s.start, 1), "seconds": round(state.took(s), 1), "hosts": sorted(state.hosts(s))}
             for s in state.stages
         ],
         "failures": [{"host": f.host, "task": f.task, "reason": f.reason, "place": f.place} for f in state.failures],

@@ -39,6 +39,19 @@ def test_stages_are_roles_else_plays_in_the_order_they_began() -> None:
     assert 0 < second.start < second.end <= END.seconds, "a stage lasts until its last result"
 
 
+def test_a_host_that_skips_all_of_a_stage_is_not_in_it() -> None:
+    def task(state: State, stage: str, host: str, result: str) -> State:
+        data = {"host": host, "task": "Try", "play": stage}
+        begun = reduce(state, {"event": "runner_on_start", "event_data": data})
+        assert host in begun.hosts(begun.stages[-1]), "a host is in it as long as it is not known to skip"
+        return reduce(begun, {"event": result, "event_data": data})
+
+    state = task(State(), "None", "one", "runner_on_skipped")
+    state = task(state, "Some", "one", "runner_on_skipped")
+    state = task(state, "Some", "two", "runner_on_ok")
+    assert [(stage.name, sorted(state.hosts(stage))) for stage in state.busy] == [("Some", ["two"])]
+
+
 def test_a_host_has_a_task_while_it_works_and_none_after() -> None:
     current = until("runner_on_start").current
     assert {host: (doing.stage, doing.task) for host, doing in current.items()} == {

@@ -48,7 +48,8 @@ def test_the_newest_of_equal_size_count() -> None:
     assert found and found.seconds == 20.0
 
 
-STAGES = (Stage("Prepare", 0.0, 8.0), Stage("Cloud", 8.0, 30.0))
+HERE = frozenset({"localhost"})
+STAGES = (Stage("Prepare", 0.0, 8.0, HERE), Stage("Cloud", 8.0, 30.0, HERE))
 
 
 def test_what_is_left_follows_the_stages() -> None:
@@ -83,7 +84,7 @@ def shown(state: State, width: int, height: int, left: float | None = None) -> l
 
 
 BUSY = State(
-    stages=(*STAGES, Stage("emulated_worker", 30.0, 39.0, frozenset({"a", "b"}))),
+    stages=(*STAGES, Stage("emulated_worker", 30.0, 39.0, frozenset({"demo-b"}))),
     current={
         "demo-a-host-with-a-name-that-is-much-too-long": Doing("emulated_worker", "Boot the guest", 35.0),
         "demo-b": Doing("emulated_worker", "Wait until the guest answers, however long that takes it", 30.0, 7),
@@ -103,8 +104,8 @@ def test_a_terminal_is_never_overrun() -> None:
 
 def test_what_a_terminal_shows() -> None:
     assert shown(BUSY, 80, 24, 70.0) == [
-        "✓ Prepare                   8.0 s  0 hosts",
-        "✓ Cloud                    22.0 s  0 hosts",
+        "✓ Prepare                   8.0 s  1 host",
+        "✓ Cloud                    22.0 s  1 host",
         "• emulated_worker          10.0 s  2 hosts",
         "  demo-a-host-with-a-name-t…  Boot the guest                                 5 s",
         "  demo-b                      Wait until the guest answers, however lon…    10 s",
