@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ _NO: Final = frozenset({"", "0", "false", "no", "off"})
 class Option:
     """One option. Its environment variable is ``Q8S_`` and its name. ``metavar`` is empty for a switch.
 
-    One with ``choices`` may be given several times; its variable holds them with spaces between.
+    One with ``choices``, or with ``several``, may be given several times; its variable holds them with spaces between.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Option:
     counted: bool = False
     number: bool = False
     choices: tuple[str, ...] = ()
+    several: bool = False
 
     @property
     def variable(self) -> str:
@@ -274,12 +276,12 @@ def _from_environment(option: Option) -> Any:
     return (value or "").lower() in _YES
 
 
-def check_environment(command: Command) -> None:
-    """Refuse values of the command's environment variables that say nothing.
+def check_environment(options: Sequence[Option]) -> None:
+    """Refuse values of the options' environment variables that say nothing.
 
     :raises WrapperError: one is not what its option takes
     """
-    for option in command.options:
+    for option in options:
         value = os.environ.get(option.variable)
         if value is None:
             continue
@@ -302,10 +304,10 @@ def check_environment(command: Command) -> None:
 # Options of the programs behind `lab` and `bundle`, which have the help for them and read no environment themselves.
 _THEIRS: Final[Mapping[tuple[str, str], tuple[Option, ...]]] = {
     ("bundle", "ensure"): (
-        Option("arch", "", "ARCH"),
-        Option("control-plane", "", "ARCH"),
+        Option("arch", "", "ARCH", several=True),
+        Option("control-plane", "", "ARCH", several=True),
         Option("source", "", "SOURCE"),
-        Option("image", "", "ARCH,URL,CHECKSUM"),
+        Option("image", "", "ARCH,URL,CHECKSUM", several=True),
     ),
     ("lab", "status"): (_JSON,),
     ("lab", "host"): (Option("ip", "", "IP"), Option("key", "", "FILE"), Option("memory", "", "MB")),
@@ -315,18 +317,35 @@ _THEIRS: Final[Mapping[tuple[str, str], tuple[Option, ...]]] = {
 def with_environment(command: str, argv: Sequence[str]) -> list[str]:
     """The arguments of ``lab`` or ``bundle``, and as options what the environment says and they do not.
 
-    A variable may hold several values, with spaces between them, where the option can be given several times.
+    Of several values in one variable, one with a space is quoted as for a shell.
+
+    :raises WrapperError: a variable says nothing that its option takes
     """
     given: list[str] = []
     for option in _THEIRS.get((command, argv[0] if argv else ""), ()):
         flag = f"--{option.name}"
         if any(word.partition("=")[0] == flag for word in argv):
             continue
+        check_environment([option])
         if option.metavar:
-            given += [f"{flag}={word}" for word in os.environ.get(option.variable, "").split()]
+            given += [f"{flag}={word}" for word in _values(option)]
         elif _from_environment(option):
             given.append(flag)
     return [*argv, *given]
+
+
+def _values(option: Option) -> list[str]:
+    value = os.environ.get(option.variable, "")
+    if not option.several:
+        return [value] if value else []
+    try:
+        return shlex.split(value)
+    except ValueError as error:
+        raise WrapperError(
+            f"{option.variable}: is {value!r}: {error}",
+            "quote what has spaces or quotes in it as for a shell",
+            ExitCode.WRONG_INPUT,
+        ) from None
 
 
 def settle(arguments: argparse.Namespace) -> None:

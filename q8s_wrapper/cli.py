@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
         command: table.Command = arguments.command
         if rest and not command.rest:
             parser.error(f"{command.name} takes nothing after --")
-        table.check_environment(command)
+        table.check_environment(command.options)
         table.settle(arguments)
         return int(command.function()(arguments, rest))
     except WrapperError as error:

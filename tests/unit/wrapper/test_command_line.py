@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from q8s_wrapper import cli, history, inventory, runner, state
+from q8s_wrapper import arguments, cli, history, inventory, runner, state
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.events import Failure, Stage, State
 
@@ -497,3 +497,24 @@ def test_the_environment_reaches_bundle_and_lab(
     monkeypatch.setenv("Q8S_JSON", "1")
     assert cli.main(["lab", "status"]) == 0
     assert "services" in json.loads(capfd.readouterr().out)
+    monkeypatch.setenv("Q8S_JSON", "maybe")
+    assert cli.main(["lab", "status"]) == ExitCode.WRONG_INPUT
+    assert "Q8S_JSON: is 'maybe'; allowed is 1 or 0" in capfd.readouterr().err
+
+
+def test_values_with_spaces_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("Q8S_KEY", "/root/my keys/id")
+    assert arguments.with_environment("lab", ["host", "up"]) == ["host", "up", "--key=/root/my keys/id"]
+    monkeypatch.setenv("Q8S_IMAGE", "'x86_64,/my images/a,b' aarch64,c,d")
+    assert arguments.with_environment("bundle", ["ensure"])[1:] == [
+        "--image=x86_64,/my images/a,b",
+        "--image=aarch64,c,d",
+    ]
+    monkeypatch.setenv("Q8S_IMAGE", "'x86_64,a")
+    assert cli.main(["bundle", "ensure"]) == ExitCode.WRONG_INPUT
+    assert capsys.readouterr().err == (
+        "Q8S_IMAGE: is \"'x86_64,a\": No closing quotation\n"
+        "hint: quote what has spaces or quotes in it as for a shell\n"
+    )
