@@ -236,8 +236,13 @@ def result(what: str, code: int, state: State, log: str) -> dict[str, Any]:
         "changed": state.changed,
         "seconds": round(state.seconds, 1),
         "stages": [
-            {"name": s.name, "start": round(s.start, 1), "seconds": round(state.took(s), 1), "hosts": sorted(state.hosts(s))}
-            for s in state.stages
+            {
+                "name": stage.name,
+                "start": round(stage.start, 1),
+                "seconds": round(state.took(stage), 1),
+                "hosts": sorted(state.hosts(stage)),
+            }
+            for stage in state.stages
         ],
         "failures": [{"host": f.host, "task": f.task, "reason": f.reason, "place": f.place} for f in state.failures],
         "nodes": state.results.get("q8s_node_table", []),

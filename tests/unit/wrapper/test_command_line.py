@@ -515,6 +515,5 @@ def test_values_with_spaces_in_the_environment(
     monkeypatch.setenv("Q8S_IMAGE", "'x86_64,a")
     assert cli.main(["bundle", "ensure"]) == ExitCode.WRONG_INPUT
     assert capsys.readouterr().err == (
-        "Q8S_IMAGE: is \"'x86_64,a\": No closing quotation\n"
-        "hint: quote what has spaces or quotes in it as for a shell\n"
+        'Q8S_IMAGE: is "\'x86_64,a": No closing quotation\nhint: quote what has spaces or quotes in it as for a shell\n'
     )
