@@ -42,6 +42,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+extends_documentation_fragment: [q8s.emu.cloud]
 problems:
   description: Everything that stands against the cluster; empty on success.
   returned: always
@@ -58,38 +59,6 @@ settled:
   returned: success
   type: bool
   sample: false
-changes:
-  description: What the modules of the collection would change, in this order.
-  returned: success
-  type: list
-  elements: dict
-  contains:
-    kind:
-      description: What it is.
-      type: str
-      sample: server
-    action:
-      description: C(create), C(delete), C(replace), C(start) or C(attach).
-      type: str
-      sample: create
-    name:
-      description: Its name, or a rule in words.
-      type: str
-      sample: demo-arm-mid-1
-    before:
-      description: A line that says what is there; empty for nothing.
-      type: str
-      sample: ""
-    after:
-      description: A line that says what is there afterwards; empty for nothing.
-      type: str
-      sample: server demo-arm-mid-1 ACTIVE
-notes:
-  description: What is left alone although it is not as the cluster file says, and why.
-  returned: success
-  type: list
-  elements: str
-  sample: ["the rule tcp 12345 from 0.0.0.0/0 in q8s-cluster is not Q8S's; it is left"]
 """
 
 from typing import Any

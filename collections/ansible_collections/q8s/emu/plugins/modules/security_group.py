@@ -42,43 +42,12 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+extends_documentation_fragment: [q8s.emu.cloud]
 id:
   description: Id of the group; empty when there is none.
   returned: success
   type: str
   sample: 2f0cf2a1-1ed4-4d55-8a4f-1f6f6a3b8a10
-changes:
-  description: What was changed, or would be in check mode, in this order.
-  returned: success
-  type: list
-  elements: dict
-  contains:
-    kind:
-      description: What it is.
-      type: str
-      sample: server
-    action:
-      description: C(create), C(delete), C(replace), C(start) or C(attach).
-      type: str
-      sample: create
-    name:
-      description: Its name, or a rule in words.
-      type: str
-      sample: demo-arm-mid-1
-    before:
-      description: A line that says what is there; empty for nothing.
-      type: str
-      sample: ""
-    after:
-      description: A line that says what is there afterwards; empty for nothing.
-      type: str
-      sample: server demo-arm-mid-1 ACTIVE
-notes:
-  description: What is left alone although it is not as the cluster file says, and why.
-  returned: success
-  type: list
-  elements: str
-  sample: ["the rule tcp 12345 from 0.0.0.0/0 in q8s-cluster is not Q8S's; it is left"]
 """
 
 from typing import Any

@@ -72,44 +72,13 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+extends_documentation_fragment: [q8s.emu.cloud]
 servers:
   description: The cluster's servers after the run.
   returned: success, not in check mode, O(state=present)
   type: list
   elements: dict
   sample: [{"name": "demo-control-plane", "id": "5b0d...", "address": "10.254.1.17"}]
-changes:
-  description: What was changed, or would be in check mode, in this order.
-  returned: success
-  type: list
-  elements: dict
-  contains:
-    kind:
-      description: What it is.
-      type: str
-      sample: server
-    action:
-      description: C(create), C(delete), C(replace), C(start) or C(attach).
-      type: str
-      sample: create
-    name:
-      description: Its name, or a rule in words.
-      type: str
-      sample: demo-arm-mid-1
-    before:
-      description: A line that says what is there; empty for nothing.
-      type: str
-      sample: ""
-    after:
-      description: A line that says what is there afterwards; empty for nothing.
-      type: str
-      sample: server demo-arm-mid-1 ACTIVE
-notes:
-  description: What is left alone although it is not as the cluster file says, and why.
-  returned: success
-  type: list
-  elements: str
-  sample: ["the rule tcp 12345 from 0.0.0.0/0 in q8s-cluster is not Q8S's; it is left"]
 """
 
 from dataclasses import replace
