@@ -35,8 +35,10 @@ lint: setup  ## style, types and Ansible's production profile
 docs: setup  ## write the reference of the cluster file and its JSON Schema from the code
 	.venv/bin/python tools/cluster_file_docs.py
 
+# The cluster comes by itself: its emulated guests take what two cores leave, and would do so for as long as others hold it up.
 test: lint  ## everything: style, unit tests, the lab's services, a whole cluster
-	.venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 15
+	.venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 15 --ignore tests/e2e
+	.venv/bin/pytest --durations 15 tests/e2e
 
 clean:  ## remove what was made in this checkout (caches outside stay)
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .ansible build *.egg-info

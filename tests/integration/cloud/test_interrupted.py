@@ -79,7 +79,7 @@ def deploying(cloud: Any, cluster: Cluster) -> Iterator[Start]:
         assert servers(cloud, cluster) == []
         run = deploy(cluster)
         started.append(run)
-        assert wait(lambda: run.poll() is not None or bool(servers(cloud, cluster)), 60)
+        assert wait(lambda: run.poll() is not None or bool(servers(cloud, cluster)), 300)
         assert run.poll() is None, run.communicate()[1]
         return run
 
