@@ -68,6 +68,18 @@ def lab() -> Iterator[Mapping[str, str]]:
         assert _lab("down").returncode == 0, "q8s-run lab down failed; its message is above"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests of one file share a worker, and what they prepare; each Molecule scenario stands by itself."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid if nodeid.startswith("tests/molecule/") else super()._split_scope(nodeid)
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Skipped tests are untested behaviour: say how many and why, where nobody overlooks it."""
     reasons: Counter[str] = Counter()
