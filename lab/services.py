@@ -360,7 +360,8 @@ def _package_store() -> tuple[Path, int]:
 
 def _marked(settings: Settings) -> dict[str, str]:
     """What a process of the lab has in its environment, and so has all that it starts."""
-    return {_MARK: str(settings.folder)}
+    # gunicorn names its workers, for which setproctitle would overwrite the environment that /proc shows
+    return {_MARK: str(settings.folder), "SPT_NOENV": "1"}
 
 
 def _record(settings: Settings, name: str, pid: int) -> None:
