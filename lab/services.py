@@ -232,6 +232,8 @@ class Services:
                     *(self._environment / "bin" / "gunicorn", "--no-control-socket", "--workers", "1"),
                     *("--worker-class", "gthread", "--threads", str(_THREADS.get(name, 8)), "--timeout", "300"),
                     *("--graceful-timeout", "2", "--keep-alive", "75"),
+                    # without gunicorn's own limit: Nova asks Neutron for many servers' ports in one line of 8 KB
+                    *("--limit-request-line", "0"),
                     *("--bind", f"127.0.0.1:{self._settings.ports[name]}", "wsgi:application"),
                 ],
                 {"Q8S_APPLICATION": _APPLICATIONS[name]},
