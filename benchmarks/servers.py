@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,10 +61,8 @@ def main() -> int:
     os.environ |= {"OS_CLIENT_CONFIG_FILE": str(place.clouds_yaml), "OS_CLOUD": settings.SCALE_CLOUD_NAME}
     ways: dict[str, Callable[[Any, int], float]] = {}
     for workers in arguments.reference:
-        if workers:
-            ways[f"{workers} calls side by side"] = _side_by_side(workers, arguments.bare)
-        else:
-            ways["one call, min_count"] = _one_call(arguments.bare)
+        name = f"{workers} calls side by side" if workers else "one call, min_count"
+        ways[name] = partial(_reference, workers, arguments.bare)
     ways["q8s"] = _q8s
     taken: dict[str, list[float]] = {name: [] for name in ways}
     with openstack.connect() as cloud:
@@ -133,33 +132,22 @@ def _body(cloud: Any, bare: bool) -> dict[str, Any]:
         **body,
         "key_name": cloud.compute.create_keypair(name=f"{_NAME}-reference").name,
         "security_groups": [{"name": group.id}],
-        # as long as that of a control plane or a worker
         "user_data": base64.b64encode(b"#cloud-config\n".ljust(_USER_DATA_BYTES, b"#")).decode(),
         "metadata": {f"{_NAME}-{number}": _NAME for number in range(_METADATA)},
     }
 
 
-def _one_call(bare: bool) -> Callable[[Any, int], float]:
-    def run(cloud: Any, count: int) -> float:
-        body = _body(cloud, bare)
-        begin = time.monotonic()
-        cloud.compute.create_server(name=_NAME, min_count=count, max_count=count, **body)
-        _active(cloud, count)
-        return time.monotonic() - begin
-
-    return run
-
-
-def _side_by_side(workers: int, bare: bool) -> Callable[[Any, int], float]:
-    def run(cloud: Any, count: int) -> float:
-        body = _body(cloud, bare)
-        begin = time.monotonic()
+def _reference(workers: int, bare: bool, cloud: Any, count: int) -> float:
+    """Seconds that servers take with so many calls side by side, or in one call if that is 0."""
+    create = partial(cloud.compute.create_server, **_body(cloud, bare))
+    begin = time.monotonic()
+    if workers:
         with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(lambda number: cloud.compute.create_server(name=f"{_NAME}-{number}", **body), range(count)))
-        _active(cloud, count)
-        return time.monotonic() - begin
-
-    return run
+            list(pool.map(lambda number: create(name=f"{_NAME}-{number}"), range(count)))
+    else:
+        create(name=_NAME, min_count=count, max_count=count)
+    _active(cloud, count)
+    return time.monotonic() - begin
 
 
 def _active(cloud: Any, count: int) -> None:
