@@ -177,6 +177,7 @@ def test_a_kernel_is_given_to_qemu_in_the_form_that_every_version_boots() -> Non
         (gzip.compress(X86), "aarch64", "it is no Linux kernel for aarch64"),
         (efi_program(b"lz4", zlib.compress(ARM)), "aarch64", "it is compressed by lz4"),
     ],
+    ids=["for-x86_64", "for-aarch64", "empty", "packed-for-x86_64", "packed-by-lz4"],  # gzip's bytes hold the second
 )
 def test_what_is_no_kernel_of_the_architecture_is_refused(data: bytes, architecture: str, why: str) -> None:
     with pytest.raises(ValueError, match=f"^{why}$"):
