@@ -1,11 +1,11 @@
 """How fast Q8S makes many servers, over the fastest way that the cloud itself has: both in one run, on one lab.
 
 ``python -m benchmarks.servers`` needs a lab that runs (``q8s-run lab up``), and makes hollow servers only, in the lab's
-project without quota. The reference asks for servers like Q8S's (with a key, in a security group, with user-data and
-metadata) with nothing but the API: one call for all of them (``min_count``), and calls side by side, 4, 8 and 16 at a
-time; the fastest of these counts. ``--bare`` leaves out what Q8S's servers need and a server need not have. Q8S's time
-is that of its ``servers`` module and then its inventory, as a deploy runs them: a task of a playbook, and
-``refresh_inventory``.
+project without quota. The reference asks for servers like Q8S's (with the cluster's key, in its security group, with
+user-data and metadata) with nothing but the API: one call for all of them (``min_count``), and calls side by side, 4, 8
+and 16 at a time; the fastest of these counts. ``--bare`` leaves out what Q8S's servers need and a server need not have.
+Q8S's time is that of its ``servers`` module and then its inventory, as a deploy runs them: a task of a playbook, and
+``refresh_inventory``. Key pair and group are there before, in all cases.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,7 @@ _FLAVOR: Final = "hollow.small"
 _REFERENCE: Final = (0, 4, 8, 16)
 _SECONDS: Final = 1200
 _NAME: Final = "bench"
+_GROUP: Final = "q8s-cluster"
 # Of a worker's host, as module_utils/_hostkeys.py makes them: they differ from server to server, but not in size.
 _USER_DATA_BYTES: Final = 1700
 _METADATA: Final = 6
@@ -59,7 +61,7 @@ def main() -> int:
     arguments = parser.parse_args()
     place = settings.load()
     os.environ |= {"OS_CLIENT_CONFIG_FILE": str(place.clouds_yaml), "OS_CLOUD": settings.SCALE_CLOUD_NAME}
-    ways: dict[str, Callable[[Any, int], float]] = {}
+    ways: dict[str, Callable[[Any, Cluster], float]] = {}
     for workers in arguments.reference:
         name = f"{workers} calls side by side" if workers else "one call, min_count"
         ways[name] = partial(_reference, workers, arguments.bare)
@@ -68,10 +70,10 @@ def main() -> int:
     with openstack.connect() as cloud:
         for _ in range(arguments.rounds):
             for name, way in ways.items():
-                with _clean(cloud):
+                with _clean(cloud), _cluster(arguments.servers) as cluster:
                     _quiet()
                     load = os.getloadavg()[0]
-                    seconds = way(cloud, arguments.servers)
+                    seconds = way(cloud, cluster)
                     taken[name].append(seconds)
                     print(f"{name}: {seconds:.1f} s (load {load:.1f} before it)", file=sys.stderr, flush=True)
     medians = {name: statistics.median(values) for name, values in taken.items()}
@@ -84,6 +86,47 @@ def main() -> int:
         best = min(seconds for name, seconds in medians.items() if name != "q8s")
         print(f"{'q8s over the fastest':<24} {medians['q8s'] / best:7.2f}")
     return 0
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster of so many servers, whose file and playbook are in a folder."""
+
+    servers: int
+    folder: Path
+
+    def play(self, tag: str) -> str:
+        """Run the tasks with this tag; gives what Ansible says of them, as JSON."""
+        done = subprocess.run(
+            [
+                *(Path(sys.executable).with_name("ansible-playbook"), "-i", INVENTORY, "--tags", tag),
+                *("-e", f"q8s_cluster_file={self.folder / 'cluster.yaml'}", self.folder / "play.json"),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=REPOSITORY,
+            env={
+                **os.environ,
+                "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
+                "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
+                "Q8S_STATE": str(self.folder),
+            },
+        )
+        if done.returncode != 0:
+            raise SystemExit(f"ansible-playbook failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+        return done.stdout
+
+
+@contextmanager
+def _cluster(count: int) -> Iterator[Cluster]:
+    """A cluster with its key pair and security group, and without servers."""
+    with tempfile.TemporaryDirectory() as folder:
+        cluster = Cluster(count, Path(folder))
+        (cluster.folder / "cluster.yaml").write_text(yaml.safe_dump(_mapping(count), sort_keys=False))
+        (cluster.folder / "play.json").write_text(json.dumps(_playbook(cluster.folder)))
+        cluster.play("before")
+        yield cluster
 
 
 def _quiet() -> None:
@@ -119,7 +162,7 @@ def _clean(cloud: Any) -> Iterator[None]:
 
 
 def _body(cloud: Any, bare: bool) -> dict[str, Any]:
-    """What a server is made from. What has to be there before it is made here, before the clock runs."""
+    """What a server is made from."""
     body = {
         "image_id": cloud.image.find_image(settings.IMAGE_NAME, ignore_missing=False).id,
         "flavor_id": cloud.compute.find_flavor(_FLAVOR, ignore_missing=False).id,
@@ -127,18 +170,18 @@ def _body(cloud: Any, bare: bool) -> dict[str, Any]:
     }
     if bare:
         return body
-    group = cloud.network.create_security_group(name=f"{_NAME}-reference")
     return {
         **body,
-        "key_name": cloud.compute.create_keypair(name=f"{_NAME}-reference").name,
-        "security_groups": [{"name": group.id}],
+        "key_name": next(cloud.compute.keypairs()).name,
+        "security_groups": [{"name": cloud.network.find_security_group(_GROUP, ignore_missing=False).id}],
         "user_data": base64.b64encode(b"#cloud-config\n".ljust(_USER_DATA_BYTES, b"#")).decode(),
         "metadata": {f"{_NAME}-{number}": _NAME for number in range(_METADATA)},
     }
 
 
-def _reference(workers: int, bare: bool, cloud: Any, count: int) -> float:
+def _reference(workers: int, bare: bool, cloud: Any, cluster: Cluster) -> float:
     """Seconds that servers take with so many calls side by side, or in one call if that is 0."""
+    count = cluster.servers
     create = partial(cloud.compute.create_server, **_body(cloud, bare))
     begin = time.monotonic()
     if workers:
@@ -168,22 +211,10 @@ def _until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(1)
 
 
-def _q8s(cloud: Any, count: int) -> float:
+def _q8s(cloud: Any, cluster: Cluster) -> float:
     """The servers of a cluster file, made by the module and then listed by the inventory."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "cluster.yaml"
-        file.write_text(yaml.safe_dump(_cluster(count), sort_keys=False))
-        playbook = Path(folder) / "play.json"
-        playbook.write_text(json.dumps(_playbook(Path(folder))))
-        environment = {
-            **os.environ,
-            "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
-            "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
-            "Q8S_STATE": folder,
-        }
-        common = ["-i", str(INVENTORY), "-e", f"q8s_cluster_file={file}"]
-        _ansible(["ansible-playbook", *common, "--tags", "before", str(playbook)], environment)
-        told = json.loads(_ansible(["ansible-playbook", *common, "--tags", "servers", str(playbook)], environment))
+    count = cluster.servers
+    told = json.loads(cluster.play("servers"))
     tasks = {task["task"]["name"]: task for task in told["plays"][0]["tasks"]}
     begin, end = (datetime.fromisoformat(tasks[name]["task"]["duration"]["start"]) for name in ("servers", "listed"))
     active = [server for server in cloud.compute.servers() if server.status == "ACTIVE"]
@@ -195,8 +226,8 @@ def _q8s(cloud: Any, count: int) -> float:
     return (end - begin).total_seconds()
 
 
-def _cluster(count: int) -> dict[str, Any]:
-    """One control plane and as many workers as make ``count`` servers."""
+def _mapping(count: int) -> dict[str, Any]:
+    """The fields of a cluster file: one control plane and as many workers as make ``count`` servers."""
     return {
         "cluster_name": _NAME,
         "private_network_id": "private",
@@ -204,7 +235,7 @@ def _cluster(count: int) -> dict[str, Any]:
         "default_image_name": settings.IMAGE_NAME,
         "name_of_initial_instance": f"{_NAME}-control-plane",
         "guest_ip_prefix": "172.29.0.0/16",
-        "security_groups": ["q8s-cluster"],
+        "security_groups": [_GROUP],
         "required_tcp_ports": [22, 6443],
         "required_udp_ports": [8472],
         "worker_port_range_min": 30000,
@@ -248,16 +279,6 @@ def _playbook(folder: Path) -> list[dict[str, Any]]:
         {"name": "listed", "ansible.builtin.debug": {"msg": "{{ groups.all }}"}, "tags": "servers"},
     ]
     return [{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}]
-
-
-def _ansible(command: list[str], environment: dict[str, str]) -> str:
-    program = Path(sys.executable).with_name(command[0])
-    done = subprocess.run(
-        [program, *command[1:]], capture_output=True, text=True, check=False, cwd=REPOSITORY, env=environment
-    )
-    if done.returncode != 0:
-        raise SystemExit(f"{command[0]} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
-    return done.stdout
 
 
 if __name__ == "__main__":

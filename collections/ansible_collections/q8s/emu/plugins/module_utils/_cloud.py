@@ -23,6 +23,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
     parallel,
     raise_first,
     retry_policy,
+    together,
 )
 from ansible_collections.q8s.emu.plugins.module_utils._fit import Findings, Flavor, Image, Network, Subnet, Usage
 from ansible_collections.q8s.emu.plugins.module_utils._plan import (
@@ -96,12 +97,17 @@ class Cloud:
     def existing(self, cluster: Cluster) -> Existing:
         """All that a plan of the servers has to know."""
         name = cluster.cluster_name
-        servers = self.servers()
+        servers, ports, group, floating = together(
+            self.servers,
+            lambda: self.ports(name),
+            lambda: self._server_group(_plan.keypair_name(name)),
+            lambda: self.floating_ips(name),
+        )
         return Existing(
             servers,
-            [port for port in self.ports(name) if port.ours],
-            self._server_group(_plan.keypair_name(name)),
-            self.floating_ips(name),
+            [port for port in ports if port.ours],
+            group,
+            floating,
             self._flavor_names(cluster, [server for server in servers if _plan.is_ours(server, name)]),
         )
 
@@ -138,24 +144,29 @@ class Cloud:
     def findings(self, cluster: Cluster) -> Findings:
         """What the cloud has of all that the cluster file names."""
         with doing("look up the image, flavors, network and limits"):
-            wanted = {spec.flavor for spec in cluster.servers()}
-            flavors = {
-                key: Flavor(found.name, found.vcpus, found.ram, found.disk or 0)
-                for found in self._os.compute.flavors()
-                for key in {found.name, found.id} & wanted
-            }
-            groups = [key for group in self._os.network.security_groups() for key in (group.name, group.id)]
-            networks = self._networks(cluster.private_network_id)
-            if len(networks) == 1:
-                networks = [self._counted(networks[0])]
-            return Findings(
-                tuple(self._images(cluster.default_image_name)),
-                flavors,
-                tuple(networks),
-                {name: groups.count(name) for name in cluster.security_groups if name != GROUP},
-                self._quota(),
-                len(self._external(cluster.access.floating_network)) if cluster.access.floating_network else 1,
+            images, listed, all_groups, networks, quota, external = together(
+                lambda: self._images(cluster.default_image_name),
+                lambda: list(self._os.compute.flavors()),
+                lambda: list(self._os.network.security_groups()),
+                lambda: self._counted(self._networks(cluster.private_network_id)),
+                self._quota,
+                lambda: len(self._external(cluster.access.floating_network)) if cluster.access.floating_network else 1,
             )
+        wanted = {spec.flavor for spec in cluster.servers()}
+        flavors = {
+            key: Flavor(found.name, found.vcpus, found.ram, found.disk or 0)
+            for found in listed
+            for key in {found.name, found.id} & wanted
+        }
+        groups = [key for group in all_groups for key in (group.name, group.id)]
+        return Findings(
+            tuple(images),
+            flavors,
+            tuple(networks),
+            {name: groups.count(name) for name in cluster.security_groups if name != GROUP},
+            quota,
+            external,
+        )
 
     def offer(self) -> dict[str, list[dict[str, Any]]]:
         """What the project may use, for a first cluster file: networks with their subnets, active images, flavors."""
@@ -248,12 +259,15 @@ class Cloud:
         ]
         return result
 
-    def _counted(self, network: Network) -> Network:
-        """With the addresses in use. Of a network that others share, a project sees its own ports only."""
+    def _counted(self, networks: list[Network]) -> list[Network]:
+        """With the addresses in use, where it is one. Of a network that others share, a project sees its own ports only."""
+        if len(networks) != 1:
+            return networks
+        network = networks[0]
         taken = [
             fixed.get("subnet_id") for port in self._os.network.ports(network_id=network.id) for fixed in port.fixed_ips
         ]
-        return replace(network, subnets=tuple(replace(s, used=taken.count(s.id)) for s in network.subnets))
+        return [replace(network, subnets=tuple(replace(s, used=taken.count(s.id)) for s in network.subnets))]
 
     def needs(self, cluster: Cluster) -> Needs:
         """Ids of what new servers are made from.
@@ -261,10 +275,15 @@ class Cloud:
         :raises CloudError: something is missing or not unique
         """
         with doing("look up the image, flavors, network and security groups"):
-            images, networks = self._images(cluster.default_image_name), self._networks(cluster.private_network_id)
-            flavors = {key: flavor.id for flavor in self._os.compute.flavors() for key in (flavor.id, flavor.name)}
-            groups = {key: g.id for g in self._os.network.security_groups() for key in (g.id, g.name)}
-        group = self.group(cluster.cluster_name)
+            images, networks, listed, all_groups, group = together(
+                lambda: self._images(cluster.default_image_name),
+                lambda: self._networks(cluster.private_network_id),
+                lambda: list(self._os.compute.flavors()),
+                lambda: list(self._os.network.security_groups()),
+                lambda: self.group(cluster.cluster_name),
+            )
+        flavors = {key: flavor.id for flavor in listed for key in (flavor.id, flavor.name)}
+        groups = {key: g.id for g in all_groups for key in (g.id, g.name)}
         lacking = [f"the image {cluster.default_image_name}"] if len(images) != 1 else []
         lacking += [f"the network {cluster.private_network_id}"] if len(networks) != 1 else []
         lacking += [f"the flavor {name}" for name in sorted({s.flavor for s in cluster.servers()} - set(flavors))]
