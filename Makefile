@@ -7,7 +7,7 @@ FILE ?= examples/demo.yaml
 LAB := $(or $(Q8S_LAB_DIR),/var/lib/q8s-lab)
 ON_LAB := OS_CLIENT_CONFIG_FILE=$(LAB)/clouds.yaml OS_CLOUD=q8s-lab
 
-.PHONY: help setup demo demo-down test lint docs clean
+.PHONY: help setup bundle demo demo-down test lint docs clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -15,9 +15,11 @@ help:  ## show this
 setup:  ## install what is missing on this machine
 	@tools/setup.sh
 
-demo: setup  ## an OpenStack on this machine, and the cluster of examples/demo.yaml on it
-	$(RUN) lab up
+bundle: setup  ## build what nodes run, and guest images, where they are not cached
 	$(RUN) bundle ensure --arch x86_64 --arch aarch64 --control-plane x86_64 >/dev/null
+
+demo: bundle  ## an OpenStack on this machine, and the cluster of examples/demo.yaml on it
+	$(RUN) lab up
 	$(ON_LAB) $(RUN) deploy $(FILE) --yes
 	$(ON_LAB) $(RUN) verify $(FILE)
 	@printf '\nThe cluster is yours. To use it from this shell:\n  export %s\n  %s ssh %s arm-mid-1 -- lscpu\n' "$(ON_LAB)" "$(RUN)" "$(FILE)"
@@ -35,8 +37,9 @@ lint: setup  ## style, types and Ansible's production profile
 docs: setup  ## write the reference of the cluster file and its JSON Schema from the code
 	.venv/bin/python tools/cluster_file_docs.py
 
+# What is not cached is built first: for longer than a test waits for its cluster, and at times tests would stand in its way.
 # The cluster comes by itself: its emulated guests take what two cores leave, and would do so for as long as others hold it up.
-test: lint  ## everything: style, unit tests, the lab's services, a whole cluster
+test: lint bundle  ## everything: style, unit tests, the lab's services, a whole cluster
 	.venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 15 --ignore tests/e2e
 	.venv/bin/pytest --durations 15 tests/e2e
 

@@ -69,14 +69,8 @@ def past_the_cloud(run: subprocess.Popen[str]) -> None:
     run.communicate(timeout=60)
 
 
-@pytest.fixture(scope="module")
-def prepared() -> None:
-    """What a deploy makes before it asks for a server: half an hour of building where nothing is cached."""
-    subprocess.run([Q8S_RUN, "bundle", "ensure", "--control-plane", "x86_64"], check=True, stdout=subprocess.DEVNULL)
-
-
 @pytest.fixture
-def deploying(cloud: Any, cluster: Cluster, prepared: None) -> Iterator[Start]:
+def deploying(cloud: Any, cluster: Cluster) -> Iterator[Start]:
     """Starts the deploy of a cluster of one server, and comes back when the cloud has begun to make it."""
     started = []
 
