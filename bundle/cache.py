@@ -77,7 +77,7 @@ def entry(kind: str, name: str, key: str, build: Callable[[Path], None]) -> tupl
     home = cache_root() / kind
     final = home / f"{name}-{key}"
     home.mkdir(parents=True, exist_ok=True)
-    with _locked(home / f".{name}-{key}.lock"):
+    with locked(home / f".{name}-{key}.lock"):
         if final.is_dir():
             return final, False
         _remove_abandoned(home, f".{name}-{key}.")
@@ -105,7 +105,8 @@ def _remove_abandoned(home: Path, prefix: str) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of that file; who else wants it waits."""
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

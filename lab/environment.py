@@ -25,6 +25,15 @@ def ensure() -> tuple[Path, bool]:
     if marker.exists():
         return folder, False
     folder.parent.mkdir(parents=True, exist_ok=True)
+    with cache.locked(folder.parent / f".{folder.name}.lock"):  # of several labs that start, one makes it
+        if marker.exists():
+            return folder, False
+        _make(folder)
+        marker.touch()
+    return folder, True
+
+
+def _make(folder: Path) -> None:
     uv = Path(sys.executable).parent / "uv"
     for command in (
         [uv, "venv", "-q", "--clear", "--python", sys.executable, folder],
@@ -45,5 +54,3 @@ def ensure() -> tuple[Path, bool]:
         )
         if done.returncode != 0:
             raise LabError(f"Failed to install the OpenStack services: {done.stderr.strip()[-800:]}")
-    marker.touch()
-    return folder, True
