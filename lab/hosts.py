@@ -6,14 +6,12 @@ meanwhile, and no address of theirs is one that Neutron gives away. With the las
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
 import shutil
 import socket
 import subprocess
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -153,14 +151,11 @@ def _greets(address: str) -> bool:
         return False
 
 
-@contextmanager
-def _locked() -> Iterator[None]:
+def _locked() -> AbstractContextManager[None]:
     """One at a time: two that start at once would choose the same address."""
     path = cache.cache_root() / "hosts.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+    return cache.locked(path)
 
 
 def _lower(settings: Settings) -> Path:
