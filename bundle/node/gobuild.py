@@ -25,9 +25,9 @@ _RECIPE: Final = "1"  # raised when the way of building changes without the flag
 class Program:
     """Some commands of one Go module that are built together, statically linked.
 
-    ``module`` is a folder of ``bundle/node/go``; ``packages`` maps a binary's name to its Go package; ``stamps`` are
-    ``-X`` variables of the linker. ``cgo`` are the architectures on which the program needs C; ``seccomp`` links
-    libseccomp.
+    ``module`` is a folder of ``bundle/node/go``; ``packages`` maps a binary's name to its Go package (of several, Go
+    names each by the last word of its package); ``stamps`` are ``-X`` variables of the linker. ``cgo`` are the
+    architectures on which the program needs C; ``seccomp`` links libseccomp.
     """
 
     name: str
@@ -159,15 +159,19 @@ def _build(program: Program, architecture: Architecture, folder: Path) -> None:
     if architecture.name in program.cgo:
         environment.update(_c_environment(program, architecture))
     command: list[str | Path] = ["nice", "-n", "5", _go(), "build", "-ldflags", program.ldflags(architecture)]
+    # What the linker leaves out is not made in the first place: a sixth of a build's time. No code differs by it.
+    command += ["-gcflags", "all=-dwarf=false"]
     if program.tags:
         command += ["-tags", ",".join(program.tags)]
+    # One call for all of them: while one is linked, on one core, another is compiled or linked.
+    output = folder if len(program.packages) > 1 else folder / next(iter(program.packages))
+    command += ["-o", output, *program.packages.values()]
     log = cache.cache_root() / "logs" / f"{program.name}-{architecture.name}.log"
     log.unlink(missing_ok=True)
     with step(f"{what} from Go modules"):
-        for binary, package in program.packages.items():
-            output = folder / binary
-            run(what, [*command, "-o", output, package], log=log, cwd=_MODULES / program.module, env=environment)
-            if libraries := elf.needed(output):
+        run(what, command, log=log, cwd=_MODULES / program.module, env=environment)
+        for binary in program.packages:
+            if libraries := elf.needed(folder / binary):
                 raise BundleError(f"Failed to {what}: {binary} is not static, it needs {', '.join(libraries)}")
 
 

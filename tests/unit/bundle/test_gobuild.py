@@ -41,6 +41,12 @@ def test_what_is_built_is_a_tool_of_its_module(program: gobuild.Program) -> None
         assert re.search(rf"^(tool |module |\s+){re.escape(package)}$", text, re.MULTILINE), package
 
 
+@pytest.mark.parametrize("program", [*gobuild.NODE_PROGRAMS, *gobuild.CONTROL_PLANE_PROGRAMS], ids=lambda p: p.name)
+def test_go_gives_several_binaries_the_names_that_we_look_for(program: gobuild.Program) -> None:
+    if len(program.packages) > 1:
+        assert list(program.packages) == [package.rpartition("/")[2] for package in program.packages.values()]
+
+
 def test_key_depends_on_architecture_and_flags() -> None:
     keys = {
         gobuild.key(program, architecture)
