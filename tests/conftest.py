@@ -80,6 +80,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Molecule's scenarios first: one of them at the end would keep one worker busy for minutes, and the other not."""
+    items.sort(key=lambda item: item.get_closest_marker("molecule") is None)
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Skipped tests are untested behaviour: say how many and why, where nobody overlooks it."""
     reasons: Counter[str] = Counter()
