@@ -1,12 +1,14 @@
-"""Wait until the guest's sshd answers, and reset a guest that hangs in its boot.
+"""Wait until the guest's sshd answers; reset a guest that hangs in its boot, and start one whose QEMU ended.
 
     await_guest.py NAME ADDRESS TIMEOUT
 
 QEMU without KVM at times loses an interrupt of an x86_64 guest early in its boot (seen with 10.0: the local APIC keeps
 the timer's vector in service, so that nothing of lower priority is delivered). All virtual CPUs then halt for ever. A
-guest that boots is never idle, so one that neither ran nor waited for a CPU of the host for half a minute hangs.
+guest that boots is never idle, so one that neither ran nor waited for a CPU of the host for half a minute hangs. More
+rarely, QEMU itself ends then; what it said is in its log.
 
-Prints {"resets": N} as JSON. Exit code 1 and the reason on stderr, if the guest did not come.
+Prints {"resets": N, "ended": [TEXT, ...]} as JSON: how often it was reset or started, and what QEMU said at each of its
+ends. Exit code 1 and the reason on stderr, if the guest did not come.
 """
 
 import glob
@@ -53,6 +55,16 @@ def virsh(*arguments):
     ).stdout.strip()
 
 
+def last_words(name):
+    """What QEMU wrote to its log at its end, without its command line and what it lacks of a CPU model."""
+    try:
+        with open(f"/var/log/libvirt/qemu/{name}.log") as stream:
+            lines = [line.strip() for line in stream if not re.search(r"^-|\\\n|requested feature|^$", line)]
+    except OSError:
+        return ""
+    return "\nlast lines of QEMU's log:\n" + "\n".join(lines[-5:])
+
+
 def last_lines(name):
     """The end of the guest's console, without terminal control."""
     found = re.search(r"<source path='([^']+\.console)'", virsh("dumpxml", name))
@@ -66,13 +78,19 @@ def last_lines(name):
 
 
 def main(name, address, timeout):
-    """Wait; gives how often the guest was reset."""
+    """Wait; gives how often the guest was reset or started, and what QEMU said each time that it ended."""
     end = time.monotonic() + timeout
-    since, busy, resets = None, 0.0, 0
+    since, busy, resets, ended = None, 0.0, 0, []
     while not answers(address):
         state = virsh("domstate", name)
+        if state in ("shut off", "crashed") and resets < RESETS:
+            ended.append(last_words(name))
+            virsh("start", name)
+            resets += 1
+            since = None
+            continue
         if state != "running":
-            sys.exit(f"Failed to boot the guest {name}: its machine is {state}{last_lines(name)}")
+            sys.exit(f"Failed to boot the guest {name}: its machine is {state}{last_words(name)}{last_lines(name)}")
         now = time.monotonic()
         if now > end:
             sys.exit(f"Failed to boot the guest {name}: no ssh after {timeout:.0f} s{last_lines(name)}")
@@ -87,8 +105,8 @@ def main(name, address, timeout):
                 resets += 1
             since = now
         time.sleep(1)
-    return resets
+    return {"resets": resets, "ended": ended}
 
 
 if __name__ == "__main__":
-    print(json.dumps({"resets": main(sys.argv[1], sys.argv[2], float(sys.argv[3]))}))
+    print(json.dumps(main(sys.argv[1], sys.argv[2], float(sys.argv[3]))))
