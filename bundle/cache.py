@@ -76,7 +76,6 @@ def entry(kind: str, name: str, key: str, build: Callable[[Path], None]) -> tupl
         return found, False
     home = cache_root() / kind
     final = home / f"{name}-{key}"
-    home.mkdir(parents=True, exist_ok=True)
     with locked(home / f".{name}-{key}.lock"):
         if final.is_dir():
             return final, False
@@ -106,7 +105,8 @@ def _remove_abandoned(home: Path, prefix: str) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of that file; who else wants it waits."""
+    """Hold the lock of that file, whose folder is made if it is missing; who else wants it waits."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

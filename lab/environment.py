@@ -24,7 +24,6 @@ def ensure() -> tuple[Path, bool]:
     marker = folder / ".complete"
     if marker.exists():
         return folder, False
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with cache.locked(folder.parent / f".{folder.name}.lock"):  # of several labs that start, one makes it
         if marker.exists():
             return folder, False

@@ -153,9 +153,7 @@ def _greets(address: str) -> bool:
 
 def _locked() -> AbstractContextManager[None]:
     """One at a time: two that start at once would choose the same address."""
-    path = cache.cache_root() / "hosts.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return cache.locked(path)
+    return cache.locked(cache.cache_root() / "hosts.lock")
 
 
 def _lower(settings: Settings) -> Path:
