@@ -90,7 +90,7 @@ from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructa
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _hostkeys, _plan, _spec
 
-_HOST_KEY = re.compile(r"ssh-ed25519 [A-Za-z0-9+/]{60,80}={0,2}")
+_PUBLIC_KEY = re.compile(r"ssh-ed25519 [A-Za-z0-9+/]{60,80}={0,2}")
 
 
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
@@ -297,7 +297,7 @@ def hosts(cluster: _spec.Cluster, servers: list[_plan.Server], state: str) -> li
                 "ansible_port": _spec.GUEST_SSH_PORT,
                 "ansible_user": "root",
                 "ansible_ssh_private_key_file": private_key(cluster, state),
-                "ansible_ssh_common_args": ssh_arguments(server.metadata.get(_plan.META_GUEST_KEY, ""), state) + path,
+                "ansible_ssh_common_args": ssh_arguments(_authority(server), _hostkeys.GUEST) + path,
                 "q8s_host": spec.name,
                 "q8s_node_name": spec.node,
                 "q8s_vm": variables["q8s_vm"],
@@ -309,7 +309,7 @@ def hosts(cluster: _spec.Cluster, servers: list[_plan.Server], state: str) -> li
 def _surplus(cluster: _spec.Cluster, server: _plan.Server, state: str, path: str) -> Host:
     """A server that the file no longer asks for, and what is needed to take its node out of Kubernetes."""
     control_plane = server.metadata.get(_plan.META_ROLE) == "control_plane"
-    node = server.metadata.get(_plan.META_NODE, server.name)
+    node = server.name if control_plane else server.name.removeprefix(f"{cluster.cluster_name}-")
     variables = _server_variables(cluster, server, state, path)
     variables["q8s_surplus"] = {"name": node, "control_plane_host": server.name if control_plane else ""}
     return Host(server.name, ["surplus"], variables)
@@ -378,8 +378,8 @@ def _server_variables(
             return variables
     variables["ansible_user"] = cluster.initial_instance_user if foreign else _hostkeys.USER
     variables["ansible_ssh_private_key_file"] = private_key(cluster, state)
-    key = "" if foreign else server.metadata.get(_plan.META_HOST_KEY, "")
-    variables["ansible_ssh_common_args"] = ssh_arguments(key, state, foreign) + path
+    known = first_seen(state) if foreign else ssh_arguments(_authority(server), _hostkeys.HOST)
+    variables["ansible_ssh_common_args"] = known + path
     return variables
 
 
@@ -394,8 +394,8 @@ def way(cluster: _spec.Cluster, servers: list[_plan.Server], state: str) -> str:
         return ""
     foreign = not _plan.is_ours(initial, cluster.cluster_name)
     user = cluster.initial_instance_user if foreign else _hostkeys.USER
-    key = "" if foreign else initial.metadata.get(_plan.META_HOST_KEY, "")
-    options = f"{ssh_arguments(key, state, foreign)} -i {shlex.quote(private_key(cluster, state))}"
+    known = first_seen(state) if foreign else ssh_arguments(_authority(initial), _hostkeys.HOST)
+    options = f"{known} -i {shlex.quote(private_key(cluster, state))}"
     # ssh replaces %-words in a ProxyCommand before the inner ssh sees its own
     inner = options.replace("%", "%%")
     return f" -o {shlex.quote(f'ProxyCommand=ssh {inner} -W %h:%p {user}@{initial.floating[0]}')}"
@@ -408,22 +408,33 @@ def _initial(cluster: _spec.Cluster, servers: list[_plan.Server]) -> _plan.Serve
     return foreign or next(iter(sorted(ours, key=lambda s: s.status != "ACTIVE")), None)
 
 
-def ssh_arguments(host_key: str, state: str, foreign: bool = False) -> str:
-    """How ssh checks the host: against the key that Q8S gave it, or, for a server of others, the key seen first.
+def first_seen(state: str) -> str:
+    """How ssh checks a server of others: against the key seen first."""
+    return _options(f"UserKnownHostsFile={os.path.join(state, 'known_hosts')}", "StrictHostKeyChecking=accept-new")
 
-    :param host_key: from the server's metadata; anything but a public key is not passed to a command line
+
+def ssh_arguments(authority: str, purpose: str) -> str:
+    """How ssh checks a host that Q8S made: its key is signed, for this purpose, by the CA that its server was made with.
+
+    :param authority: from the server's metadata; anything but a public key is not passed to a command line
     """
-    if foreign:
-        options = [f"UserKnownHostsFile={os.path.join(state, 'known_hosts')}", "StrictHostKeyChecking=accept-new"]
-    else:
-        options = [
-            "UserKnownHostsFile=/dev/null",
-            "GlobalKnownHostsFile=/dev/null",
-            "StrictHostKeyChecking=yes",
-            "HostKeyAlgorithms=ssh-ed25519",
-        ]
-        if _HOST_KEY.fullmatch(host_key):
-            options.append(f"KnownHostsCommand=/bin/echo %H {host_key}")
+    options = [
+        "UserKnownHostsFile=/dev/null",
+        "GlobalKnownHostsFile=/dev/null",
+        "StrictHostKeyChecking=yes",
+        "HostKeyAlgorithms=ssh-ed25519-cert-v01@openssh.com",
+        f"HostKeyAlias={purpose}",
+    ]
+    if _PUBLIC_KEY.fullmatch(authority):
+        options.append(f"KnownHostsCommand=/bin/echo @cert-authority {purpose} {authority}")
+    return _options(*options)
+
+
+def _authority(server: _plan.Server) -> str:
+    return server.metadata.get(_plan.META_HOST_CA, "")
+
+
+def _options(*options: str) -> str:
     return " ".join(f"-o {shlex.quote(option)}" for option in options)
 
 

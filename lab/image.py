@@ -52,7 +52,7 @@ network: {config: disabled}
 manage_etc_hosts: false
 apt: {preserve_sources_list: true}
 # a container has no disk to grow and no locale to generate
-cloud_init_modules: [write_files, set_hostname, users_groups, ssh]
+cloud_init_modules: [bootcmd, write_files, set_hostname, users_groups, ssh]
 cloud_config_modules: [runcmd]
 cloud_final_modules: [scripts_user, keys_to_console]
 system_info:

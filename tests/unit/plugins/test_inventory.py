@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import q8s_openstack
@@ -19,7 +22,7 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIATbSFIAoKCLyojckQoDUv+sRJPfwQtsZYqck
 
 def made(name: str, address: str | None, **metadata: str) -> Server:
     addresses = (address,) if address else ()
-    values = {"q8s_cluster": "demo", "q8s_host_key": KEY, "q8s_guest_key": KEY, **metadata}
+    values = {"q8s_cluster": "demo", "q8s_host_ca": KEY, **metadata}
     return Server(f"id-{name}", name, "ACTIVE", addresses, values)
 
 
@@ -137,8 +140,8 @@ def test_an_initial_instance_that_is_this_machine(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_server_that_is_no_longer_asked_for() -> None:
-    worker = made("demo-arm-mid-2", "10.254.1.7", q8s_node="arm-mid-2", q8s_role="worker_host")
-    further = made("demo-control-plane-2", "10.254.1.8", q8s_node="demo-control-plane-2", q8s_role="control_plane")
+    worker = made("demo-arm-mid-2", "10.254.1.7", q8s_role="worker_host")
+    further = made("demo-control-plane-2", "10.254.1.8", q8s_role="control_plane")
     hosts = listed([*SERVERS, worker, further])
     assert hosts[worker.name].groups == hosts[further.name].groups == ["surplus"]
     assert hosts[worker.name].variables["q8s_surplus"] == {"name": "arm-mid-2", "control_plane_host": ""}
@@ -189,7 +192,10 @@ def test_a_floating_ip_leads_to_all_others() -> None:
         assert command.endswith("-W %h:%p q8s@203.0.113.4")
         inner = shlex.split(command.removeprefix("proxycommand ").replace("%%", "%"))[:-3]
         answer = subprocess.run([*inner, "-G", "host"], capture_output=True, text=True, check=True).stdout
-        assert f"knownhostscommand /bin/echo %H {KEY}" in answer and "stricthostkeychecking true" in answer
+        assert (
+            f"knownhostscommand /bin/echo @cert-authority q8s-host {KEY}" in answer
+            and "stricthostkeychecking true" in answer
+        )
 
 
 def test_servers_come_back_from_a_cache() -> None:
@@ -198,15 +204,17 @@ def test_servers_come_back_from_a_cache() -> None:
 
 
 def test_ssh_understands_its_options() -> None:
-    arguments = shlex.split(q8s_openstack.ssh_arguments(KEY, "/state"))
+    arguments = shlex.split(q8s_openstack.ssh_arguments(KEY, "q8s-guest"))
     answer = subprocess.run(["ssh", *arguments, "-G", "host"], capture_output=True, text=True, check=True).stdout
-    assert f"knownhostscommand /bin/echo %H {KEY}" in answer
-    assert "stricthostkeychecking true" in answer
+    assert (
+        f"knownhostscommand /bin/echo @cert-authority q8s-guest {KEY}" in answer and "hostkeyalias q8s-guest" in answer
+    )
+    assert "stricthostkeychecking true" in answer and "hostkeyalgorithms ssh-ed25519-cert-v01@openssh.com" in answer
 
 
 @pytest.mark.parametrize("key", ["", "ssh-rsa AAAA", f"{KEY}; reboot", f"{KEY}\n-o ProxyCommand=x", "$(reboot)"])
 def test_only_a_key_reaches_the_command_line(key: str) -> None:
-    arguments = q8s_openstack.ssh_arguments(key, "/state")
+    arguments = q8s_openstack.ssh_arguments(key, "q8s-host")
     assert "KnownHostsCommand" not in arguments and "StrictHostKeyChecking=yes" in arguments
 
 
@@ -215,27 +223,67 @@ def test_fields_among_extra_variables() -> None:
     assert set(q8s_openstack.cluster_fields(extra)) == {"pod_cidr", "required_tcp_port", "vm_types"}
 
 
-def test_user_data_holds_the_private_keys_and_metadata_does_not() -> None:
-    spec = next(spec for spec in CLUSTER.servers() if spec.vm_type)
+def user_data(spec: _spec.ServerSpec) -> tuple[dict[str, Any], Mapping[str, str]]:
     text, metadata = _hostkeys.first_boot(spec, "demo", "ssh-ed25519 AAAA me\n")
     first, _, rest = text.partition("\n")
-    config = json.loads(rest)
-    assert first == "#cloud-config"
+    assert first == "#cloud-config" and len(text) < 40000
+    return json.loads(rest), metadata
+
+
+WORKER = next(spec for spec in CLUSTER.servers() if spec.vm_type)
+
+
+def test_user_data_holds_the_private_key_and_metadata_does_not() -> None:
+    config, metadata = user_data(WORKER)
     assert config["users"][0]["ssh_authorized_keys"] == ["ssh-ed25519 AAAA me"]
     assert config["users"][0]["lock_passwd"] is True and config["ssh_pwauth"] is False
-    assert config["ssh_keys"]["ed25519_public"] == metadata["q8s_host_key"]
-    assert metadata["q8s_guest_key"] + "\n" == config["write_files"][1]["content"]
-    assert metadata["q8s_guest_key"] != metadata["q8s_host_key"]
-    assert "PRIVATE" in text and "PRIVATE" not in json.dumps(dict(metadata))
-    assert all(len(value) < 256 for value in metadata.values()) and len(text) < 40000
+    assert "PRIVATE" in config["bootcmd"][0] and "PRIVATE" not in json.dumps(dict(metadata))
+    assert all(len(value) < 256 for value in metadata.values())
     assert _plan.is_ours(Server("i", "n", "ACTIVE", (), metadata), "demo")
-    for key in (metadata["q8s_host_key"], metadata["q8s_guest_key"]):
-        assert q8s_openstack._HOST_KEY.fullmatch(key)
+    assert q8s_openstack._PUBLIC_KEY.fullmatch(metadata["q8s_host_ca"])
+    assert user_data(WORKER)[1]["q8s_host_ca"] != metadata["q8s_host_ca"], "each call has its own"
 
 
-def test_a_control_plane_has_no_guest_key() -> None:
-    text, metadata = _hostkeys.first_boot(CLUSTER.servers()[0], "demo", "ssh-ed25519 AAAA")
-    assert "q8s_guest_key" not in metadata and "write_files" not in text
+def test_a_servers_first_boot_signs_its_keys(tmp_path: Path) -> None:
+    (tmp_path / "ssh").mkdir()
+    (tmp_path / "ssh" / "sshd_config").write_text("Match User x\n")
+    (tmp_path / "ssh" / "ssh_host_rsa_key").write_text("of the image")
+    for spec, purposes in ((CLUSTER.servers()[0], ["q8s-host"]), (WORKER, ["q8s-host", "q8s-guest"])):
+        config, metadata = user_data(spec)
+        script = config["bootcmd"][0].replace("/etc/", f"{tmp_path}/")
+        for _ in range(2):  # it runs at every boot
+            subprocess.run(["sh", "-c", script], check=True, env={**os.environ, "INSTANCE_ID": f"id-{spec.name}"})
+        certificates = sorted(tmp_path.glob("*/*-cert.pub"), reverse=True)
+        assert [path.name for path in certificates] == [
+            "ssh_host_ed25519_key-cert.pub",
+            "guest_ssh_host_ed25519_key-cert.pub",
+        ][: len(purposes)]
+        for path, purpose in zip(certificates, purposes, strict=True):
+            shown = subprocess.run(["ssh-keygen", "-L", "-f", path], capture_output=True, text=True, check=True).stdout
+            (tmp_path / "ca.pub").write_text(metadata["q8s_host_ca"])
+            ca = subprocess.run(
+                ["ssh-keygen", "-l", "-f", tmp_path / "ca.pub"], capture_output=True, text=True, check=True
+            )
+            assert "host certificate" in shown and f"Signing CA: ED25519 {ca.stdout.split()[1]} " in shown
+            assert shown.partition("Principals:")[2].split()[0] == purpose and "Valid: forever" in shown
+            assert f'"{purpose} of id-{spec.name}"' in shown
+            assert path.with_name(path.name.replace("-cert.pub", "")).stat().st_mode & 0o077 == 0
+    assert not (tmp_path / "q8s" / "ca").exists() and not (tmp_path / "ssh" / "ssh_host_rsa_key").exists()
+    line = f"HostCertificate {tmp_path}/ssh/ssh_host_ed25519_key-cert.pub\n"
+    assert (tmp_path / "ssh" / "sshd_config").read_text() == f"{line}Match User x\n"
+
+
+def test_a_host_and_its_guest_are_known_for_what_they_are() -> None:
+    hosts = listed(SERVERS)
+    for name, purpose in (
+        ("demo-control-plane", "q8s-host"),
+        ("demo-arm-mid-1", "q8s-host"),
+        ("arm-mid-1", "q8s-guest"),
+    ):
+        arguments = shlex.split(hosts[name].variables["ansible_ssh_common_args"])
+        answer = subprocess.run(["ssh", *arguments, "-G", "host"], capture_output=True, text=True, check=True).stdout
+        assert f"hostkeyalias {purpose}\n" in answer
+        assert f"knownhostscommand /bin/echo @cert-authority {purpose} {KEY}\n" in answer
 
 
 def test_a_key_pair_is_one() -> None:

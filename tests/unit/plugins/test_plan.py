@@ -62,6 +62,34 @@ def test_second_run_changes_nothing() -> None:
     assert plan.diff()["before"] == plan.diff()["after"]
 
 
+def test_hosts_that_are_numbered_from_1_are_asked_for_in_one_call() -> None:
+    specs = replace(counted(x86_small=3, arm_mid=1), number_additional_master_nodes=2).servers()
+    control = ["demo-control-plane", "demo-control-plane-2", "demo-control-plane-3"]
+
+    def asked(*left_out: str) -> list[str]:
+        return [str(request) for request in _plan.requests(spec for spec in specs if spec.name not in left_out)]
+
+    servers = [f"server {name}" for name in control]
+    assert asked() == [*servers, "3 servers, demo-x86-small-1 to demo-x86-small-3", "server demo-arm-mid-1"]
+    assert [request.name for request in _plan.requests(specs)] == [*control, "demo-x86-small", "demo-arm-mid-1"]
+    # Nova numbers from 1: what is missing elsewhere is asked for alone
+    assert asked(*control, "demo-x86-small-1") == [
+        f"server demo-{n}" for n in ("x86-small-2", "x86-small-3", "arm-mid-1")
+    ]
+    assert asked(*control, "demo-x86-small-2") == [
+        f"server demo-{n}" for n in ("x86-small-3", "x86-small-1", "arm-mid-1")
+    ]
+    assert asked(*control, "demo-x86-small-3", "demo-arm-mid-1") == ["2 servers, demo-x86-small-1 to demo-x86-small-2"]
+
+
+def test_what_is_left_of_a_call_is_asked_for_alone() -> None:
+    (*_, request) = _plan.requests(counted(x86_small=3).servers())
+    assert request.without({"demo-control-plane"}) == [request]
+    left = request.without({"demo-x86-small-2"})
+    assert [(part.name, len(part.specs)) for part in left] == [("demo-x86-small-1", 1), ("demo-x86-small-3", 1)]
+    assert request.without({spec.name for spec in request.specs}) == []
+
+
 @pytest.mark.parametrize(
     "broken",
     [

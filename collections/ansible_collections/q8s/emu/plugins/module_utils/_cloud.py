@@ -34,6 +34,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._plan import (
     GroupRule,
     Plan,
     Port,
+    Request,
     Rule,
     Server,
     ServerGroup,
@@ -494,7 +495,7 @@ class Cloud:
         self,
         cluster: Cluster,
         needs: Needs,
-        specs: Sequence[ServerSpec],
+        requests: Sequence[Request],
         user_data: Callable[[ServerSpec], tuple[str, Mapping[str, str]]],
         ports: Mapping[str, str],
     ) -> dict[str, CloudError]:
@@ -503,21 +504,24 @@ class Cloud:
         After a failure that may be a passing one, what is there is listed before the rest is asked for again: a cloud
         may have made a server and failed to say so.
 
-        :param user_data: makes a server's user-data and metadata, called once for each request
+        :param user_data: makes user-data and metadata of a call's servers, called once for each call with its first
         :param ports: ids of ports of Q8S's by server name; others get one from Nova
         """
 
-        def make(spec: ServerSpec) -> None:
-            text, metadata = user_data(spec)
-            port = ports.get(spec.name)
+        def make(request: Request) -> None:
+            text, metadata = user_data(request.specs[0])
+            count = len(request.specs)
+            port = ports.get(request.name)
             more: dict[str, Any] = {} if port else {"security_groups": [{"name": group} for group in needs.groups]}
             if needs.server_group:
                 more["scheduler_hints"] = {"group": needs.server_group}
-            with doing(f"create server {spec.name}"):
+            if count > 1:
+                more |= {"min_count": count, "max_count": count}
+            with doing(f"create {request}"):
                 self._os.compute.create_server(
-                    name=spec.name,
+                    name=request.name,
                     image_id=needs.image,
-                    flavor_id=needs.flavors[spec.flavor],
+                    flavor_id=needs.flavors[request.specs[0].flavor],
                     networks=[{"port": port} if port else {"uuid": needs.network.id}],
                     key_name=_plan.keypair_name(cluster.cluster_name),
                     user_data=base64.b64encode(text.encode()).decode(),
@@ -526,17 +530,17 @@ class Cloud:
                 )
 
         failed: dict[str, CloudError] = {}
-        pending = list(specs)
+        pending = list(requests)
         for number in range(1, _ROUNDS + 1):
-            errors = {s.name: r for s, r in zip(pending, parallel(make, pending)) if isinstance(r, CloudError)}
-            failed.update(errors)
-            pending = [spec for spec in pending if spec.name in errors and errors[spec.name].temporary]
+            errors = [(q, r) for q, r in zip(pending, parallel(make, pending)) if isinstance(r, CloudError)]
+            failed.update({spec.name: error for request, error in errors for spec in request.specs})
+            pending = [request for request, error in errors if error.temporary]
             if not pending or number == _ROUNDS:
                 break
             time.sleep(POLL_SECONDS * 2**number)
             there = {s.name for s in self.servers() if _plan.is_ours(s, cluster.cluster_name) and not s.deleting}
-            pending = [spec for spec in pending if spec.name not in there]
-            again = there | {spec.name for spec in pending}
+            pending = [part for request in pending for part in request.without(there)]
+            again = there | {spec.name for request in pending for spec in request.specs}
             failed = {name: error for name, error in failed.items() if name not in again}
         return failed
 

@@ -1,7 +1,7 @@
 # Copyright: Q8S contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Host keys and user-data of new servers: who a server is, is settled before it first boots."""
+"""User-data of new servers, and the CA by which their ssh host keys are known before they first boot."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec import ServerSpec
 
 USER = "q8s"
 GUEST_KEY_FILE = "/etc/q8s/guest_ssh_host_ed25519_key"
+_HOST_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key"
+# What a certificate says that its key is for. ssh is told to look for this instead of an address.
+HOST = "q8s-host"
+GUEST = "q8s-guest"
 
 
 @dataclass(frozen=True)
@@ -41,16 +45,44 @@ def new_key() -> HostKey:
     return HostKey(public.decode(), private.decode())
 
 
+# Runs as root before the server's sshd first starts; bootcmd runs at every boot, and a snapshot is another instance.
+# The keys that an image may hold are known to everyone who has the image.
+_SIGN = """\
+set -eu
+test ! -e "/etc/q8s/host-keys.$INSTANCE_ID" || exit 0
+mkdir -p /etc/q8s
+umask 077
+cat > /etc/q8s/ca <<'END'
+{ca}END
+rm -f /etc/ssh/ssh_host_*
+sign() {{
+  rm -f "$2" "$2.pub" "$2-cert.pub"
+  ssh-keygen -q -t ed25519 -N '' -C "$1" -f "$2"
+  ssh-keygen -q -s /etc/q8s/ca -h -I "$1 of $INSTANCE_ID" -n "$1" "$2.pub"
+}}
+sign {host} {host_key}
+{more}rm /etc/q8s/ca
+line="HostCertificate {host_key}-cert.pub"
+grep -qxF "$line" /etc/ssh/sshd_config || sed -i "1i $line" /etc/ssh/sshd_config
+chmod 644 /etc/ssh/*.pub /etc/ssh/sshd_config
+touch "/etc/q8s/host-keys.$INSTANCE_ID"
+"""
+
+
 def first_boot(spec: ServerSpec, cluster_name: str, public_key: str) -> tuple[str, Mapping[str, str]]:
-    """User-data (secret: it holds private host keys) and metadata (public) of a new server."""
-    host = new_key()
+    """User-data (secret: it holds the private key of a CA) and metadata (public) of new servers like that one.
+
+    Keys are made on the server and signed by the CA, which is of no use to anybody but the servers that share it. The
+    certificate of a guest's key is for guests only: who has the guest cannot pose as its host.
+    """
+    authority = new_key()
     metadata = {
         _plan.META_CLUSTER: cluster_name,
         _plan.META_ROLE: spec.role,
-        _plan.META_NODE: spec.node,
         _plan.META_TYPE: spec.vm_type.name if spec.vm_type else "",
-        _plan.META_HOST_KEY: host.public,
+        _plan.META_HOST_CA: authority.public,
     }
+    guest = f"sign {GUEST} {GUEST_KEY_FILE}\n" if spec.role == "worker_host" else ""
     config: dict[str, Any] = {
         "users": [
             {
@@ -62,23 +94,12 @@ def first_boot(spec: ServerSpec, cluster_name: str, public_key: str) -> tuple[st
             }
         ],
         "ssh_pwauth": False,
-        # No other key than this one: what the image may hold is known to everyone who has the image.
-        "ssh_deletekeys": True,
+        # cloud-init leaves the keys alone that are there
+        "ssh_deletekeys": False,
         "ssh_genkeytypes": ["ed25519"],
-        "ssh_keys": {"ed25519_private": host.private, "ed25519_public": host.public},
         "package_update": False,
+        # a text, not a list: cloud-init runs it from a file, and no list of processes shows it
+        "bootcmd": [_SIGN.format(ca=authority.private, host=HOST, host_key=_HOST_KEY_FILE, more=guest)],
     }
-    if spec.role == "worker_host":
-        guest = new_key()
-        metadata[_plan.META_GUEST_KEY] = guest.public
-        config["write_files"] = [
-            {"path": GUEST_KEY_FILE, "owner": "root:root", "permissions": "0600", "content": guest.private},
-            {
-                "path": f"{GUEST_KEY_FILE}.pub",
-                "owner": "root:root",
-                "permissions": "0600",
-                "content": f"{guest.public}\n",
-            },
-        ]
     # JSON is YAML, and cloud-init reads it as such.
     return f"#cloud-config\n{json.dumps(config, indent=1)}\n", metadata

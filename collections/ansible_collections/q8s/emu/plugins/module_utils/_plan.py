@@ -10,7 +10,7 @@ changes that it announces.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
@@ -24,10 +24,8 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec import (
 GROUP = REQUIRED_SECURITY_GROUP
 META_CLUSTER = "q8s_cluster"
 META_ROLE = "q8s_role"
-META_NODE = "q8s_node"
 META_TYPE = "q8s_type"
-META_HOST_KEY = "q8s_host_key"
-META_GUEST_KEY = "q8s_guest_key"
+META_HOST_CA = "q8s_host_ca"
 
 # Kinds of what a cluster has in a cloud
 KEYPAIR = "key pair"
@@ -487,6 +485,48 @@ def plan_servers(
     changes += coming
     changes += _plan_floating_ip(cluster, existing, foreign, kept)
     return ServersPlan(tuple(changes), tuple(kept), tuple(notes), tuple(problems), tuple(wanted))
+
+
+@dataclass(frozen=True)
+class Request:
+    """Servers that are asked for in one call. Nova puts a number from 1 on behind the name, if they are several."""
+
+    name: str
+    specs: tuple[ServerSpec, ...]
+
+    def __str__(self) -> str:
+        first, last = self.specs[0].name, self.specs[-1].name
+        return f"server {first}" if first == last else f"{len(self.specs)} servers, {first} to {last}"
+
+    def without(self, names: Collection[str]) -> list[Request]:
+        """What is left to ask for when the servers of these names are there: all of it, or each other one alone."""
+        left = [spec for spec in self.specs if spec.name not in names]
+        return [self] if len(left) == len(self.specs) else [single(spec) for spec in left]
+
+
+def requests(specs: Iterable[ServerSpec]) -> list[Request]:
+    """The fewest calls for these servers: one for all of a type that are numbered from 1 on, and one for each other.
+
+    Servers of one call get the same user-data. A control plane shares none with another.
+    """
+    alone: list[Request] = []
+    series: dict[str, list[ServerSpec]] = {}
+    for spec in specs:
+        kind = spec.vm_type.name if spec.vm_type else ""
+        number = len(series.get(kind, ())) + 1
+        if kind and spec.name.endswith(f"-{number}"):
+            series.setdefault(kind, []).append(spec)
+        else:
+            alone.append(single(spec))
+    return alone + [
+        Request(same[0].name.rpartition("-")[0], tuple(same)) if len(same) > 1 else single(same[0])
+        for same in series.values()
+    ]
+
+
+def single(spec: ServerSpec) -> Request:
+    """A call for one server."""
+    return Request(spec.name, (spec,))
 
 
 def _is_broken(server: Server, patience: float) -> bool:

@@ -11,9 +11,10 @@ module: servers
 short_description: Make or remove the servers of a cluster
 version_added: 0.1.0
 description:
-  - Asks for all servers at once and polls all of them together until each is C(ACTIVE) with an address.
-  - Each new server gets an ssh host key that is made here (hosts of workers a second one, for the guest). The public parts are in the
-    server's metadata, the private ones in its user-data only.
+  - Asks for all servers at once, for all new hosts of a type in one call where their numbers start at 1, and polls all of them together until
+    each is C(ACTIVE) with an address.
+  - Each server makes its own ssh host key when it first boots (hosts of workers a second one, for the guest), and signs it with a CA that is made
+    here for its call. The CA's public part is in the server's metadata, the private one in its user-data only.
   - A server that is off is started. One in C(ERROR), or in C(BUILD) for longer than O(timeout), is replaced; one that goes to C(ERROR) while it
     is waited for is replaced once.
   - Where C(private_network_id) is a subnet, or its network has several, each server gets a port that Q8S makes in the right one.
@@ -120,14 +121,13 @@ def _going(plan: Any) -> list[Any]:
 
 def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, group: Any) -> list[dict[str, Any]]:
     """Make and start what is wanted, and wait for all of it; gives every server of the cluster."""
-    specs = [change.subject for change in plan.of(_plan.SERVER, "create")] + [
-        change.subject.spec for change in plan.of(_plan.SERVER, "replace")
-    ]
+    new = [change.subject for change in plan.of(_plan.SERVER, "create")]
+    again = [change.subject.spec for change in plan.of(_plan.SERVER, "replace")]
     group_id = group.id if group and cluster.server_group != "none" else ""
     for change in plan.of(_plan.SERVER_GROUP, "create"):
         group_id = cloud.make_server_group(change.name)
     cloud.start_servers([change.subject for change in plan.of(_plan.SERVER, "start")])
-    refused = _make(module, cluster, cloud, specs, group_id)
+    refused = _make(module, cluster, cloud, _plan.requests(new) + [_plan.single(spec) for spec in again], group_id)
     # Wait for what was accepted even when something was refused: the next run then finds it whole.
     by_name = {spec.name: spec for spec in plan.wanted}
     names = set(by_name) - set(refused)
@@ -138,10 +138,14 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, group: Any
                 f"The server {server.name} went to ERROR and is replaced: {_cloud_errors.fault(server.fault)[0]}"
             )
         cloud.remove_servers(errors, float(module.params["timeout"]))
-        more = _make(module, cluster, cloud, [by_name[server.name] for server in errors], group_id)
+        # One by one: where a cloud has no room for all that one call asks for, it makes none of them.
+        single = [_plan.single(by_name[server.name]) for server in errors]
+        more = _make(module, cluster, cloud, single, group_id)
         refused.update(more)
         ready, errors, late = cloud.wait_active(cluster, names - set(more), float(module.params["timeout"]))
-    lines = [_first_line(refused[name]) for name in sorted(refused)]
+    failed = len(refused) + len(errors) + len(late)
+    # one line for what one call was to make
+    lines = list(dict.fromkeys(_first_line(refused[name]) for name in sorted(refused)))
     faults = {server.name: _cloud_errors.fault(server.fault) for server in errors}
     lines += [f"server {name} is in ERROR: {reason}" for name, (reason, hint) in faults.items()] + late
     if lines:
@@ -150,7 +154,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, group: Any
         hints = hints or {"hint: run it again to replace what failed, or destroy the cluster to remove all of it"}
         listed = "\n".join(f"- {line}" for line in lines)
         raise _cloud.CloudError(
-            f"Failed to make {len(lines)} of {len(by_name)} servers:\n{listed}\n" + "\n".join(sorted(hints))
+            f"Failed to make {failed} of {len(by_name)} servers:\n{listed}\n" + "\n".join(sorted(hints))
         )
     for change in plan.of(_plan.FLOATING_IP, "create", "attach"):
         cloud.set_floating_ip(cluster, change.subject)
@@ -160,13 +164,15 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, group: Any
     ]
 
 
-def _make(module: AnsibleModule, cluster: Any, cloud: Any, specs: list[Any], group_id: str) -> dict[str, Any]:
+def _make(module: AnsibleModule, cluster: Any, cloud: Any, requests: list[Any], group_id: str) -> dict[str, Any]:
     """Ask for servers, with ports of their own where they need them; gives what was refused, by name."""
-    if not specs:
+    if not requests:
         return {}
     needs = replace(cloud.needs(cluster), server_group=group_id)
     ports: dict[str, str] = {}
     if needs.network.own_ports:
+        specs = [spec for request in requests for spec in request.specs]
+        requests = [_plan.single(spec) for spec in specs]  # Nova gives one port to one server only
         wanted = [spec.name for spec in specs]
         ports = {p.name: p.id for p in cloud.ports(cluster.cluster_name) if p.ours and p.name in wanted}
         ports.update(cloud.make_ports(cluster, needs, [name for name in wanted if name not in ports]))
@@ -174,7 +180,7 @@ def _make(module: AnsibleModule, cluster: Any, cloud: Any, specs: list[Any], gro
     refused: dict[str, Any] = cloud.make_servers(
         cluster,
         needs,
-        specs,
+        requests,
         lambda spec: _hostkeys.first_boot(spec, cluster.cluster_name, public_key),
         ports,
     )
