@@ -165,7 +165,7 @@ def test_what_the_cloud_has(applied: Mapping[str, Any], cloud: Any, cluster: Clu
 
 def test_no_private_key_is_in_metadata(applied: Mapping[str, Any], cloud: Any, cluster: Cluster) -> None:
     for server in servers_of(cloud, cluster).values():
-        assert server.metadata["q8s_host_key"].startswith("ssh-ed25519 ")
+        assert server.metadata["q8s_host_ca"].startswith("ssh-ed25519 ")
         assert "PRIVATE" not in json.dumps(server.metadata)
 
 
@@ -202,6 +202,17 @@ def test_login_with_checked_host_keys(applied: Mapping[str, Any], cluster: Clust
     assert unknown.returncode == 2 and f"known are: {cluster.initial}, {cluster.worker}, tiny-1" in unknown.stderr
 
 
+def test_no_login_where_another_ca_signed(applied: Mapping[str, Any], cloud: Any, cluster: Cluster) -> None:
+    worker, initial = (servers_of(cloud, cluster)[name] for name in (cluster.worker, cluster.initial))
+    theirs, anothers = (server.metadata["q8s_host_ca"] for server in (worker, initial))
+    cloud.compute.set_server_metadata(worker.id, q8s_host_ca=anothers)
+    try:
+        refused = cluster.run(["q8s-run", "ssh", cluster.file(), cluster.worker, "--", "hostname"])
+    finally:
+        cloud.compute.set_server_metadata(worker.id, q8s_host_ca=theirs)
+    assert refused.returncode != 0 and refused.stdout == "" and "Host key verification failed" in refused.stderr
+
+
 def test_login_through_a_bastion(applied: Mapping[str, Any], cloud: Any, cluster: Cluster) -> None:
     """A bastion is a host of the user's, known to their ssh configuration: here a server stands for it."""
     initial = servers_of(cloud, cluster)[cluster.initial]
@@ -210,9 +221,11 @@ def test_login_through_a_bastion(applied: Mapping[str, Any], cloud: Any, cluster
     file.write_text(json.dumps(cluster.mapping(access={"type": "bastion", "host": address, "user": "q8s"})))
     configuration = cluster.folder / "ssh_config.d"
     configuration.mkdir()
-    (configuration / "known_hosts").write_text(f"{address} {initial.metadata['q8s_host_key']}\n")
+    (configuration / "known_hosts").write_text(f"@cert-authority q8s-host {initial.metadata['q8s_host_ca']}\n")
     key = Path(cluster.environment["Q8S_STATE"]) / cluster.name / "id_ed25519"
-    known = f"  UserKnownHostsFile {configuration / 'known_hosts'}\n  StrictHostKeyChecking yes\n"
+    known = (
+        f"  UserKnownHostsFile {configuration / 'known_hosts'}\n  StrictHostKeyChecking yes\n  HostKeyAlias q8s-host\n"
+    )
     (configuration / "bastion.conf").write_text(f"Host {address}\n  IdentityFile {key}\n{known}")
     mine = 'mount --bind "$0" /etc/ssh/ssh_config.d && exec "$@"'
 

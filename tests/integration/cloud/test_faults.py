@@ -55,34 +55,62 @@ def rewrite(environment: Mapping[str, str], **more: Any) -> Mapping[str, str]:
     return environment
 
 
-def test_quota_hit_half_way(cloud: Any, admin: Any, cluster: Cluster) -> None:
+def of_types(cluster: Cluster, **workers: int) -> dict[str, Any]:
+    """With workers of several types, which are all like the first."""
+    data = cluster.mapping(0)
+    data["cluster_definition"]["worker"] = workers
+    data["vm_types"]["types"] = dict.fromkeys(workers, data["vm_types"]["types"]["tiny"])
+    return data
+
+
+@pytest.fixture
+def room_for_one(cloud: Any, admin: Any) -> Iterator[int]:
+    """A quota for one server more than there are; gives it."""
     project = cloud.current_project_id
-    used = cloud.compute.get_limits().absolute.instances_used
+    quota = cloud.compute.get_limits().absolute.instances_used + 1
     before = admin.get_compute_quotas(project).instances
-    admin.set_compute_quotas(project, instances=used + 1)
-    try:
-        answer = cluster.module("servers", cluster.mapping(2))
-    finally:
-        admin.set_compute_quotas(project, instances=before)
+    admin.set_compute_quotas(project, instances=quota)
+    yield quota
+    admin.set_compute_quotas(project, instances=before)
+
+
+def test_quota_hit_half_way(room_for_one: int, cloud: Any, admin: Any, cluster: Cluster) -> None:
+    data = of_types(cluster, tiny=1, small=1)
+    answer = cluster.module("servers", data)
     first, *failed, hint = answer["msg"].splitlines()
     # Two requests that meet at the limit may both be refused: Nova counts again after it has taken them. What is too
     # much then it refuses, or puts to ERROR.
     refused, taken = len(failed), sum(" is in ERROR: " in line for line in failed)
     assert answer["failed"] and refused in (1, 2) and first == f"Failed to make {refused} of 3 servers:", answer
     for line in failed:
-        counted = rf"{used + 1}" if refused == 1 else r"\d+"
-        said = rf"Quota exceeded for instances: needs 1, {counted} of {used + 1} used"
+        counted = rf"{room_for_one}" if refused == 1 else r"\d+"
+        said = rf"Quota exceeded for instances: needs 1, {counted} of {room_for_one} used"
         server = rf"{cluster.name}-\S+"
         assert re.fullmatch(rf"- (Failed to create server {server}|server {server} is in ERROR): {said}", line), line
     assert hint.startswith("hint: ") and "quota" in hint
     assert len(names(cloud, cluster)) == 3 - refused + taken, "what was accepted is there, and was waited for"
-    again = cluster.module("servers", cluster.mapping(2))
+    admin.set_compute_quotas(cloud.current_project_id, instances=room_for_one + 1)
+    again = cluster.module("servers", data)
     assert len(again["changes"]) == refused and len(names(cloud, cluster)) == 3
 
 
-def of_flavor(flavor: str, cluster: Cluster) -> dict[str, Any]:
-    """With one worker of a flavor of the lab's whose servers behave badly."""
-    data = cluster.mapping(1)
+def test_quota_hit_by_one_call_of_two(room_for_one: int, cloud: Any, admin: Any, cluster: Cluster) -> None:
+    data = of_types(cluster, tiny=1, small=2)
+    first, failed, hint = cluster.module("servers", data)["msg"].splitlines()
+    assert first == "Failed to make 2 of 4 servers:" and hint.startswith("hint: ") and "quota" in hint
+    servers = f"2 servers, {cluster.name}-small-1 to {cluster.name}-small-2"
+    said = rf"Quota exceeded for instances: needs 2, \d+ of {room_for_one} used"
+    assert re.fullmatch(f"- Failed to create {servers}: {said}", failed), failed
+    assert names(cloud, cluster) == [cluster.initial, cluster.worker], "the other call's was waited for"
+    admin.set_compute_quotas(cloud.current_project_id, instances=room_for_one + 2)
+    again = cluster.module("servers", data)
+    assert [change["name"] for change in again["changes"]] == [f"{cluster.name}-small-{n}" for n in (1, 2)]
+    assert len(names(cloud, cluster)) == 4
+
+
+def of_flavor(flavor: str, cluster: Cluster, workers: int = 1) -> dict[str, Any]:
+    """With workers of a flavor of the lab's whose servers behave badly."""
+    data = cluster.mapping(workers)
     data["vm_types"]["types"]["tiny"]["openstack_flavor"] = flavor
     return data
 
@@ -99,6 +127,17 @@ def test_a_server_that_goes_to_error(cloud: Any, cluster: Cluster, faulty: Any) 
     again = cluster.module("servers", cluster.mapping(1))
     assert [f"{c['action']} {c['name']}" for c in again["changes"]] == [f"replace {cluster.worker}"]
     assert names(cloud, cluster) == [cluster.initial, cluster.worker]
+
+
+def test_servers_of_one_call_that_go_to_error(cloud: Any, cluster: Cluster, faulty: Any) -> None:
+    through = faulty("compute")
+    answer = cluster.module("servers", of_flavor("hollow.error", cluster, 2), environment=through.environment)
+    workers = [cluster.worker, f"{cluster.name}-tiny-2"]
+    first, *failed, hint = answer["msg"].splitlines()
+    assert first == "Failed to make 2 of 3 servers:" and hint.startswith("hint: run it again")
+    assert [line.partition(" is in ERROR: ")[0] for line in sorted(failed)] == [f"- server {name}" for name in workers]
+    assert len(through.proxy.requests("POST", "/servers$")) == 1 + 2, "once together, then each alone"
+    assert names(cloud, cluster) == [cluster.initial, *workers]
 
 
 def test_a_server_that_stays_in_build(cloud: Any, cluster: Cluster) -> None:
@@ -129,13 +168,15 @@ def test_an_api_that_fails_for_a_while(cloud: Any, cluster: Cluster, faulty: Any
 
 
 @pytest.mark.parametrize("delivered", [False, True])
-def test_an_answer_that_never_comes(delivered: bool, cloud: Any, cluster: Cluster, faulty: Any) -> None:
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_answer_that_never_comes(workers: int, delivered: bool, cloud: Any, cluster: Cluster, faulty: Any) -> None:
     """Whether the cloud did it or not: it is there once."""
     through = faulty("compute")
     through.proxy.drop("POST", "/servers$", delivered=delivered)
-    answer = cluster.module("servers", cluster.mapping(1), environment=through.environment)
+    answer = cluster.module("servers", cluster.mapping(workers), environment=through.environment)
     assert not answer.get("failed"), answer
-    assert names(cloud, cluster) == [cluster.initial, cluster.worker]
+    assert names(cloud, cluster) == [cluster.initial, *(f"{cluster.name}-tiny-{n + 1}" for n in range(workers))]
+    assert len(through.proxy.requests("POST", "/servers$")) == (1 if delivered else 2), "all of a type in one call"
 
 
 def test_an_api_that_fails_for_good(cloud: Any, cluster: Cluster, faulty: Any) -> None:

@@ -100,8 +100,8 @@ def secrets(left: Mapping[str, Any], cluster: Cluster, admin: Any) -> dict[str, 
             config = base64.b64decode(server.user_data).decode()
             keys = re.findall(r"-----BEGIN OPENSSH PRIVATE KEY-----.*?-----END", config)
             for number, key in enumerate(keys):
-                found[f"host key {number} of {server.name}"] = middle(key.replace("\\n", "\n"))
-    assert len(found) == 3 + 1 + 2, "the control plane's host key, the worker's and its guest's"
+                found[f"CA {number} of {server.name}"] = middle(key.replace("\\n", "\n"))
+    assert len(found) == 3 + 2, "each call's CA of host keys"
     return found
 
 
