@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -68,16 +69,16 @@ def main() -> int:
     ways["q8s"] = _q8s
     taken: dict[str, list[float]] = {name: [] for name in ways}
     with openstack.connect() as cloud:
-        for number in range(arguments.rounds):
-            # No way is always the last one, on a lab that the others have used, or always the first one.
-            first = number % len(ways)
-            for name, way in [*ways.items()][first:] + [*ways.items()][:first]:
+        order = deque(ways.items())
+        for _ in range(arguments.rounds):
+            for name, way in order:
                 with _clean(cloud), _cluster(arguments.servers) as cluster:
                     _quiet()
                     load = os.getloadavg()[0]
                     seconds = way(cloud, cluster)
                     taken[name].append(seconds)
                     print(f"{name}: {seconds:.1f} s (load {load:.1f} before it)", file=sys.stderr, flush=True)
+            order.rotate(-1)  # no way is always the last one, on a lab that the others have used
     medians = {name: statistics.median(values) for name, values in taken.items()}
     print(
         f"{arguments.servers} servers, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPUs, median of {arguments.rounds}"

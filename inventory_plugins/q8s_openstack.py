@@ -309,7 +309,7 @@ def hosts(cluster: _spec.Cluster, servers: list[_plan.Server], state: str) -> li
 def _surplus(cluster: _spec.Cluster, server: _plan.Server, state: str, path: str) -> Host:
     """A server that the file no longer asks for, and what is needed to take its node out of Kubernetes."""
     control_plane = server.metadata.get(_plan.META_ROLE) == "control_plane"
-    node = server.name if control_plane else server.name.removeprefix(f"{cluster.cluster_name}-")
+    node = server.name if control_plane else _spec.worker_node(cluster.cluster_name, server.name)
     variables = _server_variables(cluster, server, state, path)
     variables["q8s_surplus"] = {"name": node, "control_plane_host": server.name if control_plane else ""}
     return Host(server.name, ["surplus"], variables)
@@ -378,8 +378,7 @@ def _server_variables(
             return variables
     variables["ansible_user"] = cluster.initial_instance_user if foreign else _hostkeys.USER
     variables["ansible_ssh_private_key_file"] = private_key(cluster, state)
-    known = first_seen(state) if foreign else ssh_arguments(_authority(server), _hostkeys.HOST)
-    variables["ansible_ssh_common_args"] = known + path
+    variables["ansible_ssh_common_args"] = _known(server, state, foreign) + path
     return variables
 
 
@@ -394,8 +393,7 @@ def way(cluster: _spec.Cluster, servers: list[_plan.Server], state: str) -> str:
         return ""
     foreign = not _plan.is_ours(initial, cluster.cluster_name)
     user = cluster.initial_instance_user if foreign else _hostkeys.USER
-    known = first_seen(state) if foreign else ssh_arguments(_authority(initial), _hostkeys.HOST)
-    options = f"{known} -i {shlex.quote(private_key(cluster, state))}"
+    options = f"{_known(initial, state, foreign)} -i {shlex.quote(private_key(cluster, state))}"
     # ssh replaces %-words in a ProxyCommand before the inner ssh sees its own
     inner = options.replace("%", "%%")
     return f" -o {shlex.quote(f'ProxyCommand=ssh {inner} -W %h:%p {user}@{initial.floating[0]}')}"
@@ -408,9 +406,11 @@ def _initial(cluster: _spec.Cluster, servers: list[_plan.Server]) -> _plan.Serve
     return foreign or next(iter(sorted(ours, key=lambda s: s.status != "ACTIVE")), None)
 
 
-def first_seen(state: str) -> str:
-    """How ssh checks a server of others: against the key seen first."""
-    return _options(f"UserKnownHostsFile={os.path.join(state, 'known_hosts')}", "StrictHostKeyChecking=accept-new")
+def _known(server: _plan.Server, state: str, foreign: bool) -> str:
+    """How ssh checks a server: one of others against the key seen first."""
+    if foreign:
+        return _options(f"UserKnownHostsFile={os.path.join(state, 'known_hosts')}", "StrictHostKeyChecking=accept-new")
+    return ssh_arguments(_authority(server), _hostkeys.HOST)
 
 
 def ssh_arguments(authority: str, purpose: str) -> str:

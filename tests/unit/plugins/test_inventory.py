@@ -34,6 +34,11 @@ SERVERS = [
 ]
 
 
+def understood(command: list[str]) -> str:
+    """What ssh says that this command means."""
+    return subprocess.run([*command, "-G", "host"], capture_output=True, text=True, check=True).stdout
+
+
 def listed(servers: list[Server]) -> dict[str, q8s_openstack.Host]:
     return {host.name: host for host in q8s_openstack.hosts(CLUSTER, servers, "/state/demo")}
 
@@ -171,7 +176,7 @@ def test_a_bastion_is_on_the_way_to_servers_and_guests() -> None:
     hosts = {host.name: host for host in q8s_openstack.hosts(replace(CLUSTER, access=access), SERVERS, "/state")}
     for name in ("demo-control-plane", "demo-arm-mid-1", "arm-mid-1"):
         arguments = shlex.split(hosts[name].variables["ansible_ssh_common_args"])
-        answer = subprocess.run(["ssh", *arguments, "-G", "host"], capture_output=True, text=True, check=True).stdout
+        answer = understood(["ssh", *arguments])
         assert "proxyjump me@[203.0.113.7]:2022" in answer
     assert "ProxyJump" not in listed(SERVERS)["arm-mid-1"].variables["ansible_ssh_common_args"]
 
@@ -187,11 +192,11 @@ def test_a_floating_ip_leads_to_all_others() -> None:
     for name in ("demo-arm-mid-1", "arm-mid-1"):
         assert hosts[name].variables["ansible_host"] == "10.254.1.6"
         arguments = shlex.split(hosts[name].variables["ansible_ssh_common_args"])
-        answer = subprocess.run(["ssh", *arguments, "-G", "host"], capture_output=True, text=True, check=True).stdout
+        answer = understood(["ssh", *arguments])
         (command,) = [line for line in answer.splitlines() if line.startswith("proxycommand ")]
         assert command.endswith("-W %h:%p q8s@203.0.113.4")
         inner = shlex.split(command.removeprefix("proxycommand ").replace("%%", "%"))[:-3]
-        answer = subprocess.run([*inner, "-G", "host"], capture_output=True, text=True, check=True).stdout
+        answer = understood(inner)
         assert (
             f"knownhostscommand /bin/echo @cert-authority q8s-host {KEY}" in answer
             and "stricthostkeychecking true" in answer
@@ -205,7 +210,7 @@ def test_servers_come_back_from_a_cache() -> None:
 
 def test_ssh_understands_its_options() -> None:
     arguments = shlex.split(q8s_openstack.ssh_arguments(KEY, "q8s-guest"))
-    answer = subprocess.run(["ssh", *arguments, "-G", "host"], capture_output=True, text=True, check=True).stdout
+    answer = understood(["ssh", *arguments])
     assert (
         f"knownhostscommand /bin/echo @cert-authority q8s-guest {KEY}" in answer and "hostkeyalias q8s-guest" in answer
     )
@@ -281,7 +286,7 @@ def test_a_host_and_its_guest_are_known_for_what_they_are() -> None:
         ("arm-mid-1", "q8s-guest"),
     ):
         arguments = shlex.split(hosts[name].variables["ansible_ssh_common_args"])
-        answer = subprocess.run(["ssh", *arguments, "-G", "host"], capture_output=True, text=True, check=True).stdout
+        answer = understood(["ssh", *arguments])
         assert f"hostkeyalias {purpose}\n" in answer
         assert f"knownhostscommand /bin/echo @cert-authority {purpose} {KEY}\n" in answer
 

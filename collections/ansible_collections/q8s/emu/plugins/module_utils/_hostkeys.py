@@ -22,17 +22,17 @@ GUEST = "q8s-guest"
 
 
 @dataclass(frozen=True)
-class HostKey:
+class KeyPair:
     """An ed25519 key pair in OpenSSH's form. The private part is never printed."""
 
     public: str
     private: str
 
     def __repr__(self) -> str:
-        return f"HostKey({self.public})"
+        return f"KeyPair({self.public})"
 
 
-def new_key() -> HostKey:
+def new_key() -> KeyPair:
     """A new key pair."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -42,7 +42,7 @@ def new_key() -> HostKey:
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
     )
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    return HostKey(public.decode(), private.decode())
+    return KeyPair(public.decode(), private.decode())
 
 
 # Runs as root before the server's sshd first starts; bootcmd runs at every boot, and a snapshot is another instance.

@@ -489,19 +489,24 @@ def plan_servers(
 
 @dataclass(frozen=True)
 class Request:
-    """Servers that are asked for in one call. Nova puts a number from 1 on behind the name, if they are several."""
+    """Servers that are asked for in one call: one, or some that are numbered from 1 on."""
 
-    name: str
     specs: tuple[ServerSpec, ...]
+
+    @property
+    def name(self) -> str:
+        """What the call has as name. Nova puts the number behind it, if the servers are several."""
+        first = self.specs[0].name
+        return first if len(self.specs) == 1 else first.rpartition("-")[0]
 
     def __str__(self) -> str:
         first, last = self.specs[0].name, self.specs[-1].name
-        return f"server {first}" if first == last else f"{len(self.specs)} servers, {first} to {last}"
+        return f"server {first}" if len(self.specs) == 1 else f"{len(self.specs)} servers, {first} to {last}"
 
     def without(self, names: Collection[str]) -> list[Request]:
         """What is left to ask for when the servers of these names are there: all of it, or each other one alone."""
         left = [spec for spec in self.specs if spec.name not in names]
-        return [self] if len(left) == len(self.specs) else [single(spec) for spec in left]
+        return [self] if len(left) == len(self.specs) else [Request((spec,)) for spec in left]
 
 
 def requests(specs: Iterable[ServerSpec]) -> list[Request]:
@@ -517,16 +522,8 @@ def requests(specs: Iterable[ServerSpec]) -> list[Request]:
         if kind and spec.name.endswith(f"-{number}"):
             series.setdefault(kind, []).append(spec)
         else:
-            alone.append(single(spec))
-    return alone + [
-        Request(same[0].name.rpartition("-")[0], tuple(same)) if len(same) > 1 else single(same[0])
-        for same in series.values()
-    ]
-
-
-def single(spec: ServerSpec) -> Request:
-    """A call for one server."""
-    return Request(spec.name, (spec,))
+            alone.append(Request((spec,)))
+    return alone + [Request(tuple(same)) for same in series.values()]
 
 
 def _is_broken(server: Server, patience: float) -> bool:

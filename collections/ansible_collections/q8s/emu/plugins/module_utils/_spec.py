@@ -33,6 +33,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec_model import (
     guest_mac,
     guest_network,
     guest_subnet_length,
+    worker_node,
 )
 from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import Problem, Report, SpecError, from_data, read
 
@@ -60,6 +61,7 @@ __all__ = [
     "load_file",
     "load_mapping",
     "load_text",
+    "worker_node",
 ]
 
 ARTIFACT_PORT = 8099

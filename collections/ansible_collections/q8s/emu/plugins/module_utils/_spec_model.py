@@ -221,6 +221,11 @@ def server_names(
             yield f"{cluster}-{kind}-{number}", f"{kind}-{number}", kind
 
 
+def worker_node(cluster: str, server: str) -> str:
+    """The node in a worker's server, by their names as ``server_names`` gives them."""
+    return server.removeprefix(f"{cluster}-")
+
+
 def guest_network(host_address: str, remote_ip_prefix: str, guest_ip_prefix: str) -> GuestNetwork:
     """The network behind a host, from the host's address alone, so that no two hosts share one.
 

@@ -127,7 +127,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, group: Any
     for change in plan.of(_plan.SERVER_GROUP, "create"):
         group_id = cloud.make_server_group(change.name)
     cloud.start_servers([change.subject for change in plan.of(_plan.SERVER, "start")])
-    refused = _make(module, cluster, cloud, _plan.requests(new) + [_plan.single(spec) for spec in again], group_id)
+    refused = _make(module, cluster, cloud, _plan.requests(new) + [_plan.Request((spec,)) for spec in again], group_id)
     # Wait for what was accepted even when something was refused: the next run then finds it whole.
     by_name = {spec.name: spec for spec in plan.wanted}
     names = set(by_name) - set(refused)
@@ -139,7 +139,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, group: Any
             )
         cloud.remove_servers(errors, float(module.params["timeout"]))
         # One by one: where a cloud has no room for all that one call asks for, it makes none of them.
-        single = [_plan.single(by_name[server.name]) for server in errors]
+        single = [_plan.Request((by_name[server.name],)) for server in errors]
         more = _make(module, cluster, cloud, single, group_id)
         refused.update(more)
         ready, errors, late = cloud.wait_active(cluster, names - set(more), float(module.params["timeout"]))
@@ -172,7 +172,7 @@ def _make(module: AnsibleModule, cluster: Any, cloud: Any, requests: list[Any], 
     ports: dict[str, str] = {}
     if needs.network.own_ports:
         specs = [spec for request in requests for spec in request.specs]
-        requests = [_plan.single(spec) for spec in specs]  # Nova gives one port to one server only
+        requests = [_plan.Request((spec,)) for spec in specs]  # Nova gives one port to one server only
         wanted = [spec.name for spec in specs]
         ports = {p.name: p.id for p in cloud.ports(cluster.cluster_name) if p.ours and p.name in wanted}
         ports.update(cloud.make_ports(cluster, needs, [name for name in wanted if name not in ports]))
