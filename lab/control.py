@@ -15,11 +15,11 @@ from typing import Any
 
 import yaml
 
-from lab import environment, firewall, image, locks, network, seed, services
+from lab import environment, firewall, image, locks, network, seed, servers, services
 from lab.errors import LabError
 from lab.hollow import Hollow
-from lab.machine import Machine
 from lab.settings import CLOUD_NAME, REGION, Settings
+from lab.vm import VirtualMachine
 
 _PROGRAMS = {
     "mariadbd": "mariadb-server-core",
@@ -29,6 +29,9 @@ _PROGRAMS = {
     "iptables-restore": "iptables",
     "mmdebstrap": "mmdebstrap",
     "apt-cacher-ng": "apt-cacher-ng",
+    "genisoimage": "genisoimage",
+    "qemu-img": "qemu-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
 }
 _MEGABYTES_NEEDED = 3072
 
@@ -113,7 +116,7 @@ def down(settings: Settings) -> None:
 
 def _down(settings: Settings) -> None:
     for folder in sorted(settings.machines.glob("*")):
-        Machine(folder).remove()
+        servers.remove(folder)
     services.stop_all(settings)
     firewall.remove(settings.bridge)
     network.bridge_down(settings)
@@ -124,27 +127,23 @@ def _down(settings: Settings) -> None:
 def status(settings: Settings) -> dict[str, Any]:
     """What runs: services by name with their process ids, and machines."""
     since = settings.folder / "since"
-    machines = []
-    folders = sorted(settings.machines.glob("*"))
-    for folder in folders:
-        machine = Machine(folder)
-        if machine.exists:
-            spec = machine.spec
-            machines.append(
-                {
-                    "host": spec.hostname,
-                    "address": spec.nic.address,
-                    "memory": spec.memory,
-                    "running": machine.running(),
-                }
-            )
+    machines = [
+        {
+            "host": server.spec.hostname,
+            "kind": servers.VM if isinstance(server, VirtualMachine) else servers.CONTAINER,
+            "address": server.spec.address,
+            "memory": server.spec.memory,
+            "running": server.running(),
+        }
+        for server in servers.with_machines(settings.machines)
+    ]
     return {
         "folder": str(settings.folder),
         "since": since.read_text() if since.exists() else None,
         "services": services.running(settings),
         "ended": services.ended(settings),
         "machines": machines,
-        "hollow": sum(Hollow(folder).exists for folder in folders),
+        "hollow": sum(Hollow(folder).exists for folder in settings.machines.glob("*")),
         "clouds_yaml": str(settings.clouds_yaml),
         "cloud": CLOUD_NAME,
     }

@@ -35,6 +35,11 @@ def chain_of(bridge: str) -> str:
     return f"Q8S-{bridge}"
 
 
+def link_of(identifier: str) -> str:
+    """Return the name of the link on the bridge of a port or a server (a name has 15 characters at most)."""
+    return f"vb-q8sl{identifier[:8]}"
+
+
 @dataclass(frozen=True)
 class Port:
     """A server's port: its link on the bridge, its address, its groups."""
@@ -161,7 +166,9 @@ def _observe(cloud: Any, settings: Settings, links: Container[str]) -> str:
         if not port.is_port_security_enabled:
             unfiltered.append(address)
             continue
-        members.append(Port(f"vb-q8sl{port.device_id[:8]}", address, tuple(port.security_group_ids)))
+        # a virtual machine has a link for each port; a container has one
+        link = next((name for name in map(link_of, (port.id, port.device_id)) if name in links), "")
+        members.append(Port(link or link_of(port.device_id), address, tuple(port.security_group_ids)))
     ports = [port for port in sorted(members, key=lambda port: port.link) if port.link in links]
     groups: dict[str, list[Mapping[str, Any]]] = {}
     wanted = {group for port in ports for group in port.groups}

@@ -18,6 +18,8 @@ FAULT: Final = "hollow.error: this flavor's servers never start"
 class Hollow:
     """A hollow server's folder: it remembers whether it is switched on."""
 
+    soft_reboot_seconds: Final = 0
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 

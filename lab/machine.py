@@ -56,6 +56,10 @@ class Spec:
     instance_id: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def address(self) -> str:
+        return self.nic.address
+
 
 def read(path: Path) -> str:
     """A small file's text, empty if there is none."""
@@ -83,6 +87,8 @@ def wait(condition: Callable[[], object], seconds: float) -> bool:
 
 class Machine:
     """The machine of a folder."""
+
+    soft_reboot_seconds: Final = 60
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -60,6 +60,7 @@ _WATCHED: Final = (
 # A reboot loses it together with the settings.
 _RECORD: Final = Path("/run/q8s-lab")
 _KERNEL: Final = Path("/proc/sys")
+_INOTIFY_INSTANCES: Final = 8192
 
 
 def hold_kernel_settings(folder: Path) -> None:
@@ -70,6 +71,14 @@ def hold_kernel_settings(folder: Path) -> None:
             values = {}
         now = {name: value for name in _WATCHED if (value := read(_KERNEL / name).strip())}
         _write({"values": {**now, **values}, "users": sorted({*users, str(folder)})})
+        _raise_inotify_limit()
+
+
+def _raise_inotify_limit() -> None:
+    """Raise the number of inotify instances: all containers share it, and each systemd and kubelet needs dozens."""
+    limit = _KERNEL / "fs/inotify/max_user_instances"
+    if 0 < int(read(limit) or 0) < _INOTIFY_INSTANCES:
+        limit.write_text(str(_INOTIFY_INSTANCES))
 
 
 def release_kernel_settings(folder: Path) -> None:

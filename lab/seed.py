@@ -6,12 +6,12 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import openstack
 import yaml
 
-from lab import hollow
+from lab import hollow, servers
 from lab.services import Secrets
 from lab.settings import ADMIN_CLOUD_NAME, CLOUD_NAME, IMAGE_NAME, REGION, SCALE_CLOUD_NAME, Settings
 
@@ -21,13 +21,17 @@ _PATHS = {
     "neutron": ("network", ""),
     "nova": ("compute", "/v2.1"),
 }
-_FLAVORS = (
-    ("c1.small", 2, 3072, 20, None),
-    ("c1.medium", 2, 4096, 20, None),
-    ("c1.large", 6, 8192, 40, None),
-    ("hollow.small", 2, 3072, 20, hollow.PLAIN),
-    ("hollow.error", 2, 3072, 20, hollow.ERROR),
-    ("hollow.stuck", 2, 3072, 20, hollow.STUCK),
+_VM: Final = {servers.SPEC: servers.VM}
+_FLAVORS: Final[tuple[tuple[str, int, int, int, dict[str, str]], ...]] = (
+    ("c1.small", 2, 3072, 20, {}),
+    ("c1.medium", 2, 4096, 20, {}),
+    ("c1.large", 6, 8192, 40, {}),
+    ("v1.small", 2, 2048, 20, _VM),
+    ("v1.medium", 2, 4096, 20, _VM),
+    ("v1.large", 2, 6144, 40, _VM),
+    ("hollow.small", 2, 3072, 20, {hollow.SPEC: hollow.PLAIN}),
+    ("hollow.error", 2, 3072, 20, {hollow.SPEC: hollow.ERROR}),
+    ("hollow.stuck", 2, 3072, 20, {hollow.SPEC: hollow.STUCK}),
 )
 _PROJECTS = {"lab": CLOUD_NAME, "scale": SCALE_CLOUD_NAME}
 
@@ -108,6 +112,7 @@ def resources(settings: Settings, passwords: Secrets, image: Path) -> None:
         ip_version=4,
         gateway_ip=str(settings.gateway),
         dns_nameservers=[str(settings.gateway)],
+        is_dhcp_enabled=False,  # so Nova writes the address into a config drive
     )
     # the router is this machine: lab.firewall does what is said of it here
     external = admin.network.create_network(name="external", is_router_external=True)
@@ -129,10 +134,10 @@ def resources(settings: Settings, passwords: Secrets, image: Path) -> None:
 def flavors(settings: Settings, passwords: Secrets, projects: Mapping[str, str]) -> None:
     """What needs Nova: flavors, an ordinary quota for one project, and none for the other."""
     admin = _connect(settings, "admin", passwords.admin, "admin")
-    for name, vcpus, memory, disk, kind in _FLAVORS:
+    for name, vcpus, memory, disk, specs in _FLAVORS:
         flavor = admin.compute.create_flavor(name=name, vcpus=vcpus, ram=memory, disk=disk)
-        if kind:
-            admin.compute.create_flavor_extra_specs(flavor, {hollow.SPEC: kind})
+        if specs:
+            admin.compute.create_flavor_extra_specs(flavor, specs)
     admin.set_compute_quotas(projects["lab"], instances=20, cores=40, ram=96 * 1024, key_pairs=20)
     admin.set_compute_quotas(projects["scale"], instances=-1, cores=-1, ram=-1, key_pairs=-1)
     admin.set_network_quotas(projects["scale"], ports=-1, security_groups=-1, security_group_rules=-1)

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import inspect
 import itertools
+import json
 import os
 import secrets
 import signal
@@ -40,6 +41,7 @@ _APPLICATIONS: Final = {
 _THREADS: Final = {"nova": 16}
 _SECONDS_TO_END: Final = 10
 _UP: Final = (200, 300, 401)
+_VENDOR_DATA: Final = "vendor-data.json"
 _MARK: Final = "Q8S_LAB_PROCESS"
 
 
@@ -151,7 +153,7 @@ class Services:
                 "--user=root",
                 f"--datadir={data}",
                 "--skip-test-db",
-                "--auth-root-authentication-method=normal",
+                "--auth-root-authentication-method=socket",
             ],
         )
         self._start_mariadb(data)
@@ -455,6 +457,16 @@ def _database(settings: Settings, passwords: Secrets, name: str) -> str:
     return f"mysql+pymysql://os:{passwords.database}@127.0.0.1:{settings.ports['mariadb']}/{name}?charset=utf8"
 
 
+def _use_package_proxy(settings: Settings) -> str:
+    """Return cloud-init's vendor data: the cloud's package proxy. A boothook is not overridden by user data."""
+    return f"""\
+#cloud-boothook
+#!/bin/sh
+[ ! -d /etc/apt/apt.conf.d ] ||
+    echo 'Acquire::http::Proxy "http://{settings.gateway}:{settings.proxy_port}";' > /etc/apt/apt.conf.d/01lab-proxy
+"""
+
+
 def configuration(settings: Settings, environment: Path, passwords: Secrets) -> dict[str, str]:
     """The text of every configuration file, by name."""
     folder = settings.folder
@@ -556,7 +568,7 @@ state_path = {folder}/state
 my_ip = 127.0.0.1
 host = lab
 transport_url = fake://
-compute_driver = q8s_nspawn.NspawnDriver
+compute_driver = q8s_lab.LabDriver
 vif_plugging_is_fatal = false
 vif_plugging_timeout = 0
 rpc_response_timeout = 60
@@ -591,5 +603,8 @@ max_attempts = 1
 track_instance_changes = true
 [vnc]
 enabled = false
+[api]
+vendordata_jsonfile_path = {folder}/etc/{_VENDOR_DATA}
 {token("nova")}""",
+        _VENDOR_DATA: json.dumps({"cloud-init": _use_package_proxy(settings)}),
     }

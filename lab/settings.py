@@ -15,6 +15,8 @@ CLOUD_NAME: Final = "q8s-lab"
 SCALE_CLOUD_NAME: Final = "q8s-lab-scale"
 ADMIN_CLOUD_NAME: Final = "q8s-lab-admin"
 IMAGE_NAME: Final = "debian-13"
+DISK_FORMAT: Final = "qcow2"  # of every disk image in the cloud; a container's image is raw
+CONTAINER_IMAGE: Final = "q8s_container_image"  # a disk image's property: which image stands for it in a container
 REGION: Final = "RegionOne"
 _NOBODYS: Final = ipaddress.IPv4Network("198.18.0.0/15")
 
@@ -54,6 +56,11 @@ class Settings:
     @property
     def machines(self) -> Path:
         return self.folder / "machines"
+
+    @property
+    def images(self) -> Path:
+        """Glance's images as servers use them: unpacked, or a disk under their own."""
+        return self.folder / "images"
 
     @property
     def external(self) -> ipaddress.IPv4Network:

@@ -193,7 +193,7 @@ COMMANDS: Final = (
 )
 # Each has a parser of its own, in its own package.
 HANDED_OVER: Final = {
-    "lab": "an OpenStack on this machine: up, down, status, reset",
+    "lab": "an OpenStack on this machine: up, down, status, reset, image, host",
     "bundle": "what nodes run: ensure",
 }
 
@@ -310,7 +310,13 @@ _THEIRS: Final[Mapping[tuple[str, str], tuple[Option, ...]]] = {
         Option("image", "", "ARCH,URL,CHECKSUM", several=True),
     ),
     ("lab", "status"): (_JSON,),
-    ("lab", "host"): (Option("ip", "", "IP"), Option("key", "", "FILE"), Option("memory", "", "MB")),
+    ("lab", "host"): (
+        Option("ip", "", "IP"),
+        Option("key", "", "FILE"),
+        Option("memory", "", "MB"),
+        Option("machine", "", "MACHINE"),
+        Option("image", "", "IMAGE"),
+    ),
 }
 
 

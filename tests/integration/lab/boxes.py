@@ -16,6 +16,7 @@ import openstack
 
 from lab import settings
 from lab.machine import Machine, wait
+from lab.vm import VirtualMachine
 
 
 @dataclass
@@ -28,6 +29,10 @@ class Box:
     address: str
     group: str
     key: Path
+    # what a boot, a command and a connection may take
+    seconds = 60
+    command_seconds = 60
+    connection_seconds = 3
 
     @property
     def status(self) -> str:
@@ -39,24 +44,24 @@ class Box:
 
     def ssh(self, *command: str) -> subprocess.CompletedProcess[str]:
         options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
-        options += ["-o", "BatchMode=yes", "-o", "ConnectTimeout=3", "-i", str(self.key)]
+        options += ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={self.connection_seconds}", "-i", str(self.key)]
         return subprocess.run(
             ["ssh", *options, f"debian@{self.address}", *command],
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=self.command_seconds,
         )
 
     def wait_for_ssh(self) -> None:
-        assert wait(lambda: self.ssh("true").returncode == 0, 60), self.ssh("true").stderr
+        assert wait(lambda: self.ssh("true").returncode == 0, self.seconds), self.ssh("true").stderr
 
     def boot_id(self) -> str:
         """Changes with each boot: systemd's invocation of a unit that starts once a boot. Empty while ssh is away."""
         return self.ssh("systemctl", "show", "-p", "InvocationID", "--value", "lab-host.service").stdout.strip()
 
     def booted_since(self, before: str) -> bool:
-        return wait(lambda: self.boot_id() not in ("", before), 60)
+        return wait(lambda: self.boot_id() not in ("", before), self.seconds)
 
     def opens(self, port: int) -> bool:
         with socket.socket() as probe:
@@ -79,9 +84,36 @@ def allow(cloud: Any, group: str, port: int) -> None:
     )
 
 
+class VmBox(Box):
+    """A server that is a virtual machine: emulated, so everything takes minutes."""
+
+    seconds = 900
+    command_seconds = 900
+    connection_seconds = 30
+
+    @property
+    def vm(self) -> VirtualMachine:
+        return VirtualMachine(settings.load().machines / self.id)
+
+    def boot_id(self) -> str:
+        return self.ssh("cat", "/proc/sys/kernel/random/boot_id").stdout.strip()
+
+
 @contextmanager
-def boxes(lab: Mapping[str, str], folder: Path, count: int = 1, flavor: str = "c1.small") -> Iterator[list[Box]]:
-    """So many servers that ssh is open to, in a group of each one's own. What is left of them at the end is removed."""
+def boxes[B: Box](
+    lab: Mapping[str, str],
+    folder: Path,
+    count: int = 1,
+    flavor: str = "c1.small",
+    *,
+    kind: type[B] = Box,  # type: ignore[assignment]
+    image: str = settings.IMAGE_NAME,
+    **more: Any,
+) -> Iterator[list[B]]:
+    """So many servers that ssh is open to, in a group of each one's own. What is left of them at the end is removed.
+
+    ``more`` is what Nova takes besides: user data, metadata.
+    """
     os.environ.update(lab)
     cloud: Any = openstack.connect(cloud=lab["OS_CLOUD"])
     base = f"itest-lab-{secrets.token_hex(2)}"
@@ -96,17 +128,18 @@ def boxes(lab: Mapping[str, str], folder: Path, count: int = 1, flavor: str = "c
             allow(cloud, group.id, 22)
             server = cloud.compute.create_server(
                 name=name,
-                image_id=cloud.image.find_image(settings.IMAGE_NAME).id,
+                image_id=cloud.image.find_image(image, ignore_missing=False).id,
                 flavor_id=cloud.compute.find_flavor(flavor).id,
                 networks=[{"uuid": cloud.network.find_network("private").id}],
                 key_name=base,
                 security_groups=[{"name": name}],
+                **more,
             )
             made.append(server)
         found = []
         for one, group in zip(made, groups, strict=True):
             server = cloud.compute.wait_for_server(one, interval=1, wait=120)
-            found.append(Box(cloud, server.id, server.name, server.addresses["private"][0]["addr"], group.id, key))
+            found.append(kind(cloud, server.id, server.name, server.addresses["private"][0]["addr"], group.id, key))
         yield found
     finally:
         for server in made:

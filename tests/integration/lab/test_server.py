@@ -40,6 +40,17 @@ def test_the_key_pair_logs_in(box: Box) -> None:
     assert box.ssh("sudo", "id", "-u").stdout.strip() == "0"
 
 
+def test_the_database_is_not_open_to_other_users(box: Box) -> None:
+    """Over TCP anybody on this machine reaches it; its root is only who is root here."""
+    place = settings.load()
+    ask = ["mariadb", "--no-defaults", "--user=root", "--execute=select current_user()"]
+    away = [*ask, "--protocol=tcp", "--host=127.0.0.1", f"--port={place.ports['mariadb']}"]
+    refused = subprocess.run(away, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1 and "Access denied for user 'root'" in refused.stderr, refused.stderr
+    allowed = subprocess.run([*ask, f"--socket={place.folder / 'mysql.sock'}"], capture_output=True, check=False)
+    assert allowed.returncode == 0, allowed.stderr
+
+
 def test_no_other_key_does(box: Box, tmp_path: Path) -> None:
     other = tmp_path / "other"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other], check=True)

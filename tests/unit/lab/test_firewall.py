@@ -6,13 +6,17 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from ipaddress import IPv4Network
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from lab import firewall
 from lab.firewall import Port
 from lab.machine import wait
+from lab.settings import Settings
 
 WEB = Port("vb-q8sl00000001", "10.0.0.5", ("web",))
 OTHER = Port("vb-q8sl00000002", "10.0.0.6", ("web", "empty"))
@@ -153,3 +157,36 @@ def test_iptables_reads_it() -> None:
         command, input=text.replace("--dport", "--port"), capture_output=True, text=True, check=False
     )
     assert spoiled.returncode != 0
+
+
+def test_a_link_for_a_port_or_for_a_server(tmp_path: Path) -> None:
+    """A container has one link, named after the server; a virtual machine one for each port, named after the port."""
+    container = port("00000001-c", device_id="aaaaaaaa-1", address="10.0.0.5")
+    first = port("00000002-v", device_id="bbbbbbbb-1", address="10.0.0.6")
+    second = port("00000003-v", device_id="bbbbbbbb-1", address="10.0.0.7")
+    unknown = port("00000004-x", device_id="cccccccc-1", address="10.0.0.8")
+    network = Mock()
+    network.ports.return_value = [container, first, second, unknown]
+    network.security_group_rules.return_value = []
+    network.ips.return_value = []
+    links = {"vb-q8slaaaaaaaa", "vb-q8sl00000002", "vb-q8sl00000003"}
+    text = firewall._observe(Mock(network=network), Settings(tmp_path, "br0", IPv4Network("10.0.0.0/24"), 1), links)
+    for link, address in (
+        ("vb-q8slaaaaaaaa", "10.0.0.5"),
+        ("vb-q8sl00000002", "10.0.0.6"),
+        ("vb-q8sl00000003", "10.0.0.7"),
+    ):
+        chain = firewall.port_chain(Port(link, address, ()), "br0")
+        assert f"--physdev-out {link} -g {chain}" in text and f"-d {address} -g {chain}" in text
+    assert "10.0.0.8" not in text, "its link is not there yet"
+
+
+def port(identifier: str, *, device_id: str, address: str) -> Mock:
+    return Mock(
+        id=identifier,
+        device_id=device_id,
+        device_owner="compute:nova",
+        fixed_ips=[{"ip_address": address}],
+        security_group_ids=["web"],
+        is_port_security_enabled=True,
+    )

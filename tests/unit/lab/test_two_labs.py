@@ -44,6 +44,22 @@ def test_the_last_lab_puts_the_kernel_settings_back(kernel: Path, labs: tuple[Pa
     assert not (tmp_path / "run").exists()
 
 
+def test_the_lab_raises_the_number_of_inotify_instances(kernel: Path, labs: tuple[Path, Path], tmp_path: Path) -> None:
+    """All containers share it: nine of them used up the kernel's default of 128."""
+    limit = tmp_path / "sys" / "fs" / "inotify" / "max_user_instances"
+    limit.parent.mkdir(parents=True)
+    limit.write_text("128\n")
+    network.hold_kernel_settings(labs[0])
+    network.hold_kernel_settings(labs[1])
+    assert int(limit.read_text()) >= 8192
+    for lab in labs:
+        network.release_kernel_settings(lab)
+    assert limit.read_text().strip() == "128"
+    limit.write_text("99999\n")
+    network.hold_kernel_settings(labs[0])
+    assert limit.read_text().strip() == "99999", "a machine that has more keeps it"
+
+
 def test_a_lab_that_was_removed_by_hand_holds_nothing(kernel: Path, labs: tuple[Path, Path]) -> None:
     first, second = labs
     network.hold_kernel_settings(first)
