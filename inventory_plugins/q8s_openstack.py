@@ -358,6 +358,12 @@ def private_key(cluster: _spec.Cluster, state: str) -> str:
     return os.path.expanduser(cluster.ssh_private_key) or os.path.join(state, "id_ed25519")
 
 
+def server_key(cluster: _spec.Cluster, state: str, foreign: bool) -> str:
+    """Return the key file that logs in to a server; an initial instance that Q8S did not create may have one of its own."""
+    own = os.path.expanduser(cluster.initial_instance_private_key) if foreign else ""
+    return own or private_key(cluster, state)
+
+
 def _server_variables(
     cluster: _spec.Cluster, server: _plan.Server, state: str, path: str, foreign: bool = False
 ) -> dict[str, Any]:
@@ -373,11 +379,11 @@ def _server_variables(
         variables["q8s_fault"] = server.fault
     if foreign:
         variables["q8s_foreign"] = True
-        if address and _is_here(address):
+        if address and _is_here(server.id, address):
             variables["ansible_connection"] = "local"
             return variables
     variables["ansible_user"] = cluster.initial_instance_user if foreign else _hostkeys.USER
-    variables["ansible_ssh_private_key_file"] = private_key(cluster, state)
+    variables["ansible_ssh_private_key_file"] = server_key(cluster, state, foreign)
     variables["ansible_ssh_common_args"] = _known(server, state, foreign) + path
     return variables
 
@@ -393,7 +399,7 @@ def way(cluster: _spec.Cluster, servers: list[_plan.Server], state: str) -> str:
         return ""
     foreign = not _plan.is_ours(initial, cluster.cluster_name)
     user = cluster.initial_instance_user if foreign else _hostkeys.USER
-    options = f"{_known(initial, state, foreign)} -i {shlex.quote(private_key(cluster, state))}"
+    options = f"{_known(initial, state, foreign)} -i {shlex.quote(server_key(cluster, state, foreign))}"
     # ssh replaces %-words in a ProxyCommand before the inner ssh sees its own
     inner = options.replace("%", "%%")
     return f" -o {shlex.quote(f'ProxyCommand=ssh {inner} -W %h:%p {user}@{initial.floating[0]}')}"
@@ -443,14 +449,32 @@ def _word(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]", "_", name)
 
 
-def _is_here(address: str) -> bool:
-    """Whether the address is one of this machine's: only then can a socket be bound to it."""
+# Where cloud-init keeps the id of the server that it runs on; everybody may read them.
+_INSTANCE_IDS = ("/run/cloud-init/.instance-id", "/var/lib/cloud/data/instance-id")
+_PRODUCT_UUID = "/sys/class/dmi/id/product_uuid"  # Nova's id of the server; root alone may read it
+
+
+def _is_here(server_id: str, address: str) -> bool:
+    """Return whether a server is this machine.
+
+    The address must be one of this machine's: only then can a socket be bound to it. Private addresses are many machines',
+    so the id of the server must be the one that cloud-init or the firmware has.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind((address, 0))
         except OSError:
             return False
-    return True
+    return any(_first_line(path).lower() == server_id.lower() for path in (*_INSTANCE_IDS, _PRODUCT_UUID))
+
+
+def _first_line(path: str) -> str:
+    """Return the first line of a file, empty if it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.readline().strip()
+    except OSError:
+        return ""
 
 
 def _default_state() -> str:

@@ -48,7 +48,9 @@ _REST: Final = """\
 ## What has to fit together
 
 - Each type of `worker` is defined in `vm_types.types`. A type that no worker has is a warning.
-- The CPU model is one of the architecture, with a 64-bit mode, and the machine model is one of the architecture's.
+- The CPU model is one of the architecture, with a 64-bit mode, and the machine model is one of the architecture's. With
+  `host_os` given, the QEMU of that system has both. Without it, one that a system lacks is a warning: the system that
+  `default_image_name` names, or any if it names none.
 - The networks of servers, guests, pods and Services do not overlap. `remote_ip_prefix` has an address for each server,
   `guest_ip_prefix` a subnet of at least 8 addresses for each address of `remote_ip_prefix`, `pod_cidr` a /24 for each
   node.
@@ -59,6 +61,7 @@ _REST: Final = """\
 - An image of `guest_images` that no worker is made from is a warning.
 
 What only the cloud knows is checked there before anything is made: image, network, flavors against the machines, quota.
+[preparing-a-cloud.md](preparing-a-cloud.md) has the list.
 
 ## YAML
 

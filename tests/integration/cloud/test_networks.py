@@ -91,3 +91,43 @@ def test_servers_are_in_the_subnet_that_is_meant(
     assert not cluster.module("servers", wanted)["changed"]
     assert cluster.module("servers", wanted, state="absent")["changed"]
     assert not list(cloud.network.ports(network_id=network.id))
+
+
+def test_a_network_without_port_security(cloud: Any, cluster: Cluster) -> None:
+    network = cloud.network.create_network(name=f"{cluster.name}-open", is_port_security_enabled=False)
+    try:
+        subnet = cloud.network.create_subnet(
+            network_id=network.id, name=f"{cluster.name}-open-1", cidr=FIRST, ip_version=4
+        )
+        for named in (network.id, subnet.id):
+            (problem,) = cluster.module(
+                "cloud_preflight", cluster.mapping(private_network_id=named, remote_ip_prefix=FIRST)
+            )["problems"]
+            assert problem.startswith(f"private_network_id: the network '{named}' has port security off"), problem
+    finally:
+        cloud.network.delete_network(network)
+
+
+def test_what_a_subnet_lacks_is_said(networks: Mapping[str, list[Any]], cluster: Cluster) -> None:
+    answer = cluster.module(
+        "cloud_preflight", cluster.mapping(private_network_id=networks["twin"][0].id, remote_ip_prefix=FIRST)
+    )
+    assert [note.split(":")[0] for note in answer["notes"]] == [
+        f"the subnet {FIRST} has no gateway",
+        f"the subnet {FIRST} names no DNS server",
+    ]
+
+
+def test_without_dhcp_servers_get_a_config_drive(ready: None, cloud: Any, cluster: Cluster) -> None:
+    network = cloud.network.create_network(name=f"{cluster.name}-static")
+    try:
+        cloud.network.create_subnet(network_id=network.id, cidr="10.79.0.0/28", ip_version=4, is_dhcp_enabled=False)
+        wanted = cluster.mapping(0, private_network_id=network.id, remote_ip_prefix="10.79.0.0/28")
+        notes = cluster.module("cloud_preflight", wanted)["notes"]
+        assert any(note.startswith("the subnet 10.79.0.0/28 has no DHCP") for note in notes)
+        answer = cluster.module("servers", wanted)
+        assert not answer.get("failed"), answer
+        assert cloud.compute.get_server(answer["servers"][0]["id"]).has_config_drive
+        assert cluster.module("servers", wanted, state="absent")["changed"]
+    finally:
+        cloud.network.delete_network(network)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import copy
+import secrets
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
+from lab import settings
+
 if TYPE_CHECKING:
     from conftest import Cluster
+
+    from tests.integration.conftest import FaultyCloud
 
 pytestmark = pytest.mark.lab
 
@@ -71,7 +77,8 @@ def test_a_cloud_that_fits(told: dict[str, Any], cluster: Cluster) -> None:
         ("group", "security_groups: there is no group called 'no-group'"),
         (
             "memory",
-            "vm_types.types.tiny.openstack_flavor: hollow.small has 3072 MB, no more than the 4096 MB of its guest",
+            "vm_types.types.tiny.openstack_flavor: hollow.small has 3072 MB; the 4096 MB of its guest, QEMU and the "
+            "host's system need at least 4432 MB",
         ),
     ],
 )
@@ -116,6 +123,83 @@ def test_a_cloud_that_lets_nobody_in(case: str, message: str, hint: str, told: d
     first, *more = told[case]["msg"].splitlines()
     assert told[case]["failed"] and first.startswith(message), first
     assert len(more) == 1 and more[0].startswith("hint: ") and hint in more[0]
+
+
+@pytest.fixture(scope="module")
+def diskless(admin: Any) -> Iterator[str]:
+    """A flavor whose servers boot from a volume, as clouds with Cinder have them."""
+    flavor = admin.compute.create_flavor(name=f"diskless-{secrets.token_hex(2)}", vcpus=2, ram=3072, disk=0)
+    yield flavor.name
+    admin.compute.delete_flavor(flavor)
+
+
+def test_a_flavor_without_a_disk(cluster: Cluster, diskless: str) -> None:
+    data = cluster.mapping()
+    data["cluster_definition"]["master_node_flavor"] = diskless
+    problems = cluster.module("cloud_preflight", data)["problems"]
+    assert problems == [
+        f"cluster_definition.master_node_flavor: {diskless} has no disk (disk 0): its servers would boot from a "
+        "volume, which Q8S does not create; take a flavor with a disk of at least 5 GB"
+    ]
+
+
+@pytest.fixture
+def image(cloud: Any, cluster: Cluster) -> Iterator[Callable[..., str]]:
+    """Uploads an image of a few bytes with some properties; gives its name."""
+    made = []
+
+    def upload(**properties: Any) -> str:
+        found = cloud.create_image(
+            f"{cluster.name}-{len(made)}",
+            data=b"q8s",
+            container_format="bare",
+            disk_format="qcow2",
+            wait=True,
+            **properties,
+        )
+        made.append(found)
+        return str(found.name)
+
+    yield upload
+    for one in made:
+        cloud.image.delete_image(one.id)
+
+
+def test_an_image_for_another_architecture(cluster: Cluster, image: Callable[..., str]) -> None:
+    name = image(architecture="aarch64")
+    problems = cluster.module("cloud_preflight", cluster.mapping(default_image_name=name))["problems"]
+    assert problems == [f"default_image_name: the image '{name}' is for aarch64; hosts are x86_64"]
+
+
+def test_an_image_that_is_not_active(cluster: Cluster, image: Callable[..., str], admin: Any, cloud: Any) -> None:
+    name = image()
+    admin.image.deactivate_image(cloud.image.find_image(name).id)
+    (problem,) = cluster.module("cloud_preflight", cluster.mapping(default_image_name=name))["problems"]
+    assert problem.startswith(f"default_image_name: the image '{name}' is deactivated")
+
+
+def test_the_images_properties_say_which_qemu_hosts_have(cluster: Cluster, image: Callable[..., str]) -> None:
+    data = cluster.mapping(default_image_name=image(os_distro="debian", os_version="12", architecture="x86_64"))
+    assert cluster.module("cloud_preflight", data)["problems"] == []
+    data["vm_types"]["types"]["tiny"]["cpu_model"] = "neoverse-v1"
+    (problem,) = cluster.module("cloud_preflight", data)["problems"]
+    assert "vm_types.types.tiny.cpu_model: is 'neoverse-v1', which QEMU 7.2 of Debian 12 does not have; " in problem
+    data["default_image_name"] = settings.IMAGE_NAME
+    assert cluster.module("cloud_preflight", data)["problems"] == []
+
+
+@pytest.mark.parametrize(
+    ("service", "path"),
+    [("compute", "/limits"), ("compute", "/os-server-groups"), ("network", "/quotas/"), ("network", "/floatingips")],
+)
+def test_what_a_cloud_keeps_from_its_users_is_no_failure(
+    service: str, path: str, cluster: Cluster, faulty: Callable[[str], FaultyCloud]
+) -> None:
+    through = faulty(service)
+    through.proxy.answer("GET", path, 403, times=None)
+    answer = cluster.module("cloud_preflight", environment=through.environment)
+    assert answer.get("problems") == [], answer.get("msg")
+    assert through.proxy.requests("GET", path), "it was asked"
 
 
 def test_deploy_says_it_too(cluster: Cluster, clouds: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import shlex
@@ -137,11 +138,98 @@ def test_a_foreign_initial_instance() -> None:
     assert "UserKnownHostsFile=/state/demo/known_hosts" in host.variables["ansible_ssh_common_args"]
 
 
+def test_a_foreign_initial_instance_with_a_key_of_its_own() -> None:
+    cluster = replace(CLUSTER, initial_instance_user="debian", initial_instance_private_key="~/.ssh/cloud")
+    foreign = Server("id", "demo-control-plane", "ACTIVE", ("10.254.1.4",), floating=("203.0.113.4",))
+    key, ours = str(Path("~/.ssh/cloud").expanduser()), "/state/demo/id_ed25519"
+
+    def keys(cluster: _spec.Cluster, servers: list[Server]) -> dict[str, str]:
+        found = q8s_openstack.hosts(cluster, servers, "/state/demo")
+        return {host.name: host.variables["ansible_ssh_private_key_file"] for host in found}
+
+    assert keys(cluster, [foreign, *SERVERS[1:]]) == {
+        "demo-control-plane": key,
+        **dict.fromkeys(["demo-x86-small-1", "x86-small-1", "demo-arm-mid-1", "arm-mid-1"], ours),
+    }
+    assert set(keys(cluster, SERVERS).values()) == {ours}, "of a server that Q8S made, Q8S's key is the right one"
+    outside = replace(cluster, access=_spec.Access("floating_ip", floating_network="external"))
+    hosts = {host.name: host for host in q8s_openstack.hosts(outside, [foreign, *SERVERS[1:]], "/state/demo")}
+    assert hosts["demo-control-plane"].variables["ansible_host"] == "203.0.113.4"
+    arguments = hosts["demo-arm-mid-1"].variables["ansible_ssh_common_args"]
+    answer = understood(["ssh", *shlex.split(arguments)])
+    (command,) = [line for line in answer.splitlines() if line.startswith("proxycommand ")]
+    assert f"-i {key} " in command and command.endswith("debian@203.0.113.4")
+
+
+@pytest.mark.parametrize(
+    ("address", "files", "here"),
+    [
+        ("127.0.0.1", {"instance-id": "8d0c\n"}, True),
+        ("127.0.0.1", {"product_uuid": "8D0C\n"}, True),
+        ("127.0.0.1", {"instance-id": "another\n", "product_uuid": "another\n"}, False),  # the same private address
+        ("127.0.0.1", {}, False),  # a laptop without cloud-init
+        ("192.0.2.1", {"instance-id": "8d0c\n"}, False),
+    ],
+)
+def test_this_machine_is_known_by_more_than_its_address(
+    address: str, files: Mapping[str, str], here: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(q8s_openstack, "_INSTANCE_IDS", (str(tmp_path / "instance-id"),))
+    monkeypatch.setattr(q8s_openstack, "_PRODUCT_UUID", str(tmp_path / "product_uuid"))
+    assert q8s_openstack._is_here("8d0c", address) is here
+
+
 def test_an_initial_instance_that_is_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert q8s_openstack._is_here("127.0.0.1") and not q8s_openstack._is_here("192.0.2.1")
-    monkeypatch.setattr(q8s_openstack, "_is_here", lambda address: True)
+    monkeypatch.setattr(q8s_openstack, "_is_here", lambda server_id, address: server_id == "id")
     host = listed([Server("id", "demo-control-plane", "ACTIVE", ("10.254.1.4",))])["demo-control-plane"]
     assert host.variables["ansible_connection"] == "local"
+    host = listed([Server("other", "demo-control-plane", "ACTIVE", ("10.254.1.4",))])["demo-control-plane"]
+    assert "ansible_connection" not in host.variables
+
+
+def test_of_two_nics_the_address_in_the_prefix_counts() -> None:
+    servers = [
+        Server("id", "demo-control-plane", "ACTIVE", ("192.168.5.4", "10.254.1.4")),
+        replace(SERVERS[2], addresses=("192.168.5.6", "10.254.1.6")),
+    ]
+    hosts = listed(servers)
+    assert hosts["demo-control-plane"].variables["ansible_host"] == "10.254.1.4"
+    assert hosts["demo-arm-mid-1"].variables["q8s_private_ip"] == "10.254.1.6"
+    assert hosts["arm-mid-1"].variables["ansible_host"] == "10.254.1.6"
+
+
+@pytest.mark.parametrize(
+    ("remote", "host", "guests", "prefixlen"),
+    [
+        ("10.20.0.0/16", "10.20.3.4", "172.16.0.0/12", 28),
+        ("10.20.16.0/20", "10.20.17.4", "172.29.0.0/16", 28),
+        ("10.20.1.16/28", "10.20.1.20", "172.29.0.0/20", 24),
+    ],
+)
+def test_prefix_lengths_from_16_to_28(remote: str, host: str, guests: str, prefixlen: int) -> None:
+    """A guest of a host in a small or a large network has an address in a network of its own."""
+    data = CLUSTER.to_mapping()
+    data |= {"remote_ip_prefix": remote, "guest_ip_prefix": guests}
+    cluster = _spec.load_mapping(data, "data")
+    servers = [made("demo-control-plane", None), made("demo-arm-mid-1", host)]
+    hosts = {one.name: one for one in q8s_openstack.hosts(cluster, servers, "/state/demo")}
+    vm = hosts["demo-arm-mid-1"].variables["q8s_vm"]
+    network = ipaddress.IPv4Interface(f"{vm['guest_ip']}/{vm['guest_prefixlen']}").network
+    assert vm["guest_prefixlen"] == prefixlen and network.subnet_of(ipaddress.IPv4Network(guests))
+    assert ipaddress.IPv4Address(vm["guest_gateway"]) == network[1] != ipaddress.IPv4Address(vm["guest_ip"])
+    assert hosts["arm-mid-1"].variables["ansible_host"] == host
+
+
+def test_the_files_proxies_reach_every_host() -> None:
+    proxy = _spec.Proxy("http://proxy.example.org:3128", "", "localhost,10.0.0.0/8")
+    variables = q8s_openstack.cluster_variables(replace(CLUSTER, proxy=proxy), "/state/demo")
+    assert variables["q8s_cluster"]["proxy"] == {
+        "http_proxy": "http://proxy.example.org:3128",
+        "no_proxy": "localhost,10.0.0.0/8",
+    }
+    assert q8s_openstack.cluster_variables(CLUSTER, "/state/demo")["q8s_cluster"]["proxy"] == {}
 
 
 def test_a_server_that_is_no_longer_asked_for() -> None:

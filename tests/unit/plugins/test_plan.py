@@ -181,6 +181,48 @@ def test_a_foreign_initial_instance_is_used_and_never_removed() -> None:
     assert told(absent) == [f"delete server {name}" for name in NAMES[1:]]
 
 
+def test_a_foreign_initial_instance_that_is_off_is_started() -> None:
+    foreign = server(NAMES[0], "SHUTOFF", cluster=None)
+    plan = _plan.plan_servers(CLUSTER, having([foreign, *ALL[1:]]))
+    assert told(plan) == [f"start server {NAMES[0]}"] and plan.problems == ()
+    assert plan.diff() == {
+        "before": "".join(f"server {name} {'SHUTOFF' if name == NAMES[0] else 'ACTIVE'}\n" for name in sorted(NAMES)),
+        "after": "".join(f"server {name} ACTIVE\n" for name in sorted(NAMES)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"status": "ERROR", "fault": "No valid host"},
+            "is ERROR (No valid host); bring it to ACTIVE first (openstack server reboot",
+        ),
+        ({"status": "PAUSED"}, "is PAUSED; bring it to ACTIVE first (openstack server unpause id-demo-control-plane)"),
+        ({"status": "SUSPENDED"}, "(openstack server resume id-demo-control-plane)"),
+        ({"status": "SHELVED_OFFLOADED"}, "(openstack server unshelve id-demo-control-plane)"),
+        ({"status": "UNKNOWN"}, "is UNKNOWN; bring it to ACTIVE first"),
+        ({"deleting": True}, "is being deleted; wait until it is gone"),
+        (
+            {"addresses": ("192.168.1.5", "172.20.0.9")},
+            "has no address in remote_ip_prefix 10.254.1.0/24 (it has 192.168.1.5, 172.20.0.9)",
+        ),
+        ({"addresses": ()}, "(it has no IPv4 address)"),
+        ({"status": "SHUTOFF", "addresses": ("192.168.1.5",)}, "(it has 192.168.1.5)"),
+    ],
+)
+def test_a_foreign_initial_instance_that_cannot_be_used(changes: dict[str, Any], expected: str) -> None:
+    foreign = replace(server(NAMES[0], cluster=None), **changes)
+    (problem,) = _plan.plan_servers(CLUSTER, having([foreign, *ALL[1:]])).problems
+    assert problem.startswith(f"the initial instance {NAMES[0]}, which is not Q8S's, ") and expected in problem
+
+
+@pytest.mark.parametrize("status", ["ACTIVE", "BUILD", "REBOOT"])
+def test_a_foreign_initial_instance_that_comes_up_is_waited_for(status: str) -> None:
+    plan = _plan.plan_servers(CLUSTER, having([server(NAMES[0], status, cluster=None), *ALL[1:]]))
+    assert not plan.changed and plan.problems == ()
+
+
 def test_absent_takes_the_clusters_servers_only() -> None:
     others = [server("stranger", cluster=None), server("theirs", cluster="other")]
     plan = _plan.plan_servers_absent(
@@ -305,6 +347,20 @@ def test_members() -> None:
     assert len(absent.of("member")) == 1 and not _plan.plan_group_absent(CLUSTER, None, servers, inside).changed
 
 
+def test_a_port_without_port_security_takes_no_group() -> None:
+    group = held(sorted(_plan.wanted_rules(CLUSTER), key=str))
+    foreign = server(NAMES[0], cluster=None)
+    open_port = Port("p0", "a", foreign.id, address="10.254.1.9", secured=False)
+    (problem,) = _plan.plan_group(CLUSTER, group, [foreign], [open_port]).problems
+    assert problem.startswith(
+        f"the port p0 of the server {NAMES[0]} has port security off, and takes no security group"
+    )
+    assert "openstack port set --enable-port-security p0" in problem
+    elsewhere = [replace(open_port, address="192.168.1.9"), Port("p1", "b", foreign.id, address="10.254.1.9")]
+    plan = _plan.plan_group(CLUSTER, group, [foreign], elsewhere)
+    assert plan.problems == () and [port.id for port in plan.changes[0].subject] == ["p1"]
+
+
 def test_plans_are_joined_in_order() -> None:
     first = Plan((Change("a", "create", "x"),), ("k",), ("n",), ("p",))
     second = Plan((Change("b", "create", "y"),))
@@ -385,10 +441,29 @@ def medium(**changes: Any) -> dict[str, Flavor]:
         ({"flavors": {"c1.small": GOOD.flavors["c1.small"]}}, "no flavor called 'c1.medium'"),
         (
             {"flavors": medium(ram=2048)},
-            "vm_types.types.arm-mid.openstack_flavor: c1.medium has 2048 MB, no more than the 2048 MB of its guest",
+            "vm_types.types.arm-mid.openstack_flavor: c1.medium has 2048 MB; the 2048 MB of its guest, QEMU and "
+            "the host's system need at least 2400 MB",
         ),
         ({"flavors": medium(vcpus=1)}, "c1.medium has 1 vCPUs, fewer than the 2 of its guest"),
-        ({"flavors": medium(disk=10)}, "c1.medium has a disk of 10 GB, no more than the 10 GB of its guest"),
+        ({"flavors": medium(disk=3)}, "c1.medium has a disk of 3 GB; its server needs at least 4 GB"),
+        (
+            {"flavors": medium(disk=0)},
+            "vm_types.types.arm-mid.openstack_flavor: c1.medium has no disk (disk 0): its servers would boot from a "
+            "volume, which Q8S does not create; take a flavor with a disk of at least 4 GB",
+        ),
+        ({"flavors": medium(disk=0), "images": (Image("i", min_disk=9),)}, "a disk of at least 9 GB"),
+        ({"flavors": medium(disk=0), "images": (Image("i", size=11),)}, "a disk of at least 11 GB"),
+        (
+            {"flavors": {**GOOD.flavors, "c1.small": Flavor("c1.small", 2, 3072, 5)}},
+            "cluster_definition.master_node_flavor: c1.small has a disk of 5 GB; its server needs at least 6 GB",
+        ),
+        ({"images": (Image("i", size=21),)}, "image debian-13 needs a disk of 21 GB; the flavor c1.small has 20"),
+        ({"images": (Image("i", status="queued"),)}, "the image 'debian-13' is queued"),
+        ({"images": (Image("i", architecture="aarch64"),)}, "the image 'debian-13' is for aarch64; hosts are x86_64"),
+        (
+            {"networks": (Network("n", "private", (SUBNET,), secured=False),)},
+            "private_network_id: the network 'private' has port security off",
+        ),
         ({"quota": {"instances": Usage(3, 1)}}, "quota of servers: needs 3, 1 of 3 used"),
         ({"quota": {"cores": Usage(6, 9)}}, "quota of vCPUs: needs 6, 9 of 6 used"),
         ({"quota": {"ram": Usage(11264, 1)}}, "quota of MB of memory: needs 11264, 1 of 11264 used"),
@@ -412,8 +487,145 @@ def test_a_replaced_server_needs_no_more_quota() -> None:
     assert check(broken, quota={"instances": Usage(3, 3), "cores": Usage(6, 6), "ram": Usage(11264, 11264)}) == []
 
 
-def test_no_limit_on_disk_where_the_flavor_has_none() -> None:
-    assert check(flavors=medium(disk=0), images=(Image("i", min_disk=20),)) == []
+def notes(cluster: _spec.Cluster = CLUSTER, **changes: Any) -> list[str]:
+    return _fit.preflight_notes(cluster, replace(GOOD, **changes))
+
+
+def test_nothing_is_said_of_the_demo() -> None:
+    assert notes() == []
+
+
+@pytest.mark.parametrize("ram", [2400, 2847])
+def test_a_host_with_little_memory_is_a_note(ram: int) -> None:
+    assert check(flavors=medium(ram=ram)) == []
+    said = notes(flavors=medium(ram=ram))
+    used = 2048 + 64 + 32 + ram // 8 + 384
+    assert said[1] == (
+        f"vm_types.types.arm-mid.openstack_flavor: c1.medium has {ram} MB; its guest, QEMU with a full cache of "
+        f"translated code and the host's system use {used} MB: take a larger flavor, or bound QEMU's cache with "
+        "tb_cache"
+    )
+    assert len(said) == 2 and "x86-small" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "ram", "least", "recommended"),
+    [
+        ({}, 4096, 2400, 2048 + 64 + 32 + 512 + 384),
+        ({}, 16384, 2400, 2048 + 64 + 32 + 1024 + 384),
+        ({"tb_cache_mb": 64}, 16384, 2400, 2048 + 64 + 32 + 64 + 384),
+        ({"accel": "kvm"}, 16384, 2400, 2048 + 64 + 32 + 384),
+        ({"ram_mb": 512, "num_cpus": 8}, 4096, 960, 512 + 64 + 128 + 512 + 384),
+    ],
+)
+def test_memory_of_a_host(changes: dict[str, Any], ram: int, least: int, recommended: int) -> None:
+    vm_type = replace(CLUSTER.vm_type("arm-mid"), **changes)
+    assert (_fit.least_memory(vm_type), _fit.guest_memory(vm_type, ram)) == (least, recommended)
+
+
+def test_a_disk_that_a_full_guest_fills_is_a_note() -> None:
+    assert check(flavors=medium(disk=13)) == [] and notes(flavors=medium(disk=14)) == []
+    said = notes(flavors=medium(disk=13))
+    assert "c1.medium has a disk of 13 GB; when the guest has filled its 10 GB the host needs 14 GB" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"dhcp": False}, "the subnet 10.254.1.0/24 has no DHCP: servers get a config drive"),
+        ({"gateway": ""}, "the subnet 10.254.1.0/24 has no gateway: servers need a package mirror or a proxy"),
+        ({"dns": False}, "the subnet 10.254.1.0/24 names no DNS server"),
+    ],
+)
+def test_what_a_subnet_lacks_is_a_note(changes: dict[str, Any], expected: str) -> None:
+    network = Network("n", "private", (replace(SUBNET, **changes),))
+    assert check(networks=(network,)) == []
+    (only,) = notes(networks=(network,))
+    assert only.startswith(expected)
+
+
+def test_with_a_proxy_no_gateway_is_needed() -> None:
+    behind = replace(CLUSTER, proxy=_spec.Proxy("http://10.254.1.1:3128"))
+    assert notes(behind, networks=(Network("n", "private", (replace(SUBNET, gateway=""),)),)) == []
+
+
+@pytest.mark.parametrize(
+    ("mtu", "expected"),
+    [
+        (0, ""), (1400, ""), (1450, ""), (1500, ""), (8950, ""), (9000, ""),
+        (1399, "pods get 50 less"), (1280, "pods get 50 less"),
+        (1279, "Q8S is made for 1280 to 9000"), (9001, "Q8S is made for 1280 to 9000"),
+    ],
+)  # fmt: skip
+def test_mtu(mtu: int, expected: str) -> None:
+    said = notes(networks=(Network("n", "private", (SUBNET,), mtu=mtu),))
+    assert [expected in note for note in said] == ([True] if expected else [])
+
+
+@pytest.mark.parametrize(
+    ("prefix", "cidr", "subnets", "expected"),
+    [
+        ("10.254.1.0/25", "10.254.1.0/24", 1, "has 10.254.1.0/24; write remote_ip_prefix: 10.254.1.0/24"),
+        ("10.254.0.0/20", "10.254.0.0/16", 1, "has 10.254.0.0/16; write remote_ip_prefix: 10.254.0.0/16"),
+        ("10.254.1.0/28", "10.254.1.16/28", 1, "has 10.254.1.16/28; write remote_ip_prefix: 10.254.1.16/28"),
+        ("10.254.1.0/25", "10.254.1.0/24", 2, "has 10.254.1.0/24, 10.9.0.0/24"),
+    ],
+)
+def test_another_prefix_than_the_subnets_is_a_problem_with_the_right_value(
+    prefix: str, cidr: str, subnets: int, expected: str
+) -> None:
+    have = (replace(SUBNET, cidr=cidr), replace(SUBNET, cidr="10.9.0.0/24"))[:subnets]
+    cluster = replace(CLUSTER, remote_ip_prefix=prefix)
+    problems = _fit.preflight_problems(cluster, replace(GOOD, networks=(Network("n", "private", have),)), plans())
+    assert any(problem.endswith(expected) for problem in problems), problems
+
+
+@pytest.mark.parametrize("cidr", ["10.20.0.0/16", "10.20.16.0/20", "10.20.1.16/28"])
+def test_subnets_from_16_to_28(cidr: str) -> None:
+    cluster = replace(CLUSTER, remote_ip_prefix=cidr, guest_ip_prefix="172.16.0.0/12")
+    findings = replace(GOOD, networks=(Network("n", "private", (replace(SUBNET, cidr=cidr),)),))
+    assert _fit.preflight_problems(cluster, findings, plans()) == []
+    assert _fit.preflight_notes(cluster, findings) == []
+
+
+def test_a_prefix_that_is_larger_than_the_subnet_is_a_note() -> None:
+    (only,) = notes(replace(CLUSTER, remote_ip_prefix="10.254.0.0/16"))
+    assert only.startswith("remote_ip_prefix is 10.254.0.0/16, more than the subnet, which is 10.254.1.0/24")
+    assert only.endswith("write remote_ip_prefix: 10.254.1.0/24")
+
+
+GENOA = replace(
+    CLUSTER,
+    types=tuple(replace(t, cpu_model="EPYC-Genoa") if t.name == "x86-small" else t for t in CLUSTER.types),
+)
+LACKS = "vm_types.types.x86-small.cpu_model: is 'EPYC-Genoa', which QEMU 7.2 of Debian 12 does not have; "
+
+
+@pytest.mark.parametrize(
+    ("image", "host_os", "lacks", "note"),
+    [
+        (Image("i", name="our-image", distribution="debian", version="12"), "auto", True, False),
+        (Image("i", name="debian-12"), "auto", True, False),
+        (Image("i", name="debian-13"), "auto", False, False),
+        (Image("i", name="our-image"), "auto", False, False),
+        (Image("i", name="our-image"), "debian-12", True, False),
+        (Image("i", name="debian-13"), "debian-12", True, True),
+        (Image("i", name="debian-12"), "debian-13", False, True),
+    ],
+)
+def test_models_that_the_images_qemu_does_not_have(image: Image, host_os: str, lacks: bool, note: bool) -> None:
+    cluster = replace(GENOA, host_os=host_os)
+    findings = replace(GOOD, images=(image,))
+    assert [problem.startswith(LACKS) for problem in _fit.preflight_problems(cluster, findings, plans())] == [
+        True
+    ] * lacks
+    said = _fit.preflight_notes(cluster, findings)
+    assert [text.startswith(f"host_os is {host_os}, but the image") for text in said] == [True] * note
+
+
+def test_a_model_of_a_type_without_workers_is_nobodys_business() -> None:
+    cluster = replace(GENOA, workers=(("x86-small", 0), ("arm-mid", 1)))
+    assert _fit.preflight_problems(cluster, replace(GOOD, images=(Image("i", name="debian-12"),)), plans()) == []
 
 
 def test_what_goes_makes_room() -> None:

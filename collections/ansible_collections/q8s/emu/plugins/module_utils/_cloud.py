@@ -121,20 +121,26 @@ class Cloud:
 
     def floating_ips(self, cluster_name: str) -> list[FloatingIp]:
         """The floating IPs with the cluster's mark; none where the cloud has no routers."""
-        from openstack.exceptions import NotFoundException
+        from openstack.exceptions import ForbiddenException, NotFoundException
 
         with doing("list the floating IPs"):
             try:
                 listed = list(self._os.network.ips(description=_plan.mark(cluster_name)))
-            except NotFoundException:
+            except (ForbiddenException, NotFoundException):
                 return []
             return [FloatingIp(ip.id, ip.floating_ip_address, ip.fixed_ip_address or "") for ip in listed]
 
     def _server_group(self, name: str) -> Optional[ServerGroup]:
+        from openstack.exceptions import ForbiddenException, NotFoundException
+
         with doing(f"look up the server group {name}"):
-            for group in self._os.compute.server_groups():
-                if group.name == name:
-                    return ServerGroup(group.id, group.name, group.policy or next(iter(group.policies or []), ""))
+            try:
+                listed = list(self._os.compute.server_groups())
+            except (ForbiddenException, NotFoundException):
+                return None  # a cloud without them; a file that asks for one is refused when it is created
+        for group in listed:
+            if group.name == name:
+                return ServerGroup(group.id, group.name, group.policy or next(iter(group.policies or []), ""))
         return None
 
     def _external(self, name: str) -> list[str]:
@@ -143,7 +149,7 @@ class Cloud:
         return by_id or [item.id for item in network.networks(name=name, is_router_external=True)]
 
     def findings(self, cluster: Cluster) -> Findings:
-        """What the cloud has of all that the cluster file names."""
+        """Return what the cloud has of everything that the cluster file names."""
         with doing("look up the image, flavors, network and limits"):
             images, listed, all_groups, networks, quota, external = together(
                 lambda: self._images(cluster.default_image_name),
@@ -208,20 +214,24 @@ class Cloud:
     def _quota(self) -> dict[str, Usage]:
         from openstack.exceptions import HttpException
 
-        limits = self._os.compute.get_limits().absolute
+        try:
+            limits = self._os.compute.get_limits().absolute
+            key_pairs = len(list(self._os.compute.keypairs()))
+        except HttpException:
+            return {}  # a cloud may keep it from its users; what is too much is then refused when it is asked for
         named = {
             "instances": (limits.instances, limits.instances_used),
             "cores": (limits.total_cores, limits.total_cores_used),
             "ram": (limits.total_ram, limits.total_ram_used),
             "server_groups": (limits.server_groups, limits.server_groups_used),
             "server_group_members": (limits.server_group_members, 0),
-            "key_pairs": (limits.keypairs, len(list(self._os.compute.keypairs()))),
+            "key_pairs": (limits.keypairs, key_pairs),
         }
         quota = {key: Usage(int(limit), int(used or 0)) for key, (limit, used) in named.items() if limit is not None}
         try:
             network = self._os.network.get_quota(self._project(), details=True)
         except HttpException:
-            return quota  # a cloud may keep it from its users; what is too much is then refused when it is asked for
+            return quota
         for key in ("ports", "security_groups", "security_group_rules", "floating_ips"):
             found = getattr(network, key)
             if isinstance(found, Mapping):
@@ -230,12 +240,13 @@ class Cloud:
         return quota
 
     def _images(self, name: str) -> list[Image]:
-        """Active images of that name, or the one of that id."""
-        found = list(self._os.image.images(name=name, status="active"))
+        """Return the active images of that name, or the one of that id; if none is active, those that are not."""
+        found = list(self._os.image.images(name=name))
         if not found:
             image = self._os.image.find_image(name, ignore_missing=True)
-            found = [image] if image is not None and image.id == name and image.status == "active" else []
-        return [Image(image.id, image.min_ram or 0, image.min_disk or 0) for image in found]
+            found = [image] if image is not None and image.id == name else []
+        active = [image for image in found if image.status == "active"]
+        return [_image(image) for image in active or found]
 
     def networks(self, cluster: Cluster) -> list[Network]:
         """The network of that id, the one of the subnet of that id, or every one of that name."""
@@ -251,13 +262,32 @@ class Cloud:
         if not found and not chosen:
             chosen = list(network.subnets(name=name))
         result = [
-            Network(item.id, item.name, _subnets(network.subnets(network_id=item.id, ip_version=4))) for item in found
+            Network(
+                item.id,
+                item.name,
+                _subnets(network.subnets(network_id=item.id, ip_version=4)),
+                secured=item.is_port_security_enabled is not False,
+                mtu=int(item.mtu or 0),
+            )
+            for item in found
         ]
-        # Of several subnets of one name, an error must give the ids; of one, its network is what servers need.
-        result += [
-            Network(item.network_id if len(chosen) == 1 else item.id, item.name, _subnets([item]), chosen=True)
-            for item in chosen
-        ]
+        if len(chosen) == 1:
+            # Its network is what servers need.
+            (item,) = chosen
+            owner = network.find_network(item.network_id, ignore_missing=True)
+            result.append(
+                Network(
+                    item.network_id,
+                    item.name,
+                    _subnets([item]),
+                    chosen=True,
+                    secured=owner is None or owner.is_port_security_enabled is not False,
+                    mtu=int(owner.mtu or 0) if owner else 0,
+                )
+            )
+        else:
+            # Of several subnets of one name, an error must give the ids.
+            result += [Network(item.id, item.name, _subnets([item]), chosen=True) for item in chosen]
         return result
 
     def _counted(self, networks: list[Network]) -> list[Network]:
@@ -285,6 +315,7 @@ class Cloud:
             )
         flavors = {key: flavor.id for flavor in listed for key in (flavor.id, flavor.name)}
         groups = {key: g.id for g in all_groups for key in (g.id, g.name)}
+        images = [image for image in images if image.status == "active"]
         lacking = [f"the image {cluster.default_image_name}"] if len(images) != 1 else []
         lacking += [f"the network {cluster.private_network_id}"] if len(networks) != 1 else []
         lacking += [f"the flavor {name}" for name in sorted({s.flavor for s in cluster.servers()} - set(flavors))]
@@ -334,7 +365,7 @@ class Cloud:
             )
 
     def tag_group(self, group_id: str, tags: Sequence[str]) -> None:
-        """Set the tags of the group."""
+        """Set the tags of the group. They only serve a warning: a cloud that refuses them, or has none, is fine."""
         with doing(f"tag the security group {GROUP}"):
             self._os.network.put(f"/security-groups/{group_id}/tags", json={"tags": list(tags)})
 
@@ -465,11 +496,14 @@ class Cloud:
         """Give the initial control plane a floating IP: one that is there, or a new one."""
         name = cluster.name_of_initial_instance
         with doing(f"give a floating IP to {name}"):
-            server = next(s for s in self.servers() if s.name == name and s.address(cluster.remote_ip_prefix))
-            address = server.address(cluster.remote_ip_prefix)
-            port = next(
-                p for p in self.ports(cluster.cluster_name) if p.server_id == server.id and p.address == address
-            )
+            server = next((s for s in self.servers() if s.name == name and s.address(cluster.remote_ip_prefix)), None)
+            address = server.address(cluster.remote_ip_prefix) if server else None
+            ports = self.ports(cluster.cluster_name) if server else []
+            port = next((p for p in ports if server and p.server_id == server.id and p.address == address), None)
+            if port is None:
+                raise CloudError(
+                    f"Failed to give a floating IP to {name}: it has no port with an address in {cluster.remote_ip_prefix}"
+                )
             if existing is not None:
                 self._os.network.update_ip(existing.id, port_id=port.id)
                 return
@@ -508,6 +542,8 @@ class Cloud:
         :param ports: ids of ports of Q8S's by server name; others get one from Nova
         """
 
+        subnet = needs.network.subnet(cluster.remote_ip_prefix)
+
         def make(request: Request) -> None:
             text, metadata = user_data(request.specs[0])
             count = len(request.specs)
@@ -517,6 +553,8 @@ class Cloud:
                 more["scheduler_hints"] = {"group": needs.server_group}
             if count > 1:
                 more |= {"min_count": count, "max_count": count}
+            if subnet is not None and not subnet.dhcp:
+                more["config_drive"] = True  # the only way by which a server learns its address
             with doing(f"create {request}"):
                 self._os.compute.create_server(
                     name=request.name,
@@ -583,6 +621,24 @@ class Cloud:
                 self._os.compute.start_server(server.id)
 
         raise_first(parallel(start, servers))
+
+    def wait_started(self, server: Server, deadline: float) -> None:
+        """Wait until a server that Q8S did not create, and has asked to start, is ACTIVE.
+
+        :raises CloudError: it is not after ``deadline`` seconds, or is in ERROR
+        """
+        end = time.monotonic() + deadline
+        while True:
+            with doing(f"look up the server {server.name}"):
+                found = self._os.compute.get_server(server.id)
+            if found.status == "ACTIVE":
+                return
+            if found.status == "ERROR" or time.monotonic() > end:
+                fault = (found.fault or {}).get("message", "")
+                raise CloudError(
+                    f"Failed to start the server {server.name}: it is {found.status}" + (f" ({fault})" if fault else "")
+                )
+            time.sleep(POLL_SECONDS)
 
     def _building(self) -> set[str]:
         """Names of the project's servers that Nova still makes."""
@@ -652,6 +708,23 @@ def _server(found: Any) -> Server:
     )
 
 
+def _image(found: Any) -> Image:
+    properties = found.properties or {}
+    # A raw image is as large as its disk; of others, Glance may know the size of the disk, or not.
+    size = found.virtual_size or (found.size if found.disk_format == "raw" else 0) or 0
+    return Image(
+        found.id,
+        found.min_ram or 0,
+        found.min_disk or 0,
+        -(-int(size) // (1 << 30)),
+        str(found.status or ""),
+        str(found.architecture or properties.get("architecture") or ""),
+        str(found.name or ""),
+        str(found.os_distro or properties.get("os_distro") or ""),
+        str(found.os_version or properties.get("os_version") or ""),
+    )
+
+
 def _subnets(listed: Iterable[Any]) -> tuple[Subnet, ...]:
     return tuple(
         Subnet(
@@ -662,6 +735,9 @@ def _subnets(listed: Iterable[Any]) -> tuple[Subnet, ...]:
                 int(ipaddress.IPv4Address(pool["end"])) - int(ipaddress.IPv4Address(pool["start"])) + 1
                 for pool in item.allocation_pools
             ),
+            dhcp=item.is_dhcp_enabled is not False,
+            gateway=item.gateway_ip or "",
+            dns=bool(item.dns_nameservers),
         )
         for item in listed
         if item.ip_version == 4
@@ -677,6 +753,7 @@ def _port(found: Any, cluster_name: str) -> Port:
         tuple(found.security_group_ids or ()),
         str(fixed[0].get("ip_address", "")),
         found.description == _plan.mark(cluster_name),
+        found.is_port_security_enabled is not False,
     )
 
 

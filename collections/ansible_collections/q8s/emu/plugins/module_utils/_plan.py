@@ -40,6 +40,17 @@ SPREAD = "soft-anti-affinity"
 
 SURPLUS_HINT = "q8s-run deploy --yes, or ansible-playbook -e q8s_remove_surplus=true, drains and removes it"
 _WORKING = ("ACTIVE", "BUILD", "REBOOT", "HARD_REBOOT", "PASSWORD", "REBUILD")
+# What brings a server back, by its status: of the command openstack server.
+_WAYS_BACK = {
+    "PAUSED": "unpause",
+    "SUSPENDED": "resume",
+    "SHELVED": "unshelve",
+    "SHELVED_OFFLOADED": "unshelve",
+    "RESCUE": "unrescue",
+    "VERIFY_RESIZE": "resize confirm",
+    "SOFT_DELETED": "restore",
+    "ERROR": "reboot --hard",
+}
 
 
 @dataclass(frozen=True)
@@ -156,7 +167,11 @@ class Server:
 
 @dataclass(frozen=True)
 class Port:
-    """A port that the cloud has. ``server_id`` is empty while no server uses it; ``ours``: it carries a cluster's mark."""
+    """A port that the cloud has.
+
+    ``server_id`` is empty while no server uses it. ``ours``: it carries a cluster's mark. ``secured``: Neutron applies
+    security groups to it, which ``port_security_enabled: false`` switches off.
+    """
 
     id: str
     name: str
@@ -164,6 +179,7 @@ class Port:
     groups: tuple[str, ...] = ()
     address: str = ""
     ours: bool = False
+    secured: bool = True
 
     def __str__(self) -> str:
         return f"port {self.name}"
@@ -352,16 +368,29 @@ def plan_group(cluster: Cluster, group: Optional[Group], servers: Sequence[Serve
     staying = [item for item in rules if not item.ours or item.rule in wanted]
     kept = [f"rule {item.rule}" for item in staying] + ([f"security group {GROUP}"] if group else [])
     notes = [f"the rule {item.rule} in {GROUP} is not Q8S's; it is left" for item in staying if item.rule not in wanted]
+    unsecured: list[str] = []
     for server in servers:
         if server is not foreign and not is_ours(server, cluster.cluster_name):
             continue
-        theirs = [port for port in ports if port.server_id == server.id]
+        theirs = [port for port in ports if port.server_id == server.id and _takes_part(port, cluster)]
         outside = [port for port in theirs if group is None or group.id not in port.groups]
+        unsecured += [
+            f"the port {port.id} of the server {server.name} has port security off, and takes no security group; "
+            f"switch it on (openstack port set --enable-port-security {port.id})"
+            for port in outside
+            if not port.secured
+        ]
         if outside:
             changes.append(Change(MEMBER, "create", server.name, "", f"member {server.name}", tuple(outside)))
         elif theirs:
             kept.append(f"member {server.name}")
-    return Plan(tuple(changes), tuple(kept), tuple(notes))
+    return Plan(tuple(changes), tuple(kept), tuple(notes), tuple(unsecured))
+
+
+def _takes_part(port: Port, cluster: Cluster) -> bool:
+    """Return whether a port's security groups are Q8S's business: a second NIC elsewhere may have port security off."""
+    network = ipaddress.IPv4Network(cluster.remote_ip_prefix)
+    return port.secured or not port.address or ipaddress.IPv4Address(port.address) in network
 
 
 def plan_group_absent(
@@ -437,8 +466,9 @@ def plan_servers(
     problems = list(found)
     ours = [s for s in servers if is_ours(s, cluster.cluster_name) and s.status != "DELETED"]
     changes: list[Change] = []
-    kept = [str(foreign)] if foreign else []
+    kept: list[str] = []
     notes: list[str] = []
+    _plan_foreign(cluster, foreign, changes, kept, problems)
     wanted = [spec for spec in cluster.servers() if not (spec.initial and (foreign or problems))]
     names = {spec.name for spec in wanted}
     staying: set[str] = set()
@@ -471,11 +501,11 @@ def plan_servers(
                 again = f" (q8s-run replace FILE {spec.node} makes it anew)" if spec.vm_type else ""
                 notes.append(f"the server {server.name} has the flavor {server.flavor}, not {flavor}; it stays{again}")
             if server.status == "SHUTOFF":
-                changes.append(Change(SERVER, "start", spec.name, str(server), after, server))
+                changes.append(_start(server))
             elif server.status in _WORKING:
                 kept.append(str(server))
             else:
-                problems.append(f"the server {spec.name} is {server.status}; bring it to ACTIVE first")
+                problems.append(f"the server {spec.name} is {server.status}; {_way_back(server)}")
         elif broken:
             coming.append(Change(SERVER, "replace", spec.name, str(broken[0]), after, Replacement(broken[0], spec)))
         else:
@@ -485,6 +515,39 @@ def plan_servers(
     changes += coming
     changes += _plan_floating_ip(cluster, existing, foreign, kept)
     return ServersPlan(tuple(changes), tuple(kept), tuple(notes), tuple(problems), tuple(wanted))
+
+
+def _start(server: Server) -> Change:
+    return Change(SERVER, "start", server.name, str(server), f"server {server.name} ACTIVE", server)
+
+
+def _way_back(server: Server) -> str:
+    command = _WAYS_BACK.get(server.status)
+    return "bring it to ACTIVE first" + (f" (openstack server {command} {server.id})" if command else "")
+
+
+def _plan_foreign(
+    cluster: Cluster, server: Optional[Server], changes: list[Change], kept: list[str], problems: list[str]
+) -> None:
+    """Plan an initial instance that Q8S did not create: it is started where it is off, and neither repaired nor replaced."""
+    if server is None:
+        return
+    if server.status == "SHUTOFF":
+        changes.append(_start(server))
+    else:
+        kept.append(str(server))
+    what = f"the initial instance {server.name}, which is not Q8S's,"
+    if server.deleting:
+        problems.append(f"{what} is being deleted; wait until it is gone, or choose another name_of_initial_instance")
+    elif server.status != "SHUTOFF" and server.status not in _WORKING:
+        fault = f" ({server.fault})" if server.fault else ""
+        problems.append(f"{what} is {server.status}{fault}; {_way_back(server)}")
+    if server.status in ("ACTIVE", "SHUTOFF") and server.address(cluster.remote_ip_prefix) is None:
+        have = ", ".join(server.addresses) or "no IPv4 address"
+        problems.append(
+            f"{what} has no address in remote_ip_prefix {cluster.remote_ip_prefix} (it has {have}); "
+            "attach it to the network of private_network_id"
+        )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from ansible_collections.q8s.emu.plugins.module_utils import _spec_fields as fields
+from ansible_collections.q8s.emu.plugins.module_utils import _spec_qemu as qemu
 from ansible_collections.q8s.emu.plugins.module_utils._spec_model import (
     Access,
     Cluster,
@@ -29,20 +30,6 @@ GUEST_SSH_PORT = 2222
 _TCP, _UDP, _ETCD = (22, GUEST_SSH_PORT, 6443, 10250), (8472,), (2379, 2380)
 _NODE_PORTS = (30000, 32767)
 
-# QEMU's named models (qemu-system-ARCH -cpu help of QEMU 10). A model of another architecture is an error, one in no list
-# only a warning, for QEMU gains models with every release.
-CPU_MODELS = {
-    "x86_64": frozenset(
-        """max qemu64 kvm64 phenom core2duo Conroe Penryn Nehalem Westmere SandyBridge IvyBridge Haswell Broadwell Denverton
-        Snowridge Skylake-Client Skylake-Server Cascadelake-Server Cooperlake Icelake-Server SapphireRapids GraniteRapids
-        SierraForest ClearwaterForest KnightsMill Opteron_G1 Opteron_G2 Opteron_G3 Opteron_G4 Opteron_G5 EPYC EPYC-Rome
-        EPYC-Milan EPYC-Genoa EPYC-IBPB Dhyana YongFeng""".split()
-    ),
-    "aarch64": frozenset(
-        """max cortex-a35 cortex-a53 cortex-a55 cortex-a57 cortex-a72 cortex-a76 cortex-a710 a64fx neoverse-n1
-        neoverse-n2 neoverse-v1""".split()
-    ),
-}
 _TYPICAL = {"x86_64": "EPYC-Rome, Skylake-Server, max", "aarch64": "cortex-a57, neoverse-n1, max"}
 # They run no 64-bit kernel, which is what guests have.
 _32_BIT = re.compile(
@@ -70,12 +57,14 @@ def cluster(root: Value, report: Report) -> Cluster:
     for name, one in (types or {}).items():
         if one is not None:
             _vm_type(name, one, root, report)
+            _host_system(name, one, values, root, report)
     _workers(definition, types, root, report)
     _guest_images(values, definition, types, root, report)
     _networks(values, root, report)
     _addresses(values, definition, root, report)
     _ports(values, definition, root, report)
     _access(values, root, report)
+    _proxy(values, root, report)
     _names(values, definition, root, report)
     if report.problems:
         raise SpecError(report.problems)
@@ -90,6 +79,7 @@ def cluster(root: Value, report: Report) -> Cluster:
             "access": _access_of(values["access"]),
             "proxy": Proxy(**_without_none(values["proxy"])),
             "ssh_private_key": values["ssh_private_key"] or "",
+            "initial_instance_private_key": values["initial_instance_private_key"] or "",
             "guest_images": tuple(
                 GuestImage(architecture, **image)
                 for architecture, image in _without_none(values["guest_images"]).items()
@@ -157,15 +147,23 @@ def _reserved(domain: str) -> bool:
 
 
 def _cpu_model(place: Value, path: str, model: str, architecture: str, report: Report) -> None:
-    known = CPU_MODELS[architecture]
-    others = [other for other, models in CPU_MODELS.items() if model in models and other != architecture]
+    known = qemu.CPU_MODELS[architecture]
+    others = [other for other, models in qemu.CPU_MODELS.items() if model in models and other != architecture]
     base = _VARIANTS.sub("", model) if architecture == "x86_64" else model
-    close = difflib.get_close_matches(model, sorted(known), 3, 0.5)
+    close = difflib.get_close_matches(model, sorted(name for name in known if not _VARIANTS.search(name)), 3, 0.5)
     hint = "close to it: " + ", ".join(close) if close else f"such as {_TYPICAL[architecture]}"
     if model == "host":
         report.fail(place, path, "is 'host'; an emulated machine has a model of its own", hint)
-    elif model in known or base in known:
+    elif model in known:
         return
+    elif base in known:
+        variants = ", ".join(name for name in known if _VARIANTS.sub("", name) == base)
+        report.warn(
+            place,
+            path,
+            f"{found(model)} is no version of {base} that Q8S knows; QEMU may know it",
+            f"known: {variants}",
+        )
     elif others:
         message = f"is {found(model)}, a model of {others[0]}; the architecture is {architecture}"
         report.fail(place, path, message, hint)
@@ -173,6 +171,29 @@ def _cpu_model(place: Value, path: str, model: str, architecture: str, report: R
         report.fail(place, path, f"is {found(model)}, a model without 64-bit mode; guests are 64-bit", hint)
     else:
         report.warn(place, path, f"{found(model)} is no {architecture} model that Q8S knows; QEMU may know it", hint)
+
+
+def _host_system(name: str, one: Mapping[str, Any], values: Mapping[str, Any], root: Value, report: Report) -> None:
+    """Check that the hosts' QEMU has the models. It fails where the file says which system hosts run, else it warns."""
+    architecture, said = one["architecture"], values["host_os"]
+    guessed = qemu.find_host_system(values["default_image_name"] or "")
+    for what in ("cpu_model", "machine_model"):
+        model = one[what]
+        if architecture is None or model is None or said is None:
+            continue
+        place, path = root.at("vm_types", "types", name, what), join(f"{join('vm_types.types', name)}", what)
+        lacking = qemu.lacking_systems(what, model, architecture)
+        if said != "auto":
+            problem = qemu.model_problem(said, what, model, architecture)
+            if problem:
+                report.fail(place, path, problem, f"host_os is {said}: choose another model, or another image")
+        elif guessed:
+            problem = qemu.model_problem(guessed, what, model, architecture)
+            if problem:
+                report.warn(place, path, problem, "default_image_name names that system; host_os says which it is")
+        elif lacking:
+            message = f"{found(model)} is not in the QEMU of {lacking}"
+            report.warn(place, path, message, "host_os says which system default_image_name has")
 
 
 def _workers(definition: Mapping[str, Any], types: Optional[Mapping[str, Any]], root: Value, report: Report) -> None:
@@ -293,6 +314,15 @@ def _access(values: Mapping[str, Any], root: Value, report: Report) -> None:
     if access["type"] == "floating_ip" and value.at("allowed_prefixes").data == []:
         message = "is empty: nobody would get in, not even this machine"
         report.fail(value.at("allowed_prefixes"), "access.allowed_prefixes", message, "remove it to let everybody in")
+
+
+def _proxy(values: Mapping[str, Any], root: Value, report: Report) -> None:
+    proxy = values["proxy"]
+    if proxy is None or "proxy" not in root.data:
+        return
+    if proxy["no_proxy"] and not (proxy["http_proxy"] or proxy["https_proxy"]):
+        message, hint = "means nothing without http_proxy or https_proxy", "add one of them, or leave it out"
+        report.warn(root.at("proxy").key("no_proxy"), "proxy.no_proxy", message, hint)
 
 
 def _names(values: Mapping[str, Any], definition: Mapping[str, Any], root: Value, report: Report) -> None:

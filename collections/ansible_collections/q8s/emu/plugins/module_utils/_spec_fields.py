@@ -21,6 +21,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec_kinds import (
     Text,
 )
 from ansible_collections.q8s.emu.plugins.module_utils._spec_model import Access
+from ansible_collections.q8s.emu.plugins.module_utils._spec_qemu import HOST_SYSTEMS
 
 MAX_SERVERS = 4096
 REQUIRED_SECURITY_GROUP = "q8s-cluster"
@@ -42,6 +43,8 @@ _URL = Text(
     r"https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?/?",
     secret=True,
 )
+_PRIVATE_KEY = Text("the path of a private key, from / or ~/", r"~?/(.*\S)?(?<!\.pub)")
+_KEY_PAIR = Text(f"{_PRIVATE_KEY.rule}; the public key lies beside it with .pub", _PRIVATE_KEY.pattern)
 _PORTS = Items(Number(1, 65535), "a list of ports, such as [22, 6443]")
 _LABEL = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 _DOMAIN = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
@@ -66,8 +69,8 @@ VM_TYPE = Group(
                 r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
                 hint="qemu-system-x86_64 -cpu help (or qemu-system-aarch64) lists them",
             ),
-            "CPU model, by QEMU's name. One of another architecture is a mistake, one that Q8S has not heard of a warning; "
-            "the host's QEMU is asked before anything is made there.",
+            "CPU model, by QEMU's name. One of another architecture, or one that the QEMU of `host_os` does not have, is a "
+            "mistake; one that Q8S has not heard of is a warning. The host's QEMU is asked before anything is made there.",
             example="cortex-a57",
         ),
         Field(
@@ -81,7 +84,8 @@ VM_TYPE = Group(
         Field(
             "openstack_flavor",
             _FLAVOR,
-            "Flavor of the host that runs the machine: its memory must exceed the machine's.",
+            "Flavor of the host that runs the machine. It has more memory than the machine, and a disk: "
+            "[preparing-a-cloud.md](preparing-a-cloud.md#flavors) says how much.",
             example="c1.medium",
         ),
         Field(
@@ -282,6 +286,13 @@ CLUSTER = Group(
             example="debian-13",
         ),
         Field(
+            "host_os",
+            _one_of("auto", *HOST_SYSTEMS),
+            "System of that image. It decides which QEMU hosts have, and so which CPU and machine models exist there. "
+            "`auto` takes it from the image: from its properties `os_distro` and `os_version`, else from its name.",
+            "auto",
+        ),
+        Field(
             "name_of_initial_instance",
             _HOST_NAME,
             "The first control plane. A server of that name that is there already is used, and never removed; else it is made.",
@@ -292,6 +303,12 @@ CLUSTER = Group(
             _USER,
             "User, with sudo rights, of an initial instance that was there already.",
             "q8s",
+        ),
+        Field(
+            "initial_instance_private_key",
+            _PRIVATE_KEY,
+            "Key that logs in to an initial instance that was there already. Without it, the key of all other servers does.",
+            default=None,
         ),
         Field(
             "security_groups",
@@ -359,10 +376,7 @@ CLUSTER = Group(
         ),
         Field(
             "ssh_private_key",
-            Text(
-                "the path of a private key, from / or ~/; the public key lies beside it with .pub",
-                r"~?/(.*\S)?(?<!\.pub)",
-            ),
+            _KEY_PAIR,
             "Your own key for servers and guests. Without it Q8S makes one. With a passphrase it has to be in an ssh agent.",
             default=None,
         ),

@@ -110,6 +110,8 @@ class Cluster:
     pod_cidr: str
     service_cidr: str
     initial_instance_user: str
+    initial_instance_private_key: str  # path; empty: the key of all other servers
+    host_os: str  # auto, or a key of _spec_qemu.HOST_SYSTEMS
     guest_user: str
     ssh_private_key: str  # path, the public key beside it with .pub; empty: Q8S makes one
     access: Access
@@ -128,7 +130,13 @@ class Cluster:
             "remote_ip_prefix": self.remote_ip_prefix,
             "default_image_name": self.default_image_name,
             "name_of_initial_instance": self.name_of_initial_instance,
+            "host_os": self.host_os,
             "initial_instance_user": self.initial_instance_user,
+            **(
+                {"initial_instance_private_key": self.initial_instance_private_key}
+                if self.initial_instance_private_key
+                else {}
+            ),
             "security_groups": list(self.security_groups),
             "required_tcp_ports": list(self.required_tcp_ports),
             "required_udp_ports": list(self.required_udp_ports),

@@ -14,7 +14,9 @@ description:
   - Plans the key pair, the security group and the servers of a cluster, and gives every change that their modules would make.
   - Where servers are still to be made, looks up the image, flavors, network, subnet, free addresses and security groups that the cluster names, and
     compares the quota with what the changes take.
-  - Fails with every shortfall at once, and changes nothing of what it plans.
+  - Compares flavors with what their servers need (memory of a host for its guest, QEMU and the system; disk), and the CPU and machine models of guests
+    with what the QEMU of the image's system has.
+  - Fails with every shortfall at once, and changes nothing of what it plans. What may go wrong, and need not, is in RV(notes) and a warning.
   - Leaves word in a tag of the cluster's security group of who began a run, and when. Where somebody else did within the last hour, it warns.
 extends_documentation_fragment: [q8s.emu.cloud]
 options:
@@ -86,6 +88,7 @@ def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     if plans[2].of(_plan.SERVER, "create", "replace"):
         findings = cloud.findings(cluster)
         problems += _fit.preflight_problems(cluster, findings, plans)
+        plans.append(_plan.Plan(notes=tuple(_fit.preflight_notes(cluster, findings))))
         quota = _fit.quota_table(findings, plans)
     if problems:
         text = "\n".join(f"- {problem}" for problem in problems)

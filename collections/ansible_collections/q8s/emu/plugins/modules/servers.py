@@ -15,7 +15,7 @@ description:
     each is C(ACTIVE) with an address.
   - Each server makes its own ssh host key when it first boots (hosts of workers a second one, for the guest), and signs it with a CA that is made
     here for its call. The CA's public part is in the server's metadata, the private one in its user-data only.
-  - A server that is off is started. One in C(ERROR), or in C(BUILD) for longer than O(timeout), is replaced; one that goes to C(ERROR) while it
+  - A server that is off is started, and so is an initial instance that others made, which is neither repaired nor replaced. One in C(ERROR), or in C(BUILD) for longer than O(timeout), is replaced; one that goes to C(ERROR) while it
     is waited for is replaced once.
   - Where C(private_network_id) is a subnet, or its network has several, each server gets a port that Q8S makes in the right one.
   - With C(server_group) C(soft-anti-affinity), new servers join a server group of Q8S's, whose members Nova spreads as far as it can.
@@ -126,12 +126,16 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, group: Any
     group_id = group.id if group and cluster.server_group != "none" else ""
     for change in plan.of(_plan.SERVER_GROUP, "create"):
         group_id = cloud.make_server_group(change.name)
-    cloud.start_servers([change.subject for change in plan.of(_plan.SERVER, "start")])
+    started = [change.subject for change in plan.of(_plan.SERVER, "start")]
+    cloud.start_servers(started)
     refused = _make(module, cluster, cloud, _plan.requests(new) + [_plan.Request((spec,)) for spec in again], group_id)
     # Wait for what was accepted even when something was refused: the next run then finds it whole.
     by_name = {spec.name: spec for spec in plan.wanted}
     names = set(by_name) - set(refused)
     ready, errors, late = cloud.wait_active(cluster, names, float(module.params["timeout"]))
+    for server in started:
+        if not _plan.is_ours(server, cluster.cluster_name):
+            cloud.wait_started(server, float(module.params["timeout"]))
     if errors:
         for server in errors:
             module.warn(
