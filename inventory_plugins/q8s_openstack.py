@@ -20,8 +20,8 @@ description:
     C(zone_<zone>) where the type has a zone, C(server_error) for servers in C(ERROR) (C(q8s_fault) has the cloud's reason), and C(surplus) for servers that
     the file no longer asks for.
   - C(q8s_missing_servers) lists the servers that the file asks for and the cloud does not have.
-  - With C(access) of the type C(bastion), servers and guests are reached through it. Its host key and user's key are the business of the user's own ssh
-    configuration. With C(floating_ip), the initial control plane is reached by its floating IP, and all others through it; its host key is checked on the way.
+  - No ssh configuration of the user's counts for servers and guests. With C(access) of the type C(bastion), they are reached through it. Only the login
+    there reads the user's ssh configuration, which has its host key and the user's key. With C(floating_ip), the initial control plane is reached by its floating IP, and all others through it; its host key is checked on the way.
   - The variables of all hosts (C(q8s_cluster), C(q8s_state_dir), C(q8s_expected_nodes), C(q8s_workers) ...) are there even when no server is, or the cloud does not answer.
   - A cloud that does not answer gives a warning, and C(q8s_cloud_problem) with the same text.
   - A cluster file with mistakes gives a warning with all of them, C(q8s_cluster_problems) with the same text, and no C(q8s_cluster).
@@ -80,7 +80,6 @@ import contextlib
 import difflib
 import os
 import re
-import shlex
 import socket
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -88,9 +87,7 @@ from typing import Any
 
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.vars import load_extra_vars
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _hostkeys, _plan, _spec
-
-_PUBLIC_KEY = re.compile(r"ssh-ed25519 [A-Za-z0-9+/]{60,80}={0,2}")
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _hostkeys, _plan, _spec, _ssh
 
 
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
@@ -297,7 +294,8 @@ def hosts(cluster: _spec.Cluster, servers: list[_plan.Server], state: str) -> li
                 "ansible_port": _spec.GUEST_SSH_PORT,
                 "ansible_user": "root",
                 "ansible_ssh_private_key_file": private_key(cluster, state),
-                "ansible_ssh_common_args": ssh_arguments(_authority(server), _hostkeys.GUEST) + path,
+                "ansible_ssh_common_args": _arguments(cluster, server, state, _hostkeys.GUEST) + path,
+                **_control(server, state, _hostkeys.GUEST),
                 "q8s_host": spec.name,
                 "q8s_node_name": spec.node,
                 "q8s_vm": variables["q8s_vm"],
@@ -384,25 +382,32 @@ def _server_variables(
             return variables
     variables["ansible_user"] = cluster.initial_instance_user if foreign else _hostkeys.USER
     variables["ansible_ssh_private_key_file"] = server_key(cluster, state, foreign)
-    variables["ansible_ssh_common_args"] = _known(server, state, foreign) + path
+    variables["ansible_ssh_common_args"] = _arguments(cluster, server, state, _hostkeys.HOST, foreign) + path
+    variables |= _control(server, state, _hostkeys.HOST)
     return variables
 
 
 def way(cluster: _spec.Cluster, servers: list[_plan.Server], state: str) -> str:
-    """What leads ssh to servers that it cannot reach directly: options, or nothing."""
+    """What leads ssh to servers that it cannot reach directly: an option, or nothing."""
     access = cluster.access
     if access.type == "bastion":
-        host = f"{access.user}@{access.host}" if access.user else access.host
-        return f" -o ProxyJump={shlex.quote(f'{host}:{access.port}')}"
+        shared = _socket(state, "bastion", repr(access))
+        return f" {_ssh.through_bastion(access.host, access.user, access.port, shared)}"
     initial = _initial(cluster, servers)
     if access.type != "floating_ip" or initial is None or not initial.floating:
         return ""
     foreign = not _plan.is_ours(initial, cluster.cluster_name)
     user = cluster.initial_instance_user if foreign else _hostkeys.USER
-    options = f"{_known(initial, state, foreign)} -i {shlex.quote(server_key(cluster, state, foreign))}"
-    # ssh replaces %-words in a ProxyCommand before the inner ssh sees its own
-    inner = options.replace("%", "%%")
-    return f" -o {shlex.quote(f'ProxyCommand=ssh {inner} -W %h:%p {user}@{initial.floating[0]}')}"
+    destination = f"{user}@{initial.floating[0]}"
+    arguments = _arguments(cluster, initial, state, _hostkeys.HOST, foreign)
+    shared = _socket(state, initial.id, _authority(initial), destination)
+    return f" {_ssh.through_server(arguments, server_key(cluster, state, foreign), destination, shared)}"
+
+
+def _socket(state: str, *identity: str) -> str:
+    """The socket of the connection to a jump host, or nothing where connections cannot be shared."""
+    folder = _ssh.socket_folder(state)
+    return os.path.join(folder, _ssh.socket_name(state, "jump", *identity)) if folder else ""
 
 
 def _initial(cluster: _spec.Cluster, servers: list[_plan.Server]) -> _plan.Server | None:
@@ -412,36 +417,27 @@ def _initial(cluster: _spec.Cluster, servers: list[_plan.Server]) -> _plan.Serve
     return foreign or next(iter(sorted(ours, key=lambda s: s.status != "ACTIVE")), None)
 
 
-def _known(server: _plan.Server, state: str, foreign: bool) -> str:
-    """How ssh checks a server: one of others against the key seen first."""
-    if foreign:
-        return _options(f"UserKnownHostsFile={os.path.join(state, 'known_hosts')}", "StrictHostKeyChecking=accept-new")
-    return ssh_arguments(_authority(server), _hostkeys.HOST)
+def _arguments(cluster: _spec.Cluster, server: _plan.Server, state: str, purpose: str, foreign: bool = False) -> str:
+    """Options of ssh for a server or its guest, without the way to it.
 
-
-def ssh_arguments(authority: str, purpose: str) -> str:
-    """How ssh checks a host that Q8S made: its key is signed, for this purpose, by the CA that its server was made with.
-
-    :param authority: from the server's metadata; anything but a public key is not passed to a command line
+    :param purpose: what its host key is signed for; nothing is signed on a server of others
     """
-    options = [
-        "UserKnownHostsFile=/dev/null",
-        "GlobalKnownHostsFile=/dev/null",
-        "StrictHostKeyChecking=yes",
-        "HostKeyAlgorithms=ssh-ed25519-cert-v01@openssh.com",
-        f"HostKeyAlias={purpose}",
-    ]
-    if _PUBLIC_KEY.fullmatch(authority):
-        options.append(f"KnownHostsCommand=/bin/echo @cert-authority {purpose} {authority}")
-    return _options(*options)
+    known = _ssh.foreign_host(state) if foreign else _ssh.known_host(_authority(server), purpose)
+    users_own = cluster.ssh_private_key or (foreign and cluster.initial_instance_private_key)
+    return f"{_ssh.own_options(not users_own)} {known}"
+
+
+def _control(server: _plan.Server, state: str, purpose: str) -> dict[str, str]:
+    """Variables that name the socket by which Ansible shares one connection among all tasks of a host."""
+    folder = _ssh.socket_folder(state)
+    if not folder:
+        return {"ansible_control_path": "none"}
+    name = _ssh.socket_name(state, purpose, server.id, _authority(server))
+    return {"ansible_control_path_dir": folder, "ansible_control_path": f"%(directory)s/{name}"}
 
 
 def _authority(server: _plan.Server) -> str:
     return server.metadata.get(_plan.META_HOST_CA, "")
-
-
-def _options(*options: str) -> str:
-    return " ".join(f"-o {shlex.quote(option)}" for option in options)
 
 
 def _word(name: str) -> str:
@@ -478,4 +474,6 @@ def _first_line(path: str) -> str:
 
 
 def _default_state() -> str:
-    return os.path.join(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"), "q8s")
+    base = os.environ.get("XDG_STATE_HOME", "")
+    # the XDG specification has relative paths ignored
+    return os.path.join(base if os.path.isabs(base) else os.path.expanduser("~/.local/state"), "q8s")

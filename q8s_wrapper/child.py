@@ -38,6 +38,8 @@ def main(argv: Sequence[str]) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return _refuse("another run holds the cluster")
+    # The user's may be any: what Ansible builds here, bundles for example, has files that others must read.
+    os.umask(0o022)
     # This process has no threads, which would make preexec_fn unsafe.
     process = subprocess.Popen(command, pass_fds=[descriptor], preexec_fn=_end_with_parent)  # noqa: PLW1509
     Path(pid_file).write_text(str(process.pid))

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from q8s_wrapper import arguments as table
-from q8s_wrapper import completion
+from q8s_wrapper import completion, environment
 from q8s_wrapper.errors import ExitCode, WrapperError
 
 
 def entry() -> None:
     """The console script."""
+    environment.isolate()
     sys.exit(main(sys.argv[1:]))
 
 
@@ -32,7 +34,9 @@ def main(argv: Sequence[str]) -> int:
             parser.error(f"{command.name} takes nothing after --")
         table.check_environment(command.options)
         table.settle(arguments)
-        return int(command.function()(arguments, rest))
+        code = int(command.function()(arguments, rest))
+        sys.stdout.flush()
+        return code
     except WrapperError as error:
         print(error, file=sys.stderr)
         if error.hint:
@@ -43,12 +47,33 @@ def main(argv: Sequence[str]) -> int:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away, as `| head` does.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence_output()
         return ExitCode.DONE
+    except OSError as error:
+        # A full disk, a folder that cannot be written: the user's to fix.
+        print(f"Failed to run: {_reason(error)}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _silence_output()
+        return ExitCode.FAILED
+
+
+def _reason(error: OSError) -> str:
+    """Return what failed and why, without the number that Python puts before it."""
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
+    return ": ".join([" -> ".join(names)] * bool(names) + [error.strerror or str(error) or type(error).__name__])
+
+
+def _silence_output() -> None:
+    """Drop what is left of the output: Python would fail again when it ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _hand_over(command: str, argv: Sequence[str]) -> int:
     argv = table.with_environment(command, argv)
+    os.umask(0o022)  # files of machines are built, which others must read
     if command == "lab":
         from lab.cli import main as lab_main
 

@@ -17,8 +17,15 @@ def state_root() -> Path:
     """Local state of all clusters: ``Q8S_STATE``, else below the user's state directory (XDG)."""
     explicit = os.environ.get("Q8S_STATE")
     if explicit:
-        return Path(explicit).expanduser().absolute()
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "q8s"
+        return _expanded(explicit).absolute()
+    base = Path(os.environ.get("XDG_STATE_HOME", ""))
+    # The XDG specification has relative paths ignored.
+    return (base if base.is_absolute() else _expanded("~/.local/state").absolute()) / "q8s"
+
+
+def _expanded(path: str) -> Path:
+    """The path with ~ replaced; as it is where the home folder is not known, which pathlib takes for an error."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 def cluster_variable(file: Path) -> list[str]:

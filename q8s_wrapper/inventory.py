@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from q8s_wrapper.config import INVENTORY, REPOSITORY, cluster_variable
+from q8s_wrapper import environment, state
+from q8s_wrapper.config import INVENTORY, PLAYBOOKS, cluster_variable
 from q8s_wrapper.errors import ExitCode, WrapperError
 
 Hosts = dict[str, dict[str, Any]]
@@ -28,11 +29,16 @@ def read(file: str, pattern: str = "") -> Hosts:
         str(INVENTORY),
         "--list",
         "--export",  # the variables of groups, too
+        # else group_vars and host_vars of the current folder would count
+        *("--playbook-dir", str(PLAYBOOKS)),
         *cluster_variable(Path(file)),
         *(["--limit", pattern] if pattern else []),
     ]
-    environment = {**os.environ, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg")}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=REPOSITORY, check=False)
+    state.create_root()
+    variables = environment.ansible_environment(os.environ)
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8", env=variables, check=False
+    )
     if done.returncode != 0:
         raise WrapperError(f"Failed to read the inventory: {done.stderr.strip()}")
     listed = json.loads(done.stdout, object_hook=_plain)
@@ -79,8 +85,9 @@ def ssh_command(variables: Mapping[str, Any], command: Sequence[str]) -> list[st
     return [
         "ssh",
         *shlex.split(variables.get("ansible_ssh_common_args", "")),
+        *("-o", "ConnectTimeout=10"),
         "-i",
-        str(key),
+        str(key).replace("%", "%%"),  # ssh replaces words after %
         "-p",
         str(variables.get("ansible_port", 22)),
         f"{variables['ansible_user']}@{variables['ansible_host']}",

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from q8s_wrapper import child
+from q8s_wrapper import child, environment
 from q8s_wrapper.config import INVENTORY, PLAYBOOKS, REPOSITORY, cluster_variable
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.events import State, reduce
@@ -96,33 +96,32 @@ def run(
         if status["status"] == "running":
             Path(runner_config.artifact_dir, "command").unlink(missing_ok=True)
 
+    ended = False
     interrupt = _Interrupt(folder, renderer)
     child.adopt_orphans()
     try:
-        runner = ansible_runner.interface.init_runner(  # type: ignore[no-untyped-call]
-            private_data_dir=str(folder),
-            project_dir=str(REPOSITORY),
-            playbook=str(PLAYBOOKS / f"{playbook}.yml"),
-            inventory=str(INVENTORY),
-            cmdline=shlex.join([*cluster_variable(cluster_file), *arguments]),
-            ident="run",
-            envvars={
-                "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
-                "ANSIBLE_HOST_KEY_CHECKING": "True",  # ansible-runner would turn it off
-                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-                "PYTHONUNBUFFERED": "1",
-            },
-            settings={"pexpect_timeout": _SECONDS_BETWEEN_LOOKS},
-            event_handler=handle,
-            status_handler=forget_environment,
-            cancel_callback=interrupt.overdue,
-            quiet=True,
-        )
+        with environment.replaced(environment.ansible_environment(os.environ)):
+            runner = ansible_runner.interface.init_runner(  # type: ignore[no-untyped-call]
+                private_data_dir=str(folder),
+                project_dir=str(REPOSITORY),
+                playbook=str(PLAYBOOKS / f"{playbook}.yml"),
+                inventory=str(INVENTORY),
+                cmdline=shlex.join([*cluster_variable(cluster_file), *arguments]),
+                ident="run",
+                settings={"pexpect_timeout": _SECONDS_BETWEEN_LOOKS},
+                event_handler=handle,
+                status_handler=forget_environment,
+                cancel_callback=interrupt.overdue,
+                quiet=True,
+            )
         before = [sys.executable, "-IS", child.__file__, str(lock), str(folder / "pid"), str(os.getpid())]
         runner.config.command = [*before, *runner.config.command]
+        # Relative paths among the arguments start where the user is, as with ansible-playbook.
+        runner.config.cwd = str(Path.cwd())
         runner.run()
+        ended = True
     finally:
-        if interrupt.since is not None:
+        if interrupt.since is not None or not ended:
             child.end_orphans()
         interrupt.restore()
         renderer.close()

@@ -5,6 +5,7 @@ Nothing secret but the ssh key is in it, and all but that key can be made again 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -16,19 +17,52 @@ from pathlib import Path
 from typing import Final
 
 from q8s_wrapper.config import state_root
-from q8s_wrapper.errors import WrapperError
+from q8s_wrapper.errors import ExitCode, WrapperError
 
 _RUNS_KEPT: Final = 10
 _LOCK: Final = "lock"
 LOG: Final = "ansible.log"
 
 
+def create_root() -> Path:
+    """Return the folder with the state of all clusters, created if it is missing.
+
+    :raises WrapperError: it is not a folder that this user may write to
+    """
+    return _private_folder(state_root())
+
+
 def cluster_folder(cluster_name: str) -> Path:
-    """The cluster's folder, made if needed, readable by its owner only."""
-    folder = state_root() / cluster_name
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.chmod(0o700)
+    """The cluster's folder, made if needed, readable by its owner only.
+
+    :raises WrapperError: it is not a folder that this user may write to
+    """
+    return _private_folder(create_root() / cluster_name)
+
+
+def _private_folder(folder: Path) -> Path:
+    try:
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder != state_root():  # which may be the user's own choice, and shared
+            folder.chmod(0o700)
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise WrapperError(
+            f"Failed to use the state folder {folder}{_origin()}: {error.strerror}",
+            "set Q8S_STATE to a folder that you may write to",
+            ExitCode.WRONG_INPUT,
+        ) from None
     return folder
+
+
+def _origin() -> str:
+    """Return which variable names the state folder, in brackets."""
+    for name in ("Q8S_STATE", "XDG_STATE_HOME", "HOME"):
+        if value := os.environ.get(name):
+            return f" ({name} is {value!r})"
+    return ""
 
 
 @contextmanager

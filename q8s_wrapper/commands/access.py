@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_wrapper import inventory, state
+from q8s_wrapper import environment, inventory, state
 from q8s_wrapper.commands import load
 from q8s_wrapper.config import state_root
 from q8s_wrapper.errors import ExitCode, WrapperError
@@ -25,10 +25,11 @@ _LINES: Final = 40
 def ssh(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Log in to one node or host; this process becomes ssh."""
     load(arguments.file)
-    variables = inventory.find(inventory.read(arguments.file), arguments.node, arguments.file)
-    command = inventory.ssh_command(variables, rest)
+    command = inventory.ssh_command(
+        inventory.find(inventory.read(arguments.file), arguments.node, arguments.file), rest
+    )
     sys.stdout.flush()
-    os.execvp(command[0], command)
+    os.execvpe(command[0], command, environment.child_environment(os.environ))
 
 
 def execute(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -45,12 +46,20 @@ def execute(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             inventory.find({}, arguments.node, arguments.file)
         raise WrapperError(f"Failed to find {arguments.node}; known are: {', '.join(known)}", code=ExitCode.WRONG_INPUT)
     width = max(map(len, hosts))
-    commands = {name: inventory.ssh_command(variables, rest) for name, variables in hosts.items()}
+    commands = {name: inventory.ssh_command(host, rest) for name, host in hosts.items()}
+    variables = environment.child_environment(os.environ)
     lock = threading.Lock()
 
     def one(name: str) -> int:
         done = subprocess.run(
-            commands[name], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+            commands[name],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env=variables,
+            check=False,
         )
         with lock:
             for text, stream in ((done.stdout, sys.stdout), (done.stderr, sys.stderr)):
@@ -92,7 +101,15 @@ def logs(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     for title, where, command in parts:
         print(f"==> {title} <==", flush=True)
         command_line = inventory.ssh_command(where, [command])
-        done = subprocess.run(command_line, stdout=subprocess.PIPE, text=True, errors="replace", check=False)
+        done = subprocess.run(
+            command_line,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            env=environment.child_environment(os.environ),
+            check=False,
+        )
         print(without_colours(done.stdout).rstrip())
         if done.returncode != 0:
             code = ExitCode.FAILED

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import q8s_openstack
-from ansible_collections.q8s.emu.plugins.module_utils import _hostkeys, _plan, _spec
+from ansible_collections.q8s.emu.plugins.module_utils import _hostkeys, _plan, _spec, _ssh
 from ansible_collections.q8s.emu.plugins.module_utils._plan import Server
 
 CLUSTER = _spec.load_file(str(Path(__file__).parents[3] / "examples" / "demo.yaml"))
@@ -135,7 +135,8 @@ def test_a_foreign_initial_instance() -> None:
     assert host.variables["q8s_foreign"] is True
     assert host.variables["ansible_user"] == CLUSTER.initial_instance_user
     assert "StrictHostKeyChecking=accept-new" in host.variables["ansible_ssh_common_args"]
-    assert "UserKnownHostsFile=/state/demo/known_hosts" in host.variables["ansible_ssh_common_args"]
+    answer = understood(["ssh", *shlex.split(host.variables["ansible_ssh_common_args"])])
+    assert "userknownhostsfile /state/demo/known_hosts\n" in answer
 
 
 def test_a_foreign_initial_instance_with_a_key_of_its_own() -> None:
@@ -265,8 +266,11 @@ def test_a_bastion_is_on_the_way_to_servers_and_guests() -> None:
     for name in ("demo-control-plane", "demo-arm-mid-1", "arm-mid-1"):
         arguments = shlex.split(hosts[name].variables["ansible_ssh_common_args"])
         answer = understood(["ssh", *arguments])
-        assert "proxyjump me@[203.0.113.7]:2022" in answer
-    assert "ProxyJump" not in listed(SERVERS)["arm-mid-1"].variables["ansible_ssh_common_args"]
+        (command,) = [line for line in answer.splitlines() if line.startswith("proxycommand ")]
+        words = shlex.split(command.removeprefix("proxycommand ").replace("%%", "%"))
+        assert words[words.index("%h") :][:2] == ["%h", "%p"] and words[-3:] == ["-p", "2022", "me@203.0.113.7"]
+        assert "-F" not in words, "the bastion is the business of the user's ssh configuration"
+    assert "ProxyCommand" not in listed(SERVERS)["arm-mid-1"].variables["ansible_ssh_common_args"]
 
 
 def test_a_floating_ip_leads_to_all_others() -> None:
@@ -282,9 +286,9 @@ def test_a_floating_ip_leads_to_all_others() -> None:
         arguments = shlex.split(hosts[name].variables["ansible_ssh_common_args"])
         answer = understood(["ssh", *arguments])
         (command,) = [line for line in answer.splitlines() if line.startswith("proxycommand ")]
-        assert command.endswith("-W %h:%p q8s@203.0.113.4")
-        inner = shlex.split(command.removeprefix("proxycommand ").replace("%%", "%"))[:-3]
-        answer = understood(inner)
+        assert command.endswith(" q8s@203.0.113.4")
+        words = shlex.split(command.removeprefix("proxycommand ").replace("%%", "%"))
+        answer = understood(["ssh", *words[words.index("%p") + 1 : -1]])
         assert (
             f"knownhostscommand /bin/echo @cert-authority q8s-host {KEY}" in answer
             and "stricthostkeychecking true" in answer
@@ -297,7 +301,7 @@ def test_servers_come_back_from_a_cache() -> None:
 
 
 def test_ssh_understands_its_options() -> None:
-    arguments = shlex.split(q8s_openstack.ssh_arguments(KEY, "q8s-guest"))
+    arguments = shlex.split(_ssh.known_host(KEY, "q8s-guest"))
     answer = understood(["ssh", *arguments])
     assert (
         f"knownhostscommand /bin/echo @cert-authority q8s-guest {KEY}" in answer and "hostkeyalias q8s-guest" in answer
@@ -307,7 +311,7 @@ def test_ssh_understands_its_options() -> None:
 
 @pytest.mark.parametrize("key", ["", "ssh-rsa AAAA", f"{KEY}; reboot", f"{KEY}\n-o ProxyCommand=x", "$(reboot)"])
 def test_only_a_key_reaches_the_command_line(key: str) -> None:
-    arguments = q8s_openstack.ssh_arguments(key, "q8s-host")
+    arguments = _ssh.known_host(key, "q8s-host")
     assert "KnownHostsCommand" not in arguments and "StrictHostKeyChecking=yes" in arguments
 
 
@@ -333,7 +337,7 @@ def test_user_data_holds_the_private_key_and_metadata_does_not() -> None:
     assert "PRIVATE" in config["bootcmd"][0] and "PRIVATE" not in json.dumps(dict(metadata))
     assert all(len(value) < 256 for value in metadata.values())
     assert _plan.is_ours(Server("i", "n", "ACTIVE", (), metadata), "demo")
-    assert q8s_openstack._PUBLIC_KEY.fullmatch(metadata["q8s_host_ca"])
+    assert _ssh.PUBLIC_KEY.fullmatch(metadata["q8s_host_ca"])
     assert user_data(WORKER)[1]["q8s_host_ca"] != metadata["q8s_host_ca"], "each call has its own"
 
 
