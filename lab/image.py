@@ -49,10 +49,11 @@ _CLOUD_CONFIG: Final = """\
 datasource_list: [NoCloud, None]
 disable_root: true
 network: {config: disabled}
-manage_etc_hosts: false
+# as in Debian's own cloud images: /etc/hosts is written anew at each boot
+manage_etc_hosts: true
 apt: {preserve_sources_list: true}
 # a container has no disk to grow and no locale to generate
-cloud_init_modules: [bootcmd, write_files, set_hostname, users_groups, ssh]
+cloud_init_modules: [bootcmd, write_files, set_hostname, update_etc_hosts, users_groups, ssh]
 cloud_config_modules: [runcmd]
 cloud_final_modules: [scripts_user, keys_to_console]
 system_info:

@@ -341,15 +341,23 @@ def test_user_data_holds_the_private_key_and_metadata_does_not() -> None:
     assert user_data(WORKER)[1]["q8s_host_ca"] != metadata["q8s_host_ca"], "each call has its own"
 
 
-def test_a_servers_first_boot_signs_its_keys(tmp_path: Path) -> None:
+@pytest.mark.parametrize("includes", [False, True], ids=["without sshd_config.d", "with sshd_config.d"])
+def test_a_servers_first_boot_signs_its_keys(tmp_path: Path, includes: bool) -> None:
+    own = "Include /etc/ssh/sshd_config.d/*.conf\n".replace("/etc/", f"{tmp_path}/") if includes else "Match User x\n"
     (tmp_path / "ssh").mkdir()
-    (tmp_path / "ssh" / "sshd_config").write_text("Match User x\n")
+    (tmp_path / "ssh" / "sshd_config").write_text(own)
     (tmp_path / "ssh" / "ssh_host_rsa_key").write_text("of the image")
+    # never this machine's sshd
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "systemctl").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/systemctl\n')
+    (tmp_path / "bin" / "systemctl").chmod(0o755)
+    path_variable = f"{tmp_path}/bin:{os.environ['PATH']}"
     for spec, purposes in ((CLUSTER.servers()[0], ["q8s-host"]), (WORKER, ["q8s-host", "q8s-guest"])):
         config, metadata = user_data(spec)
         script = config["bootcmd"][0].replace("/etc/", f"{tmp_path}/")
         for _ in range(2):  # it runs at every boot
-            subprocess.run(["sh", "-c", script], check=True, env={**os.environ, "INSTANCE_ID": f"id-{spec.name}"})
+            environment = {**os.environ, "PATH": path_variable, "INSTANCE_ID": f"id-{spec.name}"}
+            subprocess.run(["sh", "-c", script], check=True, env=environment)
         certificates = sorted(tmp_path.glob("*/*-cert.pub"), reverse=True)
         assert [path.name for path in certificates] == [
             "ssh_host_ed25519_key-cert.pub",
@@ -367,7 +375,12 @@ def test_a_servers_first_boot_signs_its_keys(tmp_path: Path) -> None:
             assert path.with_name(path.name.replace("-cert.pub", "")).stat().st_mode & 0o077 == 0
     assert not (tmp_path / "q8s" / "ca").exists() and not (tmp_path / "ssh" / "ssh_host_rsa_key").exists()
     line = f"HostCertificate {tmp_path}/ssh/ssh_host_ed25519_key-cert.pub\n"
-    assert (tmp_path / "ssh" / "sshd_config").read_text() == f"{line}Match User x\n"
+    # a file of the package's stays as it was where that is possible
+    assert (tmp_path / "ssh" / "sshd_config").read_text() == (own if includes else line + own)
+    if includes:
+        assert (tmp_path / "ssh" / "sshd_config.d" / "00-q8s.conf").read_text() == line
+    reloads = (tmp_path / "systemctl").read_text().splitlines()
+    assert reloads == ["--no-block try-reload-or-restart ssh.service sshd.service"] * 2, "once for each instance"
 
 
 def test_a_host_and_its_guest_are_known_for_what_they_are() -> None:

@@ -47,6 +47,8 @@ def new_key() -> KeyPair:
 
 # Runs as root before the server's sshd first starts; bootcmd runs at every boot, and a snapshot is another instance.
 # The keys that an image may hold are known to everyone who has the image.
+# The certificate is named in a file of its own where sshd_config includes such files: an update of openssh-server would
+# stop at a sshd_config that was changed. An sshd that runs already (an image without the usual order) reads it at once.
 _SIGN = """\
 set -eu
 test ! -e "/etc/q8s/host-keys.$INSTANCE_ID" || exit 0
@@ -63,9 +65,18 @@ sign() {{
 sign {host} {host_key}
 {more}rm /etc/q8s/ca
 line="HostCertificate {host_key}-cert.pub"
-grep -qxF "$line" /etc/ssh/sshd_config || sed -i "1i $line" /etc/ssh/sshd_config
-chmod 644 /etc/ssh/*.pub /etc/ssh/sshd_config
+config=/etc/ssh/sshd_config
+if grep -qE '^[[:space:]]*Include[[:space:]]+/etc/ssh/sshd_config[.]d/[*][.]conf' $config; then
+  mkdir -p -m 755 /etc/ssh/sshd_config.d
+  echo "$line" > /etc/ssh/sshd_config.d/00-q8s.conf
+  chmod 644 /etc/ssh/sshd_config.d/00-q8s.conf
+elif ! grep -qxF "$line" $config; then
+  sed -i "1i $line" $config
+  chmod 644 $config
+fi
+chmod 644 /etc/ssh/*.pub
 touch "/etc/q8s/host-keys.$INSTANCE_ID"
+systemctl --no-block try-reload-or-restart ssh.service sshd.service 2>/dev/null || true
 """
 
 

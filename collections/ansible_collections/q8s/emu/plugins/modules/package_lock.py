@@ -1,0 +1,118 @@
+#!/usr/bin/python
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Check whether another process installs packages."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: package_lock
+short_description: Check that no other process installs packages
+version_added: 0.1.0
+description:
+  - Fails while another process holds a lock of dpkg or apt, and names the process. A new server often installs updates at its first boot (unattended-upgrades).
+  - Use it with C(retries) and C(until) before a task that installs packages. It takes no lock itself.
+author:
+  - Q8S contributors (!UNKNOWN)
+attributes:
+  check_mode:
+    description: Changes nothing in any mode.
+    support: full
+  diff_mode:
+    description: There is nothing to show.
+    support: none
+options:
+  paths:
+    description: The lock files.
+    type: list
+    elements: path
+    default: [/var/lib/dpkg/lock-frontend, /var/lib/dpkg/lock, /var/lib/apt/lists/lock, /var/cache/apt/archives/lock]
+"""
+
+EXAMPLES = r"""
+- name: Wait until other package installations have finished
+  q8s.emu.package_lock:
+  register: package_lock
+  retries: 60
+  delay: 10
+  until: package_lock is success
+"""
+
+RETURN = r"""
+path:
+  description: The lock file that another process holds, empty if there is none.
+  returned: always
+  type: str
+  sample: /var/lib/dpkg/lock-frontend
+holder:
+  description: The process that holds it, empty if it is not known.
+  returned: always
+  type: str
+  sample: unattended-upgr (process 812)
+"""
+
+import fcntl
+import os
+import struct
+
+from ansible.module_utils.basic import AnsibleModule
+
+# struct flock of fcntl(2) on Linux: l_type, l_whence, l_start, l_len, l_pid
+_FLOCK = "hhqqi4x"
+
+
+def lock_owner(path: str) -> int:
+    """Return the id of the process that has a write lock on a file, 0 if none has.
+
+    -1 stands for a process that cannot be seen from here, such as one of another container.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
+    try:
+        request = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, request))
+    finally:
+        os.close(descriptor)
+    return 0 if kind == fcntl.F_UNLCK else int(pid) or -1
+
+
+def process_name(pid: int) -> str:
+    """Return a process's name and id, empty if it is not known."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as stream:
+            return f"{stream.read().strip()} (process {pid})"
+    except OSError:
+        return ""
+
+
+def main() -> None:
+    default = [
+        "/var/lib/dpkg/lock-frontend",
+        "/var/lib/dpkg/lock",
+        "/var/lib/apt/lists/lock",
+        "/var/cache/apt/archives/lock",
+    ]
+    module = AnsibleModule(
+        argument_spec={"paths": {"type": "list", "elements": "path", "default": default}}, supports_check_mode=True
+    )
+    try:
+        held = [(path, owner) for path in module.params["paths"] if (owner := lock_owner(path))]
+    except OSError as error:
+        module.fail_json(msg=f"Failed to read the package locks: {error}", path="", holder="")
+    if held:
+        path, owner = held[0]
+        holder = process_name(owner)
+        module.fail_json(
+            msg=f"{holder or 'Another process'} installs packages and holds {path}. "
+            "A new server often installs updates at its first boot. Wait until it has finished, then run this again.",
+            path=path,
+            holder=holder,
+        )
+    module.exit_json(changed=False, path="", holder="")
+
+
+if __name__ == "__main__":
+    main()

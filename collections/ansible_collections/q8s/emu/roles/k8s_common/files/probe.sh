@@ -1,0 +1,37 @@
+# Prints what this host has already, one word or "key value" a line. Changes nothing.
+# Parameters, as environment variables: ROOT, ARCHIVE, PACKAGES (words)
+
+[ ! -e "$ROOT/.unpacked-$ARCHIVE" ] || echo unpacked
+# shellcheck disable=SC2086 # words
+[ "$(dpkg-query --show --showformat='${db:Status-Status}\n' $PACKAGES 2>/dev/null | grep -c '^installed$')" != "$(echo $PACKAGES | wc -w)" ] || echo packages
+[ ! -e /proc/sys/net/bridge/bridge-nf-call-iptables ] || echo bridge-netfilter
+(echo -999 > /proc/self/oom_score_adj) 2>/dev/null && echo oom-score
+for unit in q8s-hosts.service q8s-containerd.service q8s-cni.path; do
+    if [ "$(systemctl is-active $unit 2>/dev/null; systemctl is-enabled $unit 2>/dev/null)" = "$(printf 'active\nenabled')" ]; then echo "$unit"; fi
+done
+if [ "$(systemctl is-enabled kubelet.service 2>/dev/null)" = enabled ]; then echo kubelet.service; fi
+for setting in net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables; do
+    [ "$(sysctl --values $setting 2>/dev/null)" != 1 ] || echo "$setting"
+done
+
+# Of this host's first kubelet on, its cgroup driver stays: containers that run would be lost to another.
+node=
+if [ -e /var/lib/kubelet/config.yaml ]; then node=yes; echo node; fi
+driver=$(sed -n 's/^ *SystemdCgroup = true$/systemd/p; s/^ *SystemdCgroup = false$/cgroupfs/p' /etc/containerd/conf.d/50-q8s-cgroup.toml 2>/dev/null)
+if [ -z "$driver" ]; then
+    if [ -z "$node" ] && [ -e /sys/fs/cgroup/cgroup.controllers ] && [ -d /run/systemd/system ]; then driver=systemd; else driver=cgroupfs; fi
+fi
+echo "cgroup-driver $driver"
+
+# Not the stub of systemd-resolved, to which CoreDNS would send its own questions in a circle.
+if grep -qs '^nameserver 127\.0\.0\.5[34]' /etc/resolv.conf && [ -e /run/systemd/resolve/resolv.conf ]; then
+    echo "resolv-conf /run/systemd/resolve/resolv.conf"
+else
+    echo "resolv-conf /etc/resolv.conf"
+fi
+# Files of the user's own where Q8S would put a link.
+for path in /opt/cni/bin /usr/local/bin/kubeadm /usr/local/bin/kubectl /usr/local/bin/kubelet /usr/local/bin/crictl /usr/local/bin/ctr; do
+    if [ -e "$path" ] && [ ! -L "$path" ]; then echo "own $path"; fi
+done
+[ ! -e /etc/q8s/containerd.env ] || echo proxy
+exit 0

@@ -1,0 +1,69 @@
+"""``q8s.emu.package_lock``: says who installs packages, and takes no lock."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.q8s.emu.plugins.modules import package_lock
+
+Call = Callable[..., dict[str, Any]]
+
+# As apt does it: fcntl(2), not flock(2).
+HOLD = """
+import fcntl, sys
+stream = open(sys.argv[1], "w")
+fcntl.lockf(stream, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run the module on lock files and return what it returned."""
+
+    def run(*paths: Path) -> dict[str, Any]:
+        with patch_module_args({"paths": [str(path) for path in paths]}), pytest.raises(SystemExit):
+            package_lock.main()
+        returned: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return returned
+
+    return run
+
+
+def test_a_lock_that_is_free_or_not_there(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "free").touch()
+    returned = call(tmp_path / "missing", tmp_path / "free")
+    assert not returned.get("failed")
+    assert not returned["changed"]
+    assert not (tmp_path / "missing").exists()
+
+
+def test_the_holder_of_a_lock_is_named(call: Call, tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        returned = call(tmp_path / "missing", lock)
+        name = Path(f"/proc/{holder.pid}/comm").read_text().strip()
+        holder.communicate("")
+    assert returned["failed"]
+    assert returned["path"] == str(lock)
+    assert returned["holder"] == f"{name} (process {holder.pid})"
+    assert f"process {holder.pid}" in returned["msg"]
+    assert str(lock) in returned["msg"]
+    assert not call(lock).get("failed"), "it is free again"
+
+
+def test_a_lock_that_cannot_be_read(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "Failed to read the package locks" in call(tmp_path / "file" / "lock")["msg"]
