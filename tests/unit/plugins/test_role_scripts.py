@@ -1,0 +1,129 @@
+"""Scripts of the roles k8s_common and control_plane, run on a file system of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROLES = Path(__file__).parents[3] / "collections/ansible_collections/q8s/emu/roles"
+STUB = "nameserver 127.0.0.53\noptions edns0\n"
+Probe = Callable[..., list[str]]
+
+
+@pytest.fixture
+def probe(tmp_path: Path) -> Probe:
+    """Run k8s_common's probe below a folder in which some files are; returns its lines."""
+    script = (ROLES / "k8s_common/files/probe.sh").read_text()
+    for name in ("/etc/", "/var/", "/sys/", "/run/", "/usr/local/", "/opt/"):
+        script = script.replace(f" {name}", f" {tmp_path}{name}").replace(f"-L {name}", f"-L {tmp_path}{name}")
+
+    def run(files: dict[str, str]) -> list[str]:
+        for name, text in files.items():
+            path = tmp_path / name.lstrip("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        environment = {**os.environ, "ROOT": f"{tmp_path}/var/lib/q8s", "ARCHIVE": "abc", "PACKAGES": "no-such-package"}
+        done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True)
+        return [line.replace(str(tmp_path), "") for line in done.stdout.splitlines()]
+
+    return run
+
+
+V2 = {"/sys/fs/cgroup/cgroup.controllers": "cpu memory", "/run/systemd/system/x": ""}
+NODE = {"/var/lib/kubelet/config.yaml": "kind: KubeletConfiguration"}
+
+
+def driver(name: str) -> dict[str, str]:
+    text = f"version = 3\n[plugins.x.options]\n  SystemdCgroup = {'true' if name == 'systemd' else 'false'}\n"
+    return {"/etc/containerd/conf.d/50-q8s-cgroup.toml": text}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, "cgroupfs"),
+        (V2, "systemd"),
+        # a node that an earlier release of Q8S deployed: the bundle's own setting is cgroupfs
+        ({**V2, **NODE}, "cgroupfs"),
+        # kept, although the host would choose another one today
+        ({**V2, **driver("cgroupfs"), **NODE}, "cgroupfs"),
+        ({**driver("systemd"), **NODE}, "systemd"),
+    ],
+    ids=["cgroup v1", "cgroup v2", "older node", "kept cgroupfs", "kept systemd"],
+)
+def test_the_cgroup_driver_is_the_hosts_and_stays(probe: Probe, files: dict[str, str], expected: str) -> None:
+    assert f"cgroup-driver {expected}" in probe(files)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"/etc/resolv.conf": "nameserver 10.0.0.2\n"}, "/etc/resolv.conf"),
+        ({"/etc/resolv.conf": STUB, "/run/systemd/resolve/resolv.conf": "x"}, "/run/systemd/resolve/resolv.conf"),
+        # resolved runs, and is not what /etc/resolv.conf asks
+        (
+            {"/etc/resolv.conf": "nameserver 10.0.0.2\n", "/run/systemd/resolve/resolv.conf": "x"},
+            "/etc/resolv.conf",
+        ),
+    ],
+    ids=["without resolved", "resolved", "resolved unused"],
+)
+def test_pods_never_ask_the_stub_resolver(probe: Probe, files: dict[str, str], expected: str) -> None:
+    assert f"resolv-conf {expected}" in probe(files)
+
+
+def test_a_file_of_the_users_own_is_seen_and_a_link_is_not(probe: Probe, tmp_path: Path) -> None:
+    (tmp_path / "usr/local/bin").mkdir(parents=True)
+    (tmp_path / "usr/local/bin/kubelet").symlink_to("/")
+    lines = probe({"/usr/local/bin/kubectl": "own", "/opt/cni/bin/own": "", "/var/lib/q8s/.unpacked-abc": ""})
+    assert [line for line in lines if line.startswith("own ")] == ["own /opt/cni/bin", "own /usr/local/bin/kubectl"]
+    assert "unpacked" in lines
+    assert "packages" not in lines
+
+
+def test_the_identity_is_created_once_and_check_mode_creates_nothing(tmp_path: Path) -> None:
+    script = (
+        (ROLES / "control_plane/files/identity.sh").read_text().replace("/etc/kubernetes", f"{tmp_path}/kubernetes")
+    )
+
+    def run(check: bool) -> dict[str, object]:
+        done = subprocess.run(
+            ["sh", "-c", script], env={**os.environ, "CHECK": str(check)}, capture_output=True, text=True, check=True
+        )
+        result: dict[str, object] = json.loads(done.stdout)
+        return result
+
+    empty = {"changed": True, "ca": "", "ca_hash": "", "token": "", "certificate_key": ""}
+    assert run(check=True) == empty
+    assert list(tmp_path.iterdir()) == []
+    first = run(check=False)
+    assert first["changed"]
+    assert all(first.values())
+    assert run(check=True) == run(check=False) == {**first, "changed": False}
+
+
+def test_the_apis_name_is_kept_in_etc_hosts(tmp_path: Path) -> None:
+    template = (ROLES / "k8s_common/templates/q8s-hosts.j2").read_text()
+    hosts = tmp_path / "hosts"
+    script = template.replace("{{ k8s_common_api_address }}", "10.0.0.3").replace("/etc/hosts", str(hosts))
+    script = script.replace("{{ k8s_common_api_name | regex_escape }}", "demo\\-api")
+    script = script.replace("{{ k8s_common_api_name }}", "demo-api")
+
+    def run(text: str) -> str:
+        hosts.write_text(text)
+        inode = hosts.stat().st_ino
+        subprocess.run(["sh", "-c", script], check=True)
+        assert hosts.stat().st_ino == inode, "a bind mount cannot be replaced"
+        return hosts.read_text()
+
+    written = "127.0.0.1 localhost\n127.0.1.1 host\n"
+    assert run(written) == f"{written}10.0.0.3 demo-api\n"
+    assert run(f"{written}10.0.0.3 demo-api\n") == f"{written}10.0.0.3 demo-api\n"
+    assert run(f"10.0.0.9 demo-api\n{written}") == f"{written}10.0.0.3 demo-api\n", "an older address"
+    assert run(f"10.0.0.9 my-demo-api demo-api2\n{written}").startswith("10.0.0.9 my-demo-api demo-api2\n")
+    assert run("") == "10.0.0.3 demo-api\n"
