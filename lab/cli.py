@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         "--image",
         default=images.NAMES[0],
         help="a virtual machine's image: a name that Q8S builds "
-        f"({', '.join(images.NAMES)}; default {images.NAMES[0]}), or a file [Q8S_IMAGE]",
+        f"({', '.join(images.NAMES)}; default {images.NAMES[0]}), or a file",
     )
     host.set_defaults(run=_host)
     return parser

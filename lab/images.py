@@ -50,8 +50,9 @@ def find_disk(name: str, file: Path | None = None, *, uefi: bool = False) -> Dis
 
     :raises LabError: there is no such image, or it is no disk image that a server can use
     """
-    if file is None and name in NAMES:
-        path, _ = importlib.import_module("lab.cloud_image").ensure(name)
+    builder = importlib.import_module("lab.cloud_image") if file is None and not Path(name).is_file() else None
+    if builder and name in builder.NAMES:
+        path, _ = builder.ensure(name)
         return Disk(path, DISK_FORMAT, vm.inspect_image(path).size, uefi)
     path = (file or Path(name)).absolute()
     if not path.is_file():

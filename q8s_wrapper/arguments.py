@@ -314,8 +314,7 @@ _THEIRS: Final[Mapping[tuple[str, str], tuple[Option, ...]]] = {
         Option("ip", "", "IP"),
         Option("key", "", "FILE"),
         Option("memory", "", "MB"),
-        Option("machine", "", "MACHINE"),
-        Option("image", "", "IMAGE"),
+        Option("machine", "", "MACHINE"),  # and not its --image: Q8S_IMAGE is that of `bundle ensure`
     ),
 }
 

@@ -69,7 +69,8 @@ def test_scenario(scenario: str) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=900,
+        # everything in a virtual machine is emulated
+        timeout=7200 if os.environ.get("Q8S_MOLECULE_MACHINE") == "vm" else 900,
         check=False,
     )
     end = "\n".join(done.stdout.splitlines()[-120:])

@@ -23,7 +23,7 @@ import pytest
 from boxes import VmBox, allow, boxes
 from openstack.config import OpenStackConfig
 
-from lab import images, settings
+from lab import hosts, images, settings
 from lab.firewall import Port, link_of, port_chain
 from lab.machine import start_time, wait
 
@@ -325,6 +325,28 @@ def test_qemu_is_found_again_by_another_process(created: Any, any_image: str) ->
     )
     (machine,) = [one for one in json.loads(listed.stdout)["machines"] if one["host"] == "itest-vm"]
     assert machine["running"] and machine["kind"] == "vm" and machine["memory"] == MEMORY
+
+
+@pytest.mark.reboots
+def test_a_host_without_openstack(tmp_path: Path) -> None:
+    """What Molecule runs a role on: its host key is known beforehand, and nothing of it is left."""
+    key, known = tmp_path / "key", tmp_path / "known_hosts"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    lab = [Path(sys.executable).with_name("q8s-run"), "lab", "host"]
+    try:
+        options = ["--machine", "vm", "--image", IMAGES[0], "--key", f"{key}.pub", "--memory", "1536"]
+        up = subprocess.run([*lab, "up", "itest-vm", *options], stdout=subprocess.PIPE, text=True, check=True)
+        host = json.loads(up.stdout)
+        known.write_text(f"{host['address']} {host['host_key']}\n")
+        ssh = ["ssh", "-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes"]
+        ssh += ["-o", "ConnectTimeout=60", "-i", str(key), f"debian@{host['address']}"]
+        asked = "cloud-init status --wait >/dev/null; sudo id -u; systemd-detect-virt; hostname"
+        done = subprocess.run([*ssh, asked], capture_output=True, text=True, check=False, timeout=900)
+        assert done.stdout.split() == ["0", "qemu", "itest-vm"], done.stderr
+    finally:
+        subprocess.run([*lab, "down", "itest-vm"], check=True)
+    beside = hosts.beside(settings.load())
+    assert not beside.folder.exists() and not Path("/sys/class/net", beside.bridge).exists()
 
 
 def firewall() -> str:
