@@ -27,11 +27,13 @@ class System:
     """What a system is made of: Debian's packages (apt adds what they depend on), and shell commands run at the end.
 
     ``diverted`` are programs that the packages' scripts shall not run. A command of ``hooks`` has the system as ``$1``.
+    ``suite`` is the release's code name.
     """
 
     packages: tuple[str, ...]
     diverted: tuple[str, ...]
     hooks: tuple[str, ...] = ()
+    suite: str = SUITE
 
 
 # Programs that maintainer scripts run for long under emulation, and whose work is done natively afterwards
@@ -68,7 +70,9 @@ _BINFMT: Final = Path("/proc/sys/fs/binfmt_misc")
 
 def ensure(arch: str, system: System = GUEST) -> tuple[Path, bool]:
     """The tar of an architecture's system, and whether it was built now."""
-    folder, built = cache.entry("rootfs", f"{SUITE}-{arch}", key(arch, system), lambda work: _build(arch, system, work))
+    folder, built = cache.entry(
+        "rootfs", f"{system.suite}-{arch}", key(arch, system), lambda work: _build(arch, system, work)
+    )
     return folder / "rootfs.tar", built
 
 
@@ -104,7 +108,7 @@ def _command(arch: str, system: System, target: Path, sources: list[str]) -> lis
         f"--essential-hook={divert}",
         f"--customize-hook={restore}",
         *(f"--customize-hook={hook}" for hook in system.hooks),
-        SUITE,
+        system.suite,
         str(target),
         *sources,
     ]
@@ -119,17 +123,18 @@ def _build(arch: str, system: System, folder: Path) -> None:
         _require_emulation(arch)
     places = debs.mirrors()
     signed = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
-    sources = [f"deb {signed} {places.archive} {suite} main" for suite in (SUITE, f"{SUITE}-updates")]
+    suite = system.suite
+    sources = [f"deb {signed} {places.archive} {name} main" for name in (suite, f"{suite}-updates")]
     if places.security:
-        sources.append(f"deb {signed} {places.security} {SUITE}-security main")
-    log = cache.cache_root() / "logs" / f"rootfs-{arch}.log"
+        sources.append(f"deb {signed} {places.security} {suite}-security main")
+    log = cache.cache_root() / "logs" / f"rootfs-{suite}-{arch}.log"
     log.unlink(missing_ok=True)
     command = _command(arch, system, folder / "rootfs.tar", sources)
     environment = dict(os.environ, LC_ALL="C.UTF-8", TMPDIR=str(folder))
-    with step(f"bootstrap Debian {SUITE} for {arch} (log: {log})"):
+    with step(f"bootstrap Debian {suite} for {arch} (log: {log})"):
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                run(f"bootstrap Debian {SUITE} for {arch}", command, log=log, env=environment)
+                run(f"bootstrap Debian {suite} for {arch}", command, log=log, env=environment)
                 return
             except BundleError as error:
                 if attempt == _ATTEMPTS or not _mirror_mismatch(log.read_text(errors="replace")):

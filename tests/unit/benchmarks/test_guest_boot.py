@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import stock_image
 from benchmarks.guest_boot import _BOOT_STOCK
 
 _ANSWERS = """
@@ -59,17 +58,3 @@ def test_a_machine_that_does_not_start_says_why(tmp_path: Path, port: int) -> No
     done = _boot(_ENDS, tmp_path / "console", port, 20)
     assert done.returncode == 1
     assert done.stderr.strip() == "QEMU ended: no such machine"
-
-
-def test_the_kernels_command_line_is_the_menus_first() -> None:
-    menu = """
-    menuentry 'Debian GNU/Linux' {
-        search --no-floppy --fs-uuid --set=root 1234
-        linux   /boot/vmlinuz-6.12 root=PARTUUID=12 ro console=ttyS0
-        initrd  /boot/initrd.img-6.12
-    }
-    menuentry 'recovery mode' {
-        linux   /boot/vmlinuz-6.12 root=PARTUUID=12 ro single
-    }
-    """
-    assert stock_image._command_line(menu) == "root=PARTUUID=12 ro console=ttyS0"
