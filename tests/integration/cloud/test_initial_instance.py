@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -73,6 +74,18 @@ def test_one_in_error_is_the_users_to_bring_back(
     assert problem in message and cloud.compute.get_server(server).status == "ERROR", "not replaced"
 
 
+def test_a_key_that_is_not_there_is_named(cluster: Cluster, instance: Callable[..., Any], tmp_path: Path) -> None:
+    wanted = cluster.mapping(0, initial_instance_private_key=str(tmp_path / "cloud"))
+    assert cluster.module("cloud_preflight", wanted)["problems"] == [], "the instance is Q8S's to create"
+    instance()
+    assert cluster.module("cloud_preflight", wanted)["problems"] == [
+        f"initial_instance_private_key: there is no file {tmp_path}/cloud, and the initial instance "
+        f"{cluster.initial} is not Q8S's"
+    ]
+    (tmp_path / "cloud").touch()
+    assert cluster.module("cloud_preflight", wanted)["problems"] == []
+
+
 def test_one_in_another_network_is_named_with_its_addresses(
     cloud: Any, cluster: Cluster, instance: Callable[..., Any]
 ) -> None:
@@ -92,10 +105,13 @@ def test_one_in_another_network_is_named_with_its_addresses(
         cloud.network.delete_network(network)
 
 
-def test_a_port_without_port_security_is_named(cloud: Any, cluster: Cluster, instance: Callable[..., Any]) -> None:
+def test_a_port_without_port_security_is_named(
+    cloud: Any, cluster: Cluster, instance: Callable[..., Any], admin: Any
+) -> None:
     server = instance()
     (port,) = cloud.network.ports(device_id=server.id)
-    cloud.network.update_port(port, security_groups=[], is_port_security_enabled=False)
+    # the network's owner may, and of a shared network no other
+    admin.network.update_port(port.id, security_groups=[], is_port_security_enabled=False)
     (problem,) = cluster.module("cloud_preflight", cluster.mapping(0))["problems"]
     assert problem.startswith(f"the port {port.id} of the server {cluster.initial} has port security off"), problem
     assert problem in cluster.module("security_group", cluster.mapping(0))["msg"]

@@ -376,7 +376,7 @@ def plan_group(cluster: Cluster, group: Optional[Group], servers: Sequence[Serve
         outside = [port for port in theirs if group is None or group.id not in port.groups]
         unsecured += [
             f"the port {port.id} of the server {server.name} has port security off, and takes no security group; "
-            f"switch it on (openstack port set --enable-port-security {port.id})"
+            f"the network's owner can switch it on (openstack port set --enable-port-security {port.id})"
             for port in outside
             if not port.secured
         ]

@@ -63,6 +63,7 @@ settled:
   sample: false
 """
 
+import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -84,6 +85,7 @@ def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
         _module.servers_plan(module, cluster, cloud, existing),
     ]
     problems = list(dict.fromkeys(problem for plan in plans for problem in plan.problems))
+    problems += _key_problems(cluster, servers)
     quota: dict[str, Any] = {}
     if plans[2].of(_plan.SERVER, "create", "replace"):
         findings = cloud.findings(cluster)
@@ -102,6 +104,17 @@ def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
         "quota": quota,
         "settled": not whole.changed and not waiting,
     }
+
+
+def _key_problems(cluster: Any, servers: Any) -> list[str]:
+    """Return whether the key for an initial instance that Q8S did not create is missing on this machine."""
+    path = cluster.initial_instance_private_key
+    foreign, _problems = _plan.foreign_initial(cluster, servers)
+    if foreign is None or not path or os.path.isfile(os.path.expanduser(path)):
+        return []
+    return [
+        f"initial_instance_private_key: there is no file {path}, and the initial instance {foreign.name} is not Q8S's"
+    ]
 
 
 def main() -> None:
