@@ -8,14 +8,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from q8s_wrapper import arguments as table
-from q8s_wrapper import completion, environment
+from q8s_wrapper import completion
 from q8s_wrapper.errors import ExitCode, WrapperError
-
-
-def entry() -> None:
-    """The console script."""
-    environment.isolate()
-    sys.exit(main(sys.argv[1:]))
 
 
 def main(argv: Sequence[str]) -> int:

@@ -36,8 +36,6 @@ _PATHS: Final = ("OS_CLIENT_CONFIG_FILE", "OS_CLIENT_SECURE_FILE", "OS_CACERT", 
 _FILES_OF_THE_SDK: Final = {"OS_CLIENT_CONFIG_FILE": "clouds", "OS_CLIENT_SECURE_FILE": "secure"}
 _SUFFIXES_OF_THE_SDK: Final = (".yaml", ".yml", ".json")
 _LOCALES: Final = ("C.UTF-8", "C.utf8", "en_US.UTF-8", "en_US.utf8")
-# Set in many container images, and harmless.
-_HARMLESS_OF_PYTHON: Final = frozenset({"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"})
 
 
 def child_environment(user: Mapping[str, str]) -> dict[str, str]:
@@ -97,21 +95,11 @@ def replaced(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def isolate() -> None:
-    """Make this process independent of how it was started; it may be replaced by a new one.
-
-    For the console script: Python reads its own variables before any of our code runs.
-    """
+    """Make this process independent of the files and the folder that it was started with. For the console script."""
     _open_standard_streams()
     _leave_lost_folder()
     if not os.environ.get("HOME"):
         os.environ["HOME"] = _home()
-    of_python = {name for name in os.environ if name.startswith("PYTHON")} - _HARMLESS_OF_PYTHON
-    is_utf8 = sys.flags.utf8_mode or locale.getpreferredencoding(False).lower().replace("-", "") == "utf8"
-    if (of_python or not is_utf8) and not sys.flags.ignore_environment:
-        kept = {name: value for name, value in os.environ.items() if name not in of_python}
-        # -E: no variables of Python's; -P: no modules of the current folder
-        command = [sys.executable, "-E", "-P", "-X", "utf8", "-m", "q8s_wrapper", *sys.argv[1:]]
-        os.execve(sys.executable, command, kept)
     # A terminal that cannot show a character is no reason to fail.
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):

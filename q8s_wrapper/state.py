@@ -43,6 +43,8 @@ def cluster_folder(cluster_name: str) -> Path:
 def _private_folder(folder: Path) -> Path:
     try:
         if not folder.is_dir():
+            if folder.exists():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if folder != state_root():  # which may be the user's own choice, and shared
             folder.chmod(0o700)
