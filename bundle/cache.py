@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bundle.errors import BundleError
+
 _KEY_LENGTH = 16  # hex digits of sha256: 64 bits, plenty for some hundred entries, and short enough to read
 
 
@@ -26,6 +28,33 @@ class Artifact:
     path: Path
     sha256: str
     size: int
+
+
+class NotCachedError(BundleError):
+    """An entry is not in the cache, and nothing may be built or downloaded now."""
+
+
+_builds_allowed = True
+
+
+@contextmanager
+def looking_only() -> Iterator[None]:
+    """Let everything that would have to be built or downloaded raise ``NotCachedError``, in all threads."""
+    global _builds_allowed  # noqa: PLW0603
+    _builds_allowed = False
+    try:
+        yield
+    finally:
+        _builds_allowed = True
+
+
+def require_builds(name: str) -> None:
+    """Return only where what is not in the cache may be built or downloaded.
+
+    :raises NotCachedError: nothing may
+    """
+    if not _builds_allowed:
+        raise NotCachedError(f"{name} is not in the cache")
 
 
 def cache_root() -> Path:
@@ -74,6 +103,7 @@ def entry(kind: str, name: str, key: str, build: Callable[[Path], None]) -> tupl
     """
     if found := find(kind, name, key):
         return found, False
+    require_builds(name)
     home = cache_root() / kind
     final = home / f"{name}-{key}"
     with locked(home / f".{name}-{key}.lock"):

@@ -8,9 +8,10 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from pathlib import Path
 from typing import Any, Final
 
-from bundle import image, node
+from bundle import cache, image, node
 from bundle.errors import BundleError
 from bundle.image import cloud
 from bundle.image.cloud import CloudImage
@@ -32,8 +33,9 @@ def main(argv: Sequence[str]) -> int:
     # Ended politely, or with its terminal, we clean up as after Ctrl-C: a containerd may be running for us.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
+    do = look_up if arguments.check else ensure
     try:
-        answer = ensure(_unique(arguments.arch), _unique(arguments.control_plane), arguments.source, images)
+        answer = do(_unique(arguments.arch), _unique(arguments.control_plane), arguments.source, images)
     except BundleError as error:
         print(error, file=sys.stderr)
         if error.hint:
@@ -83,6 +85,11 @@ def _parser() -> argparse.ArgumentParser:
         help="make the guest image of an architecture from this cloud image of Debian or Ubuntu instead of Debian's "
         "packages. URL is https, or the path of a file; CHECKSUM is sha256:HEX or sha512:HEX [Q8S_IMAGE]",
     )
+    command.add_argument(
+        "--check",
+        action="store_true",
+        help="build and download nothing: list what is missing, and print where the rest is",
+    )
     return parser
 
 
@@ -109,21 +116,58 @@ def ensure(
         lambda: _nodes(workers, control_planes, node.Supply(source)),
         lambda: [image.ensure(name, images.get(name)) for name in workers],
     )
+    return _answer(workers, images, programs, dict(zip(workers, guests, strict=True)))
+
+
+def look_up(
+    workers: Sequence[str], control_planes: Sequence[str], source: node.Choice, images: Mapping[str, CloudImage]
+) -> dict[str, object]:
+    """The same of what is in the cache; for the rest, ``missing`` has names, and ``sha256`` is ``missing``."""
+    supply = node.Supply(source)
+    programs: dict[str, node.NodeArtifacts] = {}
+    guests: dict[str, image.ImageArtifacts] = {}
+    nowhere = cache.Artifact(Path(), "missing", 0)
+    missing = []
+    with cache.looking_only():
+        for kind, names in (("control-plane", control_planes), ("bundle", workers), ("image", workers)):
+            for name in names:
+                try:
+                    if kind == "image":
+                        guests[name] = image.ensure(name, images.get(name))
+                    else:
+                        pair = ([name], []) if kind == "bundle" else ([], [name])
+                        programs |= _nodes(*pair, supply)
+                except cache.NotCachedError:
+                    missing.append(f"{kind}-{name}")
+                    if kind == "image":
+                        guests[name] = image.ImageArtifacts(nowhere, nowhere, nowhere, "", True)
+                    else:
+                        programs[f"{kind}-{name}"] = node.NodeArtifacts(nowhere, True, {})
+    return {**_answer(workers, images, programs, guests), "missing": missing}
+
+
+def _answer(
+    workers: Sequence[str],
+    images: Mapping[str, CloudImage],
+    programs: Mapping[str, node.NodeArtifacts],
+    guests: Mapping[str, image.ImageArtifacts],
+) -> dict[str, object]:
     artifacts = {name: made.bundle for name, made in programs.items()}
     sources: dict[str, object] = {name: made.origins for name, made in programs.items()}
-    for name, guest in zip(workers, guests, strict=True):
+    for name, guest in guests.items():
         artifacts |= {f"root-{name}": guest.root, f"kernel-{name}": guest.kernel, f"initrd-{name}": guest.initrd}
         sources[f"image-{name}"] = images[name].url if name in images else "source"
     return {
-        "changed": any(made.changed for made in programs.values()) or any(guest.changed for guest in guests),
+        "changed": any(made.changed for made in programs.values()) or any(guest.changed for guest in guests.values()),
         "kubernetes_version": f"v{versions.KUBERNETES}",
         "source": sources,
-        "cmdlines": {name: guest.cmdline for name, guest in zip(workers, guests, strict=True)},
+        "cmdlines": {name: guest.cmdline for name, guest in guests.items()},
         "pod_images": node.POD_IMAGES,
         "artifacts": {
             name: {"path": str(artifact.path), "sha256": artifact.sha256, "size": artifact.size}
             for name, artifact in artifacts.items()
         },
+        "missing": [],
     }
 
 

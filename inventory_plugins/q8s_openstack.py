@@ -120,7 +120,14 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         state = os.path.join(os.path.abspath(os.path.expanduser(root)), cluster.cluster_name)
         for key, value in cluster_variables(cluster, state).items():
             inventory.set_variable("all", key, value)
-        for group in ("control_plane", "control_plane_initial", "worker_hosts", "emulated_workers"):
+        for group in (
+            "control_plane",
+            "control_plane_initial",
+            "worker_hosts",
+            "emulated_workers",
+            "reached",
+            "booted",
+        ):
             inventory.add_group(group)
         try:
             servers = self._servers(cluster, path, cache)

@@ -67,8 +67,11 @@ class Command:
 _JSON = Option("json", "JSON on stdout")
 _VERBOSE = Option("verbose", "more in the log, twice for more still", short="v", counted=True)
 _YES_OPTION = Option("yes", "do not ask, and allow that servers are removed", short="y")
-_LIMIT = Option("limit", "only these hosts (an Ansible pattern)", "HOSTS")
-_TAGS = Option("tags", "only tasks with these tags", "TAGS")
+_LIMIT = Option(
+    "limit", "only these servers or nodes, by name, wildcard or group, with commas between; ! leaves out", "NAMES"
+)
+_TAGS = Option("tags", "only tasks with these tags, with commas between", "TAGS")
+_LIST_TAGS = Option("list-tags", "list the tags, and do nothing")
 _CHECK = Option("check", "show what would change, and change nothing")
 _KEEP = Option(
     "keep",
@@ -106,7 +109,7 @@ COMMANDS: Final = (
         "make the cluster, or what is missing of it",
         "runs:deploy",
         "q8s-run deploy cluster.yaml --yes",
-        (_YES_OPTION, _CHECK, _LIMIT, _TAGS, _JSON, _VERBOSE),
+        (_YES_OPTION, _CHECK, _LIMIT, _TAGS, _LIST_TAGS, _JSON, _VERBOSE),
         rest=_TO_ANSIBLE,
         more="Shows the plan first; on a terminal it asks before it goes on.",
     ),
@@ -156,7 +159,7 @@ COMMANDS: Final = (
     ),
     Command(
         "logs",
-        "the end of the last run's log; with NODE its console and the journal of its kubelet",
+        "the end of the log of the last deploy, replace or destroy; with NODE its console and its kubelet's journal",
         "access:logs",
         "q8s-run logs cluster.yaml arm-mid-1",
         (Option("lines", "how many lines of each (default 40)", "N", short="n", number=True),),
@@ -308,6 +311,7 @@ _THEIRS: Final[Mapping[tuple[str, str], tuple[Option, ...]]] = {
         Option("control-plane", "", "ARCH", several=True),
         Option("source", "", "SOURCE"),
         Option("image", "", "ARCH,URL,CHECKSUM", several=True),
+        _CHECK,
     ),
     ("lab", "status"): (_JSON,),
     ("lab", "host"): (

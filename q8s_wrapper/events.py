@@ -12,16 +12,24 @@ _RESULTS: Final = frozenset({"runner_on_ok", "runner_on_failed", "runner_on_unre
 _ANSI: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
 # What command says when it has nothing to say, of ansible-core before and since 2.20.
 _EMPTY_REASONS: Final = frozenset({"non-zero return code", "The command exited with a non-zero return code."})
+_ERROR: Final = re.compile(r"^\[ERROR\]: (.*)$", re.MULTILINE)
+_HIDDEN: Final = "the task's output may hold secrets, so it is in no log (no_log)"
+# The plays whose roles are stages of their own, because hosts run them side by side. Every other play is one stage.
+_PLAYS_OF_ROLES: Final = frozenset({"Nodes"})
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A role, or else a play; times in seconds since the start of the run, ``hosts`` those with a task that ran."""
+    """A play, or a role of a play whose roles run side by side.
+
+    Times are in seconds since the start of the run; ``hosts`` had a task that ran, ``play`` is the play's name.
+    """
 
     name: str
     start: float
     end: float
     hosts: frozenset[str] = frozenset()
+    play: str = ""
 
     @property
     def seconds(self) -> float:
@@ -60,11 +68,17 @@ class State:
     notes: tuple[str, ...] = ()
     changed: int = 0
     finished: bool = False
+    play: str = ""
+    failed_items: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def active(self) -> frozenset[str]:
         """Names of the stages in which a host does something now."""
         return frozenset(doing.stage for doing in self.current.values())
+
+    def ended(self, stage: Stage) -> bool:
+        """Whether a stage cannot go on: its play has ended. Until then, another host may still begin it."""
+        return self.finished or stage.play != self.play
 
     def hosts(self, stage: Stage) -> frozenset[str]:
         """The hosts of a stage: those that had something to do in it, and those that are in it now."""
@@ -91,15 +105,25 @@ def reduce(state: State, event: Mapping[str, Any]) -> State:
     data = event.get("event_data") or {}
     state = _clock(state, event)
     host = str(data.get("host", ""))
+    if kind == "playbook_on_play_start" or (kind.startswith("runner_on_") and data.get("play")):
+        state = replace(state, play=str(data.get("play", "")))
     if kind == "runner_on_start":
         state = _stage(state, data)
         doing = Doing(_stage_name(data), str(data.get("task", "")), state.seconds)
-        return replace(state, current={**state.current, host: doing})
+        failed_items = {name: reason for name, reason in state.failed_items.items() if name != host}
+        return replace(state, current={**state.current, host: doing}, failed_items=failed_items)
+    if kind == "runner_item_on_failed" and host not in state.failed_items:
+        # The result of the whole task says of its items only that some failed.
+        result = data.get("res") or {}
+        label = str(result.get("_ansible_item_label", ""))
+        reason = _reason(result, str(event.get("stdout") or ""))
+        named = f"{label}: {reason}" if label and label not in reason else reason
+        return replace(state, failed_items={**state.failed_items, host: named})
     if kind == "runner_retry" and host in state.current:
         doing = state.current[host]
         return replace(state, current={**state.current, host: replace(doing, tries=doing.tries + 1)})
     if kind in _RESULTS:
-        return _result(state, kind, data)
+        return _result(state, kind, data, str(event.get("stdout") or ""))
     if kind in {"warning", "deprecated"}:
         return _warned(state, [event.get("stdout", "")])
     if kind == "playbook_on_stats":
@@ -129,7 +153,9 @@ def _clock(state: State, event: Mapping[str, Any]) -> State:
 
 
 def _stage_name(data: Mapping[str, Any]) -> str:
-    return str(data.get("role") or data.get("play") or "").rsplit(".", 1)[-1]
+    """The stage of an event, or nothing for what only leads to the roles of a play."""
+    play = str(data.get("play") or "")
+    return str(data.get("role") or "").rsplit(".", 1)[-1] if play in _PLAYS_OF_ROLES else play
 
 
 def _stage(state: State, data: Mapping[str, Any], *hosts: str) -> State:
@@ -140,14 +166,14 @@ def _stage(state: State, data: Mapping[str, Any], *hosts: str) -> State:
     stages = list(state.stages)
     for index, stage in enumerate(stages):
         if stage.name == name:
-            stages[index] = replace(stage, end=state.seconds, hosts=stage.hosts | {*hosts})
+            stages[index] = replace(stage, end=state.seconds, hosts=stage.hosts | {*hosts}, play=state.play)
             break
     else:
-        stages.append(Stage(name, state.seconds, state.seconds, frozenset(hosts)))
+        stages.append(Stage(name, state.seconds, state.seconds, frozenset(hosts), state.play))
     return replace(state, stages=tuple(stages))
 
 
-def _result(state: State, kind: str, data: Mapping[str, Any]) -> State:
+def _result(state: State, kind: str, data: Mapping[str, Any], stdout: str) -> State:
     host = str(data.get("host", ""))
     current = {name: doing for name, doing in state.current.items() if name != host}
     hosts = () if kind == "runner_on_skipped" else (host,)
@@ -157,7 +183,8 @@ def _result(state: State, kind: str, data: Mapping[str, Any]) -> State:
     # Ansible says skip_reason of a host that cannot be reached where the task has ignore_unreachable.
     unreachable = kind == "runner_on_unreachable" and "skip_reason" not in result
     if unreachable or (kind == "runner_on_failed" and not data.get("ignore_errors")):
-        failure = Failure(host, str(data.get("task", "")), _reason(result), _place(data))
+        reason = state.failed_items.get(host) or _reason(result, stdout)
+        failure = Failure(host, str(data.get("task", "")), reason, _place(data))
         return replace(state, failures=(*state.failures, failure))
     if kind == "runner_on_ok" and str(data.get("task_action", "")).endswith("debug"):
         return _noted(state, result)
@@ -185,7 +212,14 @@ def _noted(state: State, result: Mapping[str, Any]) -> State:
     return replace(state, notes=tuple(notes), results=results)
 
 
-def _reason(result: Mapping[str, Any]) -> str:
+def _reason(result: Mapping[str, Any], stdout: str = "") -> str:
+    """Why a task failed. Of one whose output is hidden, Ansible itself still says in what way it failed."""
+    if "censored" in result:
+        found = _ERROR.search(without_colours(stdout))
+        reason = found[1].strip() if found else ""
+        for prefix in ("Task failed: ", "Module failed: "):
+            reason = reason.removeprefix(prefix)
+        return _HIDDEN if reason in ("", *_EMPTY_REASONS) else f"{reason} ({_HIDDEN})"
     failed_items = [item for item in result.get("results") or [] if isinstance(item, Mapping) and item.get("failed")]
     source = failed_items[0] if failed_items else result
     for key in ("stderr", "module_stderr", "msg", "stdout"):

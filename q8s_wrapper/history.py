@@ -15,6 +15,8 @@ _FILE: Final = "history.jsonl"
 _KEPT: Final = 50
 _SIMILAR: Final = 2.0  # a run of up to this many times the size, or the inverse, says something
 _RUNS_OF_ESTIMATE: Final = 3
+# The build of bundles takes minutes or nothing, whatever is deployed: it is left out of what is remembered.
+_BUILD: Final = "Build"
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run is likely to take, in seconds, by the run in the middle of those that are most like it."""
+    """What a run is likely to take beside the build, in seconds, by the run in the middle of those most like it."""
 
     seconds: float
     stages: Mapping[str, float]
@@ -40,14 +42,30 @@ class Estimate:
         """Seconds that are left, ``now`` seconds after the start, counted from the start of the newest stage."""
         known = [stage for stage in state.stages if stage.name in self.stages]
         offset = max(known, key=lambda stage: stage.start) if known else None
-        expected = now if offset is None else self.stages[offset.name] + now - offset.start
-        return max(self.seconds - expected, 0.0)
+        if offset is None:
+            return max(self.seconds - (now - building(state, now)), 0.0)
+        spent = now - offset.start - building(state, now, since=offset.start)
+        return max(self.seconds - self.stages[offset.name] - spent, 0.0)
+
+
+def building(state: State, now: float, since: float = 0.0) -> float:
+    """How many seconds the build took, or takes so far, where it began ``since`` then."""
+    for stage in state.stages:
+        if stage.name == _BUILD and stage.start >= since:
+            return (now if _BUILD in state.active else stage.end) - stage.start
+    return 0.0
 
 
 def of(what: str, servers: int, made: int, state: State) -> Run:
     """What to remember of a run."""
-    stages = {stage.name: round(stage.start, 1) for stage in state.stages}
-    return Run(what, servers, made, round(state.seconds, 1), stages)
+    built = building(state, state.seconds)
+    begin = min((stage.start for stage in state.stages if stage.name == _BUILD), default=state.seconds)
+    stages = {
+        stage.name: round(stage.start - (built if stage.start > begin else 0.0), 1)
+        for stage in state.stages
+        if stage.name != _BUILD
+    }
+    return Run(what, servers, made, round(state.seconds - built, 1), stages)
 
 
 def estimate(runs: Iterable[Run], what: str, servers: int, made: int) -> Estimate | None:

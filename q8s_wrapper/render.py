@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from q8s_wrapper import report
 from q8s_wrapper.events import State
-from q8s_wrapper.history import Estimate, words
+from q8s_wrapper.history import Estimate, building, words
 
 _RETRIES_PER_LINE: Final = 5
 Estimator = Callable[[State], Estimate | None]
@@ -122,8 +122,10 @@ def frame(state: State, now: float, left: float | None, width: int, height: int)
         seconds = now - stage.start if active else stage.seconds
         count = len(state.hosts(stage))
         hosts = f"{count} host{'s' if count != 1 else ''}"
-        text = f"{'•' if active else '✓'} {stage.name:<22}{seconds:>7.1f} s  {hosts}"
-        lines.append(("bold" if active else "green", _cut(text, width)))
+        ended = state.ended(stage)
+        # one that no host is in now, but another may still begin, has not ended
+        text = f"{'•' if active else '✓' if ended else '◦'} {stage.name:<22}{seconds:>7.1f} s  {hosts}"
+        lines.append(("bold" if active else "green" if ended else "", _cut(text, width)))
     hosts_shown = sorted(state.current)[: max(room - len(lines), 1)]
     longest = min(max((len(host) for host in hosts_shown), default=0), width // 3)
     for host in hosts_shown:
@@ -137,6 +139,8 @@ def frame(state: State, now: float, left: float | None, width: int, height: int)
     if more > 0:
         lines[-1] = ("cyan", _cut(f"  … and {more + 1} hosts more", width))
     rest = "" if left is None else (f", about {words(left)} left" if left >= 1 else ", longer than earlier runs")
+    if left is not None and building(state, now) > 5 and "Build" in state.active:
+        rest = f", about {words(left)} left after the build"
     lines += [("", ""), ("", _cut(f"{words(now)}{rest}", width))]
     return lines
 

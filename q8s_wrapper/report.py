@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from q8s_wrapper.errors import ExitCode
@@ -13,6 +14,17 @@ from q8s_wrapper.history import Estimate, words
 _REASON_LINES: Final = 10
 _DESTRUCTIVE: Final = frozenset({"delete", "replace"})
 _QUOTA_WORDS: Final = {"instances": "server", "cores": "vCPU", "ram": "MB of memory"}
+
+
+@dataclass(frozen=True)
+class End:
+    """How a command ended. ``file`` and ``again``, the command that was given, are quoted for a shell."""
+
+    what: str
+    file: str
+    again: str
+    code: int
+    check: bool = False
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -131,31 +143,31 @@ def _paragraph(reason: str, width: int) -> list[str]:
     return [*lines[:half], f"… {len(lines) - 2 * half} lines more, in the log …", *lines[-half:]]
 
 
-def ending(
-    what: str, file: str, again: str, code: int, state: State, *, log: str, exists: str, width: int
-) -> list[str]:
+def ending(end: End, state: State, *, log: str, exists: str, width: int) -> list[str]:
     """The end of a run for people: stage times, failures, how it ended, the log, and what to type next.
 
-    :param file: the cluster file, as it may stand in a command
-    :param again: the command that was given
     :param exists: what an interrupted run leaves in the cloud
     """
     lines = ["", *stage_table(state).splitlines(), ""] if state.stages else []
     lines += failures(state, width)
-    lines += [last_line(what, code, state), f"log: {log}"]
+    lines += [last_line(end, state), f"log: {log}"]
     lines += _wrapped(exists, width)
-    for step in next_steps(what, file, again, code, state):
+    for step in next_steps(end, state):
         lines += _wrapped(step, width)
     return lines
 
 
-def last_line(what: str, code: int, state: State) -> str:
+def last_line(end: End, state: State) -> str:
     """How it ended, in one line."""
-    if code == ExitCode.DONE:
-        return f"{what}: done in {state.seconds:.1f} s, {state.changed} change{'' if state.changed == 1 else 's'}"
-    if code == ExitCode.INTERRUPTED:
-        return f"{what}: interrupted after {state.seconds:.1f} s"
-    return f"{what}: failed after {state.seconds:.1f} s"
+    name = f"{end.what} --check" if end.check else end.what
+    changes = f"{state.changed} change{'' if state.changed == 1 else 's'}"
+    if end.code == ExitCode.DONE and end.check:
+        return f"{name}: {changes} would be made"
+    if end.code == ExitCode.DONE:
+        return f"{name}: done in {state.seconds:.1f} s, {changes}"
+    if end.code == ExitCode.INTERRUPTED:
+        return f"{name}: interrupted after {state.seconds:.1f} s"
+    return f"{name}: failed after {state.seconds:.1f} s"
 
 
 def status(rows: Sequence[Mapping[str, Any]], file: str, width: int) -> list[str]:
@@ -193,9 +205,13 @@ def _wrapped(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
 
 
-def next_steps(what: str, file: str, again: str, code: int, state: State) -> list[str]:
+def next_steps(end: End, state: State) -> list[str]:
     """What to type next: a label and a command each."""
-    if code == ExitCode.DONE:
+    what, file = end.what, end.file
+    if end.code == ExitCode.DONE and end.check:
+        agreed = " --yes" if destroyed(state.results.get("q8s_plan") or {}) else ""
+        return [f"next: {end.again.replace(' --check', '', 1)}{agreed}"]
+    if end.code == ExitCode.DONE:
         steps = {
             "deploy": [
                 f"q8s-run verify {file}",
@@ -206,13 +222,14 @@ def next_steps(what: str, file: str, again: str, code: int, state: State) -> lis
             "plan": [f"q8s-run deploy {file}"],
         }.get(what, [])
         return [f"next: {step}" for step in steps]
-    if code == ExitCode.INTERRUPTED:
-        steps = [f"hint: `{again}` goes on where it stopped"]
-        if what == "deploy":
+    changes = what in ("deploy", "replace", "destroy") and not end.check
+    if end.code == ExitCode.INTERRUPTED:
+        steps = [f"hint: `{end.again}` continues where it stopped" if changes else f"hint: `{end.again}` begins again"]
+        if what == "deploy" and changes:
             steps.append(f"hint: `q8s-run destroy {file}` removes all of it")
         return steps
-    kept = "; what is done is kept" if what in ("deploy", "replace", "destroy") else ""
-    steps = [f"hint: mend the cause and run `{again}` again{kept}"]
+    kept = ": it continues where it stopped" if changes else ""
+    steps = [f"hint: fix the cause, then run `{end.again}` again{kept}"]
     host = next(iter(sorted(state.failed - {"localhost"})), None)
     if host:
         steps.append(f"hint: `q8s-run logs {file} {host}` shows what it says itself")
@@ -227,12 +244,13 @@ def exists(servers: Sequence[str]) -> str:
     return f"the cloud has {count} of this cluster: {', '.join(servers)}"
 
 
-def result(what: str, code: int, state: State, log: str) -> dict[str, Any]:
-    """The end of a run as data."""
+def result(what: str, code: int, state: State, log: str, *, check: bool = False) -> dict[str, Any]:
+    """The end of a run as data; in check mode, ``changed`` counts what would change."""
     return {
         "event": "result",
         "command": what,
         "exit_code": code,
+        "check": check,
         "changed": state.changed,
         "seconds": round(state.seconds, 1),
         "stages": [

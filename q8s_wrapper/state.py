@@ -1,5 +1,7 @@
 """Local state of one cluster: a folder of its own, a lock against a second run, and the logs of earlier runs.
 
+Runs in check mode leave it alone: their logs are in the cache.
+
 Nothing secret but the ssh key is in it, and all but that key can be made again from the cluster file and the cloud.
 """
 
@@ -19,7 +21,8 @@ from typing import Final
 from q8s_wrapper.config import state_root
 from q8s_wrapper.errors import ExitCode, WrapperError
 
-_RUNS_KEPT: Final = 10
+_RUNS_KEPT: Final = 10  # of those that change the cluster, and as many of those that look at it
+_CHANGING: Final = frozenset({"deploy", "replace", "destroy"})
 _LOCK: Final = "lock"
 LOG: Final = "ansible.log"
 
@@ -65,6 +68,15 @@ def _origin() -> str:
         if value := os.environ.get(name):
             return f" ({name} is {value!r})"
     return ""
+
+
+def check_folder(cluster_name: str) -> Path:
+    """The folder for logs of runs in check mode, made if needed: one of the cache, because they change no state."""
+    from bundle.cache import cache_root
+
+    folder = cache_root() / "checks" / cluster_name
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
 
 
 @contextmanager
@@ -125,19 +137,26 @@ def _runs(pid: int) -> bool:
 def new_run(folder: Path, what: str, alone: bool) -> Path:
     """A folder for the log of this run.
 
-    :param alone: whether no other run goes on; then all but the newest of earlier runs are removed
+    Of earlier runs of its kind, all but the newest are removed: looks at a cluster never push out what a deploy wrote.
+
+    :param alone: whether no other run goes on that may change the cluster
     """
     runs = folder / "runs"
     runs.mkdir(mode=0o700, exist_ok=True)
-    earlier = past_runs(folder) if alone else []
+    earlier = [run for run in past_runs(folder) if changing(run) == (what in _CHANGING)]
     for old in earlier[: -(_RUNS_KEPT - 1)]:
         shutil.rmtree(old, ignore_errors=True)
-    for killed in earlier[-(_RUNS_KEPT - 1) :]:
+    for killed in earlier[-(_RUNS_KEPT - 1) :] if alone else []:
         keep_log(killed)
     # Sorted by name they are sorted by time, also those of one command that runs two playbooks.
     run = runs / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{what}"
     run.mkdir(mode=0o700)
     return run
+
+
+def changing(run: Path) -> bool:
+    """Whether a run, by its folder's name, was one that may change the cluster."""
+    return not _CHANGING.isdisjoint(run.name.split("-"))
 
 
 def past_runs(folder: Path) -> list[Path]:

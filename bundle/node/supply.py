@@ -65,6 +65,7 @@ class Supply:
             key = self.key(program, architecture, origin)
             if found := cache.find("programs", f"{program.name}-{architecture.name}", key):
                 return found, origin
+        cache.require_builds(program.name)
         if files and self._answers is not False:
             try:
                 self._ask(files[0].url)

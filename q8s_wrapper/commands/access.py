@@ -129,7 +129,8 @@ def _last_run(file: str, cluster_name: str, lines: int) -> int:
     if not runs:
         message = f"Failed to find a log: no run of cluster {cluster_name} is known here"
         raise WrapperError(message, f"q8s-run plan {file}")
-    log = runs[-1] / state.LOG
+    changing = [run for run in runs if state.changing(run)]
+    log = (changing or runs)[-1] / state.LOG
     print("\n".join(without_colours(log.read_text(errors="replace")).splitlines()[-lines:]))
     print(f"log: {log}", file=sys.stderr)
     return ExitCode.DONE

@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from q8s_wrapper import history, inventory, render, report, runner, state
+from q8s_wrapper import history, inventory, render, report, runner, state, tags
 from q8s_wrapper.commands import load
 from q8s_wrapper.config import state_root
 from q8s_wrapper.errors import ExitCode, WrapperError
@@ -32,6 +32,8 @@ class _Session:
         self._changes = changes
         self._node: str = getattr(arguments, "node", None) or ""
         self._keep: list[str] = getattr(arguments, "keep", [])
+        self.check: bool = getattr(arguments, "check", False)
+        self._selection = _selection(arguments)
         self._verbose: int = getattr(arguments, "verbose", 0)
         self.cluster = cluster
         self._lock = lock
@@ -47,7 +49,7 @@ class _Session:
         """
         verbose = ["-" + "v" * self._verbose] if self._verbose else []
         shown = render.renderer(self.json if as_json is None else as_json, self.estimate, show_plan)
-        run_folder = state.new_run(self.folder, self.what, alone=self._changes)
+        run_folder = state.new_run(self.folder, "check" if self.check else self.what, alone=self._changes)
         given = [*verbose, *arguments]
         return runner.run(playbook, Path(self.file), run_folder, self._lock, arguments=given, renderer=shown)
 
@@ -70,7 +72,7 @@ class _Session:
             made = report.made(known.results.get("q8s_plan") or {})
             history.remember(self.folder, history.of(self.what, self._servers, made, known))
         if self.json:
-            print(json.dumps(report.result(self.what, outcome.code, known, str(outcome.log))))
+            print(json.dumps(report.result(self.what, outcome.code, known, str(outcome.log), check=self.check)))
         else:
             self._tell(outcome)
         return outcome.code
@@ -90,10 +92,9 @@ class _Session:
         exists = _what_exists(self.file) if outcome.code == ExitCode.INTERRUPTED else ""
         if outcome.code == ExitCode.FAILED and not known.failures:
             _say(_tail(outcome.log))
-        again = " ".join(["q8s-run", self.what, file, *([self._node] if self._node else []), *_kept(self._keep)])
-        for line in report.ending(
-            self.what, file, again, outcome.code, known, log=str(outcome.log), exists=exists, width=width
-        ):
+        words = [*([self._node] if self._node else []), *_kept(self._keep), *self._selection]
+        end = report.End(self.what, file, " ".join(["q8s-run", self.what, file, *words]), outcome.code, self.check)
+        for line in report.ending(end, known, log=str(outcome.log), exists=exists, width=width):
             _say(line)
 
 
@@ -109,15 +110,22 @@ def plan(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             print(json.dumps(report.plan_data(told, estimate), indent=2))
         else:
             print("\n".join(report.plan(told, estimate, columns())))
-            for step in report.next_steps("plan", shlex.quote(arguments.file), "", outcome.code, outcome.state):
+            end = report.End("plan", shlex.quote(arguments.file), "", outcome.code)
+            for step in report.next_steps(end, outcome.state):
                 _say(step)
         return ExitCode.DONE
 
 
 def deploy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Make the cluster, or what is missing of it."""
-    options = [*_options(arguments), *rest]
-    with _session(arguments) as session:
+    if arguments.list_tags:
+        print("\n".join(tags.known()))
+        return ExitCode.DONE
+    if arguments.tags:
+        tags.check(arguments.tags)
+    cluster = load(arguments.file)
+    options = [*_options(arguments, cluster), *rest]
+    with _session(arguments, cluster, changes=not arguments.check) as session:
         # A run that may remove servers is one that the user has agreed to; the playbook stops before it does otherwise.
         confirmed = arguments.yes
         asks = _asks(arguments)
@@ -138,7 +146,7 @@ def deploy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def destroy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Remove everything of the cluster from the cloud."""
-    with _session(arguments) as session:
+    with _session(arguments, changes=not arguments.check) as session:
         if _asks(arguments):
             servers = _servers(arguments.file)
             if servers:
@@ -229,22 +237,41 @@ def fetch_kubeconfig(arguments: argparse.Namespace, cluster: Any) -> int:
 def _session(arguments: argparse.Namespace, cluster: Any = None, *, changes: bool = True) -> Iterator[_Session]:
     """A session; one that changes nothing does not wait for those that do, nor they for it."""
     cluster = load(arguments.file) if cluster is None else cluster
-    folder = state.cluster_folder(cluster.cluster_name)
+    check = getattr(arguments, "check", False)
+    folder = (state.check_folder if check else state.cluster_folder)(cluster.cluster_name)
     held = state.locked(folder, arguments.command.name) if changes else nullcontext(state.shared(folder))
     with held as lock:
         yield _Session(arguments, cluster, folder, lock, changes)
 
 
-def _options(arguments: argparse.Namespace) -> list[str]:
+def _options(arguments: argparse.Namespace, cluster: Any = None) -> list[str]:
+    """Options for ansible-playbook.
+
+    Not its own --limit, which selects among servers that exist, and leaves out localhost.
+
+    :raises WrapperError: the limit names something that the file does not have
+    """
     options = []
     if arguments.check:
         options += ["--check", "--diff"]
     if getattr(arguments, "limit", None):
-        # Both have what any other host needs: the cloud's part, and the cluster's identity.
-        options += ["--limit", f"localhost,control_plane_initial,{arguments.limit}"]
+        from ansible_collections.q8s.emu.plugins.module_utils import _limit
+
+        try:
+            servers = _limit.limited_servers(cluster, arguments.limit)
+        except _limit.LimitError as error:
+            raise WrapperError(f"--limit: {error}", code=ExitCode.WRONG_INPUT) from None
+        options += ["-e", json.dumps({"q8s_limit": servers})]
     if getattr(arguments, "tags", None):
         options += ["--tags", arguments.tags]
     return options
+
+
+def _selection(arguments: argparse.Namespace) -> list[str]:
+    """The options that say which part of the run was asked for, as they may stand in a command."""
+    given = [(name, getattr(arguments, name, None)) for name in ("limit", "tags")]
+    words = [f"--{name} {shlex.quote(value)}" for name, value in given if value]
+    return [*(["--check"] if getattr(arguments, "check", False) else []), *words]
 
 
 def _asks(arguments: argparse.Namespace) -> bool:

@@ -207,7 +207,7 @@ def test_deploy_says_it_too(cluster: Cluster, clouds: Path) -> None:
     assert done.returncode == 1, done.stderr
     said = " ".join(done.stderr.split())  # lines are broken at the width of the terminal
     assert "Failed to log in to the cloud secret: the cloud does not accept these credentials" in said
-    assert f"hint: mend the cause and run `q8s-run deploy {cluster.file()}` again" in said
+    assert f"hint: fix the cause, then run `q8s-run deploy {cluster.file()}` again" in said
     assert "Traceback" not in done.stdout + done.stderr
 
 

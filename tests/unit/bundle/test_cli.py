@@ -67,6 +67,31 @@ def test_the_answer_names_every_artifact(built: list[str], capsys: pytest.Captur
     }
 
 
+def test_a_look_builds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def build(*arguments: object) -> object:
+        raise AssertionError("something is built")
+
+    monkeypatch.setenv("Q8S_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("bundle.node.upstream.fetch", build)
+    monkeypatch.setattr("bundle.node.gobuild.build", build)
+    monkeypatch.setattr("bundle.download.unreachable", build)
+    assert cli.main(["ensure", "--check", "--arch", "aarch64", "--control-plane", "x86_64"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["missing"] == ["control-plane-x86_64", "bundle-aarch64", "image-aarch64"] and answer["changed"]
+    assert {file["sha256"] for file in answer["artifacts"].values()} == {"missing"}
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_look_finds_what_is_cached(built: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["ensure", "--arch", "x86_64", "--control-plane", "x86_64"]
+    assert cli.main(arguments) == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert cli.main([*arguments, "--check"]) == 0
+    assert json.loads(capsys.readouterr().out) == whole and whole["missing"] == []
+
+
 def test_the_source_that_was_chosen_is_the_one_asked_for(built: list[str]) -> None:
     assert cli.main(["ensure", "--arch", "x86_64", "--control-plane", "x86_64", "--source", "upstream"]) == 0
     assert sorted(built) == ["control-plane upstream", "image x86_64", "worker upstream"]

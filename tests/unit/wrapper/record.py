@@ -18,11 +18,11 @@ from q8s_wrapper.config import REPOSITORY, state_root
 from q8s_wrapper.events import State, reduce
 
 _KINDS = frozenset(
-    """playbook_on_start playbook_on_stats warning deprecated runner_retry
+    """playbook_on_start playbook_on_play_start playbook_on_stats warning deprecated runner_retry runner_item_on_failed
     runner_on_start runner_on_ok runner_on_skipped runner_on_failed runner_on_unreachable""".split()
 )
 _DATA = ("host", "task", "play", "role", "task_action", "task_path", "ignore_errors")
-_FAILED = ("msg", "stderr", "module_stderr", "stdout", "rc", "skip_reason")
+_FAILED = ("msg", "stderr", "module_stderr", "stdout", "rc", "skip_reason", "censored", "_ansible_item_label")
 
 
 def essence(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def essence(event: Mapping[str, Any]) -> dict[str, Any]:
     kind, data = str(event.get("event")), event.get("event_data") or {}
     kept: dict[str, Any] = {key: data[key] for key in _DATA if key in data}
     result = data.get("res") or {}
-    if kind in ("runner_on_failed", "runner_on_unreachable"):
+    if kind in ("runner_on_failed", "runner_on_unreachable", "runner_item_on_failed"):
         kept["res"] = {key: result[key] for key in _FAILED if key in result}
         kept["res"]["results"] = [
             {key: item[key] for key in (*_FAILED, "failed") if key in item} for item in result.get("results") or []
@@ -41,7 +41,8 @@ def essence(event: Mapping[str, Any]) -> dict[str, Any]:
         kept["changed"] = data.get("changed") or {}
     if result.get("warnings"):
         kept["res"] = {**kept.get("res", {}), "warnings": result["warnings"]}
-    said = {"stdout": event["stdout"]} if kind in ("warning", "deprecated") else {}
+    shown = kind in ("warning", "deprecated") or "censored" in result
+    said = {"stdout": event["stdout"]} if shown else {}
     return {"event": kind, "created": event.get("created"), "event_data": kept, **said}
 
 

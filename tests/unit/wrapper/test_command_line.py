@@ -110,7 +110,7 @@ def ansible(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Callable[..., list
         def run(
             playbook: str, file: Path, place: Path, lock: Path, *, arguments: list[str], renderer: object
         ) -> runner.Outcome:
-            if playbook not in ("plan", "status"):
+            if playbook not in ("plan", "status") and "--check" not in arguments:
                 with pytest.raises(WrapperError, match="is working on cluster"), state.locked(place.parents[1], "x"):
                     pass
             calls.append((playbook, file, arguments))
@@ -164,6 +164,7 @@ def planned(*changes: dict[str, str], seconds: float = 0.0) -> State:
     ("code", "end", "said"),
     [
         (ExitCode.DONE, State(finished=True, changed=1), "deploy: done in 0.0 s, 1 change\nlog: "),
+        (ExitCode.DONE, State(finished=True, changed=1), f"next: q8s-run verify {EXAMPLE}\n"),
         (ExitCode.FAILED, FAILED, "demo-arm-mid-1: Boot the guest\n  no space\n  (in main.yml:3)\n"),
         (ExitCode.FAILED, FAILED, f"`q8s-run logs {EXAMPLE} demo-arm-mid-1` shows"),
         (
@@ -178,11 +179,88 @@ def test_the_end_of_a_run(
     code: ExitCode, end: State, said: str, ansible: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls = ansible((code, end))
-    assert cli.main(["deploy", str(EXAMPLE), "--check", "--limit", "demo-arm-mid-1", "--", "--step"]) == code
-    options = ["--check", "--diff", "--limit", "localhost,control_plane_initial,demo-arm-mid-1", "--step"]
+    assert cli.main(["deploy", str(EXAMPLE), "--limit", "arm-mid-1", "--", "--step"]) == code
+    options = ["-e", '{"q8s_limit": ["demo-control-plane", "demo-arm-mid-1"]}', "--step"]
     assert calls == [("site", EXAMPLE, [*UNCONFIRMED, *options])]
     out, err = capsys.readouterr()
     assert out == "" and said in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "plan", "following"),
+    [
+        ([], [], f"next: q8s-run deploy {EXAMPLE}\n"),
+        (["--limit", "arm-*"], [], f"next: q8s-run deploy {EXAMPLE} --limit 'arm-*'\n"),
+        ([], [("replace", "demo-arm-mid-1")], f"next: q8s-run deploy {EXAMPLE} --yes\n"),
+    ],
+)
+def test_a_check_says_what_would_change_and_leaves_nothing(
+    arguments: list[str],
+    plan: list[tuple[str, str]],
+    following: str,
+    ansible: Any,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("Q8S_CACHE", str(tmp_path / "cache"))
+    results = {"q8s_plan": {"changes": [change(*one) for one in plan]}}
+    calls = ansible((ExitCode.DONE, State(finished=True, changed=4, results=results)))
+    assert cli.main(["deploy", str(EXAMPLE), "--check", *arguments]) == ExitCode.DONE
+    assert calls[0][2][2:4] == ["--check", "--diff"]
+    err = capsys.readouterr().err
+    assert "deploy --check: 4 changes would be made\n" in err and "done" not in err and err.endswith(following)
+    assert not folder.parent.exists(), "local state is left alone"
+    assert len(list((tmp_path / "cache" / "checks" / "demo" / "runs").iterdir())) == 1, "the log is in the cache"
+
+
+def test_a_check_goes_on_beside_a_deploy(ansible: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("Q8S_CACHE", str(tmp_path / "cache"))
+    ansible((ExitCode.DONE, State(finished=True)))
+    with state.locked(state.cluster_folder("demo"), "deploy"):
+        assert cli.main(["deploy", str(EXAMPLE), "--check"]) == ExitCode.DONE
+
+
+def test_a_check_for_programs(
+    ansible: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("Q8S_CACHE", str(tmp_path / "cache"))
+    ansible((ExitCode.DONE, State(finished=True, changed=4)))
+    assert cli.main(["deploy", str(EXAMPLE), "--check", "--json"]) == ExitCode.DONE
+    data = json.loads(capsys.readouterr().out)
+    assert (data["check"], data["changed"]) == (True, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unknown", "known"),
+    [
+        (["--limit", "demo-nosuch"], "demo-nosuch", "arm-mid-1"),
+        (["--limit", "arm-mid-1,arm-mid-9"], "arm-mid-9", "demo-arm-mid-1"),
+        (["--limit", "big-*"], "big-*", "worker_hosts"),
+        (["--tags", "qemu_hots"], "'qemu_hots'", "qemu_host_install"),
+        (["--tags", "cloud,nosuch"], "'nosuch'", "emulated_worker"),
+    ],
+)
+def test_what_selects_nothing_is_refused(
+    arguments: list[str],
+    unknown: str,
+    known: str,
+    ansible: Any,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    calls = ansible()
+    assert cli.main(["deploy", str(EXAMPLE), *arguments]) == ExitCode.WRONG_INPUT
+    err = capsys.readouterr().err
+    assert unknown in err and known in err and calls == [] and not folder.parent.exists()
+
+
+def test_the_tags_are_listed_without_a_cloud(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert cli.main(["deploy", str(EXAMPLE), "--list-tags"]) == ExitCode.DONE
+    found = capsys.readouterr().out.split()
+    assert {"cloud", "k8s_common", "control_plane_run", "qemu_host_install", "emulated_worker", "ready"} <= {*found}
+    assert "always" not in found and not folder.parent.exists()
 
 
 def test_the_end_of_a_run_for_programs(ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -309,7 +387,7 @@ def test_what_is_kept_is_part_of_what_to_type_next(ansible: Any, capsys: pytest.
     assert cli.main(["destroy", str(EXAMPLE), *options]) == ExitCode.WRONG_INPUT
     assert f"hint: {again} --yes" in capsys.readouterr().err
     assert cli.main(["destroy", str(EXAMPLE), *options, "--yes"]) == ExitCode.INTERRUPTED
-    assert f"hint: `{again}` goes on where it stopped" in " ".join(capsys.readouterr().err.split())
+    assert f"hint: `{again}` continues where it stopped" in " ".join(capsys.readouterr().err.split())
 
 
 def test_what_cannot_be_kept(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -413,16 +491,17 @@ def test_a_variable_that_says_nothing(
     assert cli.main(["validate", str(EXAMPLE)]) == ExitCode.DONE, "it is none of this command's options"
 
 
-def test_options_from_the_environment(ansible: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"Q8S_CHECK": "1", "Q8S_TAGS": "one", "Q8S_VERBOSE": "2", "Q8S_YES": "true"}.items():
+def test_options_from_the_environment(ansible: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("Q8S_CACHE", str(tmp_path / "cache"))
+    for name, value in {"Q8S_CHECK": "1", "Q8S_TAGS": "cloud", "Q8S_VERBOSE": "2", "Q8S_YES": "true"}.items():
         monkeypatch.setenv(name, value)
     end = (ExitCode.DONE, State(finished=True))
     calls = ansible(end, end)
     cli.main(["deploy", str(EXAMPLE)])
     cli.main(["deploy", str(EXAMPLE), "--no-check", "--no-yes"])
     assert [call[2] for call in calls] == [
-        ["-vv", *CONFIRMED, "--check", "--diff", "--tags", "one"],
-        ["-vv", *UNCONFIRMED, "--tags", "one"],
+        ["-vv", *CONFIRMED, "--check", "--diff", "--tags", "cloud"],
+        ["-vv", *UNCONFIRMED, "--tags", "cloud"],
     ]
 
 
@@ -452,6 +531,21 @@ def test_old_runs_are_removed(folder: Path) -> None:
     newest = state.new_run(folder, "deploy", alone=True)
     kept = sorted(path.name for path in (folder / "runs").iterdir())
     assert len(kept) == 10 and newest.name in kept and "20200101-000002-deploy-1" not in kept
+
+
+def test_looks_push_out_no_deploy(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = state.cluster_folder("demo")
+    for number in range(12):
+        for what in ("status", "deploy"):
+            run = place / "runs" / f"20200101-{what == 'status':06}-0000{number:02}-{what}"
+            run.mkdir(parents=True)
+            (run / "ansible.log").write_text(f"{what} {number}")
+    state.new_run(place, "status", alone=False)
+    state.new_run(place, "deploy", alone=True)
+    kept = [path.name.rpartition("-")[2] for path in (folder / "runs").iterdir()]
+    assert kept.count("deploy") == 10 and kept.count("status") == 10
+    assert cli.main(["logs", str(EXAMPLE)]) == ExitCode.DONE
+    assert capsys.readouterr().out == "deploy 11\n", "a look at it is not what was asked for"
 
 
 def test_a_second_run_is_told_who_works() -> None:

@@ -29,8 +29,8 @@ def no_default(monkeypatch: pytest.MonkeyPatch) -> None:
         (["de"], ["deploy", "destroy"]),
         (["la"], ["lab"]),
         (["deploy", ""], []),  # a file
-        (["deploy", "--li"], ["--limit"]),
-        (["deploy", "-"], ["--help", "--yes", "--check", "--limit", "--tags", "--json", "--verbose"]),
+        (["deploy", "--li"], ["--limit", "--list-tags"]),
+        (["deploy", "-"], ["--help", "--yes", "--check", "--limit", "--tags", "--list-tags", "--json", "--verbose"]),
         (["deploy", "--limit", ""], []),
         (["destroy", "--keep", ""], ["keypair", "security_group"]),
         (["destroy", EXAMPLE, "--keep", "keypair", "--keep", "s"], ["security_group"]),

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from q8s_wrapper import render, report
+from q8s_wrapper.config import PLAYBOOKS
 from q8s_wrapper.events import Failure, State, reduce, without_colours
 
 EVENTS: list[dict[str, Any]] = [
@@ -29,14 +31,88 @@ def failed(result: dict[str, Any], **more: Any) -> State:
     return reduce(State(), {"event": "runner_on_failed", "event_data": data})
 
 
-def test_stages_are_roles_else_plays_in_the_order_they_began() -> None:
+def test_stages_are_plays_in_the_order_they_began() -> None:
     assert [(stage.name, sorted(stage.hosts)) for stage in END.stages] == [
         ("First", ["localhost"]),
         ("Second", ["gone", "two"]),
-        ("greeter", ["gone", "two"]),
     ]
     second = END.stages[1]
     assert 0 < second.start < second.end <= END.seconds, "a stage lasts until its last result"
+
+
+def event(kind: str, host: str, play: str, role: str = "", at: float = 0.0, **more: Any) -> dict[str, Any]:
+    created = f"2026-11-26T00:00:{at:09.6f}+00:00"
+    return {"event": kind, "created": created, "event_data": {"host": host, "play": play, "role": role, **more}}
+
+
+def task(host: str, play: str, role: str, begin: float, end: float) -> list[dict[str, Any]]:
+    return [event("runner_on_start", host, play, role, begin), event("runner_on_ok", host, play, role, end)]
+
+
+def test_roles_that_run_side_by_side_are_stages() -> None:
+    """Identity runs one task of control_plane; the role's own stage begins later, and k8s_common goes on beside it."""
+    events = [
+        *task("cp", "Identity", "q8s.emu.control_plane", 0, 1),
+        *task("cp", "Nodes", "", 1, 1),
+        *task("cp", "Nodes", "q8s.emu.k8s_common", 1, 3),
+        *task("cp", "Nodes", "q8s.emu.control_plane", 3, 20),
+        *task("cp-2", "Nodes", "q8s.emu.k8s_common", 20, 29),
+    ]
+    state = fold(reduce, events, State())
+    assert [(stage.name, stage.start, stage.end) for stage in state.stages] == [
+        ("Identity", 0.0, 1.0), ("k8s_common", 1.0, 29.0), ("control_plane", 3.0, 20.0),
+    ]  # fmt: skip
+    site = yaml.safe_load((PLAYBOOKS / "site.yml").read_text())
+    assert "Nodes" in [play["name"] for play in site], "the play whose roles are stages"
+
+
+def test_a_stage_has_ended_when_its_play_has() -> None:
+    first = task("one", "Nodes", "q8s.emu.k8s_common", 0, 3)
+    state = fold(reduce, first, State())
+    assert not state.ended(state.stages[0]), "another host may not have begun it yet"
+    (line, *_) = render.frame(state, 5.0, None, 80, 24)
+    assert line[1].startswith("◦ k8s_common") and "3.0 s" in line[1]
+    state = reduce(state, {"event": "playbook_on_play_start", "event_data": {"play": "Ready"}})
+    assert state.ended(state.stages[0])
+    (line, *_) = render.frame(state, 5.0, None, 80, 24)
+    assert line[1].startswith("✓ k8s_common")
+    alone = fold(reduce, first, State())
+    assert reduce(alone, {"event": "playbook_on_stats", "event_data": {}}).ended(alone.stages[0])
+
+
+def test_a_failure_in_a_loop_has_the_reason_of_its_item() -> None:
+    """Since ansible-core 2.20 the result of the whole task does not say which items failed."""
+    begin = event("runner_on_start", "one", "Nodes", task="Start the units")
+    items = [
+        {"_ansible_item_label": "q8s-containerd.service", "msg": "Unable to start service: Too many open files"},
+        {"_ansible_item_label": "kubelet.service", "msg": "skipped after it"},
+    ]
+    failing = [event("runner_item_on_failed", "one", "Nodes", task="Start the units", res=item) for item in items]
+    whole = {"msg": "One or more items failed", "results": items}
+    end = event("runner_on_failed", "one", "Nodes", task="Start the units", res=whole)
+    state = fold(reduce, [begin, *failing, end], State())
+    assert [failure.reason for failure in state.failures] == [
+        "q8s-containerd.service: Unable to start service: Too many open files"
+    ]
+    again = fold(reduce, [begin, event("runner_on_failed", "one", "Nodes", res={"msg": "another"})], state)
+    assert again.failures[-1].reason == "another", "an item of an earlier task is forgotten"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("Task failed: Error while resolving value for 'msg': 'x' is undefined", "'x' is undefined"),
+        ("Task failed: Failed to connect to the host via ssh: Connection refused", "Connection refused"),
+        ("Task failed: Module failed: The command exited with a non-zero return code.", "may hold secrets"),
+        ("", "may hold secrets"),
+    ],
+)
+def test_of_a_task_that_hides_its_output_the_reason_is_what_ansible_says(said: str, reason: str) -> None:
+    stdout = f"\r\nTASK [Try] ***\r\n\x1b[0;31m[ERROR]: {said}\x1b[0m\r\nOrigin: a.yml:3\r\n" if said else ""
+    told = event("runner_on_failed", "one", "Nodes", res={"censored": "the output has been hidden"})
+    (failure,) = reduce(State(), {**told, "stdout": stdout}).failures
+    assert reason in failure.reason and "no_log" in failure.reason
+    assert failure.reason.startswith("the task's output") == (reason == "may hold secrets")
 
 
 def test_a_host_that_skips_all_of_a_stage_is_not_in_it() -> None:
@@ -125,7 +201,7 @@ def test_plain_output(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert out == "", "stdout is for results"
     lines = [line.split("] ", 1)[1] for line in err.splitlines()]
-    assert lines == ["First", "Second", "greeter", "  gone: FAILED: Greet", "  two: FAILED: Fail loudly"]
+    assert lines == ["First", "Second", "  gone: FAILED: Greet", "  two: FAILED: Fail loudly"]
 
 
 def test_plain_output_tells_of_waiting_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,16 +219,16 @@ def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     show(render.JsonLines(lambda state: None))
     out, err = capsys.readouterr()
     lines = [json.loads(line) for line in out.splitlines()]
-    assert err == "" and [line["event"] for line in lines] == ["stage", "stage", "stage", "failure", "failure"]
-    assert [line["name"] for line in lines[:3]] == ["First", "Second", "greeter"]
-    assert (lines[4]["host"], lines[4]["task"], lines[4]["reason"]) == ("two", "Fail loudly", "the disk is full")
+    assert err == "" and [line["event"] for line in lines] == ["stage", "stage", "failure", "failure"]
+    assert [line["name"] for line in lines[:2]] == ["First", "Second"]
+    assert (lines[3]["host"], lines[3]["task"], lines[3]["reason"]) == ("two", "Fail loudly", "the disk is full")
 
 
 def test_the_result_as_data() -> None:
     data = json.loads(json.dumps(report.result("deploy", 1, END, "/state/log")))
     assert (data["event"], data["command"], data["exit_code"], data["changed"]) == ("result", "deploy", 1, 4)
     assert data["failures"][1]["place"] == "playbooks/play.yml:38"
-    assert data["stages"][2]["hosts"] == ["gone", "two"]
+    assert data["stages"][1]["hosts"] == ["gone", "two"]
 
 
 def test_tables_are_aligned() -> None:
@@ -161,7 +237,7 @@ def test_tables_are_aligned() -> None:
     )
     assert report.table([]) == ""
     heads, *rows = report.stage_table(END).splitlines()
-    assert heads.split() == ["STAGE", "START", "TOOK", "HOSTS"] and len(rows) == 3
+    assert heads.split() == ["STAGE", "START", "TOOK", "HOSTS"] and len(rows) == 2
 
 
 def test_a_consoles_control_sequences_are_left_out() -> None:

@@ -32,7 +32,7 @@ RUNS = {
     "failed": ("deploy", ExitCode.FAILED),
     "interrupted": ("deploy", ExitCode.INTERRUPTED),
 }
-EARLIER = Estimate(150.0, {"Prepare": 0.4, "Cloud": 6.2, "Nodes": 24.8}, 3)
+EARLIER = Estimate(150.0, {"Prepare": 0.4, "Cloud": 6.2, "artifact_server": 24.8}, 3)
 MOMENTS = (5.0, 20.0, 45.0, 90.0)  # seconds after the start
 
 
@@ -46,9 +46,8 @@ def ending(run: str, state: State, width: int) -> str:
     exists = report.exists(["small-control-plane"]) if code == ExitCode.INTERRUPTED else ""
     again = f"q8s-run {what} cluster.yaml"
     shown = report.nodes(state.results.get("q8s_node_table", []), "cluster.yaml", width)
-    shown += report.ending(
-        what, "cluster.yaml", again, code, state, log="/state/ansible.log", exists=exists, width=width
-    )
+    end = report.End(what, "cluster.yaml", again, code)
+    shown += report.ending(end, state, log="/state/ansible.log", exists=exists, width=width)
     return "".join(f"{line}\n" for line in shown)
 
 

@@ -49,7 +49,7 @@ def test_the_newest_of_equal_size_count() -> None:
 
 
 HERE = frozenset({"localhost"})
-STAGES = (Stage("Prepare", 0.0, 8.0, HERE), Stage("Cloud", 8.0, 30.0, HERE))
+STAGES = (Stage("Prepare", 0.0, 8.0, HERE, "Prepare"), Stage("Cloud", 8.0, 30.0, HERE, "Cloud"))
 
 
 def test_what_is_left_follows_the_stages() -> None:
@@ -60,6 +60,27 @@ def test_what_is_left_follows_the_stages() -> None:
     late = State(stages=(*STAGES, Stage("Nodes", 100.0, 110.0), Stage("other", 105.0, 110.0)))
     assert found.left(late, 110.0) == 170.0 - 27.0 - 10.0, "time that was lost before is not waited for again"
     assert found.left(late, 1000.0) == 0.0
+
+
+PREPARED = Stage("Prepare", 0.0, 2.0, HERE, "Prepare")
+BUILT = (PREPARED, Stage("Build", 2.0, 602.0, HERE, "Build"), Stage("Cloud", 602.0, 610.0, HERE, "Cloud"))
+
+
+def test_the_build_is_not_part_of_what_is_remembered() -> None:
+    """It takes minutes or nothing, whatever is deployed."""
+    run = history.of("deploy", 3, 3, State(stages=BUILT, seconds=700.0))
+    assert (run.seconds, run.stages) == (100.0, {"Prepare": 0.0, "Cloud": 2.0})
+
+
+def test_the_build_is_not_part_of_what_is_left() -> None:
+    found = Estimate(100.0, {"Prepare": 0.0, "Cloud": 2.0}, 3)
+    building = State(stages=BUILT[:2], current={"localhost": Doing("Build", "Prepare node bundles", 2.0)}, play="Build")
+    for now in (3.0, 300.0):
+        assert found.left(building, now) == 98.0
+        assert Estimate(100.0, {}, 3).left(building, now) == 98.0
+    assert found.left(State(stages=BUILT), 610.0) == 100.0 - 2.0 - 8.0
+    (*_, last) = render.frame(building, 300.0, 98.0, 80, 24)
+    assert last[1] == "5 min 0 s, about 1 min 38 s left after the build"
 
 
 def test_runs_are_remembered_in_their_clusters(tmp_path: Path) -> None:
@@ -84,7 +105,8 @@ def shown(state: State, width: int, height: int, left: float | None = None) -> l
 
 
 BUSY = State(
-    stages=(*STAGES, Stage("emulated_worker", 30.0, 39.0, frozenset({"demo-b"}))),
+    stages=(*STAGES, Stage("emulated_worker", 30.0, 39.0, frozenset({"demo-b"}), "Nodes")),
+    play="Nodes",
     current={
         "demo-a-host-with-a-name-that-is-much-too-long": Doing("emulated_worker", "Boot the guest", 35.0),
         "demo-b": Doing("emulated_worker", "Wait until the guest answers, however long that takes it", 30.0, 7),
