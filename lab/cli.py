@@ -14,11 +14,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from lab import control, hosts, images, servers
+from lab import cloud_image, control, hosts, images, servers
 from lab.errors import LabError
 from lab.machine import MachineError
 from lab.settings import CLOUD_NAME, Settings, load
 
+_IMAGES: Final = cloud_image.STOCK_NAMES
 _VERBS: Final = {
     "up": "start",
     "down": "end",
@@ -80,9 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     host.add_argument(
         "--image",
-        default=images.NAMES[0],
+        default=_IMAGES[0],
         help="a virtual machine's image: a name that Q8S builds "
-        f"({', '.join(images.NAMES)}; default {images.NAMES[0]}), or a file",
+        f"({', '.join(_IMAGES)}; default {_IMAGES[0]}), or a file",
     )
     host.set_defaults(run=_host)
     return parser
@@ -94,7 +95,7 @@ def _add_image(commands: Any) -> None:
     add = actions.add_parser(
         "add",
         help="add one, for servers of the flavors v1.*",
-        description=f"Without FILE, NAME is one that Q8S builds: {', '.join(images.NAMES)}. With FILE, a cloud image "
+        description=f"Without FILE, NAME is one that Q8S builds: {', '.join(_IMAGES)}. With FILE, a cloud image "
         "with cloud-init in it, such as Ubuntu's: qcow2 or raw.",
     )
     add.add_argument("name")

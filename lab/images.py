@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import os
 import subprocess
 from collections.abc import Iterator
@@ -13,12 +12,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from lab import servers, vm
+from bundle.errors import BundleError
+from lab import cloud_image, servers, vm
 from lab.errors import LabError
 from lab.machine import MachineError
 from lab.settings import ADMIN_CLOUD_NAME, CONTAINER_IMAGE, DISK_FORMAT, IMAGE_NAME, Settings
 
-NAMES: Final = ("debian-13-cloud", "debian-12-cloud")
 _UEFI: Final = "uefi"
 _GB: Final = 1 << 30
 # an emulated machine takes longer to shut down than the 60 s after which Nova would switch it off
@@ -50,15 +49,17 @@ def find_disk(name: str, file: Path | None = None, *, uefi: bool = False) -> Dis
 
     :raises LabError: there is no such image, or it is no disk image that a server can use
     """
-    builder = importlib.import_module("lab.cloud_image") if file is None and not Path(name).is_file() else None
-    if builder and name in builder.NAMES:
-        path, _ = builder.ensure(name)
+    if file is None and name in cloud_image.NAMES:
+        try:
+            path, _ = cloud_image.ensure(name)
+        except BundleError as error:
+            raise LabError(str(error), error.hint or "") from error
         return Disk(path, DISK_FORMAT, vm.inspect_image(path).size, uefi)
     path = (file or Path(name)).absolute()
     if not path.is_file():
         raise LabError(
             f"Failed to find the image {name}: Q8S builds none of that name, and {path} is not a file",
-            hint=f"take a file, or one of {', '.join(NAMES)}",
+            hint=f"take a file, or one of {', '.join(cloud_image.STOCK_NAMES)}",
         )
     try:
         found = vm.inspect_image(path)
@@ -174,6 +175,6 @@ def _properties(name: str, disk: Disk) -> dict[str, str]:
     properties = {"os_shutdown_timeout": str(_SHUTDOWN_SECONDS), CONTAINER_IMAGE: IMAGE_NAME}
     if disk.uefi:
         properties["hw_firmware_type"] = _UEFI
-    if name in NAMES:
+    if name in cloud_image.NAMES:
         properties["os_distro"] = "debian"
     return properties

@@ -23,13 +23,13 @@ import pytest
 from boxes import VmBox, allow, boxes
 from openstack.config import OpenStackConfig
 
-from lab import hosts, images, settings
+from lab import cloud_image, hosts, settings
 from lab.firewall import Port, link_of, port_chain
 from lab.machine import start_time, wait
 
 pytestmark = [pytest.mark.lab, pytest.mark.vm]
 
-IMAGES = shlex.split(os.environ.get("Q8S_VM_IMAGES", " ".join(images.NAMES)))
+IMAGES = shlex.split(os.environ.get("Q8S_VM_IMAGES", " ".join(cloud_image.STOCK_NAMES)))
 FLAVOR, MEMORY, VCPUS, DISK = "v1.small", 2048, 2, 20
 MTU = 1450  # another than the network's, which is everybody's default
 USER_DATA = """\
@@ -57,7 +57,7 @@ def mtu(admin: Any) -> Iterator[int]:
 
 def add_image(image: str) -> str:
     """Add an image to the cloud, unless it is there, and return its name."""
-    file = [] if image in images.NAMES else [image]
+    file = [] if image in cloud_image.NAMES else [image]
     name = Path(image).stem if file else image
     program = Path(sys.executable).with_name("q8s-run")
     # its progress, when it is built first, is shown
