@@ -7,7 +7,7 @@ FILE ?= examples/demo.yaml
 LAB := $(or $(Q8S_LAB_DIR),/var/lib/q8s-lab)
 ON_LAB := OS_CLIENT_CONFIG_FILE=$(LAB)/clouds.yaml OS_CLOUD=q8s-lab
 
-.PHONY: help setup bundle demo demo-down test lint docs clean
+.PHONY: help setup bundle gate-image demo demo-down test test-long test-vm lint docs clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -17,6 +17,9 @@ setup:  ## install what is missing on this machine
 
 bundle: setup  ## build what nodes run, and guest images, where they are not cached
 	$(RUN) bundle ensure --arch x86_64 --arch aarch64 --control-plane x86_64 >/dev/null
+
+gate-image: setup
+	.venv/bin/python -m lab.cloud_image debian-13-cloud-baked >/dev/null
 
 demo: bundle  ## an OpenStack on this machine, and the cluster of examples/demo.yaml on it
 	$(RUN) lab up
@@ -38,10 +41,17 @@ docs: setup  ## write the reference of the cluster file and its JSON Schema from
 	.venv/bin/python tools/cluster_file_docs.py
 
 # What is not cached is built first: for longer than a test waits for its cluster, and at times tests would stand in its way.
-# The cluster comes by itself: its emulated guests take what two cores leave, and would do so for as long as others hold it up.
-test: lint bundle  ## everything: style, unit tests, the lab's services, a whole cluster
-	.venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 15 --ignore tests/e2e
+# The cluster comes by itself, as does the virtual machine: emulated machines take what two cores leave, and would do so for
+# as long as others hold them up.
+test: lint bundle gate-image  ## everything but what takes hours: style, unit tests, the lab's services, a cluster, a virtual machine
+	.venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 15 --ignore tests/e2e -m 'not vm'
 	.venv/bin/pytest --durations 15 tests/e2e
+	.venv/bin/pytest --durations 5 tests/vm/test_gate.py
+
+test-vm: bundle  ## deploy onto virtual machines with cloud images, chosen by Q8S_VM_IMAGES (over an hour)
+	.venv/bin/pytest --durations 15 -m vm --ignore tests/vm/test_gate.py tests/vm tests/integration/lab
+
+test-long: test-vm  ## what is too long for every change
 
 clean:  ## remove what was made in this checkout (caches outside stay)
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .ansible build *.egg-info

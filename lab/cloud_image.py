@@ -26,6 +26,7 @@ from __future__ import annotations
 import platform
 import shutil
 import struct
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -380,3 +381,8 @@ def _embed_grub(raw: Path, boot: bytes, core: bytes) -> None:
         disk.write(sector)
         disk.seek(first * _SECTOR)
         disk.write(image)
+
+
+if __name__ == "__main__":
+    for wanted in sys.argv[1:]:
+        print(ensure(wanted)[0])

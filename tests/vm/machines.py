@@ -1,0 +1,215 @@
+"""Hosts that are virtual machines, without OpenStack, and playbooks on them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from lab.machine import wait
+
+REPOSITORY: Final = Path(__file__).parents[2]
+BIN: Final = Path(sys.executable).parent
+PLAYBOOKS: Final = Path(__file__).parent / "playbooks"
+SSH_SECONDS: Final = 900
+# sshd of OpenSSH 9.8 and newer refuses a client for a while that connects often and does not log in.
+_SECONDS_BETWEEN_LOGINS: Final = 10
+# Memory in MB that a virtual machine, its lab and the tests need to be free.
+_MEMORY: Final = 5120
+
+
+def require_virtual_machines() -> None:
+    """Skip the test, and say why, where no virtual machine can run."""
+    if os.geteuid() != 0:
+        pytest.skip("virtual machines need root")
+    if not Path("/dev/net/tun").exists():
+        pytest.skip("virtual machines need /dev/net/tun, which is missing on this machine")
+    for program in ("qemu-system-x86_64", "genisoimage"):
+        if shutil.which(program) is None:
+            pytest.skip(f"virtual machines need {program}, which is missing on this machine (make setup installs it)")
+    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    available = next(int(words[1]) // 1024 for words in lines if words[0] == "MemAvailable:")
+    if available < _MEMORY:
+        pytest.skip(f"virtual machines need {_MEMORY} MB of free memory, and this machine has {available} MB")
+
+
+@dataclass(frozen=True)
+class Host:
+    """A virtual machine, and how to log in to it."""
+
+    name: str
+    address: str
+    proxy: str
+    folder: Path
+
+    @property
+    def _options(self) -> list[str]:
+        known = self.folder / "known_hosts"
+        options = [f"UserKnownHostsFile={known}", "GlobalKnownHostsFile=/dev/null", "StrictHostKeyChecking=yes"]
+        options += ["BatchMode=yes", "IdentitiesOnly=yes", "ConnectTimeout=60", "LogLevel=ERROR"]
+        return [part for option in options for part in ("-o", option)]
+
+    @property
+    def key(self) -> Path:
+        return self.folder / "id_ed25519"
+
+    def ssh(self, command: str, *, seconds: int = 300) -> subprocess.CompletedProcess[str]:
+        """Run a command as root. A host that does not answer in time gives exit code 255, as a refused login does."""
+        arguments = ["ssh", "-F", "none", *self._options, "-i", str(self.key), f"debian@{self.address}"]
+        try:
+            return subprocess.run(
+                [*arguments, "sudo", "sh", "-s"],
+                input=command,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=seconds,
+            )
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess(arguments, 255, "", f"no answer within {seconds} s")
+
+    def read(self, command: str) -> str:
+        """Return what a command prints; fail if it fails."""
+        done = self.ssh(command)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def boot_id(self) -> str:
+        return self.ssh("cat /proc/sys/kernel/random/boot_id").stdout.strip()
+
+    def reboot(self) -> None:
+        """Reboot from inside, and wait until one can log in again."""
+        before = self.boot_id()
+        assert before
+        self.ssh("systemctl reboot")
+        self.wait_for_login(SSH_SECONDS, before)
+
+    def wait_for_login(self, seconds: int, before: str = "") -> None:
+        """Wait until one can log in, to another boot than ``before``."""
+        end = time.monotonic() + seconds
+        while (found := self.boot_id()) in ("", before):
+            assert time.monotonic() < end, f"nobody can log in to {self.name} after {seconds} s"
+            time.sleep(_SECONDS_BETWEEN_LOGINS)
+        assert found
+
+    def play(self, playbook: str, variables: Mapping[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run one of the tests' playbooks on the host, with the collection of this checkout."""
+        inventory = self.folder / "inventory.yml"
+        host = {
+            "ansible_host": self.address,
+            "ansible_user": "debian",
+            "ansible_ssh_private_key_file": str(self.key),
+            "ansible_ssh_common_args": " ".join(["-F none", *self._options]),
+        }
+        inventory.write_text(yaml.safe_dump({"all": {"hosts": {"node": host}}}))
+        extra = self.folder / "variables.json"
+        extra.write_text(json.dumps(variables))
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+        environment |= {
+            "ANSIBLE_COLLECTIONS_PATH": str(REPOSITORY / "collections"),
+            "ANSIBLE_CONFIG": "/dev/null",
+            "ANSIBLE_HOME": str(self.folder / "ansible"),
+            "ANSIBLE_TIMEOUT": "60",
+            "ANSIBLE_PIPELINING": "True",
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_CALLBACKS_ENABLED": "ansible.posix.profile_tasks",
+            "LC_ALL": "C.UTF-8",
+        }
+        command = [BIN / "ansible-playbook", "-i", inventory, "-e", f"@{extra}", PLAYBOOKS / playbook, *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=2400)
+        print(done.stdout, done.stderr, sep="\n")
+        return done
+
+
+@contextmanager
+def host(name: str, image: str, folder: Path, memory: int) -> Iterator[Host]:
+    """Boot a virtual machine that ``debian`` can log in to; memory in MB. It is removed at the end."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "id_ed25519"], check=True)
+    lab: list[str | Path] = [BIN / "q8s-run", "lab", "host"]
+    options: list[str | Path] = [
+        "--machine",
+        "vm",
+        "--image",
+        image,
+        "--key",
+        folder / "id_ed25519.pub",
+        "--memory",
+        str(memory),
+    ]
+    try:
+        # its progress is shown
+        up = subprocess.run([*lab, "up", name, *options], stdout=subprocess.PIPE, text=True, check=False)
+        assert up.returncode == 0, "q8s-run lab host up failed; its message is above"
+        found = json.loads(up.stdout)
+        (folder / "known_hosts").write_text(f"{found['address']} {found['host_key']}\n")
+        machine = Host(name, found["address"], found["proxy"], folder)
+        machine.wait_for_login(SSH_SECONDS)
+        yield machine
+    finally:
+        subprocess.run([*lab, "down", name], check=False)
+
+
+@contextmanager
+def served(folder: Path, address: str) -> Iterator[str]:
+    """Serve a folder's files to hosts, from this machine's address on their network. Gives the URL."""
+    command: list[str | Path] = [
+        sys.executable,
+        "-u",
+        "-m",
+        "http.server",
+        "--bind",
+        address,
+        "--directory",
+        folder,
+        "0",
+    ]
+    log = folder.with_name("http.log")
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    try:
+        assert wait(lambda: "port " in log.read_text(), 30), log.read_text()
+        yield f"http://{address}:{log.read_text().split('port ')[1].split()[0]}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def bundle() -> dict[str, Any]:
+    """Return the answer of ``bundle ensure``: artifacts, kernel command lines, versions. What is missing is built."""
+    command = [sys.executable, "-m", "bundle", "ensure", "--arch", "x86_64", "--control-plane", "x86_64"]
+    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 0, "bundle ensure failed; its message is above"
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+@dataclass(frozen=True)
+class Guest:
+    """What a host shows of its emulated guest: its state, the AppArmor label of its QEMU, and its console."""
+
+    state: str
+    confined: str
+    console: str
+
+
+def guest_of(machine: Host, name: str) -> Guest:
+    """Return what a host shows of a guest."""
+    text = machine.read(
+        f"""virsh --connect qemu:///system domstate {name} 2>&1 | head -n 1
+cat "/proc/$(cat /run/libvirt/qemu/{name}.pid 2>/dev/null)/attr/current" 2>/dev/null || echo none
+cat /var/lib/q8s-guest/{name}.console 2>/dev/null || true
+"""
+    )
+    state, confined, *console = text.replace("\0", "").splitlines()
+    return Guest(state, confined, "\n".join(console))
