@@ -1,0 +1,101 @@
+"""A control plane on a virtual machine with a cloud's image, and a reboot of it. Part of ``make test-vm``."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+from machines import Host, bundle, host, require_virtual_machines, served
+
+from lab import cloud_image, hosts, settings
+
+pytestmark = pytest.mark.vm
+
+IMAGES: Final = shlex.split(os.environ.get("Q8S_VM_IMAGES", " ".join(cloud_image.STOCK_NAMES)))
+API_NAME: Final = "api.vm.test"
+NODE: Final = "vm-control-plane"
+API_SECONDS: Final = 1200  # from a login after a reboot until the API server answers: all programs are emulated
+# An emulated machine takes longer than kubeadm waits by default, which is 4 minutes.
+_TIMEOUTS: Final = "controlPlaneComponentHealthCheck kubeletHealthCheck kubernetesAPICall etcdAPICall"
+TIMEOUTS: Final = dict.fromkeys(_TIMEOUTS.split(), "30m")
+
+
+@pytest.fixture(scope="module", params=IMAGES)
+def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    require_virtual_machines()
+    with host("control-plane", request.param, tmp_path_factory.mktemp("vm"), memory=4096) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def created(machine: Host, tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """Apply the roles of a control plane."""
+    answer = bundle()
+    archive = answer["artifacts"]["control-plane-x86_64"]
+    folder = tmp_path_factory.mktemp("served") / "files"
+    folder.mkdir()
+    (folder / archive["name"]).symlink_to(archive["path"])
+    with served(folder, str(hosts.beside(settings.load()).gateway)) as url:
+        variables = {
+            "k8s_common_proxy": {"http_proxy": machine.proxy},
+            "k8s_common_archive": f"{url}/{archive['name']}",
+            "k8s_common_archive_sha256": archive["sha256"],
+            "k8s_common_api_name": API_NAME,
+            "k8s_common_api_address": machine.address,
+            "control_plane_node_name": NODE,
+            "control_plane_api_name": API_NAME,
+            "control_plane_kubernetes_version": answer["kubernetes_version"],
+            "control_plane_flannel_image": answer["pod_images"]["flannel"],
+            "control_plane_expected_nodes": [NODE],
+            "control_plane_timeouts": TIMEOUTS,
+        }
+        return machine.play("control_plane.yml", variables)
+
+
+@pytest.fixture(scope="module")
+def rebooted(machine: Host, created: subprocess.CompletedProcess[str]) -> Host:
+    machine.reboot()
+    return machine
+
+
+def api_answers(machine: Host) -> bool:
+    """Whether the API server is ready, asked by its name and with the CA's certificate."""
+    end = time.monotonic() + API_SECONDS
+    ask = "kubectl --kubeconfig=/etc/kubernetes/admin.conf --request-timeout=60s get --raw /readyz"
+    while machine.ssh(ask).stdout.strip() != "ok":
+        if time.monotonic() > end:
+            return False
+        time.sleep(10)
+    return True
+
+
+def test_the_roles_create_a_control_plane(machine: Host, created: subprocess.CompletedProcess[str]) -> None:
+    assert created.returncode == 0, created.stdout[-3000:]
+    assert api_answers(machine)
+    server = machine.read("grep -h server: /etc/kubernetes/admin.conf").split()[-1]
+    assert server == f"https://{API_NAME}:6443"
+
+
+def test_limits_are_kept_by_systemd(machine: Host, created: subprocess.CompletedProcess[str]) -> None:
+    assert machine.read("stat --file-system --format=%T /sys/fs/cgroup").strip() == "cgroup2fs"
+    ask = f"kubectl --kubeconfig=/etc/kubernetes/admin.conf get --raw /api/v1/nodes/{NODE}/proxy/configz"
+    assert json.loads(machine.read(ask))["kubeletconfig"]["cgroupDriver"] == "systemd"
+    assert "kubepods.slice" in machine.read("systemctl list-units --type=slice --plain --no-legend")
+
+
+def test_the_apis_name_survives_a_reboot(rebooted: Host) -> None:
+    text = rebooted.read("cat /etc/hosts")
+    assert re.search(rf"(?m)^{re.escape(rebooted.address)}\s+{re.escape(API_NAME)}$", text), text
+    managed = rebooted.read("cat /etc/cloud/cloud.cfg.d/*.cfg")
+    assert "manage_etc_hosts: true" in managed, "the image does not try the case"
+
+
+def test_the_api_answers_after_a_reboot(rebooted: Host) -> None:
+    assert api_answers(rebooted)
