@@ -14,6 +14,7 @@ from q8s_wrapper.errors import ExitCode, WrapperError
 
 _SERVERS: Final = 3  # that the file asks for: a control plane and two workers
 _CONTROL_PLANE_MB: Final = 2048
+_CONTROL_PLANE_GB: Final = 6  # its system, and what guests of two architectures are made from
 _QEMU_MB: Final = 512  # what a host needs besides its guest's memory
 _GUESTS_MB: Final = (2048, 1024)  # sizes of a guest, the best first
 _GUEST_GB: Final = 10
@@ -61,7 +62,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Flavor:
-    """A flavor; memory in MB, disk in GB, 0 where the image decides."""
+    """A flavor; memory in MB, disk in GB, 0 where its servers boot from a volume."""
 
     name: str
     vcpus: int
@@ -101,7 +102,7 @@ def cluster_file(offer: Offer, name: str) -> str:
             f"(found: {_listed(i.name for i in offer.images)})"
         )
     least_ram, least_disk = (image.min_ram, image.min_disk) if image else (0, 0)
-    control_plane = _flavor(offer.flavors, max(_CONTROL_PLANE_MB, least_ram), least_disk)
+    control_plane = _flavor(offer.flavors, max(_CONTROL_PLANE_MB, least_ram), max(_CONTROL_PLANE_GB, least_disk))
     guest_mb, host = 0, None
     for guest_mb in _GUESTS_MB:
         host = _flavor(offer.flavors, max(guest_mb + _QEMU_MB, least_ram), max(_GUEST_GB + 4, least_disk))
@@ -174,9 +175,9 @@ def _release(image: Image) -> float | None:
 
 
 def _flavor(flavors: Sequence[Flavor], ram: int, disk: int) -> Flavor | None:
-    """The smallest that fits. A disk of 0 takes the image's size, which says nothing: the last resort."""
-    usable = [f for f in flavors if f.vcpus >= _CPUS and f.ram >= ram and (f.disk == 0 or f.disk >= disk)]
-    return min(usable, key=lambda f: (f.disk == 0, f.ram, f.vcpus, f.disk, f.name), default=None)
+    """Return the smallest flavor that fits. One with disk 0 boots from a volume, which Q8S does not create."""
+    usable = [f for f in flavors if f.vcpus >= _CPUS and f.ram >= ram and f.disk >= max(disk, 1)]
+    return min(usable, key=lambda f: (f.ram, f.vcpus, f.disk, f.name), default=None)
 
 
 @dataclass(frozen=True)

@@ -105,11 +105,19 @@ def test_a_smaller_guest_where_flavors_are_small() -> None:
     assert {t.ram_mb for t in cluster.types} == {1024} and cluster.master_node_flavor == "only"
 
 
+def test_a_flavor_that_boots_from_a_volume_is_not_chosen() -> None:
+    flavors = (Flavor("diskless", 2, 4096, 0), Flavor("large", 4, 8192, 20))
+    cluster = made(Offer(LAB.networks, LAB.images, flavors))
+    assert {cluster.master_node_flavor, *(t.openstack_flavor for t in cluster.types)} == {"large"}
+    with pytest.raises(WrapperError, match="a flavor with 2 vCPUs"):
+        cluster_file(Offer(LAB.networks, LAB.images, flavors[:1]), "first")
+
+
 def test_names_that_yaml_would_misread() -> None:
     offer = Offer(
         (Network("n1", "no", (Subnet("s1", "10.254.1.0/24"),)),),
         (Image("i1", 'Debian 13: "trixie" #1'),),
-        (Flavor("4", 4, 8192, 0),),
+        (Flavor("4", 4, 8192, 20),),
     )
     cluster = made(offer)
     assert cluster.private_network_id == "no" and cluster.default_image_name == 'Debian 13: "trixie" #1'
