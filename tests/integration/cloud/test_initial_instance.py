@@ -68,7 +68,7 @@ def test_one_in_error_is_the_users_to_bring_back(
     server = instance()
     admin.compute.reset_server_state(server.id, "error")
     (problem,) = cluster.module("cloud_preflight", cluster.mapping(0))["problems"]
-    assert problem.startswith(f"the initial instance {cluster.initial}, which is not Q8S's, is ERROR"), problem
+    assert problem.startswith(f"the initial instance {cluster.initial}, which Q8S did not create, is ERROR"), problem
     assert f"openstack server reboot --hard {server.id}" in problem
     message = cluster.module("servers", cluster.mapping(0))["msg"]
     assert problem in message and cloud.compute.get_server(server).status == "ERROR", "not replaced"
@@ -79,8 +79,8 @@ def test_a_key_that_is_not_there_is_named(cluster: Cluster, instance: Callable[.
     assert cluster.module("cloud_preflight", wanted)["problems"] == [], "the instance is Q8S's to create"
     instance()
     assert cluster.module("cloud_preflight", wanted)["problems"] == [
-        f"initial_instance_private_key: there is no file {tmp_path}/cloud, and the initial instance "
-        f"{cluster.initial} is not Q8S's"
+        f"initial_instance_private_key: there is no file {tmp_path}/cloud, and Q8S did not create the initial "
+        f"instance {cluster.initial}"
     ]
     (tmp_path / "cloud").touch()
     assert cluster.module("cloud_preflight", wanted)["problems"] == []

@@ -214,7 +214,7 @@ def test_a_foreign_initial_instance_that_is_off_is_started() -> None:
 def test_a_foreign_initial_instance_that_cannot_be_used(changes: dict[str, Any], expected: str) -> None:
     foreign = replace(server(NAMES[0], cluster=None), **changes)
     (problem,) = _plan.plan_servers(CLUSTER, having([foreign, *ALL[1:]])).problems
-    assert problem.startswith(f"the initial instance {NAMES[0]}, which is not Q8S's, ") and expected in problem
+    assert problem.startswith(f"the initial instance {NAMES[0]}, which Q8S did not create, ") and expected in problem
 
 
 @pytest.mark.parametrize("status", ["ACTIVE", "BUILD", "REBOOT"])

@@ -40,8 +40,8 @@ SPREAD = "soft-anti-affinity"
 
 SURPLUS_HINT = "q8s-run deploy --yes, or ansible-playbook -e q8s_remove_surplus=true, drains and removes it"
 _WORKING = ("ACTIVE", "BUILD", "REBOOT", "HARD_REBOOT", "PASSWORD", "REBUILD")
-# What brings a server back, by its status: of the command openstack server.
-_WAYS_BACK = {
+# The subcommand of openstack server that brings a server back to ACTIVE, by its status.
+_RECOVERY_COMMANDS = {
     "PAUSED": "unpause",
     "SUSPENDED": "resume",
     "SHELVED": "unshelve",
@@ -372,7 +372,7 @@ def plan_group(cluster: Cluster, group: Optional[Group], servers: Sequence[Serve
     for server in servers:
         if server is not foreign and not is_ours(server, cluster.cluster_name):
             continue
-        theirs = [port for port in ports if port.server_id == server.id and _takes_part(port, cluster)]
+        theirs = [port for port in ports if port.server_id == server.id and _is_relevant(port, cluster)]
         outside = [port for port in theirs if group is None or group.id not in port.groups]
         unsecured += [
             f"the port {port.id} of the server {server.name} has port security off, and takes no security group; "
@@ -387,7 +387,7 @@ def plan_group(cluster: Cluster, group: Optional[Group], servers: Sequence[Serve
     return Plan(tuple(changes), tuple(kept), tuple(notes), tuple(unsecured))
 
 
-def _takes_part(port: Port, cluster: Cluster) -> bool:
+def _is_relevant(port: Port, cluster: Cluster) -> bool:
     """Return whether a port's security groups are Q8S's business: a second NIC elsewhere may have port security off."""
     network = ipaddress.IPv4Network(cluster.remote_ip_prefix)
     return port.secured or not port.address or ipaddress.IPv4Address(port.address) in network
@@ -505,7 +505,7 @@ def plan_servers(
             elif server.status in _WORKING:
                 kept.append(str(server))
             else:
-                problems.append(f"the server {spec.name} is {server.status}; {_way_back(server)}")
+                problems.append(f"the server {spec.name} is {server.status}; {_recovery(server)}")
         elif broken:
             coming.append(Change(SERVER, "replace", spec.name, str(broken[0]), after, Replacement(broken[0], spec)))
         else:
@@ -521,8 +521,8 @@ def _start(server: Server) -> Change:
     return Change(SERVER, "start", server.name, str(server), f"server {server.name} ACTIVE", server)
 
 
-def _way_back(server: Server) -> str:
-    command = _WAYS_BACK.get(server.status)
+def _recovery(server: Server) -> str:
+    command = _RECOVERY_COMMANDS.get(server.status)
     return "bring it to ACTIVE first" + (f" (openstack server {command} {server.id})" if command else "")
 
 
@@ -536,12 +536,12 @@ def _plan_foreign(
         changes.append(_start(server))
     else:
         kept.append(str(server))
-    what = f"the initial instance {server.name}, which is not Q8S's,"
+    what = f"the initial instance {server.name}, which Q8S did not create,"
     if server.deleting:
         problems.append(f"{what} is being deleted; wait until it is gone, or choose another name_of_initial_instance")
     elif server.status != "SHUTOFF" and server.status not in _WORKING:
         fault = f" ({server.fault})" if server.fault else ""
-        problems.append(f"{what} is {server.status}{fault}; {_way_back(server)}")
+        problems.append(f"{what} is {server.status}{fault}; {_recovery(server)}")
     if server.status in ("ACTIVE", "SHUTOFF") and server.address(cluster.remote_ip_prefix) is None:
         have = ", ".join(server.addresses) or "no IPv4 address"
         problems.append(

@@ -113,7 +113,7 @@ def _key_problems(cluster: Any, servers: Any) -> list[str]:
     if foreign is None or not path or os.path.isfile(os.path.expanduser(path)):
         return []
     return [
-        f"initial_instance_private_key: there is no file {path}, and the initial instance {foreign.name} is not Q8S's"
+        f"initial_instance_private_key: there is no file {path}, and Q8S did not create the initial instance {foreign.name}"
     ]
 
 

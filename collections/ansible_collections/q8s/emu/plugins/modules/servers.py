@@ -15,9 +15,10 @@ description:
     each is C(ACTIVE) with an address.
   - Each server makes its own ssh host key when it first boots (hosts of workers a second one, for the guest), and signs it with a CA that is made
     here for its call. The CA's public part is in the server's metadata, the private one in its user-data only.
-  - A server that is off is started, and so is an initial instance that others made, which is neither repaired nor replaced. One in C(ERROR), or in C(BUILD) for longer than O(timeout), is replaced; one that goes to C(ERROR) while it
-    is waited for is replaced once.
+  - A server that is off is started, and so is an initial instance that others made, which is neither repaired nor replaced. One in C(ERROR), or in C(BUILD) for
+    longer than O(timeout), is replaced; one that goes to C(ERROR) while it is waited for is replaced once.
   - Where C(private_network_id) is a subnet, or its network has several, each server gets a port that Q8S makes in the right one.
+  - Where the subnet has no DHCP, servers get a config drive, which tells them their address.
   - With C(server_group) C(soft-anti-affinity), new servers join a server group of Q8S's, whose members Nova spreads as far as it can.
   - With a floating IP in C(access), the initial control plane gets one, by which it and through it the others are reached.
   - A server that the cluster no longer asks for stays and is reported, unless O(remove_surplus=true).
