@@ -22,6 +22,8 @@ _DONE: Final = 0
 _FAILED: Final = 1
 _INTERRUPTED: Final = 130
 
+_SUFFIXES: Final = {"root": ".qcow2", "bundle": ".qcow2"}  # by the first word of an artifact's name
+
 
 def main(argv: Sequence[str]) -> int:
     """Run ``bundle ...``; gives the exit code (0 done, 1 failed, 2 wrong arguments, 130 interrupted)."""
@@ -164,11 +166,25 @@ def _answer(
         "cmdlines": {name: guest.cmdline for name, guest in guests.items()},
         "pod_images": node.POD_IMAGES,
         "artifacts": {
-            name: {"path": str(artifact.path), "sha256": artifact.sha256, "size": artifact.size}
+            name: {
+                "path": str(artifact.path),
+                "name": served_name(name, artifact.sha256),
+                "sha256": artifact.sha256,
+                "size": artifact.size,
+            }
             for name, artifact in artifacts.items()
         },
         "missing": [],
     }
+
+
+def served_name(name: str, sha256: str) -> str:
+    """Return the file name of an artifact on the cluster's server and on hosts. It changes with the content.
+
+    Disks need the suffix: where AppArmor confines libvirt, virt-aa-helper may read no backing file without one.
+    """
+    kind = name.partition("-")[0]
+    return f"{name}-{sha256[:12]}{_SUFFIXES.get(kind, '')}"
 
 
 def _nodes(workers: Sequence[str], control_planes: Sequence[str], supply: node.Supply) -> dict[str, node.NodeArtifacts]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -59,7 +60,9 @@ def test_the_answer_names_every_artifact(built: list[str], capsys: pytest.Captur
     assert sorted(answer["artifacts"]) == [
         "bundle-aarch64", "control-plane-x86_64", "initrd-aarch64", "kernel-aarch64", "root-aarch64",
     ]  # fmt: skip
-    assert answer["artifacts"]["bundle-aarch64"] == {"path": "/cache/bundle.qcow2", "sha256": "00" * 32, "size": 7}
+    assert answer["artifacts"]["bundle-aarch64"] == {
+        "path": "/cache/bundle.qcow2", "name": "bundle-aarch64-000000000000.qcow2", "sha256": "00" * 32, "size": 7,
+    }  # fmt: skip
     assert answer["source"] == {
         "control-plane-x86_64": {"etcd": "upstream", "pause": "source"},
         "bundle-aarch64": {"pause": "source"},
@@ -90,6 +93,17 @@ def test_a_look_finds_what_is_cached(built: list[str], capsys: pytest.CaptureFix
     whole = json.loads(capsys.readouterr().out)
     assert cli.main([*arguments, "--check"]) == 0
     assert json.loads(capsys.readouterr().out) == whole and whole["missing"] == []
+
+
+# What virt-aa-helper's AppArmor profile of Debian 12 lets it read, of the suffixes that are of use.
+@pytest.mark.parametrize("name", ["root-x86_64", "root-aarch64", "bundle-x86_64"])
+def test_a_disk_has_a_name_that_virt_aa_helper_may_read(name: str) -> None:
+    assert re.fullmatch(rf"{name}-[0-9a-f]{{12}}\.(img|raw|qcow2?)", cli.served_name(name, "ab" * 32))
+
+
+def test_a_served_name_changes_with_the_content() -> None:
+    assert cli.served_name("kernel-x86_64", "ab" * 32) == "kernel-x86_64-abababababab"
+    assert cli.served_name("kernel-x86_64", "cd" * 32) == "kernel-x86_64-cdcdcdcdcdcd"
 
 
 def test_the_source_that_was_chosen_is_the_one_asked_for(built: list[str]) -> None:

@@ -13,6 +13,7 @@ version_added: 0.1.0
 description:
   - Writes a tar archive that the initial ramdisk of a Q8S guest image unpacks over the root file system before systemd starts.
   - The same files give the same bytes, so a second run changes nothing.
+  - A disk for libvirt needs a name that ends in C(.img) or C(.raw). The rules of AppArmor for libvirt let nobody probe other files.
 author:
   - Q8S contributors (!UNKNOWN)
 attributes:
@@ -57,7 +58,7 @@ options:
 EXAMPLES = r"""
 - name: Write the data disk
   q8s.emu.guest_archive:
-    path: /var/lib/q8s-guest/arm-mid-1-data.tar
+    path: /var/lib/q8s-guest/arm-mid-1-data.img
     files:
       - path: /etc/hostname
         content: "arm-mid-1\n"

@@ -2,7 +2,8 @@
 
     check_machine.py ARCHITECTURE CPU_MODEL MACHINE_MODEL ACCEL
 
-Prints {"kvm": whether the machine runs on the host's processor, "problems": [what is not possible, and what is]}.
+Prints {"kvm": whether the machine runs on the host's processor, "installed": whether QEMU is on the host,
+"problems": [what is not possible, and what is]} as JSON.
 """
 
 import difflib
@@ -60,6 +61,8 @@ def kvm_reason(architecture):
 def main(architecture, cpu, machine, accel):
     """Check; gives whether KVM is used, and what is wrong."""
     program = f"/usr/bin/qemu-system-{architecture}"
+    if not os.path.exists(program):
+        return {"kvm": False, "installed": False, "problems": [f"{platform.node()} has no {program}"]}
     wrong = [
         check("CPU model", cpu, names(ask(program, "-cpu"))),
         check("machine model", machine, names(ask(program, "-machine"))),
@@ -68,7 +71,7 @@ def main(architecture, cpu, machine, accel):
     reason = "" if accel == "tcg" else kvm_reason(architecture)
     if accel == "kvm" and reason:
         problems.append(f"accel kvm is not possible: {reason}; take tcg or auto")
-    return {"kvm": accel != "tcg" and not reason, "problems": problems}
+    return {"kvm": accel != "tcg" and not reason, "installed": True, "problems": problems}
 
 
 if __name__ == "__main__":
