@@ -13,7 +13,7 @@ SCRIPT = (
     Path(__file__).parents[3] / "collections/ansible_collections/q8s/emu/roles/emulated_worker/files/check_machine.py"
 )
 
-# Parts of what QEMU prints, 10.0 on Debian 13 and 7.2 on Debian 12.
+# Parts of what QEMU prints: 10.0 on Debian 13, 8.2 on Ubuntu 24.04, 7.2 on Debian 12, 6.2 on Ubuntu 22.04.
 CPUS_10 = """Available CPUs:
   486                   (alias configured by machine type)
   486-v1
@@ -31,6 +31,29 @@ x86 max                   Enables all features supported by the accelerator in t
 
 Recognized CPUID flags:
   3dnow 3dnowext
+"""
+# Ubuntu's QEMU has machines of its own.
+CPUS_6 = """x86 486                   (alias configured by machine type)
+x86 486-v1
+x86 EPYC-Rome             (alias configured by machine type)
+x86 EPYC-Rome-v1          AMD EPYC-Rome Processor
+x86 max                   Enables all features supported by the accelerator in the current host
+
+Recognized CPUID flags:
+  3dnow 3dnowext
+"""
+MACHINES_6 = """Supported machines are:
+microvm              microvm (i386)
+ubuntu               Ubuntu 22.04 PC (i440FX + PIIX, + 10 machine, 1996) (alias of pc-i440fx-jammy)
+ubuntu-q35           Ubuntu 22.04 PC (Q35 + ICH9, 2009) (alias of pc-q35-jammy)
+q35                  Standard PC (Q35 + ICH9, 2009) (alias of pc-q35-6.2)
+none                 empty machine
+"""
+MACHINES_ARM_8 = """Supported machines are:
+virt-8.1             QEMU 8.1 ARM Virtual Machine
+virt                 QEMU 8.2 ARM Virtual Machine (alias of virt-8.2)
+virt-8.2             QEMU 8.2 ARM Virtual Machine
+witherspoon-bmc      OpenPOWER Witherspoon BMC (ARM1176)
 """
 CPUS_ARM = """Available CPUs:
   a64fx
@@ -61,6 +84,9 @@ def script() -> Any:
         (CPUS_7, ["486", "EPYC-Rome", "max"]),
         (CPUS_ARM, ["a64fx", "cortex-a53", "cortex-a57", "max"]),
         (MACHINES, ["microvm", "pc", "q35"]),
+        (CPUS_6, ["486", "486-v1", "EPYC-Rome", "EPYC-Rome-v1", "max"]),
+        (MACHINES_6, ["microvm", "ubuntu", "ubuntu-q35", "q35", "none"]),
+        (MACHINES_ARM_8, ["virt-8.1", "virt", "virt-8.2", "witherspoon-bmc"]),
     ],
 )
 def test_the_names_that_qemu_lists(script: Any, text: str, names: list[str]) -> None:
@@ -78,3 +104,9 @@ def test_a_name_in_no_list_has_close_ones(script: Any) -> None:
 def test_kvm_needs_the_same_architecture(script: Any) -> None:
     other = "aarch64" if platform.machine() == "x86_64" else "x86_64"
     assert script.kvm_reason(other) == f"the host is {platform.machine()} and the guest {other}"
+
+
+def test_a_host_without_qemu_is_a_problem_that_check_mode_can_tell_apart(script: Any) -> None:
+    found = script.main("m68k", "max", "virt", "tcg")
+    assert found["installed"] is False
+    assert found["problems"] == [f"{platform.node()} has no /usr/bin/qemu-system-m68k"]

@@ -4,8 +4,9 @@
 
 QEMU without KVM at times loses an interrupt of an x86_64 guest early in its boot (seen with 10.0: the local APIC keeps
 the timer's vector in service, so that nothing of lower priority is delivered). All virtual CPUs then halt for ever. A
-guest that boots is never idle, so one that neither ran nor waited for a CPU of the host for half a minute hangs. More
-rarely, QEMU itself ends then; what it said is in its log.
+guest that boots is never idle, so one that neither ran nor waited for a CPU of the host for half a minute hangs, unless
+its kernel answers: then it has booted, and only its sshd does not run. More rarely, QEMU itself ends then; what it said
+is in its log.
 
 Prints {"resets": N, "ended": [TEXT, ...]} as JSON: how often it was reset or started, and what QEMU said at each of its
 ends. Exit code 1 and the reason on stderr, if the guest did not come.
@@ -25,13 +26,18 @@ RESETS = 3
 VIRSH = ["virsh", "--quiet", "--connect", "qemu:///system"]
 
 
-def answers(address):
-    """Whether sshd sends its greeting."""
+def answer(address):
+    """Return who answers on the port of ssh: "sshd", only the guest's "kernel", or "nobody"."""
     try:
         with socket.create_connection((address, 22), timeout=5) as connection:
-            return connection.recv(4) == b"SSH-"
+            try:
+                return "sshd" if connection.recv(4) == b"SSH-" else "kernel"
+            except OSError:
+                return "kernel"  # it has accepted the connection
+    except ConnectionRefusedError:
+        return "kernel"
     except OSError:
-        return False
+        return "nobody"
 
 
 def busy_seconds(name):
@@ -78,10 +84,13 @@ def last_lines(name):
 
 
 def main(name, address, timeout):
-    """Wait; gives how often the guest was reset or started, and what QEMU said each time that it ended."""
+    """Wait; return how often the guest was reset or started, and what QEMU said each time that it ended."""
     end = time.monotonic() + timeout
     since, busy, resets, ended = None, 0.0, 0, []
-    while not answers(address):
+    while True:
+        who = answer(address)
+        if who == "sshd":
+            return {"resets": resets, "ended": ended}
         state = virsh("domstate", name)
         if state in ("shut off", "crashed") and resets < RESETS:
             ended.append(last_words(name))
@@ -90,11 +99,15 @@ def main(name, address, timeout):
             since = None
             continue
         if state != "running":
-            sys.exit(f"Failed to boot the guest {name}: its machine is {state}{last_words(name)}{last_lines(name)}")
+            reason = virsh("domstate", name, "--reason")
+            sys.exit(f"Failed to boot the guest {name}: its machine is {reason}{last_words(name)}{last_lines(name)}")
         now = time.monotonic()
         if now > end:
-            sys.exit(f"Failed to boot the guest {name}: no ssh after {timeout:.0f} s{last_lines(name)}")
-        if since is None:
+            only = ", but its kernel answers: does its sshd run?" if who == "kernel" else ""
+            sys.exit(f"Failed to boot the guest {name}: no ssh after {timeout:.0f} s{only}{last_lines(name)}")
+        if who == "kernel":
+            since = None
+        elif since is None:
             since, busy = now, busy_seconds(name)
         elif now - since >= WINDOW:
             before, busy = busy, busy_seconds(name)
@@ -105,7 +118,6 @@ def main(name, address, timeout):
                 resets += 1
             since = now
         time.sleep(1)
-    return {"resets": resets, "ended": ended}
 
 
 if __name__ == "__main__":
