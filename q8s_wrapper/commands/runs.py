@@ -223,7 +223,7 @@ def status(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             print(json.dumps(rows, indent=2))
         else:
             print("\n".join(report.status(rows, shlex.quote(arguments.file), columns())))
-        return ExitCode.DONE
+        return ExitCode.FAILED if any(row["problem"] for row in rows) else ExitCode.DONE
 
 
 def fetch_kubeconfig(arguments: argparse.Namespace, cluster: Any) -> int:

@@ -76,7 +76,12 @@ def with_nodes(*nodes: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("hosts", "columns", "problem", "hint"),
     [
-        (without(HOST), ("absent", "unknown", "Ready"), "has no server demo-arm-mid-1", "makes the server"),
+        (
+            without(HOST),
+            ("absent", "unknown", "Ready"),
+            "has no server demo-arm-mid-1",
+            "q8s-run deploy FILE: it creates the server",
+        ),
         (
             {**WELL, HOST: server(q8s_status="ERROR", q8s_fault="No valid host was found")},
             ("ERROR", "unknown", "Ready"),
@@ -84,7 +89,12 @@ def with_nodes(*nodes: dict[str, Any]) -> dict[str, Any]:
             "--yes",
         ),
         ({**WELL, HOST: server(q8s_status="SHUTOFF")}, ("SHUTOFF", "unknown", "Ready"), "switched off", "starts"),
-        ({**WELL, HOST: server(q8s_status="PAUSED")}, ("PAUSED", "unknown", "Ready"), "is PAUSED", "to ACTIVE"),
+        (
+            {**WELL, HOST: server(q8s_status="PAUSED")},
+            ("PAUSED", "unknown", "Ready"),
+            "is PAUSED",
+            "openstack server unpause demo-arm-mid-1",
+        ),
         (
             {**WELL, HOST: server(q8s_domain=UNREACHABLE)},
             ("ACTIVE", "unknown", "Ready"),
@@ -95,7 +105,7 @@ def with_nodes(*nodes: dict[str, Any]) -> dict[str, Any]:
             {**WELL, HOST: server(q8s_domain={"rc": 1, "stdout": "", "stderr": "error: failed to get domain"})},
             ("ACTIVE", "absent", "Ready"),
             "has no guest",
-            "makes the guest",
+            "q8s-run deploy FILE --limit arm-mid-1: it creates the guest",
         ),
         (
             {**WELL, HOST: server(q8s_domain={"rc": 0, "stdout": "shut off\n"})},
@@ -108,7 +118,7 @@ def with_nodes(*nodes: dict[str, Any]) -> dict[str, Any]:
             with_nodes(*NODES[:2], node(WORKER, "Unknown")),
             ("ACTIVE", "running", "Unknown"),
             "Kubelet stopped posting",
-            "q8s-run replace",
+            "q8s-run deploy FILE --limit arm-mid-1",  # replace would end a guest that may be sound
         ),
         (with_nodes(*NODES[:2], node(WORKER, "False")), ("ACTIVE", "running", "NotReady"), "NotReady", "q8s-run logs"),
         (
@@ -117,7 +127,12 @@ def with_nodes(*nodes: dict[str, Any]) -> dict[str, Any]:
             "cordoned",
             "kubectl uncordon arm-mid-1",
         ),
-        (without(CONTROL_PLANE), ("ACTIVE", "running", "unknown"), "no control plane was there", ""),
+        (
+            without(CONTROL_PLANE),
+            ("ACTIVE", "running", "unknown"),
+            "no control plane was there",
+            "fix the control plane first",
+        ),
         (
             {**WELL, CONTROL_PLANE: server(q8s_kubernetes=UNREACHABLE)},
             ("ACTIVE", "running", "unknown"),
@@ -133,7 +148,7 @@ def with_nodes(*nodes: dict[str, Any]) -> dict[str, Any]:
         (
             {**WELL, CONTROL_PLANE: server(q8s_kubernetes={"rc": 127, "stdout": "", "stderr": "not found"})},
             ("ACTIVE", "running", "unknown"),
-            "the control plane has no kubectl yet",
+            "the control plane has no Kubernetes yet",
             "",
         ),
     ],
@@ -164,4 +179,141 @@ def test_what_the_file_does_not_ask_for() -> None:
     rows = table(hosts)
     assert "does not ask for the server demo-arm-mid-2" in rows["demo-arm-mid-2"]["problem"]
     assert "node gone-1 that the cluster file does not ask for" in rows["gone-1"]["problem"]
-    assert rows["gone-1"]["hint"] == "kubectl delete node gone-1"
+    assert rows["gone-1"]["hint"] == "q8s-run ssh FILE demo-control-plane -- sudo kubectl delete node gone-1"
+
+
+def test_a_surplus_server_and_its_node_are_one_row() -> None:
+    """The node must not be deleted by hand while its server runs: its kubelet would register it again."""
+    surplus = server(q8s_surplus={"name": "arm-mid-2", "control_plane_host": ""})
+    rows = FilterModule().filters()["node_status"](
+        {**with_nodes(*NODES, node("arm-mid-2")), "demo-arm-mid-2": surplus}, CLUSTER
+    )
+    (row,) = [row for row in rows if "arm-mid-2" in (row["node"] + row["host"])]
+    assert (row["node"], row["server"], row["kubernetes"]) == ("arm-mid-2", "ACTIVE", "Ready")
+    assert row["hint"].startswith("q8s-run deploy FILE --yes")
+
+
+def unreachable(message: str, **more: Any) -> dict[str, Any]:
+    return {**WELL, HOST: server(q8s_domain={"unreachable": True, "msg": message}, ansible_user="q8s", **more)}
+
+
+@pytest.mark.parametrize(
+    ("hosts", "problem", "hint"),
+    [
+        (
+            unreachable("q8s@10.254.1.3: Permission denied (publickey).", ansible_ssh_private_key_file="/home/me/key"),
+            "refuses the login of q8s",
+            "restore the key /home/me/key",
+        ),
+        (unreachable("Too many authentication failures"), "refuses the login", "restore the key"),
+        (unreachable("Host key verification failed."), "has not the host key", "q8s-run replace FILE arm-mid-1"),
+        (
+            unreachable("Host key verification failed.", q8s_foreign=True, q8s_state_dir="/state/demo"),
+            "has not the host key",
+            "ssh-keygen -R 10.254.1.3 -f /state/demo/known_hosts",
+        ),
+        (unreachable("No route to host"), "does not answer ssh: No route", "openstack server reboot demo-arm-mid-1"),
+        (
+            {**WELL, HOST: server(q8s_domain={"rc": 1, "stdout": "", "stderr": "sudo: a password is required"})},
+            "may not use sudo",
+            "q8s-run replace FILE arm-mid-1",
+        ),
+    ],
+)
+def test_a_host_that_cannot_be_asked_has_a_hint_of_its_cause(hosts: Any, problem: str, hint: str) -> None:
+    row = table(hosts)[WORKER]
+    assert problem in row["problem"] and hint in row["hint"]
+    refused = "refuses" in problem
+    assert ("reboot" in row["hint"]) == ("does not answer" in problem), "a reboot cures no refused login"
+    assert not refused or "console log" not in row["hint"]
+
+
+def on_host(stdout: str, rc: int = 0, stderr: str = "") -> dict[str, Any]:
+    return {**WELL, HOST: server(q8s_domain={"rc": rc, "stdout": stdout, "stderr": stderr})}
+
+
+NO_LIBVIRT = "error: failed to connect to the hypervisor\nerror: Failed to connect socket"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "guest", "problem", "hint"),
+    [
+        (on_host("now 9\nqemu\n", 1, NO_LIBVIRT), "running", "the guest runs on without it", "it starts libvirt"),
+        (on_host("now 9\n", 1, NO_LIBVIRT), "unknown", "libvirt on the host", "q8s-run deploy FILE --limit arm-mid-1"),
+        (on_host("now 9\n", 127, "virsh: not found"), "unknown", "has no libvirt yet", "it installs it"),
+        (
+            on_host("paused (user)\n"),
+            "paused",
+            "is paused",
+            "q8s-run ssh FILE demo-arm-mid-1 -- sudo virsh --connect qemu:///system resume arm-mid-1",
+        ),
+        (on_host("paused (I/O error)\n"), "paused", "disk failed or is full", "df -h"),
+        (on_host("crashed (panicked)\n"), "crashed", "is crashed", "q8s-run deploy FILE --limit arm-mid-1"),
+        (on_host("running (booted)\nnow 90\nstarted 60\nqemu\n"), "running", "", ""),
+    ],
+)
+def test_what_a_host_says_of_its_guest(hosts: Any, guest: str, problem: str, hint: str) -> None:
+    row = table(hosts)[WORKER]
+    assert row["guest"] == guest and problem in row["problem"] and hint in row["hint"]
+    assert bool(problem) == bool(row["problem"])
+    assert "creates the guest" not in row["hint"], "there is one"
+
+
+LONG_AGO, STARTED = "2026-11-26T10:00:00Z", 1795688400  # an hour later
+LATER = "2026-11-26T11:00:30.000000Z"
+
+
+def lease(name: str, renewed: str) -> dict[str, Any]:
+    return {"kind": "Lease", "metadata": {"name": name}, "spec": {"renewTime": renewed}}
+
+
+@pytest.mark.parametrize(
+    ("heartbeat", "renewed", "state"),
+    [(LONG_AGO, LONG_AGO, "stale"), (LONG_AGO, LATER, "Ready"), (LATER, "", "Ready"), ("", "", "Ready")],
+)
+def test_ready_from_before_a_reboot_is_stale(heartbeat: str, renewed: str, state: str) -> None:
+    """Kubernetes calls a node Ready for 40 s after its machine has ended."""
+    worker = node(WORKER)
+    worker["status"]["conditions"][1]["lastHeartbeatTime"] = heartbeat
+    items = [*NODES[:2], worker, lease(WORKER, renewed)]
+    hosts = {
+        **on_host(f"running (booted)\nnow {STARTED + 20}\nstarted {STARTED}\n"),
+        CONTROL_PLANE: server(q8s_kubernetes=answer(*items)),
+    }
+    row = table(hosts)[WORKER]
+    assert row["kubernetes"] == state and bool(row["problem"]) == (state == "stale")
+    if state == "stale":
+        assert "started 20 s ago" in row["problem"] and "q8s-run status" in row["hint"]
+
+
+def test_a_pressure_is_shown() -> None:
+    worker = node(WORKER)
+    worker["status"]["conditions"][0] = {
+        "type": "DiskPressure",
+        "status": "True",
+        "message": "it is full",
+    }
+    row = table(with_nodes(*NODES[:2], worker))[WORKER]
+    assert row["kubernetes"] == "Ready, DiskPressure"
+    assert "has DiskPressure: it is full" in row["problem"]
+    assert row["hint"] == "q8s-run ssh FILE arm-mid-1 -- df -h"
+
+
+def test_a_guest_that_runs_for_long_without_its_node_needs_its_kubelet_restarted() -> None:
+    """So it is when the node object was deleted: the kubelet registers a node only when it starts."""
+    hosts = on_host(f"running (booted)\nnow {STARTED + 900}\nstarted {STARTED}\n")
+    row = table({**hosts, CONTROL_PLANE: server(q8s_kubernetes=answer(*NODES[:2]))})[WORKER]
+    assert "is not in the cluster" in row["problem"]
+    assert row["hint"].startswith("q8s-run ssh FILE arm-mid-1 -- systemctl restart kubelet")
+
+
+def test_an_api_server_that_fails_says_nothing_of_nodes() -> None:
+    """kubectl prints an empty list, too, when it fails."""
+    failing = {"rc": 1, "stdout": '{"items": []}', "stderr": "Unable to connect to the server: no route to host"}
+    rows = table({**WELL, CONTROL_PLANE: server(q8s_kubernetes=failing)})
+    assert {row["kubernetes"] for row in rows.values()} == {"unknown"}
+    assert all(row["problem"] for row in rows.values())
+    assert "no route to host" in rows[CONTROL_PLANE]["problem"]
+    assert "systemctl restart q8s-containerd kubelet" in rows[CONTROL_PLANE]["hint"]
+    other = table({"demo-control-plane-2": server(q8s_kubernetes=failing), **WELL})
+    assert other[WORKER]["kubernetes"] == "Ready", "another control plane answers"

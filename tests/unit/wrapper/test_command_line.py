@@ -505,6 +505,20 @@ def test_options_from_the_environment(ansible: Any, tmp_path: Path, monkeypatch:
     ]
 
 
+@pytest.mark.parametrize(
+    ("problem", "code"), [("", ExitCode.DONE), ("what Kubernetes says is not known", ExitCode.FAILED)]
+)
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_status_fails_where_a_node_is_not_well(
+    arguments: list[str], problem: str, code: ExitCode, ansible: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"node": "one", "host": "h", "architecture": "x86_64", "address": "10.254.1.3", "server": "ACTIVE"}
+    row |= {"guest": "", "kubernetes": "unknown", "version": "", "problem": problem, "hint": "q8s-run status FILE"}
+    ansible((ExitCode.DONE, State(finished=True, results={"q8s_status_table": [row]})))
+    assert cli.main(["status", str(EXAMPLE), *arguments]) == code
+    assert problem in capsys.readouterr().out
+
+
 def test_state_is_the_owners_only(folder: Path) -> None:
     state.cluster_folder("demo")
     assert folder.stat().st_mode & 0o777 == 0o700

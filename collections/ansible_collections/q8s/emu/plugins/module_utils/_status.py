@@ -1,82 +1,132 @@
 # Copyright: Q8S contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How each node of a cluster is, and what to do about it: pure functions from what was asked of cloud, hosts and Kubernetes."""
+"""Build the table of a cluster's nodes: what is wrong with each, and which command fixes it. Pure functions."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Optional
+from datetime import datetime, timezone
+from typing import Any, NamedTuple, Optional
 
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec
 
-_DEPLOY = "deploy again"
+# FILE is replaced by the cluster file's name where the hint is shown.
+_DEPLOY = "q8s-run deploy FILE"
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}  # Kubernetes' words, and the kernel's
 _CONTROL_PLANES = "x86_64"
+_VIRSH = "sudo virsh --connect qemu:///system"
+_RESUMED_BY = {"paused": "resume", "pmsuspended": "dompmwakeup"}
+# Conditions other than Ready that say something when they are true.
+_PRESSURES = ("DiskPressure", "MemoryPressure", "PIDPressure", "NetworkUnavailable")
+_JOIN_SECONDS = 300  # a guest that has run this long has joined, or will not by itself
+
+
+class Guest(NamedTuple):
+    """What a worker's host says of its guest. Times are seconds of Unix time, 0 if unknown; ``reason`` is libvirt's."""
+
+    state: str
+    reason: str = ""
+    started: int = 0
+    now: int = 0
 
 
 def node_rows(cluster: Cluster, hosts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
-    """A row for each node that the file asks for, then for each server or node that it does not.
+    """Return a row for each node that the file asks for, then for each server or node that it does not.
 
     A row has the keys node, host, architecture, address, server, guest, kubernetes, version, problem and hint; the last two
     are empty where all is well.
 
     :param hosts: variables of the inventory's hosts. Where they were asked, ``q8s_domain`` of a worker's host is what
-        ``virsh domstate`` gave, ``q8s_kubernetes`` of a control plane what ``kubectl get nodes -o json`` gave
+        ``virsh domstate --reason`` printed, perhaps followed by the lines ``started SECONDS``, ``now SECONDS`` and ``qemu``
+        (its process runs); ``q8s_kubernetes`` of a control plane what ``kubectl get nodes,leases -o json`` printed
     """
     answers = [given for given in (hosts[name].get("q8s_kubernetes") for name in hosts) if given]
     nodes, why = kubernetes_nodes(answers)
     specs = cluster.servers()
-    rows = [_row(spec, hosts.get(spec.name), nodes, why) for spec in specs]
+    initial = next(spec.name for spec in specs if spec.initial)
+    rows = [_row(spec, hosts.get(spec.name), nodes, why, initial) for spec in specs]
     named = {spec.name for spec in specs} | {spec.node for spec in specs}
     for name, variables in hosts.items():
         if name not in named and "q8s_server_id" in variables:
-            rows.append(_surplus_server(name, variables))
+            row = _surplus_server(name, variables, nodes)
+            named.add(row["node"])
+            rows.append(row)
     for name, node in (nodes or {}).items():
         if name not in named:
-            rows.append(_surplus_node(name, node))
+            rows.append(_surplus_node(name, node, initial))
     return rows
 
 
 def kubernetes_nodes(answers: Iterable[Mapping[str, Any]]) -> tuple[Optional[dict[str, Any]], str]:
-    """The cluster's nodes by name from the first control plane that answered, or None and why none did."""
+    """Return the nodes by name from the first API server that answered, or None and why none did.
+
+    A node's ``renewed`` is when its kubelet last renewed its lease, where leases were asked for.
+    """
     why = "no control plane was there to be asked"
     for answer in answers:
-        if answer.get("unreachable"):
-            why = "no control plane can be reached by ssh"
+        problem = _api_problem(answer)
+        if problem:
+            why = problem
             continue
-        try:
-            items = json.loads(answer.get("stdout") or "")["items"]
-        except (ValueError, KeyError):
-            lines = str(answer.get("stderr") or "").strip().splitlines()
-            if answer.get("rc") == 127:  # the shell's word for a program that is not there
-                why = "the control plane has no kubectl yet; deploy again"
-                continue
-            why = f"the API server does not answer ({lines[-1]})" if lines else "the API server does not answer"
-            continue
-        return {item["metadata"]["name"]: item for item in items}, ""
+        items = json.loads(answer["stdout"])["items"]
+        nodes = {item["metadata"]["name"]: item for item in items if item.get("kind", "Node") == "Node"}
+        for item in items:
+            if item.get("kind") == "Lease" and item["metadata"]["name"] in nodes:
+                nodes[item["metadata"]["name"]]["renewed"] = item.get("spec", {}).get("renewTime", "")
+        return nodes, ""
     return None, why
 
 
+def _api_problem(answer: Mapping[str, Any]) -> str:
+    """Return why a control plane's answer is of no use, empty if it is of use."""
+    if answer.get("unreachable"):
+        return "no control plane can be reached by ssh"
+    if _sudo_problem(answer):
+        return "no control plane lets its user run sudo"
+    if answer.get("rc") == 127:  # the shell's word for a program that is not there
+        return "the control plane has no Kubernetes yet"
+    try:
+        # kubectl prints an empty list, too, when it fails
+        if answer.get("rc") == 0 and "items" in json.loads(answer.get("stdout") or ""):
+            return ""
+    except ValueError:
+        pass
+    lines = [line for line in str(answer.get("stderr") or "").splitlines() if line.strip()]
+    return f"the API server does not answer ({lines[-1].strip()})" if lines else "the API server does not answer"
+
+
 def _row(
-    spec: ServerSpec, variables: Optional[Mapping[str, Any]], nodes: Optional[Mapping[str, Any]], why: str
+    spec: ServerSpec,
+    variables: Optional[Mapping[str, Any]],
+    nodes: Optional[Mapping[str, Any]],
+    why: str,
+    initial: str,
 ) -> dict[str, str]:
     node = (nodes or {}).get(spec.node)
     architecture = spec.vm_type.architecture if spec.vm_type else _CONTROL_PLANES
+    guest = Guest("")
+    if spec.vm_type is not None:
+        guest = _guest((variables or {}).get("q8s_domain") or {})
     row = {
         "node": spec.node,
         "host": spec.name,
         "architecture": _machine(node) or architecture,
         "address": str((variables or {}).get("q8s_private_ip", "")),
         "server": str(variables["q8s_status"]) if variables else "absent",
-        "guest": "" if spec.vm_type is None else "unknown",
-        "kubernetes": "unknown" if nodes is None else _readiness(node),
+        "guest": guest.state,
+        "kubernetes": "unknown" if nodes is None else _readiness(node, guest),
         "version": node["status"]["nodeInfo"]["kubeletVersion"] if node else "",
     }
-    if spec.vm_type is not None and variables is not None:
-        row["guest"] = _guest(variables.get("q8s_domain") or {})
-    problem, hint = _problem(spec, row, variables or {}, node, why)
+    problem, hint = (
+        _server_problem(spec, row, variables or {})
+        or _login_problem(spec, row, variables or {})
+        or _guest_problem(spec, guest, variables or {})
+        or _api_server_problem(spec, row, variables or {}, why)
+        or _kubernetes_problem(spec.node, row, node, guest, initial)
+    )
     return {**row, "problem": problem, "hint": hint}
 
 
@@ -85,82 +135,210 @@ def _machine(node: Optional[Mapping[str, Any]]) -> str:
     return _MACHINES.get(told, told)
 
 
-def _guest(answer: Mapping[str, Any]) -> str:
+def _guest(answer: Mapping[str, Any]) -> Guest:
+    """Return what a host said of its guest."""
     if answer.get("unreachable") or not answer:
-        return "unknown"
+        return Guest("unknown")
+    lines = [line.strip() for line in str(answer.get("stdout") or "").splitlines() if line.strip()]
+    facts = dict(line.split(" ", 1) for line in lines if re.fullmatch(r"(started|now) \d+", line))
+    started, now = int(facts.get("started", 0)), int(facts.get("now", 0))
     if answer.get("rc") == 0:
-        return str(answer.get("stdout", "")).strip() or "unknown"
-    return "absent"
+        state, _, reason = (lines[0] if lines else "unknown").partition(" (")
+        return Guest(state, reason.rstrip(")"), started, now)
+    if "failed to get domain" in str(answer.get("stderr") or ""):
+        return Guest("absent")
+    # libvirt was not asked, or does not answer; QEMU may run without it
+    return Guest("running" if "qemu" in lines else "unknown", "", started, now)
 
 
-def _condition(node: Mapping[str, Any]) -> Mapping[str, Any]:
-    conditions = [c for c in node["status"].get("conditions", []) if c["type"] == "Ready"]
+def _condition(node: Mapping[str, Any], kind: str = "Ready") -> Mapping[str, Any]:
+    conditions = [c for c in node["status"].get("conditions", []) if c["type"] == kind]
     return conditions[0] if conditions else {"status": "Unknown"}
 
 
-def _readiness(node: Optional[Mapping[str, Any]]) -> str:
+def _readiness(node: Optional[Mapping[str, Any]], guest: Guest) -> str:
     if node is None:
         return "absent"
-    return {"True": "Ready", "False": "NotReady"}.get(str(_condition(node)["status"]), "Unknown")
+    state = {"True": "Ready", "False": "NotReady"}.get(str(_condition(node)["status"]), "Unknown")
+    if state == "Ready" and _is_stale(node, guest):
+        return "stale"
+    return ", ".join([state, *(kind for kind in _PRESSURES if _condition(node, kind)["status"] == "True")])
 
 
-def _problem(
-    spec: ServerSpec, row: Mapping[str, str], variables: Mapping[str, Any], node: Optional[Mapping[str, Any]], why: str
-) -> tuple[str, str]:
-    """The first thing that is wrong, from the cloud inwards, and what to do: what is wrong further in follows from it."""
-    name = spec.name
-    if row["server"] == "absent":
-        return f"the cloud has no server {name}", f"{_DEPLOY}: it makes the server"
-    if row["server"] == "ERROR":
+def _is_stale(node: Mapping[str, Any], guest: Guest) -> bool:
+    """Return whether the node has not reported since its guest was started.
+
+    Kubernetes calls a node Ready for 40 s after its machine has ended.
+    """
+    times = [_seconds(str(node.get("renewed") or "")), _seconds(str(_condition(node).get("lastHeartbeatTime") or ""))]
+    return bool(guest.started) and any(times) and max(times) < guest.started
+
+
+def _seconds(text: str) -> float:
+    """Return a time of Kubernetes' as Unix time, 0 if there is none."""
+    try:
+        return datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def _server_problem(
+    spec: ServerSpec, row: Mapping[str, str], variables: Mapping[str, Any]
+) -> Optional[tuple[str, str]]:
+    name, status = spec.name, row["server"]
+    if status == "ACTIVE":
+        return None
+    if status == "absent":
+        return f"the cloud has no server {name}", f"{_DEPLOY}: it creates the server"
+    if status == "ERROR":
         fault = str(variables.get("q8s_fault") or "")
         reason = f": {fault}" if fault else ""
-        return f"the server {name} is in ERROR{reason}", f"{_DEPLOY} with --yes: it makes the server anew"
-    if row["server"] == "SHUTOFF":
+        return f"the server {name} is in ERROR{reason}", f"{_DEPLOY} --yes: it replaces the server"
+    if status == "SHUTOFF":
         return f"the server {name} is switched off", f"{_DEPLOY}: it starts the server"
-    if row["server"] != "ACTIVE":
-        return f"the server {name} is {row['server']}", "wait, or bring it to ACTIVE; then deploy again"
+    verbs = {"PAUSED": "unpause", "SUSPENDED": "resume", "SHELVED": "unshelve", "SHELVED_OFFLOADED": "unshelve"}
+    if status in verbs:
+        return f"the server {name} is {status}", f"openstack server {verbs[status]} {name}"
+    return f"the server {name} is {status}", "wait until it is ACTIVE: q8s-run status FILE"
+
+
+def _login_problem(spec: ServerSpec, row: Mapping[str, str], variables: Mapping[str, Any]) -> Optional[tuple[str, str]]:
+    """What keeps Ansible from asking the host."""
+    name = spec.name
+    replace = f"q8s-run replace FILE {spec.node}" if spec.vm_type else ""
     asked = variables.get("q8s_domain") if spec.vm_type else variables.get("q8s_kubernetes")
-    if asked and asked.get("unreachable"):
-        lines = str(asked.get("msg") or "").strip().splitlines()
-        reason = f": {lines[-1]}" if lines else ""
-        return f"the host {name} does not answer ssh{reason}", "openstack console log show, or reboot the server"
-    if row["guest"] == "absent":
-        return f"the host {name} has no guest", f"{_DEPLOY}: it makes the guest"
-    if row["guest"] not in ("", "running", "unknown"):
-        return f"the guest {spec.node} is {row['guest']}", f"{_DEPLOY}: it starts the guest"
+    if not asked:
+        return None
+    user = str(variables.get("ansible_user") or "its user")
+    if not asked.get("unreachable"):
+        if not _sudo_problem(asked):
+            return None
+        fix = f"q8s-run ssh FILE {name} -- su --command=\"echo '{user} ALL=(ALL) NOPASSWD:ALL' > /etc/sudoers.d/q8s\""
+        return f"{user} may not use sudo on the host {name} without a password", replace or fix
+    message = str(asked.get("msg") or "").strip()
+    reason = f": {message.splitlines()[-1]}" if message else ""
+    if "Permission denied" in message or "Too many authentication failures" in message:
+        key = str(variables.get("ansible_ssh_private_key_file") or "of the cluster")
+        way = f"restore the key {key} that the cluster was deployed with"
+        return (
+            f"the host {name} refuses the login of {user}{reason}",
+            f"{way}; if it is there: {replace}" if replace else way,
+        )
+    if "IDENTIFICATION HAS CHANGED" in message or "Host key verification failed" in message:
+        address = row["address"]
+        known = (
+            f"ssh-keygen -R {address} -f {variables.get('q8s_state_dir') or '~/.local/state/q8s/CLUSTER'}/known_hosts"
+        )
+        fix = known if variables.get("q8s_foreign") else replace or f"openstack server show {name}"
+        return (
+            f"what answers at {address} has not the host key of {name}: another machine, or the server was rebuilt",
+            f"if it was rebuilt: {fix}",
+        )
+    return (
+        f"the host {name} does not answer ssh{reason}",
+        f"openstack server reboot {name}; its messages: openstack console log show {name}",
+    )
+
+
+def _sudo_problem(answer: Mapping[str, Any]) -> bool:
+    text = " ".join(str(answer.get(key) or "") for key in ("stderr", "stdout", "msg"))
+    return answer.get("rc") != 0 and bool(
+        re.search(r"sudo: |Missing sudo password|not in the sudoers|may not run sudo", text)
+    )
+
+
+def _guest_problem(spec: ServerSpec, guest: Guest, variables: Mapping[str, Any]) -> Optional[tuple[str, str]]:
+    answer = variables.get("q8s_domain") or {}
+    if spec.vm_type is None or not answer:
+        return None
+    limited = f"{_DEPLOY} --limit {spec.node}"
+    if answer.get("rc") == 127:
+        return f"the host {spec.name} has no libvirt yet", f"{limited}: it installs it"
+    if answer.get("rc") != 0 and guest.state != "absent":
+        runs = "; the guest runs on without it" if guest.state == "running" else ""
+        return f"libvirt on the host {spec.name} does not answer{runs}", f"{limited}: it starts libvirt"
+    if guest.state == "absent":
+        return f"the host {spec.name} has no guest", f"{limited}: it creates the guest"
+    if guest.state in _RESUMED_BY:
+        command = f"q8s-run ssh FILE {spec.name} -- {_VIRSH} {_RESUMED_BY[guest.state]} {spec.node}"
+        full = guest.reason in ("I/O error", "ioerror")
+        reason = ", since its host's disk failed or is full" if full else ""
+        space = f"free space (q8s-run ssh FILE {spec.name} -- df -h), then " if full else ""
+        return f"the guest {spec.node} is {guest.state}{reason}", f"{space}{command}"
+    if guest.state not in ("running", "unknown"):
+        return f"the guest {spec.node} is {guest.state}", f"{limited}: it starts the guest"
+    return None
+
+
+def _api_server_problem(
+    spec: ServerSpec, row: Mapping[str, str], variables: Mapping[str, Any], why: str
+) -> Optional[tuple[str, str]]:
+    """What is wrong with a control plane's API server, or why nothing is known of any node."""
+    own = variables.get("q8s_kubernetes") if spec.vm_type is None else None
+    problem = _api_problem(own) if own else ""
+    if own and own.get("rc") == 127:
+        return f"{spec.node} has no Kubernetes yet", f"{_DEPLOY}: it installs it"
+    if problem:
+        restart = f"q8s-run ssh FILE {spec.name} -- sudo systemctl restart q8s-containerd kubelet"
+        return problem, f"{restart}; its messages: q8s-run logs FILE {spec.node}"
     if row["kubernetes"] == "unknown":
-        return f"what Kubernetes says is not known: {why}", f"q8s-run logs FILE {spec.node}" if spec.initial else ""
-    return _kubernetes_problem(spec.node, row["kubernetes"], node)
+        return f"what Kubernetes says is not known: {why}", "fix the control plane first: q8s-run status FILE"
+    return None
 
 
-def _kubernetes_problem(name: str, state: str, node: Optional[Mapping[str, Any]]) -> tuple[str, str]:
+def _kubernetes_problem(
+    name: str, row: Mapping[str, str], node: Optional[Mapping[str, Any]], guest: Guest, initial: str
+) -> tuple[str, str]:
+    limited = f"{_DEPLOY} --limit {name}"
+    logs = f"q8s-run logs FILE {name}"
+    age = guest.now - guest.started if guest.started else 0
     if node is None:
-        return f"{name} has not joined the cluster", f"q8s-run logs FILE {name}, or deploy again"
-    if state != "Ready":
-        told = _condition(node)
-        reason = told.get("message") or told.get("reason") or "no reason given"
-        return f"Kubernetes calls it {state}: {reason}", f"q8s-run logs FILE {name}; q8s-run replace FILE {name}"
+        if guest.state == "running" and age > _JOIN_SECONDS:
+            restart = f"q8s-run ssh FILE {name} -- systemctl restart kubelet"
+            return f"{name} is not in the cluster, though its guest runs", f"{restart}; its messages: {logs}"
+        return f"{name} has not joined the cluster", f"{limited}; its messages: {logs}"
+    if row["kubernetes"] == "stale":
+        return (
+            f"the guest was started {age} s ago, and {name} has not reported since: Kubernetes still has what it said before",
+            "it boots; a minute later: q8s-run status FILE",
+        )
+    ready = _condition(node)
+    if str(ready["status"]) != "True":
+        reason = ready.get("message") or ready.get("reason") or "no reason given"
+        return f"Kubernetes calls it {row['kubernetes']}: {reason}", f"{limited}; its messages: {logs}"
+    for kind in _PRESSURES:
+        told = _condition(node, kind)
+        if told["status"] == "True":
+            show = {"DiskPressure": "df -h", "MemoryPressure": "free -m"}.get(kind, "journalctl -u kubelet -n 20")
+            reason = told.get("message") or told.get("reason") or "no reason given"
+            return f"{name} has {kind}: {reason}", f"q8s-run ssh FILE {name} -- {show}"
     if node["spec"].get("unschedulable"):
-        return f"{name} takes no new pods: it is cordoned", f"kubectl uncordon {name}"
+        return (
+            f"{name} takes no new pods: it is cordoned",
+            f"q8s-run ssh FILE {initial} -- sudo kubectl uncordon {name}",
+        )
     return "", ""
 
 
-def _surplus_server(name: str, variables: Mapping[str, Any]) -> dict[str, str]:
+def _surplus_server(name: str, variables: Mapping[str, Any], nodes: Optional[Mapping[str, Any]]) -> dict[str, str]:
+    surplus = variables.get("q8s_surplus") or {}
+    node_name = str(surplus.get("name") or variables.get("q8s_node_name") or name)
+    node = (nodes or {}).get(node_name)
     return {
-        "node": str(variables.get("q8s_node_name") or name),
+        "node": node_name,
         "host": name,
-        "architecture": "",
+        "architecture": _machine(node),
         "address": str(variables.get("q8s_private_ip", "")),
         "server": str(variables.get("q8s_status", "")),
         "guest": "",
-        "kubernetes": "",
-        "version": "",
+        "kubernetes": "" if node is None else _readiness(node, Guest("")),
+        "version": node["status"]["nodeInfo"]["kubeletVersion"] if node else "",
         "problem": f"the cluster file does not ask for the server {name}",
-        "hint": "deploy with --yes: it drains and removes it; or ask for it in the file again",
+        "hint": f"{_DEPLOY} --yes: it drains and removes it; or ask for it in the file again",
     }
 
 
-def _surplus_node(name: str, node: Mapping[str, Any]) -> dict[str, str]:
+def _surplus_node(name: str, node: Mapping[str, Any], initial: str) -> dict[str, str]:
     return {
         "node": name,
         "host": "",
@@ -168,8 +346,8 @@ def _surplus_node(name: str, node: Mapping[str, Any]) -> dict[str, str]:
         "address": "",
         "server": "absent",
         "guest": "",
-        "kubernetes": _readiness(node),
+        "kubernetes": _readiness(node, Guest("")),
         "version": node["status"]["nodeInfo"]["kubeletVersion"],
-        "problem": f"Kubernetes has a node {name} that the cluster file does not ask for",
-        "hint": f"kubectl delete node {name}",
+        "problem": f"Kubernetes has a node {name} that the cluster file does not ask for, and no server for it",
+        "hint": f"q8s-run ssh FILE {initial} -- sudo kubectl delete node {name}",
     }
