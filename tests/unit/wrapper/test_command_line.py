@@ -462,7 +462,7 @@ ROW = {
 def test_status(ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
     end = (ExitCode.DONE, State(results={"q8s_status_table": [ROW]}))
     ansible(end, end)
-    assert cli.main(["status", str(EXAMPLE)]) == ExitCode.DONE
+    assert cli.main(["status", str(EXAMPLE)]) == ExitCode.FAILED, "a node is not well"
     assert capsys.readouterr().out == (
         "NODE       ARCHITECTURE  ADDRESS   SERVER   GUEST    KUBERNETES\n"
         "arm-mid-1  aarch64       10.0.0.3  SHUTOFF  unknown  NotReady\n"
@@ -470,7 +470,7 @@ def test_status(ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
         "arm-mid-1: the server demo-arm-mid-1 is switched off\n"
         "  hint: deploy again: it starts the server\n"
     )
-    assert cli.main(["status", str(EXAMPLE), "--json"]) == ExitCode.DONE
+    assert cli.main(["status", str(EXAMPLE), "--json"]) == ExitCode.FAILED
     assert json.loads(capsys.readouterr().out) == [ROW]
 
 
