@@ -12,7 +12,7 @@ from typing import Any, Optional
 
 MIN_MEMORY_MB = 1700  # kubeadm's own minimum
 MIN_CPUS = 2  # kubeadm's own minimum
-MIN_DISK_MB = 5000
+MIN_DISK_MB = 2000
 MIN_PYTHON = (3, 9)
 # What listens on a control plane.
 _PORTS = {

@@ -28,7 +28,6 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import Report, 
 GUEST_SSH_PORT = 2222
 # What Q8S and Kubernetes use between servers: ssh of hosts and guests, API server, kubelet, Flannel; etcd between control planes.
 _TCP, _UDP, _ETCD = (22, GUEST_SSH_PORT, 6443, 10250), (8472,), (2379, 2380)
-_NODE_PORTS = (30000, 32767)
 
 _TYPICAL = {"x86_64": "EPYC-Rome, Skylake-Server, max", "aarch64": "cortex-a57, neoverse-n1, max"}
 # They run no 64-bit kernel, which is what guests have.
@@ -281,11 +280,13 @@ def _ports(values: Mapping[str, Any], definition: Mapping[str, Any], root: Value
     if low is not None and high is not None and low > high:
         message = f"is {low}, more than worker_port_range_max, which is {high}"
         report.fail(root.at("worker_port_range_min"), "worker_port_range_min", message)
-    elif low is not None and high is not None and (low > _NODE_PORTS[0] or high < _NODE_PORTS[1]):
-        message = (
-            f"the ports {low} to {high} are not all of Kubernetes' NodePorts, {_NODE_PORTS[0]} to {_NODE_PORTS[1]}"
-        )
-        report.warn(root.at("worker_port_range_min"), "worker_port_range_min", message, "the others cannot be reached")
+    elif low is not None and high is not None:
+        # The API server gives NodePorts from this range.
+        used = [str(port) for port in sorted({*_TCP, *_ETCD, *_UDP}) if low <= port <= high]
+        if used:
+            message = f"the ports {low} to {high} include {', '.join(used)}, which nodes use themselves"
+            hint = "a Service that gets one of them takes it from the node; Kubernetes' own range is 30000 to 32767"
+            report.warn(root.at("worker_port_range_min"), "worker_port_range_min", message, hint)
     tcp = (*_TCP, *_ETCD) if definition.get("number_additional_master_nodes") else _TCP
     for key, needed in (("required_tcp_ports", tcp), ("required_udp_ports", _UDP)):
         missing = [str(port) for port in needed if values[key] is not None and port not in values[key]]
