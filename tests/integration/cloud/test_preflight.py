@@ -153,7 +153,7 @@ def image(cloud: Any, cluster: Cluster) -> Iterator[Callable[..., str]]:
             f"{cluster.name}-{len(made)}",
             data=b"q8s",
             container_format="bare",
-            disk_format="qcow2",
+            disk_format="raw",
             wait=True,
             **properties,
         )
