@@ -85,7 +85,7 @@ def ssh_command(variables: Mapping[str, Any], command: Sequence[str]) -> list[st
     return [
         "ssh",
         *shlex.split(variables.get("ansible_ssh_common_args", "")),
-        *("-o", "ConnectTimeout=10"),
+        *("-o", "ConnectTimeout=30"),
         "-i",
         str(key).replace("%", "%%"),  # ssh replaces words after %
         "-p",

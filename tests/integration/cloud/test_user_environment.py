@@ -45,7 +45,7 @@ class Setting:
     """
 
     variables: Mapping[str, str | None] = field(default_factory=dict)
-    commands: tuple[str, ...] = ("plan", "exec")
+    commands: tuple[str, ...] = ("exec",)
     here: Mapping[str, str] = field(default_factory=dict)  # files in the current folder
     home: Mapping[str, str] = field(default_factory=dict)  # files in the home folder
     shell: str = ":"
@@ -72,15 +72,15 @@ NOWHERE = "http://127.0.0.1:9"
 PROXIES = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), NOWHERE)
 SETTINGS: dict[str, Setting] = {
     # Ansible
-    "verbosity": Setting({"ANSIBLE_VERBOSITY": "4"}, ALL),
-    "collections_path": Setting({"ANSIBLE_COLLECTIONS_PATH": "/nowhere"}, ALL),
+    "verbosity": Setting({"ANSIBLE_VERBOSITY": "4"}, ("exec", "plan")),
+    "collections_path": Setting({"ANSIBLE_COLLECTIONS_PATH": "/nowhere"}, ("exec", "plan")),
     "callback": ansible(STDOUT_CALLBACK="minimal", CALLBACKS_ENABLED="ansible.posix.profile_tasks,nowhere"),
     "inventory": Setting({"ANSIBLE_INVENTORY": "/nowhere", "ANSIBLE_INVENTORY_ENABLED": "ini"}),
     "forks": ansible(FORKS="many"),
     "python_interpreter": ansible(PYTHON_INTERPRETER="/nowhere/python"),
     "remote_user": Setting({"ANSIBLE_REMOTE_USER": "nobody", "ANSIBLE_PRIVATE_KEY_FILE": "/nowhere"}, ("status",)),
     "become": Setting(
-        {"ANSIBLE_BECOME": "1", "ANSIBLE_BECOME_USER": "nobody", "ANSIBLE_BECOME_ASK_PASS": "1"}, ("plan", "status")
+        {"ANSIBLE_BECOME": "1", "ANSIBLE_BECOME_USER": "nobody", "ANSIBLE_BECOME_ASK_PASS": "1"}, ("status",)
     ),
     "vault": Setting({"ANSIBLE_VAULT_PASSWORD_FILE": "/nowhere"}),
     "strategy": ansible(STRATEGY="ansible.builtin.debug"),
@@ -121,12 +121,14 @@ SETTINGS: dict[str, Setting] = {
     # terminals
     "no_term": Setting({"TERM": None}),
     "dumb": Setting({"TERM": "dumb", "NO_COLOR": "1"}),
-    "colours": Setting({"TERM": "nonsense", "FORCE_COLOR": "1", "CLICOLOR_FORCE": "1"}),
+    "colours": Setting({"TERM": "nonsense", "FORCE_COLOR": "1", "CLICOLOR_FORCE": "1"}, ("plan",)),
     "columns": Setting({"COLUMNS": "nonsense", "LINES": "-1"}, ("plan",)),
-    "stdin_closed": Setting(shell="exec <&-", commands=ALL),
+    "stdin_closed": Setting(shell="exec <&-", commands=("ssh", "plan")),
     # the current folder
-    "clouds_here": Setting({"OS_CLIENT_CONFIG_FILE": None}, ALL, here={"clouds.yaml": "{clouds}"}),
-    "clouds_relative": Setting({"OS_CLIENT_CONFIG_FILE": "cloud/mine.yaml"}, ALL, here={"cloud/mine.yaml": "{clouds}"}),
+    "clouds_here": Setting({"OS_CLIENT_CONFIG_FILE": None}, ("exec", "plan"), here={"clouds.yaml": "{clouds}"}),
+    "clouds_relative": Setting(
+        {"OS_CLIENT_CONFIG_FILE": "cloud/mine.yaml"}, ("exec", "plan"), here={"cloud/mine.yaml": "{clouds}"}
+    ),
     "secure_here": Setting(
         {"OS_CLIENT_CONFIG_FILE": None}, here={"clouds.yml": "{clouds_without_secret}", "secure.yaml": "{secure}"}
     ),
@@ -138,7 +140,7 @@ SETTINGS: dict[str, Setting] = {
             **{f"{name}/__init__.py": POISON for name in ("ansible", "q8s_wrapper", "ansible_collections")},
             **{f"{name}.py": POISON for name in ("yaml", "openstack", "json", "socket", "fcntl")},
         },
-        commands=ALL,
+        commands=("exec", "plan"),
     ),
     "world_writable": Setting(shell="chmod 1777 .", here={"ansible.cfg": "[defaults]\nforks = many\n"}),
     "deleted_folder": Setting(shell='rm -rf "$PWD"'),
@@ -146,7 +148,7 @@ SETTINGS: dict[str, Setting] = {
     "folder_that_cannot_be_listed": Setting(
         {"OS_CLIENT_CONFIG_FILE": None}, here={"clouds.yaml": "{clouds}"}, shell=f"chmod 0100 .; {POWERLESS}"
     ),
-    "relative_paths": Setting({"Q8S_STATE": "../state"}, file="../{file_name}", commands=ALL),
+    "relative_paths": Setting({"Q8S_STATE": "../state"}, file="../{file_name}", commands=("exec", "plan")),
     "cluster_file_variable": Setting({"Q8S_CLUSTER_FILE": "../{file_name}"}, file="", commands=("plan",)),
     # folders of the user's
     "xdg": Setting({"XDG_RUNTIME_DIR": "/nowhere", "XDG_CONFIG_HOME": "nowhere", "XDG_STATE_HOME": "../nowhere"}),
@@ -155,17 +157,17 @@ SETTINGS: dict[str, Setting] = {
     "umask_077": Setting(shell="umask 077"),
     "umask_000": Setting(shell="umask 000"),
     "no_home": Setting({"HOME": None}),
-    "home_read_only": Setting(shell=f'chmod 0500 "$HOME"; {POWERLESS}', commands=ALL),
+    "home_read_only": Setting(shell=f'chmod 0500 "$HOME"; {POWERLESS}', commands=("exec", "plan")),
     "state_unwritable": Setting({"Q8S_STATE": "/proc/nowhere"}, ALL, said="(Q8S_STATE is '/proc/nowhere')"),
     "state_is_a_file": Setting({"Q8S_STATE": "/etc/passwd"}, said="(Q8S_STATE is '/etc/passwd'): Not a directory"),
-    "state_is_long": Setting({"Q8S_STATE": "{long}"}, ("status", "exec")),
+    "state_is_long": Setting({"Q8S_STATE": "{long}"}, ("status",)),
     # proxies
-    "proxy_and_no_proxy": Setting({**PROXIES, "no_proxy": "127.0.0.1", "ALL_PROXY": NOWHERE}),
+    "proxy_and_no_proxy": Setting({**PROXIES, "no_proxy": "127.0.0.1", "ALL_PROXY": NOWHERE}, ("plan",)),
     "proxy_that_is_dead": Setting(PROXIES, said="proxy"),
     "proxy_socks": Setting({"ALL_PROXY": "socks5://127.0.0.1:9"}, said="SOCKS"),
     # ssh
     "agent_broken": Setting({"SSH_AUTH_SOCK": "/nowhere"}, ("exec",)),
-    "agent_with_many_keys": Setting({"SSH_AUTH_SOCK": "{agent}"}, ("status", "ssh", "exec")),
+    "agent_with_many_keys": Setting({"SSH_AUTH_SOCK": "{agent}"}, ("status", "ssh")),
     "askpass": Setting({"SSH_ASKPASS": "/bin/false", "SSH_ASKPASS_REQUIRE": "force", "DISPLAY": ":9"}, ("exec",)),
     "shell": Setting({"SHELL": "/bin/false", "BASH_ENV": "/nowhere", "CDPATH": "/"}),
     "kubeconfig": Setting({"KUBECONFIG": "/nowhere"}, ("plan",)),
@@ -186,7 +188,7 @@ SETTINGS: dict[str, Setting] = {
     "ssh_forwards": ssh_config(
         "LocalForward 22 127.0.0.1:9; ExitOnForwardFailure yes; ForwardX11 yes; ForkAfterAuthentication yes"
     ),
-    "ssh_not_understood": Setting(home={".ssh/config": "Nonsense yes\n"}, commands=("status", "exec")),
+    "ssh_not_understood": Setting(home={".ssh/config": "Nonsense yes\n"}),
 }
 
 
@@ -256,7 +258,7 @@ class Place:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=180,
+            timeout=300,
             check=False,
         )  # fmt: skip
 

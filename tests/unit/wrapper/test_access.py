@@ -64,7 +64,7 @@ def test_ssh_checks_the_host_and_passes_the_command_on(tmp_path: Path) -> None:
     key = tmp_path / "id_ed25519"
     key.write_text("a key\n")
     variables = {**SERVER, "ansible_ssh_private_key_file": str(key)}
-    checks = ["-o", "KnownHostsCommand=/bin/echo %H key", "-o", "ConnectTimeout=10"]
+    checks = ["-o", "KnownHostsCommand=/bin/echo %H key", "-o", "ConnectTimeout=30"]
     start = ["ssh", *checks, "-i", str(key), "-p", "2222", "debian@10.0.0.3"]
     assert inventory.ssh_command(variables, []) == start
     assert inventory.ssh_command(variables, ["echo", "a b"]) == [*start, "echo 'a b'"]
