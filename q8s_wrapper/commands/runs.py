@@ -80,7 +80,8 @@ class _Session:
     def _tell(self, outcome: runner.Outcome) -> None:
         """What a person reads: nodes and notes on stdout; times, failures and the next step on stderr."""
         known, width, file = outcome.state, columns(), shlex.quote(self.file)
-        for line in (*report.nodes(known.results.get("q8s_node_table", []), file, width), *known.notes):
+        notes = [note.replace(" FILE ", f" {file} ") for note in known.notes]
+        for line in (*report.nodes(known.results.get("q8s_node_table", []), file, width), *notes):
             print(line)
         sys.stdout.flush()
         # Those of the file were said at the start; Ansible knows the file by its whole path, and breaks long words.
