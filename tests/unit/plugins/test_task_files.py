@@ -1,0 +1,35 @@
+"""Ansible loads every task file. Roles are included, so a syntax check of the playbooks does not look into them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.parsing.splitter import parse_kv
+
+ROOT = Path(__file__).parents[3]
+FILES = [*ROOT.glob("collections/ansible_collections/q8s/emu/roles/*/*/*.yml"), *ROOT.glob("playbooks/**/*.yml")]
+SCRIPTS = ("ansible.builtin.shell", "ansible.builtin.command", "ansible.builtin.raw")
+
+
+def scripts(value: Any) -> Iterator[str]:
+    """Yield the free-form text of all commands in a file."""
+    if isinstance(value, list):
+        for item in value:
+            yield from scripts(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key in SCRIPTS and isinstance(item, str):
+                yield item
+            else:
+                yield from scripts(item)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_the_quotes_of_scripts_are_balanced(file: Path) -> None:
+    """Ansible counts those in a script's comments, too, and refuses to load the file."""
+    for text in scripts(yaml.safe_load(file.read_text())):
+        parse_kv(text, check_raw=True)
