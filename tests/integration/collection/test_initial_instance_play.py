@@ -1,4 +1,4 @@
-"""The play "Check the initial instance": a server of the user's is refused with every reason, before anything is created."""
+"""The play "Check the initial instance": all that is in the way on a server is reported before anything is created."""
 
 from __future__ import annotations
 
