@@ -20,8 +20,9 @@ from lab.settings import ADMIN_CLOUD_NAME, CONTAINER_IMAGE, DISK_FORMAT, IMAGE_N
 
 _UEFI: Final = "uefi"
 _GB: Final = 1 << 30
-# an emulated machine takes longer to shut down than the 60 s after which Nova would switch it off
-_SHUTDOWN_SECONDS: Final = 180
+# an emulated machine takes longer to shut down than the 60 s after which Nova would switch it off, and a worker's host
+# waits up to 300 s for its guest
+_SHUTDOWN_SECONDS: Final = 420
 
 
 @dataclass(frozen=True)

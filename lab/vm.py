@@ -77,7 +77,7 @@ class Spec:
 class VirtualMachine:
     """The virtual machine of a folder."""
 
-    soft_reboot_seconds: Final = 180
+    soft_reboot_seconds: Final = 420  # libvirt-guests alone waits up to 300 s for guests of its own
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -176,7 +176,7 @@ def test_a_reboot_from_inside_keeps_the_machine(box: VmBox) -> None:
 def test_stop_and_start(box: VmBox) -> None:
     before = box.boot_id()
     box.cloud.compute.stop_server(box.id)
-    assert wait(lambda: box.status == "SHUTOFF", 300)
+    assert wait(lambda: box.status == "SHUTOFF", 480)
     assert box.ssh("true").returncode == 255 and not box.vm.running()
     box.cloud.compute.start_server(box.id)
     assert before and box.booted_since(before)
