@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from lab import settings
+from q8s_wrapper.config import REPOSITORY
 
 pytestmark = [pytest.mark.lab, pytest.mark.e2e]
 
@@ -44,9 +45,14 @@ def cluster_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def q8s(lab: Mapping[str, str], cluster_file: Path) -> Iterator[Run]:
-    """``q8s-run VERB FILE ...`` on the lab, with local state of its own; the cluster is gone afterwards."""
-    environment = {**os.environ, **lab, "XDG_STATE_HOME": str(cluster_file.parent / "state")}
+def environment(lab: Mapping[str, str], cluster_file: Path) -> dict[str, str]:
+    """The lab's cloud, and local state of these tests' own."""
+    return {**os.environ, **lab, "XDG_STATE_HOME": str(cluster_file.parent / "state")}
+
+
+@pytest.fixture(scope="module")
+def q8s(environment: dict[str, str], cluster_file: Path) -> Iterator[Run]:
+    """``q8s-run VERB FILE ...``; the cluster is gone afterwards."""
 
     def run(verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [Q8S_RUN, verb, cluster_file, *arguments]
@@ -161,12 +167,44 @@ def test_a_second_deploy_changes_nothing(deployed: subprocess.CompletedProcess[s
     assert changes(again) == 0
 
 
+def test_a_check_of_it_finds_nothing_to_change(deployed: subprocess.CompletedProcess[str], q8s: Run) -> None:
+    done = q8s("deploy", "--check")
+    assert done.returncode == 0
+    assert "deploy --check: 0 changes would be made" in done.stderr
+
+
+def test_a_limit_is_for_one_host(deployed: subprocess.CompletedProcess[str], q8s: Run) -> None:
+    done = q8s("deploy", "--limit", "arm-mid-1", "--tags", "qemu_host,emulated_worker", "--json")
+    assert done.returncode == 0
+    result = json.loads(done.stdout.splitlines()[-1])
+    stages = {stage["name"]: stage["hosts"] for stage in result["stages"] if stage["hosts"]}
+    assert stages["qemu_host"] == stages["emulated_worker"] == [f"{NAME}-arm-mid-1"]
+    assert "k8s_common" not in stages and result["changed"] == 0
+
+
+def test_ansibles_own_limit_is_for_one_host(
+    deployed: subprocess.CompletedProcess[str], environment: dict[str, str], cluster_file: Path
+) -> None:
+    command = [
+        Q8S_RUN.with_name("ansible-playbook"), "playbooks/site.yml", "-e", f"q8s_cluster_file={cluster_file}",
+        "--limit", f"{NAME}-arm-mid-1", "--tags", "emulated_worker",
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300, check=False, cwd=REPOSITORY
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(rf"^{NAME}-arm-mid-1 +: ok=\d+ +changed=0 ", done.stdout, re.M), done.stdout
+    assert f"{NAME}-x86-small-1" not in done.stdout.partition("PLAY RECAP")[2]
+
+
 def test_a_deploy_mends_a_guest_that_was_switched_off(
     deployed: subprocess.CompletedProcess[str], q8s: Run, kubectl: Callable[..., Any]
 ) -> None:
     before = kubectl("get", "node", "x86-small-1")["status"]["nodeInfo"]["bootID"]
     virsh = ["sudo", "virsh", "--connect", "qemu:///system"]
     assert q8s("ssh", f"{NAME}-x86-small-1", "--", *virsh, "destroy", "x86-small-1").returncode == 0
+    unwell = q8s("status")
+    assert unwell.returncode == 1 and "--limit x86-small-1: it starts the guest" in " ".join(unwell.stdout.split())
     again = q8s("deploy")
     assert again.returncode == 0
     assert changes(again) == 1
