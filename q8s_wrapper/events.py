@@ -217,7 +217,7 @@ def _reason(result: Mapping[str, Any], stdout: str = "") -> str:
     if "censored" in result:
         found = _ERROR.search(without_colours(stdout))
         reason = found[1].strip() if found else ""
-        for prefix in ("Task failed: ", "Module failed: "):
+        for prefix in ("Task failed: ", "Module failed: ", "Action failed: "):
             reason = reason.removeprefix(prefix)
         return _HIDDEN if reason in ("", *_EMPTY_REASONS) else f"{reason} ({_HIDDEN})"
     failed_items = [item for item in result.get("results") or [] if isinstance(item, Mapping) and item.get("failed")]
