@@ -384,7 +384,7 @@ CLUSTER = Group(
         Field(
             "proxy",
             PROXY,
-            "Proxies for the installation of packages on the servers. What nodes say to each other goes past every proxy.",
+            "Proxies for packages that servers install, and for images that nodes pull. Traffic between nodes uses no proxy.",
             {},
         ),
         Field(

@@ -1,0 +1,147 @@
+"""The worker host's rules: loaded ahead of others, missed when somebody removes them, and loaded again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+ROLE = Path(__file__).parents[3] / "collections/ansible_collections/q8s/emu/roles/qemu_host"
+JUMPS = [("nat", "PREROUTING", "Q8S_PRE"), ("nat", "OUTPUT", "Q8S_OUT"), ("nat", "POSTROUTING", "Q8S_POST")]
+JUMPS += [("filter", "FORWARD", "Q8S_FWD")]
+
+
+class Host:
+    """A network namespace with the role's script and rules."""
+
+    def __init__(self, folder: Path, holder: int) -> None:
+        self.enter = ["nsenter", f"--net=/proc/{holder}/ns/net"]
+        self.script = folder / "q8s-rules"
+        self.rules = folder / "iptables.rules"
+        self.write("10.254.1.3")
+
+    def write(self, address: str) -> None:
+        """Write the rules of a host with that address, as the role does."""
+        templates = Environment(
+            loader=FileSystemLoader(ROLE / "templates"), undefined=StrictUndefined, trim_blocks=True, autoescape=False
+        )
+        values = {
+            "ansible_managed": "Ansible managed",
+            "qemu_host_address": address,
+            "qemu_host_guest_address": "192.168.1.3",
+            "qemu_host_network": "10.254.1.0/24",
+        }
+        text = templates.get_template("q8s-rules.j2").render(values)
+        text = text.replace("/etc/q8s/iptables.rules", str(self.rules))
+        self.script.write_text(text.replace("/run/q8s-rules", str(self.script.with_name("loaded"))))
+        self.rules.write_text(templates.get_template("iptables.rules.j2").render(values) + "\n")
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*self.enter, *command], capture_output=True, text=True, check=False)
+
+    def q8s_rules(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run("sh", str(self.script), *arguments)
+
+    def iptables(self, *arguments: str) -> str:
+        done = self.run("iptables", "--wait", *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def first(self, table: str, chain: str) -> list[str]:
+        """Return the chain's first rule, and how many of the chain's rules are like it."""
+        rules = [line for line in self.iptables("-t", table, "-S", chain).splitlines() if line.startswith("-A")]
+        return [rules[0], str(rules.count(rules[0]))] if rules else []
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    """A network namespace whose rules are loaded."""
+    if os.geteuid() != 0 or not shutil.which("iptables") or not shutil.which("nsenter"):
+        pytest.skip("needs root, iptables and nsenter for rules in a network namespace")
+    holder = subprocess.Popen(["unshare", "--net", "sh", "-c", "echo ready; exec sleep 60"], stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        if holder.stdout.readline() != b"ready\n":
+            pytest.skip("this machine gives no network namespaces")
+        found = Host(tmp_path, holder.pid)
+        done = found.q8s_rules()
+        assert done.returncode == 0, done.stderr
+        yield found
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def assert_first(host: Host) -> None:
+    for table, chain, ours in JUMPS:
+        assert host.first(table, chain) == [f"-A {chain} -j {ours}", "1"]
+
+
+def test_loaded_rules_are_complete_and_first(host: Host) -> None:
+    assert host.q8s_rules("--check").returncode == 0
+    assert host.q8s_rules("--repair").stdout == ""
+    assert_first(host)
+
+
+def test_rules_name_no_interface_but_the_guests_bridge(host: Host) -> None:
+    """So they can be loaded before there is a network, and a second network interface changes nothing."""
+    words = host.rules.read_text().split()
+    assert {words[number + 1] for number, word in enumerate(words) if word in ("-i", "-o")} == {"virbr0"}
+
+
+@pytest.mark.parametrize(
+    ("damage", "missing"),
+    [
+        (["-t", "nat", "-F"], "missing: nat -A PREROUTING -j Q8S_PRE"),
+        # also empties our own chain
+        (["-F"], "missing: filter -A Q8S_FWD -s 192.168.1.3/32 -i virbr0 -j ACCEPT"),
+        (
+            ["-t", "nat", "-F", "Q8S_PRE"],
+            "missing: nat -A Q8S_PRE -d 10.254.1.3/32 -j DNAT --to-destination 192.168.1.3",
+        ),
+        (["-t", "nat", "-D", "OUTPUT", "-j", "Q8S_OUT"], "missing: nat -A OUTPUT -j Q8S_OUT"),
+        # as libvirt, Docker and ufw insert themselves
+        (["-I", "FORWARD", "-j", "REJECT"], "missing: filter -A FORWARD -j Q8S_FWD"),
+        (["-t", "nat", "-I", "Q8S_PRE", "-j", "ACCEPT"], "unexpected: nat -A Q8S_PRE -j ACCEPT"),
+    ],
+)
+def test_what_is_removed_is_named_and_loaded_again(host: Host, damage: list[str], missing: str) -> None:
+    host.iptables("-P", "FORWARD", "DROP")
+    host.iptables(*damage)
+    checked = host.q8s_rules("--check")
+    assert checked.returncode == 1
+    assert missing in checked.stdout.splitlines()
+    repaired = host.q8s_rules("--repair")
+    assert repaired.returncode == 0, repaired.stderr
+    assert f"<4>loading the rules again, {missing}" in repaired.stdout.splitlines()
+    assert host.q8s_rules("--check").returncode == 0
+    assert_first(host)
+
+
+def test_forwarding_that_somebody_switched_off_is_on_again(host: Host) -> None:
+    host.run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward")
+    checked = host.q8s_rules("--check")
+    assert (checked.returncode, checked.stdout) == (1, "missing: net.ipv4.ip_forward = 1\n")
+    host.q8s_rules("--repair")
+    assert host.run("cat", "/proc/sys/net/ipv4/ip_forward").stdout == "1\n"
+
+
+def test_rules_that_were_written_but_not_loaded_are_named(host: Host) -> None:
+    host.write("10.254.1.4")
+    checked = host.q8s_rules("--check")
+    assert (checked.returncode, checked.stdout) == (1, f"changed: {host.rules}\n")
+    host.q8s_rules("--repair")
+    assert "-d 10.254.1.4/32" in host.iptables("-t", "nat", "-S", "Q8S_PRE")
+    assert "10.254.1.3" not in host.iptables("-t", "nat", "-S")
+
+
+def test_rules_of_others_stay(host: Host) -> None:
+    host.iptables("-N", "DOCKER-USER")
+    host.iptables("-I", "FORWARD", "-j", "DOCKER-USER")
+    host.q8s_rules("--repair")
+    assert host.iptables("-S", "FORWARD").splitlines()[1:] == ["-A FORWARD -j Q8S_FWD", "-A FORWARD -j DOCKER-USER"]
