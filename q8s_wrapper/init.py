@@ -14,7 +14,7 @@ from q8s_wrapper.errors import ExitCode, WrapperError
 
 _SERVERS: Final = 3  # that the file asks for: a control plane and two workers
 _CONTROL_PLANE_MB: Final = 2048
-_CONTROL_PLANE_GB: Final = 6  # its system, and what guests of two architectures are made from
+_CONTROL_PLANE_GB: Final = 5  # its system, its archive, and what guests are made from
 _QEMU_MB: Final = 512  # what a host needs besides its guest's memory
 _GUESTS_MB: Final = (2048, 1024)  # sizes of a guest, the best first
 _GUEST_GB: Final = 10

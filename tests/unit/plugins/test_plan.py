@@ -454,8 +454,16 @@ def medium(**changes: Any) -> dict[str, Flavor]:
         ({"flavors": medium(disk=0), "images": (Image("i", min_disk=9),)}, "a disk of at least 9 GB"),
         ({"flavors": medium(disk=0), "images": (Image("i", size=11),)}, "a disk of at least 11 GB"),
         (
-            {"flavors": {**GOOD.flavors, "c1.small": Flavor("c1.small", 2, 3072, 5)}},
-            "cluster_definition.master_node_flavor: c1.small has a disk of 5 GB; its server needs at least 6 GB",
+            {"flavors": {**GOOD.flavors, "c1.small": Flavor("c1.small", 2, 3072, 4)}},
+            "cluster_definition.master_node_flavor: c1.small has a disk of 4 GB; its server needs at least 5 GB",
+        ),
+        (
+            {"flavors": {**GOOD.flavors, "c1.small": Flavor("c1.small", 1, 3072, 20)}},
+            "c1.small has 1 vCPUs and 3072 MB; kubeadm asks for 2 vCPUs and 1700 MB",
+        ),
+        (
+            {"flavors": {**GOOD.flavors, "c1.small": Flavor("c1.small", 2, 1024, 20)}},
+            "c1.small has 2 vCPUs and 1024 MB; kubeadm asks for 2 vCPUs and 1700 MB",
         ),
         ({"images": (Image("i", size=21),)}, "image debian-13 needs a disk of 21 GB; the flavor c1.small has 20"),
         ({"images": (Image("i", status="queued"),)}, "the image 'debian-13' is queued"),

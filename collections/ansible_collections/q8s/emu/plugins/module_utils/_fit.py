@@ -41,10 +41,16 @@ QEMU_VCPU_MB = 16
 SYSTEM_LEAST_MB = 256
 SYSTEM_MB = 384
 
-# Disk of a server, in GB. The system of a cloud image with QEMU and libvirt, or with Kubernetes, installed: 3. What a guest
-# is made from (root image, bundle, kernel, initrd; 0.85 GB measured) and the first that it writes: 1.
+# What kubeadm asks of a control plane (its preflight checks NumCPU and Mem).
+CONTROL_PLANE_CPUS = 2
+CONTROL_PLANE_MB = 1700
+
+# Disk of a server, in GB. The system of a cloud image with QEMU and libvirt, or with Kubernetes, installed: 3. What a guest is
+# made from (root image, bundle, kernel, initrd: 0.29 GB measured) and the first that it writes (0.11 GB): 1. A control plane
+# has its archive and the images in it (0.77 GB), etcd, and in the initial one what guests of every architecture are made from: 2.
 SYSTEM_GB = 3
-ARTIFACTS_GB = 1
+GUEST_FILES_GB = 1
+CONTROL_PLANE_FILES_GB = 2
 
 X86_64_NAMES = ("", "x86_64", "amd64")  # as Glance's property architecture has them; images may lack it
 MTU_LEAST, MTU_MOST = 1280, 9000
@@ -357,15 +363,6 @@ def least_memory(vm_type: VmType) -> int:
     return guest_memory(vm_type, 0, SYSTEM_LEAST_MB, cache=False)
 
 
-def least_disk(cluster: Cluster, vm_type: Optional[VmType]) -> int:
-    """Return the disk, in GB, below which a server cannot hold its system and what guests are made from.
-
-    :param vm_type: of the host's guest; a control plane has none, and holds what the guests of all architectures are made from
-    """
-    architectures = {one.architecture for one in _used_types(cluster)}
-    return SYSTEM_GB + ARTIFACTS_GB * (1 if vm_type else 1 + len(architectures))
-
-
 def _flavor_problems(cluster: Cluster, findings: Findings) -> list[str]:
     wanted = {spec.flavor for spec in cluster.servers()}
     problems = [
@@ -376,7 +373,12 @@ def _flavor_problems(cluster: Cluster, findings: Findings) -> list[str]:
     flavor = findings.flavors.get(cluster.master_node_flavor)
     if flavor is not None:
         path = "cluster_definition.master_node_flavor"
-        problems += _disk_problems(path, flavor, image, least_disk(cluster, None))
+        if flavor.vcpus < CONTROL_PLANE_CPUS or flavor.ram < CONTROL_PLANE_MB:
+            problems.append(
+                f"{path}: {flavor.name} has {flavor.vcpus} vCPUs and {flavor.ram} MB; kubeadm asks for {CONTROL_PLANE_CPUS} "
+                f"vCPUs and {CONTROL_PLANE_MB} MB"
+            )
+        problems += _disk_problems(path, flavor, image, SYSTEM_GB + CONTROL_PLANE_FILES_GB)
     for vm_type in _used_types(cluster):
         flavor = findings.flavors.get(vm_type.openstack_flavor)
         if flavor is None:
@@ -391,7 +393,7 @@ def _flavor_problems(cluster: Cluster, findings: Findings) -> list[str]:
             problems.append(
                 f"{path}: {flavor.name} has {flavor.vcpus} vCPUs, fewer than the {vm_type.num_cpus} of its guest"
             )
-        problems += _disk_problems(path, flavor, image, least_disk(cluster, vm_type))
+        problems += _disk_problems(path, flavor, image, SYSTEM_GB + GUEST_FILES_GB)
     for name in sorted(wanted & set(findings.flavors)):
         flavor = findings.flavors[name]
         what = f"the image {cluster.default_image_name} needs"
@@ -428,8 +430,9 @@ def _flavor_notes(cluster: Cluster, findings: Findings) -> list[str]:
                 f"{path}: {flavor.name} has {flavor.ram} MB; its guest, QEMU with a full cache of translated code and the "
                 f"host's system use {memory} MB: take a larger flavor{cache}"
             )
-        full = least_disk(cluster, vm_type) + vm_type.storage_gb
-        if least_disk(cluster, vm_type) <= flavor.disk < full:
+        least = SYSTEM_GB + GUEST_FILES_GB
+        full = least + vm_type.storage_gb
+        if least <= flavor.disk < full:
             notes.append(
                 f"{path}: {flavor.name} has a disk of {flavor.disk} GB; when the guest has filled its {vm_type.storage_gb} GB "
                 f"the host needs {full} GB, and a full host stops its guest"
