@@ -52,6 +52,7 @@ test-vm: bundle  ## deploy onto virtual machines with cloud images, chosen by Q8
 	.venv/bin/pytest --durations 15 -m vm --ignore tests/vm/test_gate.py tests/vm tests/integration/lab
 
 test-long: test-vm  ## what is too long for every change
+	Q8S_TEST_LONG=1 .venv/bin/pytest tests/integration/cloud/test_user_environment.py
 
 clean:  ## remove what was made in this checkout (caches outside stay)
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .ansible build *.egg-info
