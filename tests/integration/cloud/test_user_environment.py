@@ -66,8 +66,8 @@ def ssh_config(text: str) -> Setting:
     )
 
 
-# root, to whom nothing is forbidden, without the capabilities that make it so
-POWERLESS = 'exec setpriv --bounding-set=-all "$@"'
+# root, to whom no file is closed, without the capabilities that make it so
+POWERLESS = 'exec setpriv --bounding-set=-dac_override,-dac_read_search "$@"'
 POISON = "raise SystemExit('a module of the current folder')\n"
 NOWHERE = "http://127.0.0.1:9"
 PROXIES = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), NOWHERE)
@@ -268,7 +268,7 @@ def said(place: Place, done: subprocess.CompletedProcess[str]) -> tuple[int, lis
     """What a command did, without times, the order of hosts and the ways to write a path."""
 
     def lines(text: str) -> list[str]:
-        text = re.sub(r"\[? *\d+(\.\d+)? ?s\b", "N s", re.sub(r"\d{8}-\d{6}-\d{6}", "RUN", text))
+        text = re.sub(r"\[? *(?<!\w)\d+(\.\d+)? ?s\b", "N s", re.sub(r"\d{8}-\d{6}-\d{6}", "RUN", text))
         text = re.sub(r"\S*/runs/RUN", "RUN", text).replace("../", f"{place.folder}/")
         return sorted(text.replace(f"q8s-run deploy {place.folder}/", "q8s-run deploy ").splitlines())
 
