@@ -114,7 +114,6 @@ SETTINGS: dict[str, Setting] = {
     "pythonpath": Setting(
         {"PYTHONPATH": "{here}"}, here={f"{name}.py": POISON for name in ("argparse", "yaml", "openstack", "ansible")}
     ),
-    "pythonhome": Setting({"PYTHONHOME": "/nowhere"}, ("plan",), said="PYTHONHOME = '/nowhere'"),
     "python_variables": Setting(
         {"PYTHONSTARTUP": "/nowhere", "PYTHONINSPECT": "1", "PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2"}
     ),
@@ -161,11 +160,11 @@ SETTINGS: dict[str, Setting] = {
     "home_read_only": Setting(shell=f'chmod 0500 "$HOME"; {POWERLESS}', commands=("exec", "plan")),
     "state_unwritable": Setting({"Q8S_STATE": "/proc/nowhere"}, ALL, said="(Q8S_STATE is '/proc/nowhere')"),
     "state_is_a_file": Setting({"Q8S_STATE": "/etc/passwd"}, said="(Q8S_STATE is '/etc/passwd'): Not a directory"),
-    "state_is_long": Setting({"Q8S_STATE": "{long}"}, ("status",)),
+    "state_is_long": Setting({"Q8S_STATE": "{long}"}),
     # proxies
     "proxy_and_no_proxy": Setting({**PROXIES, "no_proxy": "127.0.0.1", "ALL_PROXY": NOWHERE}, ("plan",)),
-    "proxy_that_is_dead": Setting(PROXIES, said="proxy"),
-    "proxy_socks": Setting({"ALL_PROXY": "socks5://127.0.0.1:9"}, said="SOCKS"),
+    "proxy_that_is_dead": Setting(PROXIES, said="through the proxy of http_proxy, "),
+    "proxy_socks": Setting({"ALL_PROXY": "socks5://127.0.0.1:9"}, said="through the proxy of ALL_PROXY ("),
     # ssh
     "agent_broken": Setting({"SSH_AUTH_SOCK": "/nowhere"}, ("exec",)),
     "agent_with_many_keys": Setting({"SSH_AUTH_SOCK": "{agent}"}, ("status", "ssh")),

@@ -22,3 +22,21 @@ def test_a_servers_fault_is_told_as_a_refusal_is() -> None:
     assert said == "Quota exceeded for instances: needs 1, 2 of 2 used" and "ask for more quota" in hint
     assert _cloud_errors.fault("No valid host was found.") == ("No valid host was found.", "")
     assert _cloud_errors.fault("") == ("no reason given", "")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("https_proxy", "http://me:hunter2@127.0.0.1:9"), ("ALL_PROXY", "socks5://127.0.0.1:9")]
+)
+def test_a_proxy_in_the_way_is_named_without_its_password(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from keystoneauth1 import session
+
+    for name in _cloud_errors._PROXIES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(_cloud_errors.CloudError) as raised, _cloud_errors.doing("log in"):
+        session.Session().get("https://192.0.2.1/v3", authenticated=False)
+    text = str(raised.value)
+    assert f"the cloud cannot be reached through the proxy of {variable} (" in text and "no_proxy" in text
+    assert "hunter2" not in text

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Optional, TypeVar, Union
@@ -39,6 +40,7 @@ _UNREACHABLE = (
     "UnknownConnectionError",
     "RetriableConnectionFailure",
 )
+_PROXIES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 _QUOTA = re.compile(
     r"[Qq]uota exceeded for (?P<what>[a-z_, ]+): Requested (?P<needs>[0-9, ]+), but already used (?P<used>[0-9, ]+) of (?P<limit>[0-9, ]+)"
 )
@@ -71,6 +73,13 @@ def _why(error: Exception) -> tuple[str, str]:
         return (
             f"the cloud's certificate is not trusted ({_short(reason)})",
             "name your CA with cacert in clouds.yaml, or set verify: false",
+        )
+    if "ProxyError" in reason or "SOCKS support" in reason:
+        # their values may hold a password
+        proxies = ", ".join(name for name in _PROXIES if os.environ.get(name)) or "this environment"
+        return (
+            f"the cloud cannot be reached through the proxy of {proxies} ({_short(reason)})",
+            "fix or unset the variable, or add the cloud's host to no_proxy",
         )
     if name in _UNREACHABLE:
         what = "does not answer" if "imed out" in reason or "timeout" in reason else "cannot be reached"
