@@ -216,7 +216,7 @@ def test_delete_leaves_nothing(box: VmBox) -> None:
     assert not folder.exists() and not Path("/sys/class/net", port.link).exists()
     assert list(box.cloud.network.ports(device_id=box.id)) == []
     chain = port_chain(Port(port.link, box.address, ()), lab.bridge)
-    assert wait(lambda: chain not in firewall(), 10)
+    assert wait(lambda: chain not in firewall(), 60)
 
 
 # -- what needs no boot ------------------------------------------------------------------------------------------------
