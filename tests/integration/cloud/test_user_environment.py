@@ -148,10 +148,10 @@ SETTINGS: dict[str, Setting] = {
     "folder_that_cannot_be_listed": Setting(
         {"OS_CLIENT_CONFIG_FILE": None}, here={"clouds.yaml": "{clouds}"}, shell=f"chmod 0100 .; {POWERLESS}"
     ),
-    "relative_paths": Setting({"Q8S_STATE": "../state"}, file="../{file_name}", commands=("exec", "plan")),
-    "cluster_file_variable": Setting({"Q8S_CLUSTER_FILE": "../{file_name}"}, file="", commands=("plan",)),
+    "relative_paths": Setting({"Q8S_STATE": "../../state"}, file="../../{file_name}", commands=("exec", "plan")),
+    "cluster_file_variable": Setting({"Q8S_CLUSTER_FILE": "../../{file_name}"}, file="", commands=("plan",)),
     # folders of the user's
-    "xdg": Setting({"XDG_RUNTIME_DIR": "/nowhere", "XDG_CONFIG_HOME": "nowhere", "XDG_STATE_HOME": "../nowhere"}),
+    "xdg": Setting({"XDG_RUNTIME_DIR": "/nowhere", "XDG_CONFIG_HOME": "nowhere", "XDG_STATE_HOME": "nowhere"}),
     "tmpdir_missing": Setting({"TMPDIR": "/nowhere"}),
     "tmpdir_noexec": Setting({"TMPDIR": "{here}/t"}, shell="mkdir t && mount -t tmpfs -o noexec none t"),
     "umask_077": Setting(shell="umask 077"),
@@ -268,7 +268,7 @@ def said(place: Place, done: subprocess.CompletedProcess[str]) -> tuple[int, lis
 
     def lines(text: str) -> list[str]:
         text = re.sub(r"\[? *(?<!\w)\d+(\.\d+)? ?s\b", "N s", re.sub(r"\d{8}-\d{6}-\d{6}", "RUN", text))
-        text = re.sub(r"\S*/runs/RUN", "RUN", text).replace("../", f"{place.folder}/")
+        text = re.sub(r"\S*/runs/RUN", "RUN", text).replace("../../", f"{place.folder}/")
         return sorted(text.replace(f"q8s-run deploy {place.folder}/", "q8s-run deploy ").splitlines())
 
     return done.returncode, lines(done.stdout), lines(done.stderr)
