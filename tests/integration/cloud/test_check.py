@@ -71,7 +71,9 @@ def test_no_cluster(check: Check, cluster: Cluster) -> None:
     done = check.deploy()
     said = " ".join((done.stdout + done.stderr).split())
     assert done.returncode == 0, said
-    assert "deploy --check: 4 changes would be made" in said, "key pair, group, servers, and the build"
+    assert "deploy --check: 5 changes would be made" in said, (
+        "the key's comment, key pair, group, servers, and the build"
+    )
     assert f"next: q8s-run deploy {cluster.file(1)}" in said and "verify" not in said
     assert "Not in the cache; deploy builds or downloads it first: control-plane-x86_64, bundle-aarch64" in said
     assert f"these servers do not run yet: {cluster.initial}, {cluster.worker}" in said
