@@ -182,12 +182,12 @@ def test_a_limit_is_for_one_host(deployed: subprocess.CompletedProcess[str], q8s
     assert "k8s_common" not in stages and result["changed"] == 0
 
 
-def test_ansibles_own_limit_is_for_one_host(
+def test_a_limit_without_the_wrapper(
     deployed: subprocess.CompletedProcess[str], environment: dict[str, str], cluster_file: Path
 ) -> None:
     command = [
         Q8S_RUN.with_name("ansible-playbook"), "playbooks/site.yml", "-e", f"q8s_cluster_file={cluster_file}",
-        "--limit", f"{NAME}-arm-mid-1", "--tags", "emulated_worker",
+        "-e", "q8s_limit=arm-mid-1", "--tags", "emulated_worker",
     ]  # fmt: skip
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=300, check=False, cwd=REPOSITORY
