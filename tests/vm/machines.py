@@ -25,6 +25,7 @@ PLAYBOOKS: Final = Path(__file__).parent / "playbooks"
 SSH_SECONDS: Final = 900
 # sshd of OpenSSH 9.8 and newer refuses a client for a while that connects often and does not log in.
 _SECONDS_BETWEEN_LOGINS: Final = 10
+_ATTEMPTS: Final = 2  # QEMU without KVM at times loses an interrupt, and the machine hangs in its boot
 # Memory in MB that a virtual machine, its lab and the tests need to be free.
 _MEMORY: Final = 5120
 
@@ -148,9 +149,13 @@ def host(name: str, image: str, folder: Path, memory: int) -> Iterator[Host]:
         str(memory),
     ]
     try:
-        # its progress is shown
-        up = subprocess.run([*lab, "up", name, *options], stdout=subprocess.PIPE, text=True, check=False)
-        assert up.returncode == 0, "q8s-run lab host up failed; its message is above"
+        for attempt in range(1, _ATTEMPTS + 1):
+            # its progress is shown
+            up = subprocess.run([*lab, "up", name, *options], stdout=subprocess.PIPE, text=True, check=False)
+            if up.returncode == 0 or attempt == _ATTEMPTS:
+                break
+            subprocess.run([*lab, "down", name], check=True)
+        assert up.returncode == 0, "q8s-run lab host up failed; its messages are above"
         found = json.loads(up.stdout)
         (folder / "known_hosts").write_text(f"{found['address']} {found['host_key']}\n")
         machine = Host(name, found["address"], found["proxy"], folder)
