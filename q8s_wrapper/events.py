@@ -153,9 +153,17 @@ def _clock(state: State, event: Mapping[str, Any]) -> State:
 
 
 def _stage_name(data: Mapping[str, Any]) -> str:
-    """The stage of an event, or nothing for what only leads to the roles of a play."""
+    """The stage of an event, or nothing for what only leads to the roles of a play.
+
+    Of a task outside of roles, an event may still name the role of another host's task.
+    """
     play = str(data.get("play") or "")
-    return str(data.get("role") or "").rsplit(".", 1)[-1] if play in _PLAYS_OF_ROLES else play
+    if play not in _PLAYS_OF_ROLES:
+        return play
+    path, action = str(data.get("task_path") or ""), str(data.get("task_action") or "")
+    # A role's first task checks its arguments; its place is where the role is included.
+    outside = path and "/roles/" not in path and not action.endswith("validate_argument_spec")
+    return "" if outside else str(data.get("role") or "").rsplit(".", 1)[-1]
 
 
 def _stage(state: State, data: Mapping[str, Any], *hosts: str) -> State:

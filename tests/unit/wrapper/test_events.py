@@ -66,6 +66,17 @@ def test_roles_that_run_side_by_side_are_stages() -> None:
     assert "Nodes" in [play["name"] for play in site], "the play whose roles are stages"
 
 
+def test_a_task_outside_of_roles_is_of_no_stage_whatever_role_its_event_names() -> None:
+    place = {"task_path": "/a/playbooks/site.yml:9", "task_action": "ansible.builtin.group_by"}
+    events = [
+        *task("worker", "Nodes", "q8s.emu.qemu_host", 0, 5),
+        event("runner_on_start", "cp", "Nodes", "q8s.emu.qemu_host", 6, **place),
+        event("runner_on_ok", "cp", "Nodes", "q8s.emu.qemu_host", 7, **place),
+    ]
+    (stage,) = fold(reduce, events, State()).stages
+    assert (stage.end, stage.hosts) == (5, {"worker"})
+
+
 def test_a_stage_has_ended_when_its_play_has() -> None:
     first = task("one", "Nodes", "q8s.emu.k8s_common", 0, 3)
     state = fold(reduce, first, State())
