@@ -65,14 +65,16 @@ def ansible_environment(user: Mapping[str, str]) -> dict[str, str]:
 
     :param user: the environment that the user runs ``q8s-run`` in
     """
+    from bundle.cache import cache_root
+
     state = state_root()
     return {
         **{name: value for name, value in child_environment(user).items() if name != "KUBECONFIG"},
         "Q8S_STATE": str(state),
         "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
         # Plugins and temporary files; ~/.ansible may have plugins of the user's, or be read-only. Hidden, as the
-        # other folders of the state are clusters.
-        "ANSIBLE_HOME": str(state / ".ansible"),
+        # other folders of the state are clusters. A run in check mode may be the first, and makes no state.
+        "ANSIBLE_HOME": str((state if state.is_dir() else cache_root()) / ".ansible"),
         "ANSIBLE_HOST_KEY_CHECKING": "True",  # ansible-runner would turn it off
         "ANSIBLE_NOCOLOR": "True",
         "PYTHONUNBUFFERED": "1",
