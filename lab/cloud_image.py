@@ -18,7 +18,7 @@ The differences from Debian's images:
   vendor-data, so a server of any release may have it.
 
 ``debian-13-cloud-baked`` exists only to save the gate's time. It has the packages of a worker's host that take minutes
-to unpack on an emulated CPU. The small ones (qemu-utils, conntrack) are left out, so that the roles install packages.
+to unpack on an emulated CPU. The small one, conntrack, is left out, so that the roles install a package.
 """
 
 from __future__ import annotations

@@ -116,10 +116,12 @@ class Host:
         inventory.write_text(yaml.safe_dump({"all": {"hosts": {"node": host}}}))
         extra = self.folder / "variables.json"
         extra.write_text(json.dumps(variables))
+        config = self.folder / "ansible.cfg"
+        config.touch()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
         environment |= {
             "ANSIBLE_COLLECTIONS_PATH": str(REPOSITORY / "collections"),
-            "ANSIBLE_CONFIG": "/dev/null",
+            "ANSIBLE_CONFIG": str(config),
             "ANSIBLE_HOME": str(self.folder / "ansible"),
             "ANSIBLE_TIMEOUT": "60",
             "ANSIBLE_PIPELINING": "True",
