@@ -37,8 +37,8 @@ Q8S_RUN = Path(sys.executable).with_name("q8s-run")
 ALL = ("plan", "status", "ssh", "exec")
 _AT_ONCE = 3
 LONG = bool(os.environ.get("Q8S_TEST_LONG"))
-# What was once seen to matter (an agent with many keys, clouds.yaml in the current folder, two of Ansible's variables, a
-# state folder that cannot be written to), and a row of each other kind.
+# What was once seen to matter (an agent with many keys, clouds.yaml in the current folder, two variables of Ansible's,
+# a state folder that cannot be written to), and a row of each other kind.
 GATE = (
     "verbosity",
     "collections_path",
