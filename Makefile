@@ -41,15 +41,14 @@ docs: setup  ## write the reference of the cluster file and its JSON Schema from
 	.venv/bin/python tools/cluster_file_docs.py
 
 # What is not cached is built first: for longer than a test waits for its cluster, and at times tests would stand in its way.
-# The cluster comes by itself, as does the virtual machine: emulated machines take what two cores leave, and would do so for
-# as long as others hold them up.
-test: lint bundle gate-image  ## everything but what takes hours: style, unit tests, the lab's services, a cluster, a virtual machine
+# The cluster comes by itself: its emulated guests take what two cores leave, and would do so for as long as others hold them up.
+test: lint bundle  ## everything but what needs virtual machines: style, unit tests, the lab's services, a whole cluster
 	.venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 15 --ignore tests/e2e -m 'not vm'
 	.venv/bin/pytest --durations 15 tests/e2e
-	.venv/bin/pytest --durations 5 tests/vm/test_gate.py
 
-test-vm: bundle  ## deploy onto virtual machines with cloud images, chosen by Q8S_VM_IMAGES (over an hour)
-	.venv/bin/pytest --durations 15 -m vm --ignore tests/vm/test_gate.py tests/vm tests/integration/lab
+# The cheapest first.
+test-vm: bundle gate-image  ## roles and deploys on virtual machines with cloud images, chosen by Q8S_VM_IMAGES (over an hour)
+	.venv/bin/pytest --durations 15 -m vm tests/vm/test_gate.py tests/vm tests/integration/lab
 
 test-long: test-vm  ## what is too long for every change
 	Q8S_TEST_LONG=1 .venv/bin/pytest tests/integration/cloud/test_user_environment.py

@@ -1,4 +1,6 @@
-"""The cheapest virtual machine that shows what no container does. Part of ``make test``.
+"""The cheapest virtual machine that shows what no container does. Part of ``make test-vm``, and first there.
+
+It is meant for ``make test`` once its time on a slow machine is known.
 
 One boot, the roles of a worker's host and of a control plane's, and one reboot. The image has the large packages
 already (``lab.cloud_image.BAKED``).
