@@ -23,6 +23,7 @@ REPOSITORY: Final = Path(__file__).parents[2]
 BIN: Final = Path(sys.executable).parent
 PLAYBOOKS: Final = Path(__file__).parent / "playbooks"
 SSH_SECONDS: Final = 900
+_PLAYBOOK_SECONDS: Final = 3600
 # sshd of OpenSSH 9.8 and newer refuses a client for a while that connects often and does not log in.
 _SECONDS_BETWEEN_LOGINS: Final = 10
 _ATTEMPTS: Final = 2  # QEMU without KVM at times loses an interrupt, and the machine hangs in its boot
@@ -129,10 +130,23 @@ class Host:
             "ANSIBLE_CALLBACKS_ENABLED": "ansible.posix.profile_tasks",
             "LC_ALL": "C.UTF-8",
         }
-        command = [BIN / "ansible-playbook", "-i", inventory, "-e", f"@{extra}", PLAYBOOKS / playbook, *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=2400)
-        print(done.stdout, done.stderr, sep="\n")
-        return done
+        command: list[str | Path] = [
+            BIN / "ansible-playbook",
+            "-i",
+            inventory,
+            "-e",
+            f"@{extra}",
+            PLAYBOOKS / playbook,
+            *arguments,
+        ]
+        log = self.folder / f"{playbook}.log"  # shows how far a playbook is
+        with log.open("w") as output:
+            done = subprocess.run(
+                command, env=environment, stdout=output, stderr=output, check=False, timeout=_PLAYBOOK_SECONDS
+            )
+        text = log.read_text()
+        print(text)
+        return subprocess.CompletedProcess(done.args, done.returncode, text, "")
 
 
 @contextmanager
