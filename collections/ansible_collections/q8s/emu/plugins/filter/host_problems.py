@@ -32,7 +32,8 @@ options:
     type: int
   login:
     description:
-      - How the server is reached, where it may not answer, with the keys C(name), C(status) (Nova's), C(address), C(prefix), C(user), C(key_file) and C(public_key).
+      - How the server is reached, where it may not answer, with the keys C(name), C(status) (Nova's), C(address), C(prefix), C(user), C(key_file)
+        and C(public_key).
     type: dict
 """
 

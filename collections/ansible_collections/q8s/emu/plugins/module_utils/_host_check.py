@@ -41,7 +41,7 @@ class Survey:
     def __init__(self, lines: Iterable[str]) -> None:
         self._values: dict[str, list[str]] = {}
         for line in lines:
-            key, _, value = line.strip().partition(" ")
+            key, _space, value = line.strip().partition(" ")
             self._values.setdefault(key, []).append(value.strip())
 
     def all(self, key: str) -> list[str]:
@@ -239,7 +239,7 @@ def _ports(survey: Survey, artifact_port: Optional[int]) -> list[str]:
         needed[artifact_port] = "the artifact server"
     taken: dict[int, str] = {}
     for line in survey.all("port"):
-        number, _, program = line.partition(" ")
+        number, _space, program = line.partition(" ")
         if number.isdecimal() and int(number) in needed:
             taken.setdefault(int(number), program)
     if not taken:

@@ -8,6 +8,9 @@ exceed the logins that sshd lets wait (``MaxStartups 10:30:100``), and ssh's own
 those that start together find no connection to share. Here one opens it while the others wait.
 """
 
+# A program of ssh's own, not part of a module.
+# pylint: disable=ansible-bad-function
+
 from __future__ import annotations
 
 import fcntl
@@ -53,7 +56,7 @@ def _open(path: str, ssh: Sequence[str]) -> str:
         if _is_open(path):
             return ""
         lock.seek(0)
-        failed, _, told = lock.read().partition("\n")
+        failed, _newline, told = lock.read().partition("\n")
         if failed and float(failed) > began:
             return told
         if os.path.exists(path):

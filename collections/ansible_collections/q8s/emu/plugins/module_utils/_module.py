@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -78,3 +79,14 @@ def servers_plan(module: AnsibleModule, cluster: Any, cloud: Any, existing: Any)
         return first
     networks = cloud.networks(cluster)
     return plan(True) if len(networks) == 1 and networks[0].own_ports else first
+
+
+def missing_key(cluster: Any, servers: Any) -> list[str]:
+    """Return whether the key for an initial instance that Q8S did not create is missing on this machine."""
+    path = cluster.initial_instance_private_key
+    foreign, _problems = _plan.foreign_initial(cluster, servers)
+    if foreign is None or not path or os.path.isfile(os.path.expanduser(path)):
+        return []
+    return [
+        f"initial_instance_private_key: there is no file {path}, and Q8S did not create the initial instance {foreign.name}"
+    ]

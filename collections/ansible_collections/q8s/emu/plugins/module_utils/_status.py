@@ -143,7 +143,7 @@ def _guest(answer: Mapping[str, Any]) -> Guest:
     facts = dict(line.split(" ", 1) for line in lines if re.fullmatch(r"(started|now) \d+", line))
     started, now = int(facts.get("started", 0)), int(facts.get("now", 0))
     if answer.get("rc") == 0:
-        state, _, reason = (lines[0] if lines else "unknown").partition(" (")
+        state, _bracket, reason = (lines[0] if lines else "unknown").partition(" (")
         return Guest(state, reason.rstrip(")"), started, now)
     if "failed to get domain" in str(answer.get("stderr") or ""):
         return Guest("absent")

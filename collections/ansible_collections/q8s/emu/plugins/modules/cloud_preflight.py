@@ -16,7 +16,7 @@ description:
     compares the quota with what the changes take.
   - Compares flavors with what their servers need (memory of a host for its guest, QEMU and the system; disk), and the CPU and machine models of guests
     with what the QEMU of the image's system has.
-  - Fails with every shortfall at once, and changes nothing of what it plans. What may go wrong, and need not, is in RV(notes) and a warning.
+  - Fails with every shortfall at once, and changes nothing of what it plans. What may go wrong, and need not, is in C(notes) and a warning.
   - Leaves word in a tag of the cluster's security group of who began a run, and when. Where somebody else did within the last hour, it warns.
 extends_documentation_fragment: [q8s.emu.cloud]
 options:
@@ -63,7 +63,6 @@ settled:
   sample: false
 """
 
-import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -85,7 +84,7 @@ def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
         _module.servers_plan(module, cluster, cloud, existing),
     ]
     problems = list(dict.fromkeys(problem for plan in plans for problem in plan.problems))
-    problems += _key_problems(cluster, servers)
+    problems += _module.missing_key(cluster, servers)
     quota: dict[str, Any] = {}
     if plans[2].of(_plan.SERVER, "create", "replace"):
         findings = cloud.findings(cluster)
@@ -104,17 +103,6 @@ def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
         "quota": quota,
         "settled": not whole.changed and not waiting,
     }
-
-
-def _key_problems(cluster: Any, servers: Any) -> list[str]:
-    """Return whether the key for an initial instance that Q8S did not create is missing on this machine."""
-    path = cluster.initial_instance_private_key
-    foreign, _problems = _plan.foreign_initial(cluster, servers)
-    if foreign is None or not path or os.path.isfile(os.path.expanduser(path)):
-        return []
-    return [
-        f"initial_instance_private_key: there is no file {path}, and Q8S did not create the initial instance {foreign.name}"
-    ]
 
 
 def main() -> None:

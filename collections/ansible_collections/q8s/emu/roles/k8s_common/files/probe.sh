@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Prints what this host has already, one word or "key value" a line. Changes nothing.
 # Parameters, as environment variables: ROOT, ARCHIVE, PACKAGES (words)
 

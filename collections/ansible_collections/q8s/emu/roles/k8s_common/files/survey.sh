@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Prints what decides whether this host can be a control plane, one "key value" a line. Changes nothing.
 # Needs a POSIX shell only: Python may be missing. q8s.emu.host_problems reads the lines.
 LC_ALL=C; export LC_ALL
