@@ -350,7 +350,9 @@ Runs = Mapping[tuple[str, str], "concurrent.futures.Future[subprocess.CompletedP
 def runs(place: Place, request: pytest.FixtureRequest) -> Iterator[Runs]:
     """All commands of the rows that are asked for, a few at once, and of a clean environment."""
     wanted = {
-        item.callspec.params["name"] for item in request.session.items if "runs" in getattr(item, "fixturenames", ())
+        item.callspec.params["name"]
+        for item in request.session.items
+        if item.path == request.path and "runs" in getattr(item, "fixturenames", ())
     }
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
         jobs = {("", command): pool.submit(place.run, command, Setting(), f"clean-{command}") for command in ALL}

@@ -100,7 +100,7 @@ def own() -> Iterator[Lab]:
     """A lab that is nobody else's."""
     if os.geteuid() != 0:
         pytest.skip("the lab needs root")
-    number = secrets.randbelow(200) + 20
+    number = secrets.randbelow(100) + 20  # its ports are below those that Linux assigns to clients (32768 and up)
     name = f"itest{secrets.token_hex(3)}"
     subnet = ipaddress.IPv4Network(f"10.253.{number}.0/24")
     own = Lab(Path("/var/tmp") / name, name, subnet, 30000 + 20 * number)
@@ -158,6 +158,7 @@ def test_interrupted(own: Lab, number: signal.Signals) -> None:
 
 def test_a_port_in_use(own: Lab) -> None:
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the lab's own connections may be in TIME_WAIT
         taken.bind(("127.0.0.1", own.port + 3))
         taken.listen()
         up = own.run("up")
