@@ -42,8 +42,8 @@ docs: setup  ## write the reference of the cluster file and its JSON Schema from
 
 # What is not cached is built first: for longer than a test waits for its cluster, and at times tests would stand in its way.
 # The cluster comes by itself: its emulated guests take what two cores leave, and would do so for as long as others hold them up.
-test: lint bundle  ## everything but what needs virtual machines: style, unit tests, the lab's services, a whole cluster
-	.venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 15 --ignore tests/e2e -m 'not vm'
+test: lint bundle gate-image  ## style, unit tests, the lab's services, a host on a virtual machine, a whole cluster
+	.venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 15 --ignore tests/e2e -m 'not vm or gate'
 	.venv/bin/pytest --durations 15 tests/e2e
 
 # The cheapest first.
