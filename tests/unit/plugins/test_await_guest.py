@@ -76,7 +76,8 @@ class Machine:
         last = who[-1]
         monkeypatch.setattr(script, "answer", lambda _: next(answers, last))
         monkeypatch.setattr(script, "busy_seconds", lambda _: 0.0)
-        monkeypatch.setattr(script, "last_lines", lambda _: "")
+        self.printed_until = 0.0
+        monkeypatch.setattr(script, "console", lambda _: b"." * int(min(self.now, self.printed_until)))
         monkeypatch.setattr(script, "last_words", lambda _: "")
         monkeypatch.setattr(script, "virsh", self.virsh)
         monkeypatch.setattr(script.time, "sleep", self.sleep)
@@ -99,6 +100,16 @@ def test_an_idle_guest_that_nobody_answers_for_is_reset(script: Any, monkeypatch
 
 def test_an_idle_guest_whose_kernel_answers_is_left_alone(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(script, monkeypatch, ["kernel"])
-    with pytest.raises(SystemExit, match="no ssh after 600 s, but its kernel answers"):
+    with pytest.raises(SystemExit, match="no ssh after 601 s, but its kernel answers"):
         script.main("guest", "192.0.2.1", 600)
     assert machine.calls == []
+
+
+@pytest.mark.parametrize(("printed_until", "ends"), [(0, 601), (1000, 1803), (1e9, 3601)])
+def test_a_guest_that_prints_is_waited_for(
+    script: Any, monkeypatch: pytest.MonkeyPatch, printed_until: float, ends: float
+) -> None:
+    machine = Machine(script, monkeypatch, ["kernel"])
+    machine.printed_until = printed_until
+    with pytest.raises(SystemExit, match=f"no ssh after {ends} s"):
+        script.main("guest", "192.0.2.1", 600)

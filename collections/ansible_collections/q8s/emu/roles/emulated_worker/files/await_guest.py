@@ -2,6 +2,9 @@
 
     await_guest.py NAME ADDRESS TIMEOUT
 
+TIMEOUT is the time in seconds without progress: a guest that prints on its console is waited for, up to six times as
+long. A guest on a host that is itself emulated takes half an hour, and one that hangs prints nothing.
+
 QEMU without KVM at times loses an interrupt of an x86_64 guest early in its boot (seen with 10.0: the local APIC keeps
 the timer's vector in service, so that nothing of lower priority is delivered). All virtual CPUs then halt for ever. A
 guest that boots is never idle, so one that neither ran nor waited for a CPU of the host for half a minute hangs, unless
@@ -23,6 +26,7 @@ import time
 WINDOW = 30.0  # seconds
 IDLE = 0.1  # of one CPU
 RESETS = 3
+PATIENCE = 6  # times TIMEOUT, for a guest that prints
 VIRSH = ["virsh", "--quiet", "--connect", "qemu:///system"]
 
 
@@ -71,13 +75,18 @@ def last_words(name):
     return "\nlast lines of QEMU's log:\n" + "\n".join(lines[-5:])
 
 
-def last_lines(name):
-    """The end of the guest's console, without terminal control."""
+def console(name):
+    """Return what the guest printed on its console, in bytes."""
     found = re.search(r"<source path='([^']+\.console)'", virsh("dumpxml", name))
     if not found:
-        return ""
+        return b""
     with open(found.group(1), "rb") as stream:
-        text = stream.read()[-4000:].decode(errors="replace")
+        return stream.read()
+
+
+def last_lines(name):
+    """The end of the guest's console, without terminal control."""
+    text = console(name)[-4000:].decode(errors="replace")
     text = re.sub(r"\x1b\[[0-9;?!]*[A-Za-z]", "", text)
     lines = [line for line in text.splitlines() if line.strip()]
     return "\nlast lines of its console:\n" + "\n".join(lines[-10:]) if lines else ""
@@ -85,7 +94,8 @@ def last_lines(name):
 
 def main(name, address, timeout):
     """Wait; return how often the guest was reset or started, and what QEMU said each time that it ended."""
-    end = time.monotonic() + timeout
+    start = progress = time.monotonic()
+    printed = len(console(name))
     since, busy, resets, ended = None, 0.0, 0, []
     while True:
         who = answer(address)
@@ -102,9 +112,11 @@ def main(name, address, timeout):
             reason = virsh("domstate", name, "--reason")
             sys.exit(f"Failed to boot the guest {name}: its machine is {reason}{last_words(name)}{last_lines(name)}")
         now = time.monotonic()
-        if now > end:
+        if now - progress > timeout and len(console(name)) != printed:
+            printed, progress = len(console(name)), now
+        if now - progress > timeout or now - start > PATIENCE * timeout:
             only = ", but its kernel answers: does its sshd run?" if who == "kernel" else ""
-            sys.exit(f"Failed to boot the guest {name}: no ssh after {timeout:.0f} s{only}{last_lines(name)}")
+            sys.exit(f"Failed to boot the guest {name}: no ssh after {now - start:.0f} s{only}{last_lines(name)}")
         if who == "kernel":
             since = None
         elif since is None:
