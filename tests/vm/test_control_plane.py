@@ -97,5 +97,11 @@ def test_the_apis_name_survives_a_reboot(rebooted: Host) -> None:
     assert "manage_etc_hosts: true" in managed, "the image does not try the case"
 
 
+def test_modules_are_loaded_at_boot(rebooted: Host) -> None:
+    loaded = rebooted.read("cat /proc/modules /lib/modules/$(uname -r)/modules.builtin")
+    for module in ("br_netfilter", "overlay", "nf_conntrack"):
+        assert re.search(rf"(?m)^{module} |/{module}\.ko$", loaded), f"{module} is not loaded"
+
+
 def test_the_api_answers_after_a_reboot(rebooted: Host) -> None:
     assert api_answers(rebooted)

@@ -240,3 +240,11 @@ def test_after_a_reboot_the_guest_and_its_network_are_back(cluster: Deployment, 
     assert re.search(r"Active:\s+yes", cluster.read(f"{virsh} net-info q8s"))
     assert qemu_label(cluster).endswith("(enforce)")
     assert wait(lambda: cluster.console().count("Linux version") >= 2, KERNEL_SECONDS), cluster.console()
+
+
+def test_flushed_rules_come_back(cluster: Deployment, rebooted: float) -> None:
+    """As after ``iptables -F`` by a person, or a firewall that is restarted."""
+    cluster.read("iptables --wait --table nat --flush; iptables --wait --flush; iptables --wait --policy FORWARD DROP")
+    first = "iptables --wait --table nat --list-rules PREROUTING | sed -n 2p"
+    assert wait_slowly(lambda: "-j Q8S_PRE" in cluster.on(cluster.host, first).stdout, 120)
+    assert "-j Q8S_FWD" in cluster.read("iptables --wait --list-rules FORWARD | sed -n 2p")
