@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -30,7 +31,8 @@ pytestmark = [pytest.mark.lab, pytest.mark.vm]
 IMAGES: Final = shlex.split(os.environ.get("Q8S_VM_IMAGES", " ".join(cloud_image.STOCK_NAMES)))
 BIN: Final = Path(sys.executable).parent
 WORKER: Final = "x86-small-1"
-# The limit for a node that runs in QEMU in QEMU. The tests go on without it.
+# Limits for a node that runs in QEMU in QEMU: of a deploy, and of the wait that follows. The tests go on without it.
+DEPLOY_SECONDS: Final = int(os.environ.get("Q8S_VM_DEPLOY_SECONDS", "3600"))
 READY_SECONDS: Final = int(os.environ.get("Q8S_VM_READY_SECONDS", "1800"))
 KERNEL_SECONDS: Final = 900
 GUEST_MEMORY: Final = 1024
@@ -126,13 +128,25 @@ def cluster(lab: Mapping[str, str], image: str, tmp_path_factory: pytest.TempPat
     file.write_text(text)
     environment = {**os.environ, **lab, "XDG_STATE_HOME": str(folder / "state")}
     found = Deployment(name, file, environment, {})
-    begin = time.monotonic()
     try:
-        found.run("deploy", "--yes")
-        found.seconds["deploy"] = time.monotonic() - begin
+        deploy(found)
         yield found
     finally:
         found.run("destroy", "--yes", seconds=900)
+
+
+def deploy(cluster: Deployment) -> None:
+    """Deploy, and interrupt the deploy as Ctrl-C does if it has not ended at the limit."""
+    begin = time.monotonic()
+    process = subprocess.Popen(
+        [BIN / "q8s-run", "deploy", cluster.file, "--yes"], env=cluster.environment, start_new_session=True
+    )
+    try:
+        process.wait(DEPLOY_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        process.wait(300)
+    cluster.seconds["deploy"] = time.monotonic() - begin
 
 
 @pytest.fixture(scope="module")
