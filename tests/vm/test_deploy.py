@@ -23,6 +23,7 @@ from typing import Final
 import openstack
 import pytest
 from machines import require_virtual_machines
+from openstack.config import OpenStackConfig
 
 from lab import cloud_image, settings
 from lab.machine import wait
@@ -226,11 +227,9 @@ def rebooted(cluster: Deployment, started: str) -> float:
     """Reboot the host through the API; gives the seconds until one can log in."""
     before = cluster.read("cat /proc/sys/kernel/random/boot_id")
     begin = time.monotonic()
-    with openstack.connect(
-        cloud=cluster.environment["OS_CLOUD"],
-        load_envvars=False,
-        config_files=[cluster.environment["OS_CLIENT_CONFIG_FILE"]],
-    ) as cloud:
+    files = [cluster.environment["OS_CLIENT_CONFIG_FILE"]]
+    config = OpenStackConfig(config_files=files, load_envvars=False)
+    with openstack.connection.Connection(config=config.get_one(cloud=cluster.environment["OS_CLOUD"])) as cloud:
         server = cloud.compute.find_server(cluster.host, ignore_missing=False)
         cloud.compute.reboot_server(server, "SOFT")
 
