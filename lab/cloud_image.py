@@ -145,7 +145,8 @@ configfile $prefix/grub.cfg
 
 _FILES: Final = {
     "etc/fstab": f"PARTUUID={_ROOT_PART} / ext4 rw,discard,errors=remount-ro,x-systemd.growfs 0 1\n"
-    f"PARTUUID={_ESP_PART} /boot/efi vfat defaults,umask=077 0 2\n",
+    # After the 90 s that systemd waits by default, an emulated machine on a busy host would boot into emergency mode.
+    f"PARTUUID={_ESP_PART} /boot/efi vfat defaults,umask=077,x-systemd.device-timeout=15min 0 2\n",
     "etc/hostname": "",
     "etc/machine-id": "",
     "etc/default/locale": "LANG=C.UTF-8\n",
