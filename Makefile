@@ -19,7 +19,7 @@ bundle: setup  ## build what nodes run, and guest images, where they are not cac
 	$(RUN) bundle ensure --arch x86_64 --arch aarch64 --control-plane x86_64 >/dev/null
 
 gate-image: setup
-	.venv/bin/python -m lab.cloud_image debian-13-cloud-baked >/dev/null
+	.venv/bin/python -m q8s_lab.cloud_image debian-13-cloud-baked >/dev/null
 
 demo: bundle  ## an OpenStack on this machine, and the cluster of examples/demo.yaml on it
 	$(RUN) lab up
@@ -34,7 +34,7 @@ demo-down:  ## remove the demo's cluster and the OpenStack
 lint: setup  ## style, types and Ansible's production profile
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy q8s_wrapper bundle lab benchmarks tools inventory_plugins collections/ansible_collections/q8s/emu/plugins
+	.venv/bin/mypy q8s_wrapper q8s_bundle q8s_lab benchmarks tools inventory_plugins collections/ansible_collections/q8s/emu/plugins
 	.venv/bin/ansible-lint
 
 docs: setup  ## write the reference of the cluster file and its JSON Schema from the code

@@ -65,7 +65,7 @@ def ansible_environment(user: Mapping[str, str]) -> dict[str, str]:
 
     :param user: the environment that the user runs ``q8s-run`` in
     """
-    from bundle.cache import cache_root
+    from q8s_bundle.cache import cache_root
 
     state = state_root()
     return {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle import cache
+from q8s_bundle import cache
 
 
 @pytest.fixture(autouse=True)
