@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-name: q8s_openstack
+name: openstack
 short_description: Servers of a Q8S cluster and their guests
 version_added: 0.1.0
 author:
@@ -38,7 +38,7 @@ options:
   plugin:
     description: Names this plugin.
     required: true
-    choices: [q8s_openstack]
+    choices: [q8s.emu.openstack, q8s_openstack]
   cloud:
     description: A cloud of C(clouds.yaml). Without it the C(OS_*) variables choose.
     type: str
@@ -58,12 +58,12 @@ options:
 
 EXAMPLES = r"""
 # inventory/cluster.q8s.yml
-plugin: q8s_openstack
+plugin: q8s.emu.openstack
 cluster_file: ../examples/demo.yaml
 
 # With groups by the cloud's availability zone, and one of large guests; the cloud's answer is kept for a minute
 ---
-plugin: q8s_openstack
+plugin: q8s.emu.openstack
 cluster_file: ../examples/demo.yaml
 keyed_groups:
   - key: q8s_availability_zone
@@ -93,7 +93,7 @@ from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _hostkeys, 
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     """Lists a cluster. ``meta: refresh_inventory`` sees servers that were just made, whatever is cached."""
 
-    NAME = "q8s_openstack"
+    NAME = "q8s.emu.openstack"
 
     def verify_file(self, path: str) -> bool:
         """Whether the file is an inventory of ours."""
