@@ -7,13 +7,16 @@ FILE ?= examples/demo.yaml
 LAB := $(or $(Q8S_LAB_DIR),/var/lib/q8s-lab)
 ON_LAB := OS_CLIENT_CONFIG_FILE=$(LAB)/clouds.yaml OS_CLOUD=q8s-lab
 
-.PHONY: help setup bundle gate-image demo demo-down test test-long test-vm lint docs clean
+.PHONY: help setup wheel bundle gate-image demo demo-down test test-long test-vm lint docs clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup:  ## install what is missing on this machine
 	@tools/setup.sh
+
+wheel: setup  ## build the wheel into build/
+	.venv/bin/uv build --quiet --wheel --no-build-isolation --python .venv/bin/python --out-dir build .
 
 bundle: setup  ## build what nodes run, and guest images, where they are not cached
 	$(RUN) bundle ensure --arch x86_64 --arch aarch64 --control-plane x86_64 >/dev/null

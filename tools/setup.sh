@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cache=${Q8S_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/q8s}
-uv_version=$(sed -n 's/.*"uv==\([0-9.]*\)".*/\1/p' pyproject.toml)
+uv_version=$(sed -n '/"uv==/{s/.*"uv==\([0-9.]*\)".*/\1/p;q}' pyproject.toml)
 uv=$cache/uv-$uv_version/bin/uv
 
 say() { printf 'setup: %s\n' "$*" >&2; }
