@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +35,11 @@ def ensure() -> tuple[Path, bool]:
 
 
 def _make(folder: Path) -> None:
-    uv = Path(sys.executable).parent / "uv"
+    uv = shutil.which(
+        "uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    )
+    if uv is None:
+        raise LabError("Failed to install the OpenStack services: uv is not installed", hint="pip install 'q8s[lab]'")
     for command in (
         [uv, "venv", "-q", "--clear", "--python", sys.executable, folder],
         [

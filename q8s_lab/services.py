@@ -31,6 +31,7 @@ from q8s_lab.settings import REGION, Settings
 
 DATABASES: Final = ("keystone", "glance", "placement", "neutron", "nova_api", "nova_cell0", "nova_cell1")
 _OPENSTACK: Final = Path(__file__).parent / "openstack"
+_PACKAGES: Final = Path(__file__).resolve().parent.parent
 _APPLICATIONS: Final = {
     "keystone": "keystone.wsgi.api",
     "glance": "glance.wsgi.api",
@@ -66,6 +67,7 @@ class Services:
         self._environment = environment
         self._passwords = passwords
         self._etc = settings.folder / "etc"
+        self._python = settings.folder / "python"
         self._state = settings.folder / "state"
 
     # -- configuration ------------------------------------------------------------------------------------------------
@@ -78,6 +80,15 @@ class Services:
             path = self._etc / name
             path.write_text(text)
             path.chmod(0o600)
+        self._link_packages()
+
+    def _link_packages(self) -> None:
+        """Make our packages, and nothing that is installed beside them, importable by the services."""
+        self._python.mkdir(exist_ok=True)
+        for package in ("q8s_lab", "q8s_bundle"):
+            link = self._python / package
+            link.unlink(missing_ok=True)
+            link.symlink_to(_PACKAGES / package)
 
     def check_ports(self) -> None:
         """Every port must be free.
@@ -293,9 +304,7 @@ class Services:
             "OS_NOVA_CONFIG_FILES": f"{self._environment}/etc/nova/api-paste.ini;nova.conf",
             "OS_NOVA_DISABLE_EVENTLET_PATCHING": "1",
             "OS_PLACEMENT_CONFIG_DIR": str(self._etc),
-            "PYTHONPATH": os.pathsep.join(
-                map(str, (_OPENSTACK, _OPENSTACK / "network_driver", _OPENSTACK.parent.parent))
-            ),
+            "PYTHONPATH": os.pathsep.join(map(str, (_OPENSTACK, _OPENSTACK / "network_driver", self._python))),
             "PYTHONWARNINGS": "ignore",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
