@@ -7,7 +7,7 @@ FILE ?= examples/demo.yaml
 LAB := $(or $(Q8S_LAB_DIR),/var/lib/q8s-lab)
 ON_LAB := OS_CLIENT_CONFIG_FILE=$(LAB)/clouds.yaml OS_CLOUD=q8s-lab
 
-.PHONY: help setup bundle gate-image demo demo-down test test-long test-vm lint docs clean
+.PHONY: help setup wheel bundle gate-image demo demo-down test test-long test-vm lint docs clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -15,11 +15,14 @@ help:  ## show this
 setup:  ## install what is missing on this machine
 	@tools/setup.sh
 
+wheel: setup  ## build the wheel into build/
+	.venv/bin/uv build --quiet --wheel --no-build-isolation --python .venv/bin/python --out-dir build .
+
 bundle: setup  ## build what nodes run, and guest images, where they are not cached
 	$(RUN) bundle ensure --arch x86_64 --arch aarch64 --control-plane x86_64 >/dev/null
 
 gate-image: setup
-	.venv/bin/python -m lab.cloud_image debian-13-cloud-baked >/dev/null
+	.venv/bin/python -m q8s_lab.cloud_image debian-13-cloud-baked >/dev/null
 
 demo: bundle  ## an OpenStack on this machine, and the cluster of examples/demo.yaml on it
 	$(RUN) lab up
@@ -34,7 +37,7 @@ demo-down:  ## remove the demo's cluster and the OpenStack
 lint: setup  ## style, types and Ansible's production profile
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy q8s_wrapper bundle lab benchmarks tools inventory_plugins collections/ansible_collections/q8s/emu/plugins
+	.venv/bin/mypy q8s_wrapper q8s_bundle q8s_lab benchmarks tools inventory_plugins collections/ansible_collections/q8s/emu/plugins
 	.venv/bin/ansible-lint
 
 docs: setup  ## write the reference of the cluster file and its JSON Schema from the code

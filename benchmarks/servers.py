@@ -32,7 +32,7 @@ from typing import Any, Final
 import openstack
 import yaml
 
-from lab import settings
+from q8s_lab import settings
 from q8s_wrapper.config import INVENTORY, REPOSITORY
 
 _FLAVOR: Final = "hollow.small"

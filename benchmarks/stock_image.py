@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bundle import cache, debs
-from bundle.image import rootfs
-from bundle.progress import run
-from lab import cloud_image
+from q8s_bundle import cache, debs
+from q8s_bundle.image import rootfs
+from q8s_bundle.progress import run
+from q8s_lab import cloud_image
 
 _IMAGE: Final = "debian-13-cloud"
 

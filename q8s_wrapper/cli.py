@@ -69,10 +69,10 @@ def _hand_over(command: str, argv: Sequence[str]) -> int:
     argv = table.with_environment(command, argv)
     os.umask(0o022)  # files of machines are built, which others must read
     if command == "lab":
-        from lab.cli import main as lab_main
+        from q8s_lab.cli import main as lab_main
 
         return lab_main(argv)
-    from bundle.cli import main as bundle_main
+    from q8s_bundle.cli import main as bundle_main
 
     return bundle_main(argv)
 

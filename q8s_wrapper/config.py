@@ -1,4 +1,4 @@
-"""Where things are: the checkout, the caches, the state of each cluster."""
+"""Where things are: the files that Ansible reads, the caches, the state of each cluster."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Final
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
-PLAYBOOKS: Final = REPOSITORY / "playbooks"
-INVENTORY: Final = REPOSITORY / "inventory" / "cluster.q8s.yml"
+_PACKAGED: Final = Path(__file__).resolve().parent / "data"
+# The collection, the inventory and Ansible's settings: data of the wheel, or a checkout with the same layout.
+DATA: Final = _PACKAGED if _PACKAGED.is_dir() else REPOSITORY
+COLLECTIONS: Final = DATA / "collections"
+PLAYBOOKS: Final = COLLECTIONS / "ansible_collections" / "q8s" / "emu" / "playbooks"
+INVENTORY: Final = DATA / "inventory" / "cluster.q8s.yml"
 
 
 def state_root() -> Path:
@@ -34,7 +38,7 @@ def cluster_variable(file: Path) -> list[str]:
 
 
 def add_collections_to_path() -> None:
-    """Let ``ansible_collections.q8s.emu`` be imported from this checkout, without importing Ansible."""
-    folder = str(REPOSITORY / "collections")
+    """Let ``ansible_collections.q8s.emu`` be imported without importing Ansible."""
+    folder = str(COLLECTIONS)
     if folder not in sys.path:
         sys.path.insert(0, folder)

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from q8s_wrapper.config import REPOSITORY, state_root
+from q8s_wrapper.config import DATA, state_root
 
 # Removed from the environment of all children. No variable of Ansible's is let through: what a run needs comes from
 # this repository, and what a user wants to change goes behind `--`, as arguments of ansible-playbook.
@@ -65,13 +65,13 @@ def ansible_environment(user: Mapping[str, str]) -> dict[str, str]:
 
     :param user: the environment that the user runs ``q8s-run`` in
     """
-    from bundle.cache import cache_root
+    from q8s_bundle.cache import cache_root
 
     state = state_root()
     return {
         **{name: value for name, value in child_environment(user).items() if name != "KUBECONFIG"},
         "Q8S_STATE": str(state),
-        "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
+        "ANSIBLE_CONFIG": str(DATA / "ansible.cfg"),
         # Plugins and temporary files; ~/.ansible may have plugins of the user's, or be read-only. Hidden, as the
         # other folders of the state are clusters. A run in check mode may be the first, and makes no state.
         "ANSIBLE_HOME": str((state if state.is_dir() else cache_root()) / ".ansible"),

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, Final
 
 from q8s_wrapper import child, environment
-from q8s_wrapper.config import INVENTORY, PLAYBOOKS, REPOSITORY, cluster_variable
+from q8s_wrapper.config import DATA, INVENTORY, PLAYBOOKS, cluster_variable
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.events import State, reduce
 from q8s_wrapper.render import Renderer
@@ -75,7 +75,7 @@ class _Interrupt:
 def run(
     playbook: str, cluster_file: Path, folder: Path, lock: Path, *, arguments: Sequence[str], renderer: Renderer
 ) -> Outcome:
-    """Run ``playbooks/<playbook>.yml`` on a cluster file; its log goes to ``folder``.
+    """Run the playbook ``q8s.emu.<playbook>`` on a cluster file; its log goes to ``folder``.
 
     :param lock: the cluster's lock, which Ansible holds as well
     """
@@ -103,7 +103,7 @@ def run(
         with environment.replaced(environment.ansible_environment(os.environ)):
             runner = ansible_runner.interface.init_runner(  # type: ignore[no-untyped-call]
                 private_data_dir=str(folder),
-                project_dir=str(REPOSITORY),
+                project_dir=str(DATA),
                 playbook=str(PLAYBOOKS / f"{playbook}.yml"),
                 inventory=str(INVENTORY),
                 cmdline=shlex.join([*cluster_variable(cluster_file), *arguments]),

@@ -72,7 +72,7 @@ def _origin() -> str:
 
 def check_folder(cluster_name: str) -> Path:
     """The folder for logs of runs in check mode, made if needed: one of the cache, because they change no state."""
-    from bundle.cache import cache_root
+    from q8s_bundle.cache import cache_root
 
     folder = cache_root() / "checks" / cluster_name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

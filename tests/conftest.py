@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lab import settings
+from q8s_lab import settings
 
 pytest_plugins = ["tests.upstream"]
 

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from bundle.node.gobuild import Program
-from bundle.node.upstream import Releases
-from bundle.node.versions import Architecture
+from q8s_bundle.node.gobuild import Program
+from q8s_bundle.node.upstream import Releases
+from q8s_bundle.node.versions import Architecture
 
 
 class Server(ThreadingHTTPServer):

@@ -4,14 +4,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cache=${Q8S_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/q8s}
-uv_version=$(sed -n 's/.*"uv==\([0-9.]*\)".*/\1/p' pyproject.toml)
+uv_version=$(sed -n '/"uv==/{s/.*"uv==\([0-9.]*\)".*/\1/p;q}' pyproject.toml)
 uv=$cache/uv-$uv_version/bin/uv
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { printf 'Failed to set up: %s\n' "$1" >&2; [ $# -lt 2 ] || printf 'hint: %s\n' "$2" >&2; exit 1; }
 
 # Debian packages, each with its reason in packages.txt
-mapfile -t wanted < <(sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^$/d' tools/packages.txt lab/packages.txt bundle/packages.txt | sort -u)
+mapfile -t wanted < <(sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^$/d' tools/packages.txt q8s_lab/packages.txt q8s_bundle/packages.txt | sort -u)
 missing=()
 for package in "${wanted[@]}"; do
     dpkg-query -W -f='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")

@@ -21,7 +21,7 @@ import openstack
 import pytest
 import yaml
 
-from lab import settings
+from q8s_lab import settings
 from q8s_wrapper.config import REPOSITORY
 
 pytestmark = [pytest.mark.lab, pytest.mark.e2e]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import faults, settings
+from q8s_lab import faults, settings
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from lab.machine import wait
+from q8s_lab.machine import wait
 
 REPOSITORY: Final = Path(__file__).parents[2]
 BIN: Final = Path(sys.executable).parent
@@ -208,7 +208,7 @@ def served(folder: Path, address: str) -> Iterator[str]:
 
 def bundle() -> dict[str, Any]:
     """Return the answer of ``bundle ensure``: artifacts, kernel command lines, versions. What is missing is built."""
-    command = [sys.executable, "-m", "bundle", "ensure", "--arch", "x86_64", "--control-plane", "x86_64"]
+    command = [sys.executable, "-m", "q8s_bundle", "ensure", "--arch", "x86_64", "--control-plane", "x86_64"]
     done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 0, "bundle ensure failed; its message is above"
     answer: dict[str, Any] = json.loads(done.stdout)

@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 from machines import Host, bundle, host, require_virtual_machines, served
 
-from lab import cloud_image, hosts, settings
+from q8s_lab import cloud_image, hosts, settings
 
 pytestmark = pytest.mark.vm
 

@@ -25,8 +25,8 @@ import pytest
 from machines import require_virtual_machines
 from openstack.config import OpenStackConfig
 
-from lab import cloud_image, settings
-from lab.machine import wait
+from q8s_lab import cloud_image, settings
+from q8s_lab.machine import wait
 
 pytestmark = [pytest.mark.lab, pytest.mark.vm]
 

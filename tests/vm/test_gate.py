@@ -1,7 +1,7 @@
 """The cheapest virtual machine that shows what no container does: a guest under AppArmor. Part of ``make test``.
 
 One boot, and the roles of a worker's host up to the start of its guest. The image has the large packages already
-(``lab.cloud_image.BAKED``). The guest has a real kernel and empty disks: QEMU has to open them, and nobody logs in.
+(``q8s_lab.cloud_image.BAKED``). The guest has a real kernel and empty disks: QEMU has to open them, and nobody logs in.
 Reboots, and guests that become nodes, are in the other files of this folder (``make test-vm``).
 """
 
@@ -18,7 +18,7 @@ from typing import Any, Final
 import pytest
 from machines import Guest, Host, bundle, guest_of, host, require_virtual_machines, served
 
-from lab import cloud_image, hosts, settings
+from q8s_lab import cloud_image, hosts, settings
 
 pytestmark = [pytest.mark.vm, pytest.mark.gate]
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from bundle import cache, image
-from bundle.errors import BundleError
-from bundle.image import cloud, initrd, kernels
-from bundle.image.cloud import CloudImage
+from q8s_bundle import cache, image
+from q8s_bundle.errors import BundleError
+from q8s_bundle.image import cloud, initrd, kernels
+from q8s_bundle.image.cloud import CloudImage
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a cloud image's file systems are mounted")
 

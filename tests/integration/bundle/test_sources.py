@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from bundle import cache
-from bundle.cache import Artifact
-from bundle.node import Supply, ensure_worker, gobuild, store
+from q8s_bundle import cache
+from q8s_bundle.cache import Artifact
+from q8s_bundle.node import Supply, ensure_worker, gobuild, store
 from tests.upstream import Server
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: containerd mounts while it unpacks images")

@@ -16,8 +16,8 @@ import openstack
 import pytest
 import yaml
 
-from lab import settings
-from lab.machine import wait
+from q8s_lab import settings
+from q8s_lab.machine import wait
 from q8s_wrapper.config import INVENTORY, REPOSITORY
 
 _BIN = Path(sys.executable).parent

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from conftest import difference, snapshot
 
-from lab import settings
-from lab.machine import wait
+from q8s_lab import settings
+from q8s_lab.machine import wait
 
 if TYPE_CHECKING:
     from conftest import Cluster

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lab import settings
-from lab.machine import wait
+from q8s_lab import settings
+from q8s_lab.machine import wait
 from q8s_wrapper.config import REPOSITORY
 
 if TYPE_CHECKING:

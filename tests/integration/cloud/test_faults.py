@@ -16,8 +16,8 @@ import pytest
 import yaml
 from conftest import snapshot
 
-from lab import settings
-from lab.machine import wait
+from q8s_lab import settings
+from q8s_lab.machine import wait
 from q8s_wrapper.config import REPOSITORY
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lab.machine import wait
+from q8s_lab.machine import wait
 
 if TYPE_CHECKING:
     from conftest import Cluster

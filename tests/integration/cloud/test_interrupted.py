@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lab.machine import wait
+from q8s_lab.machine import wait
 from q8s_wrapper.config import REPOSITORY
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ def deployed(cluster: Cluster) -> Cluster:
 
 def write(cluster: Cluster, name: str, **options: Any) -> Path:
     path = cluster.folder / f"{name}.q8s.yml"
-    path.write_text(yaml.safe_dump({"plugin": "q8s_openstack", **options}))
+    path.write_text(yaml.safe_dump({"plugin": "q8s.emu.openstack", **options}))
     return path
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from lab import settings
+from q8s_lab import settings
 
 if TYPE_CHECKING:
     from conftest import Cluster

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from lab.machine import wait
+from q8s_lab.machine import wait
 from q8s_wrapper import inventory
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from lab import faults, settings
+from q8s_lab import faults, settings
 
 if TYPE_CHECKING:
     from conftest import Cluster

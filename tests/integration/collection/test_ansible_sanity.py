@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 from ansible_test._internal.python_requirements import get_venv_packages
 
-from bundle import cache
+from q8s_bundle import cache
 from q8s_wrapper.config import REPOSITORY
 
 COLLECTION = REPOSITORY / "collections" / "ansible_collections" / "q8s" / "emu"

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from q8s_wrapper.config import REPOSITORY
+from q8s_wrapper.config import PLAYBOOKS, REPOSITORY
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDJkb4 q8s test"
 PLAYBOOK = f"""\
 - hosts: mine
   gather_facts: false
   tasks:
-    - ansible.builtin.include_tasks: {REPOSITORY}/playbooks/tasks/check_initial.yml
+    - ansible.builtin.include_tasks: {PLAYBOOKS}/tasks/check_initial.yml
 - hosts: localhost
   gather_facts: false
   tasks:

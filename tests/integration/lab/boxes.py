@@ -14,9 +14,9 @@ from typing import Any
 
 import openstack
 
-from lab import settings
-from lab.machine import Machine, wait
-from lab.vm import VirtualMachine
+from q8s_lab import settings
+from q8s_lab.machine import Machine, wait
+from q8s_lab.vm import VirtualMachine
 
 
 @dataclass

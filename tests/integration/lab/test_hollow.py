@@ -11,8 +11,8 @@ from typing import Any
 import openstack
 import pytest
 
-from lab import hollow, settings
-from lab.machine import wait
+from q8s_lab import hollow, settings
+from q8s_lab.machine import wait
 
 pytestmark = pytest.mark.lab
 

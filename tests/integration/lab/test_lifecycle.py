@@ -18,8 +18,8 @@ import openstack
 import pytest
 from openstack.config import OpenStackConfig
 
-from lab import cli, settings
-from lab.machine import wait
+from q8s_lab import cli, settings
+from q8s_lab.machine import wait
 
 pytestmark = pytest.mark.lab
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 from boxes import Box, allow, boxes
 
-from lab.machine import wait
+from q8s_lab.machine import wait
 
 pytestmark = pytest.mark.lab
 

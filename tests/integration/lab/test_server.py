@@ -18,9 +18,9 @@ from boxes import Box, allow, boxes
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
-from lab import settings
-from lab.firewall import Port, port_chain
-from lab.machine import wait
+from q8s_lab import settings
+from q8s_lab.firewall import Port, port_chain
+from q8s_lab.machine import wait
 
 pytestmark = pytest.mark.lab
 

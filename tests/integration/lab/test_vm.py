@@ -23,9 +23,9 @@ import pytest
 from boxes import VmBox, allow, boxes
 from openstack.config import OpenStackConfig
 
-from lab import cloud_image, hosts, settings
-from lab.firewall import Port, link_of, port_chain
-from lab.machine import start_time, wait
+from q8s_lab import cloud_image, hosts, settings
+from q8s_lab.firewall import Port, link_of, port_chain
+from q8s_lab.machine import start_time, wait
 
 pytestmark = [pytest.mark.lab, pytest.mark.vm]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle import cache
+from q8s_bundle import cache
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +31,14 @@ def test_key_is_stable_and_depends_on_where_parts_end() -> None:
     assert len(cache.content_key("a")) == 16
     assert cache.content_key("ab", "c") != cache.content_key("a", "bc")
     assert cache.content_key("a") != cache.content_key(b"a")
+
+
+def test_the_names_of_our_packages_do_not_count(tmp_path: Path) -> None:
+    """Entries that were built when the packages were called ``lab`` and ``bundle`` are still found."""
+    old, new = tmp_path / "old.py", tmp_path / "new.py"
+    old.write_text("from bundle import cache\nfrom lab import vm\n")
+    new.write_text("from q8s_bundle import cache\nfrom q8s_lab import vm\n")
+    assert cache.content_key(old) == cache.content_key(new)
 
 
 def test_key_of_a_folder_is_its_names_and_content(tmp_path: Path) -> None:

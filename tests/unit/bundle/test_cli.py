@@ -10,13 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from bundle import cli, image, node
-from bundle.cache import Artifact
-from bundle.errors import BundleError
-from bundle.image.cloud import CloudImage
-from bundle.node import NodeArtifacts
-from bundle.progress import run
-from lab.machine import wait
+from q8s_bundle import cli, image, node
+from q8s_bundle.cache import Artifact
+from q8s_bundle.errors import BundleError
+from q8s_bundle.image.cloud import CloudImage
+from q8s_bundle.node import NodeArtifacts
+from q8s_bundle.progress import run
+from q8s_lab.machine import wait
 
 
 def artifact(name: str) -> Artifact:
@@ -77,9 +77,9 @@ def test_a_look_builds_nothing(
         raise AssertionError("something is built")
 
     monkeypatch.setenv("Q8S_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("bundle.node.upstream.fetch", build)
-    monkeypatch.setattr("bundle.node.gobuild.build", build)
-    monkeypatch.setattr("bundle.download.unreachable", build)
+    monkeypatch.setattr("q8s_bundle.node.upstream.fetch", build)
+    monkeypatch.setattr("q8s_bundle.node.gobuild.build", build)
+    monkeypatch.setattr("q8s_bundle.download.unreachable", build)
     assert cli.main(["ensure", "--check", "--arch", "aarch64", "--control-plane", "x86_64"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["missing"] == ["control-plane-x86_64", "bundle-aarch64", "image-aarch64"] and answer["changed"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bundle.debs import Mirrors, Source, choose_mirrors, parse_sources
+from q8s_bundle.debs import Mirrors, Source, choose_mirrors, parse_sources
 
 DEB822 = """\
 Types: deb deb-src

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bundle.errors import BundleError
-from bundle.node import elf
-from bundle.node.store import machine
+from q8s_bundle.errors import BundleError
+from q8s_bundle.node import elf
+from q8s_bundle.node.store import machine
 
 SHELL = Path("/bin/sh").resolve()
 LIBRARIES = f"/usr/lib/{machine().gnu}"

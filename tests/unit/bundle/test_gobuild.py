@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.node import gobuild, versions
+from q8s_bundle.node import gobuild, versions
 
 MODULES = Path(gobuild.__file__).parent / "go"
 X86 = versions.ARCHITECTURES["x86_64"]

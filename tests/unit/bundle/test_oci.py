@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bundle.node import oci
+from q8s_bundle.node import oci
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from bundle import cache, download
-from bundle.download import UnavailableError
-from bundle.errors import BundleError
-from bundle.node import gobuild, upstream, versions
-from bundle.node.gobuild import Program
-from bundle.node.supply import Choice, Supply
-from bundle.node.upstream import Releases
-from bundle.node.versions import Architecture
+from q8s_bundle import cache, download
+from q8s_bundle.download import UnavailableError
+from q8s_bundle.errors import BundleError
+from q8s_bundle.node import gobuild, upstream, versions
+from q8s_bundle.node.gobuild import Program
+from q8s_bundle.node.supply import Choice, Supply
+from q8s_bundle.node.upstream import Releases
+from q8s_bundle.node.versions import Architecture
 from tests.upstream import Everything, Server, archive
 
 pytestmark = pytest.mark.usefixtures("direct")
@@ -317,7 +317,7 @@ def test_an_interrupted_download_leaves_nothing_that_counts(server: Server, how:
     (path,) = server.files
     server.hold.clear()
     script = (
-        "from bundle.node import gobuild, upstream, versions\n"
+        "from q8s_bundle.node import gobuild, upstream, versions\n"
         f"releases = upstream.Releases({releases.kubernetes!r}, {releases.github!r}, {dict(releases.pins)!r})\n"
         "arch = versions.ARCHITECTURES['x86_64']\n"
         "upstream.fetch(gobuild.RUNC, arch, releases.files(gobuild.RUNC, arch))\n"

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from bundle import download
-from bundle.download import UnavailableError
-from bundle.errors import BundleError
-from bundle.image import cloud, kernels
-from bundle.image.cloud import CloudImage
-from bundle.image.masks import CLOUD_MASKED, CLOUD_MASKED_GENERATORS, MASKED, MASKED_GENERATORS
+from q8s_bundle import download
+from q8s_bundle.download import UnavailableError
+from q8s_bundle.errors import BundleError
+from q8s_bundle.image import cloud, kernels
+from q8s_bundle.image.cloud import CloudImage
+from q8s_bundle.image.masks import CLOUD_MASKED, CLOUD_MASKED_GENERATORS, MASKED, MASKED_GENERATORS
 from tests.upstream import Server
 
 SHA256, SHA512 = "sha256:" + "0a" * 32, "sha512:" + "0a" * 64
@@ -107,8 +107,8 @@ def test_a_download_beside_other_work_ends_at_once_with_the_command(server: Serv
     server.hold.clear()
     script = (
         "import signal\n"
-        "from bundle import cli\n"
-        "from bundle.image import cloud\n"
+        "from q8s_bundle import cli\n"
+        "from q8s_bundle.image import cloud\n"
         "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
         f"image = cloud.CloudImage('{server.url}/a.qcow2', '{SHA512}')\n"
         "cli._side_by_side(lambda: None, lambda: cloud.fetch(image))\n"

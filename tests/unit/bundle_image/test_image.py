@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bundle import image
-from bundle.errors import BundleError
-from bundle.image import initrd, rootfs
-from bundle.image.masks import MASKED, MASKED_GENERATORS
+from q8s_bundle import image
+from q8s_bundle.errors import BundleError
+from q8s_bundle.image import initrd, rootfs
+from q8s_bundle.image.masks import MASKED, MASKED_GENERATORS
 
 DEPENDENCIES = """\
 kernel/fs/ext4/ext4.ko: kernel/lib/crc16.ko kernel/fs/mbcache.ko kernel/fs/jbd2/jbd2.ko

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import environment
+from q8s_lab import environment
 
 
 def test_of_two_labs_that_start_one_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lab.faults import FaultProxy
+from q8s_lab.faults import FaultProxy
 
 
 class Echo(BaseHTTPRequestHandler):

@@ -13,10 +13,10 @@ from unittest.mock import Mock
 
 import pytest
 
-from lab import firewall
-from lab.firewall import Port
-from lab.machine import wait
-from lab.settings import Settings
+from q8s_lab import firewall
+from q8s_lab.firewall import Port
+from q8s_lab.machine import wait
+from q8s_lab.settings import Settings
 
 WEB = Port("vb-q8sl00000001", "10.0.0.5", ("web",))
 OTHER = Port("vb-q8sl00000002", "10.0.0.6", ("web", "empty"))

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bundle.debs import Mirrors
-from lab import cloud_image
-from lab.errors import LabError
+from q8s_bundle.debs import Mirrors
+from q8s_lab import cloud_image
+from q8s_lab.errors import LabError
 
 ROLES = Path(__file__).parents[3] / "collections" / "ansible_collections" / "q8s" / "emu" / "roles"
 MIB = 1 << 20

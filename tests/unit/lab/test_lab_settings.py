@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import cli, hosts, settings
+from q8s_lab import cli, hosts, settings
 
 VARIABLES = ("Q8S_LAB_DIR", "Q8S_LAB_BRIDGE", "Q8S_LAB_SUBNET", "Q8S_LAB_PORT")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from lab import machine
-from lab.machine import Machine, Nic, Spec
+from q8s_lab import machine
+from q8s_lab.machine import Machine, Nic, Spec
 
 SPEC = Spec(
     name="q8sl01234567",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import locks, network, services
+from q8s_lab import locks, network, services
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     folder = tmp_path / "lab"
     script = f"""\
 from pathlib import Path
-from lab.locks import locked
+from q8s_lab.locks import locked
 with locked(Path({str(folder)!r}), wait=False):
     print("held", flush=True)
     input()

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lab import hosts, images, machine, servers, vm
-from lab.errors import LabError
-from lab.hollow import Hollow
-from lab.machine import MachineError, Nic
+from q8s_lab import hosts, images, machine, servers, vm
+from q8s_lab.errors import LabError
+from q8s_lab.hollow import Hollow
+from q8s_lab.machine import MachineError, Nic
 
 PORTS = (
     vm.Port("vb-q8sl01234567", "fa:16:3e:00:00:01", 1450, "10.0.0.5"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import q8s_openstack
+from ansible_collections.q8s.emu.plugins.inventory import openstack
 from ansible_collections.q8s.emu.plugins.module_utils import _hostkeys, _plan, _spec, _ssh
 from ansible_collections.q8s.emu.plugins.module_utils._plan import Server
 
@@ -40,8 +40,8 @@ def understood(command: list[str]) -> str:
     return subprocess.run([*command, "-G", "host"], capture_output=True, text=True, check=True).stdout
 
 
-def listed(servers: list[Server]) -> dict[str, q8s_openstack.Host]:
-    return {host.name: host for host in q8s_openstack.hosts(CLUSTER, servers, "/state/demo")}
+def listed(servers: list[Server]) -> dict[str, openstack.Host]:
+    return {host.name: host for host in openstack.hosts(CLUSTER, servers, "/state/demo")}
 
 
 def test_servers_and_guests() -> None:
@@ -90,7 +90,7 @@ def test_the_types_own_labels_taints_and_key() -> None:
         "accel": "auto",
     }
     cluster = _spec.load_mapping(data, "data")
-    hosts = {host.name: host for host in q8s_openstack.hosts(cluster, SERVERS, "/state/demo")}
+    hosts = {host.name: host for host in openstack.hosts(cluster, SERVERS, "/state/demo")}
     vm = hosts["demo-arm-mid-1"].variables["q8s_vm"]
     assert vm["labels"] == {
         "q8s.io/type": "arm-mid",
@@ -111,7 +111,7 @@ def test_the_types_own_labels_taints_and_key() -> None:
 
 
 def test_variables_without_a_server() -> None:
-    variables = q8s_openstack.cluster_variables(CLUSTER, "/state/demo")
+    variables = openstack.cluster_variables(CLUSTER, "/state/demo")
     assert variables["q8s_expected_nodes"] == ["demo-control-plane", "x86-small-1", "arm-mid-1"]
     assert variables["q8s_workers"][1] == {"name": "arm-mid-1", "type": "arm-mid", "architecture": "aarch64"}
     assert variables["q8s_node_labels"]["arm-mid-1"] == {
@@ -145,7 +145,7 @@ def test_a_foreign_initial_instance_with_a_key_of_its_own() -> None:
     key, ours = str(Path("~/.ssh/cloud").expanduser()), "/state/demo/id_ed25519"
 
     def keys(cluster: _spec.Cluster, servers: list[Server]) -> dict[str, str]:
-        found = q8s_openstack.hosts(cluster, servers, "/state/demo")
+        found = openstack.hosts(cluster, servers, "/state/demo")
         return {host.name: host.variables["ansible_ssh_private_key_file"] for host in found}
 
     assert keys(cluster, [foreign, *SERVERS[1:]]) == {
@@ -154,7 +154,7 @@ def test_a_foreign_initial_instance_with_a_key_of_its_own() -> None:
     }
     assert set(keys(cluster, SERVERS).values()) == {ours}, "of a server that Q8S made, Q8S's key is the right one"
     outside = replace(cluster, access=_spec.Access("floating_ip", floating_network="external"))
-    hosts = {host.name: host for host in q8s_openstack.hosts(outside, [foreign, *SERVERS[1:]], "/state/demo")}
+    hosts = {host.name: host for host in openstack.hosts(outside, [foreign, *SERVERS[1:]], "/state/demo")}
     assert hosts["demo-control-plane"].variables["ansible_host"] == "203.0.113.4"
     arguments = hosts["demo-arm-mid-1"].variables["ansible_ssh_common_args"]
     answer = understood(["ssh", *shlex.split(arguments)])
@@ -177,13 +177,13 @@ def test_this_machine_is_known_by_more_than_its_address(
 ) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(q8s_openstack, "_INSTANCE_IDS", (str(tmp_path / "instance-id"),))
-    monkeypatch.setattr(q8s_openstack, "_PRODUCT_UUID", str(tmp_path / "product_uuid"))
-    assert q8s_openstack._is_here("8d0c", address) is here
+    monkeypatch.setattr(openstack, "_INSTANCE_IDS", (str(tmp_path / "instance-id"),))
+    monkeypatch.setattr(openstack, "_PRODUCT_UUID", str(tmp_path / "product_uuid"))
+    assert openstack._is_here("8d0c", address) is here
 
 
 def test_an_initial_instance_that_is_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(q8s_openstack, "_is_here", lambda server_id, address: server_id == "id")
+    monkeypatch.setattr(openstack, "_is_here", lambda server_id, address: server_id == "id")
     host = listed([Server("id", "demo-control-plane", "ACTIVE", ("10.254.1.4",))])["demo-control-plane"]
     assert host.variables["ansible_connection"] == "local"
     host = listed([Server("other", "demo-control-plane", "ACTIVE", ("10.254.1.4",))])["demo-control-plane"]
@@ -215,7 +215,7 @@ def test_prefix_lengths_from_16_to_28(remote: str, host: str, guests: str, prefi
     data |= {"remote_ip_prefix": remote, "guest_ip_prefix": guests}
     cluster = _spec.load_mapping(data, "data")
     servers = [made("demo-control-plane", None), made("demo-arm-mid-1", host)]
-    hosts = {one.name: one for one in q8s_openstack.hosts(cluster, servers, "/state/demo")}
+    hosts = {one.name: one for one in openstack.hosts(cluster, servers, "/state/demo")}
     vm = hosts["demo-arm-mid-1"].variables["q8s_vm"]
     network = ipaddress.IPv4Interface(f"{vm['guest_ip']}/{vm['guest_prefixlen']}").network
     assert vm["guest_prefixlen"] == prefixlen and network.subnet_of(ipaddress.IPv4Network(guests))
@@ -225,12 +225,12 @@ def test_prefix_lengths_from_16_to_28(remote: str, host: str, guests: str, prefi
 
 def test_the_files_proxies_reach_every_host() -> None:
     proxy = _spec.Proxy("http://proxy.example.org:3128", "", "localhost,10.0.0.0/8")
-    variables = q8s_openstack.cluster_variables(replace(CLUSTER, proxy=proxy), "/state/demo")
+    variables = openstack.cluster_variables(replace(CLUSTER, proxy=proxy), "/state/demo")
     assert variables["q8s_cluster"]["proxy"] == {
         "http_proxy": "http://proxy.example.org:3128",
         "no_proxy": "localhost,10.0.0.0/8",
     }
-    assert q8s_openstack.cluster_variables(CLUSTER, "/state/demo")["q8s_cluster"]["proxy"] == {}
+    assert openstack.cluster_variables(CLUSTER, "/state/demo")["q8s_cluster"]["proxy"] == {}
 
 
 def test_a_server_that_is_no_longer_asked_for() -> None:
@@ -248,21 +248,19 @@ def test_errors_and_what_is_missing_are_visible() -> None:
     assert hosts[broken.name].groups[-1] == "server_error"
     assert hosts[broken.name].variables["q8s_fault"] == "No valid host"
     assert "arm-mid-1" not in hosts, "there is no guest in it"
-    assert q8s_openstack.missing_variables(CLUSTER, [SERVERS[0], broken]) == {
-        "q8s_missing_servers": ["demo-x86-small-1"]
-    }
+    assert openstack.missing_variables(CLUSTER, [SERVERS[0], broken]) == {"q8s_missing_servers": ["demo-x86-small-1"]}
 
 
 def test_zones_are_groups() -> None:
     types = tuple(replace(t, zone="rack-1.a") if t.name == "arm-mid" else t for t in CLUSTER.types)
-    hosts = {host.name: host for host in q8s_openstack.hosts(replace(CLUSTER, types=types), SERVERS, "/state")}
+    hosts = {host.name: host for host in openstack.hosts(replace(CLUSTER, types=types), SERVERS, "/state")}
     assert "zone_rack_1_a" in hosts["demo-arm-mid-1"].groups and "zone_rack_1_a" in hosts["arm-mid-1"].groups
     assert not [group for group in hosts["x86-small-1"].groups if group.startswith("zone_")]
 
 
 def test_a_bastion_is_on_the_way_to_servers_and_guests() -> None:
     access = _spec.Access("bastion", host="203.0.113.7", user="me", port=2022)
-    hosts = {host.name: host for host in q8s_openstack.hosts(replace(CLUSTER, access=access), SERVERS, "/state")}
+    hosts = {host.name: host for host in openstack.hosts(replace(CLUSTER, access=access), SERVERS, "/state")}
     for name in ("demo-control-plane", "demo-arm-mid-1", "arm-mid-1"):
         arguments = shlex.split(hosts[name].variables["ansible_ssh_common_args"])
         answer = understood(["ssh", *arguments])
@@ -276,8 +274,8 @@ def test_a_bastion_is_on_the_way_to_servers_and_guests() -> None:
 def test_a_floating_ip_leads_to_all_others() -> None:
     access = _spec.Access("floating_ip", floating_network="external")
     floating = [_plan.FloatingIp("f", "203.0.113.4", "10.254.1.4")]
-    servers = q8s_openstack.with_floating(SERVERS, floating)
-    hosts = {host.name: host for host in q8s_openstack.hosts(replace(CLUSTER, access=access), servers, "/state")}
+    servers = openstack.with_floating(SERVERS, floating)
+    hosts = {host.name: host for host in openstack.hosts(replace(CLUSTER, access=access), servers, "/state")}
     initial = hosts["demo-control-plane"].variables
     assert (initial["ansible_host"], initial["q8s_private_ip"]) == ("203.0.113.4", "10.254.1.4")
     assert "ProxyCommand" not in initial["ansible_ssh_common_args"]
@@ -297,7 +295,7 @@ def test_a_floating_ip_leads_to_all_others() -> None:
 
 def test_servers_come_back_from_a_cache() -> None:
     kept = json.loads(json.dumps([asdict(server) for server in SERVERS]))
-    assert [q8s_openstack._server_of(item) for item in kept] == SERVERS
+    assert [openstack._server_of(item) for item in kept] == SERVERS
 
 
 def test_ssh_understands_its_options() -> None:
@@ -317,7 +315,7 @@ def test_only_a_key_reaches_the_command_line(key: str) -> None:
 
 def test_fields_among_extra_variables() -> None:
     extra = {"pod_cidr": "x", "required_tcp_port": [], "ansible_user": "y", "q8s_other": 1, "vm_types": {}}
-    assert set(q8s_openstack.cluster_fields(extra)) == {"pod_cidr", "required_tcp_port", "vm_types"}
+    assert set(openstack.cluster_fields(extra)) == {"pod_cidr", "required_tcp_port", "vm_types"}
 
 
 def user_data(spec: _spec.ServerSpec) -> tuple[dict[str, Any], Mapping[str, str]]:

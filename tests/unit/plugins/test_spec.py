@@ -15,7 +15,7 @@ from ansible_collections.q8s.emu.plugins.module_utils import _spec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.node import versions
+from q8s_bundle.node import versions
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 DEMO = (EXAMPLES / "demo.yaml").read_text()

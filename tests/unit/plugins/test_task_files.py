@@ -11,7 +11,10 @@ import yaml
 from ansible.parsing.splitter import parse_kv
 
 ROOT = Path(__file__).parents[3]
-FILES = [*ROOT.glob("collections/ansible_collections/q8s/emu/roles/*/*/*.yml"), *ROOT.glob("playbooks/**/*.yml")]
+FILES = [
+    *ROOT.glob("collections/ansible_collections/q8s/emu/roles/*/*/*.yml"),
+    *ROOT.glob("collections/ansible_collections/q8s/emu/playbooks/**/*.yml"),
+]
 SCRIPTS = ("ansible.builtin.shell", "ansible.builtin.command", "ansible.builtin.raw")
 
 

@@ -13,7 +13,7 @@ class ModuleDocFragment:
 options:
   cluster:
     description:
-      - The cluster, in the form of a cluster file. The inventory plugin C(q8s_openstack) gives it as C(q8s_cluster).
+      - The cluster, in the form of a cluster file. The inventory plugin P(q8s.emu.openstack#inventory) gives it as C(q8s_cluster).
       - Do not pass C(git_url), which may hold a token.
     type: dict
     required: true

@@ -25,7 +25,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec_qemu import HOST_SYS
 
 MAX_SERVERS = 4096
 REQUIRED_SECURITY_GROUP = "q8s-cluster"
-# What bundle/node/versions.py delivers; a test compares the two.
+# What q8s_bundle/node/versions.py delivers; a test compares the two.
 KUBERNETES_VERSIONS = ("1.36.3",)
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 ZONE_LABEL = "topology.kubernetes.io/zone"

@@ -1,7 +1,0 @@
-"""The Kubernetes node's part of a bundle: programs, container images, the unpacked containerd store, and the disk."""
-
-from bundle.node.build import NodeArtifacts, ensure_control_plane, ensure_worker
-from bundle.node.images import BY_PURPOSE as POD_IMAGES
-from bundle.node.supply import CHOICES, Choice, Supply
-
-__all__ = ["CHOICES", "POD_IMAGES", "Choice", "NodeArtifacts", "Supply", "ensure_control_plane", "ensure_worker"]

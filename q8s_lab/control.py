@@ -1,0 +1,209 @@
+"""The lab as a whole: up, down, status, reset."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from q8s_lab import environment, firewall, image, locks, network, seed, servers, services
+from q8s_lab.errors import LabError
+from q8s_lab.hollow import Hollow
+from q8s_lab.settings import CLOUD_NAME, REGION, Settings
+from q8s_lab.vm import VirtualMachine
+
+_PROGRAMS = {
+    "mariadbd": "mariadb-server-core",
+    "mariadb-install-db": "mariadb-server-core",
+    "mariadb": "mariadb-client-core",
+    "systemd-nspawn": "systemd-container",
+    "iptables-restore": "iptables",
+    "mmdebstrap": "mmdebstrap",
+    "apt-cacher-ng": "apt-cacher-ng",
+    "genisoimage": "genisoimage",
+    "qemu-img": "qemu-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
+}
+_MEGABYTES_NEEDED = 3072
+
+
+def up(settings: Settings) -> None:
+    """Start the lab, unless it runs.
+
+    :raises LabError: something is missing or does not start; what was started is ended again
+    """
+    _check_machine(settings)
+    with _alone(settings):
+        state = status(settings)
+        if state["since"] and state["services"] and state["ended"]:
+            raise LabError(
+                f"Failed to start the lab: it is up since {state['since']}, but {', '.join(state['ended'])} ended",
+                hint="`q8s-run lab reset` removes it together with its servers; then start it again",
+            )
+        if state["since"] and state["services"]:
+            say(f"the lab is up already, since {state['since']} ({settings.folder})")
+            return
+        if any(settings.folder.iterdir()):
+            say("a lab that ended badly left something behind: cleaning")
+            _down(settings)
+    # cleaning took the folder away, and the lock with it
+    with _alone(settings):
+        _up(settings)
+
+
+def _up(settings: Settings) -> None:
+    begin = time.monotonic()
+    try:
+        with step("OpenStack's programs"):
+            programs, _ = environment.ensure()
+        with step("host image"):
+            picture, _ = image.ensure()
+        settings.folder.chmod(0o700)
+        passwords = services.Secrets.new()
+        lab = services.Services(settings, programs, passwords)
+        network.hold_kernel_settings(settings.folder)
+        lab.check_ports()
+        lab.configure()
+        with step("network"):
+            network.bridge_up(settings)
+            network.floating_up(settings)
+            services.start_package_proxy(settings)
+        with step("database"):
+            lab.start_database()
+            lab.first_user()
+        with step("keystone, glance, placement, neutron"):
+            lab.start(["keystone", "glance", "placement", "neutron"])
+        with step("users, network, image"):
+            projects = seed.identity(settings, passwords)
+            with ThreadPoolExecutor(2) as pool:
+                nova = pool.submit(lab.start, ["nova"])
+                seed.resources(settings, passwords, picture)
+                nova.result()
+        with step("nova's flavors"):
+            seed.flavors(settings, passwords, projects)
+            _write_firewall_auth(settings, passwords)
+            lab.start_helper("firewall", [sys.executable, "-m", "q8s_lab.firewall"])
+    except BaseException:
+        # a second Ctrl-C may not stop the cleaning
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        say("failed: ending what was started")
+        _down(settings)
+        raise
+    (settings.folder / "since").write_text(time.strftime("%Y-%m-%d %H:%M:%S"))
+    say(f"ready in {time.monotonic() - begin:.1f} s")
+
+
+def down(settings: Settings) -> None:
+    """End the lab and leave the machine as it was: servers, services, bridge, rules, kernel settings, files.
+
+    It cleans up after a lab that crashed just as well: nothing in it needs a service that answers.
+
+    :raises LabError: the lab is being started or ended by another process
+    """
+    with _alone(settings):
+        _down(settings)
+
+
+def _down(settings: Settings) -> None:
+    for folder in sorted(settings.machines.glob("*")):
+        servers.remove(folder)
+    services.stop_all(settings)
+    firewall.remove(settings.bridge)
+    network.bridge_down(settings)
+    network.release_kernel_settings(settings.folder)
+    shutil.rmtree(settings.folder, ignore_errors=True)
+
+
+def status(settings: Settings) -> dict[str, Any]:
+    """What runs: services by name with their process ids, and machines."""
+    since = settings.folder / "since"
+    machines = [
+        {
+            "host": server.spec.hostname,
+            "kind": servers.VM if isinstance(server, VirtualMachine) else servers.CONTAINER,
+            "address": server.spec.address,
+            "memory": server.spec.memory,
+            "running": server.running(),
+        }
+        for server in servers.with_machines(settings.machines)
+    ]
+    return {
+        "folder": str(settings.folder),
+        "since": since.read_text() if since.exists() else None,
+        "services": services.running(settings),
+        "ended": services.ended(settings),
+        "machines": machines,
+        "hollow": sum(Hollow(folder).exists for folder in settings.machines.glob("*")),
+        "clouds_yaml": str(settings.clouds_yaml),
+        "cloud": CLOUD_NAME,
+    }
+
+
+def say(text: str) -> None:
+    """One line of progress."""
+    print(f"lab: {text}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def step(what: str) -> Iterator[None]:
+    begin = time.monotonic()
+    yield
+    say(f"{what}: {time.monotonic() - begin:.1f} s")
+
+
+@contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    try:
+        with locks.locked(settings.folder, wait=False):
+            yield
+    except BlockingIOError:
+        raise LabError(
+            f"Failed to work on the lab in {settings.folder}: another `q8s-run lab` starts or ends it",
+            hint="wait until that one is done",
+        ) from None
+
+
+def _check_machine(settings: Settings) -> None:
+    if os.geteuid() != 0:
+        raise LabError(
+            "Failed to start the lab: it makes machines and a bridge, which only root may", hint="run it as root"
+        )
+    if not Path("/dev/net/tun").exists():
+        raise LabError("Failed to start the lab: /dev/net/tun is missing, and emulated guests need it")
+    place = next(path for path in (settings.folder, *settings.folder.parents) if path.exists())
+    free = shutil.disk_usage(place).free // 2**20
+    if free < _MEGABYTES_NEEDED:
+        raise LabError(
+            f"Failed to start the lab: {place} has {free} MB free, and it needs {_MEGABYTES_NEEDED} MB for services,"
+            " image and the first servers",
+            hint="make room, or choose another place with Q8S_LAB_DIR",
+        )
+    missing = sorted({package for program, package in _PROGRAMS.items() if shutil.which(program) is None})
+    if missing:
+        raise LabError(
+            f"Failed to start the lab: Debian packages are missing: {', '.join(missing)}", hint="run `make setup`"
+        )
+
+
+def _write_firewall_auth(settings: Settings, passwords: services.Secrets) -> None:
+    path = settings.folder / "etc" / "firewall.yaml"
+    auth = {
+        "auth_url": settings.url("keystone") + "/v3",
+        "username": "neutron",
+        "password": passwords.service,
+        "project_name": "service",
+        "user_domain_id": "default",
+        "project_domain_id": "default",
+    }
+    with open(path, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as stream:
+        yaml.safe_dump({"auth": auth, "region_name": REGION}, stream)

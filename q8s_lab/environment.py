@@ -1,0 +1,61 @@
+"""The Python environment of the OpenStack services: locked, made once, kept in the cache."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from q8s_bundle import cache
+from q8s_lab.errors import LabError
+
+LOCK: Final = Path(__file__).parent / "requirements.lock"
+
+
+def ensure() -> tuple[Path, bool]:
+    """The environment's folder, and whether it was made now.
+
+    :raises LabError: uv could not install the locked packages
+    """
+    version = ".".join(map(str, sys.version_info[:3]))
+    # A virtual environment names its own path, so it is made where it stays, and a marker tells that it is whole.
+    folder = cache.cache_root() / "lab-venv" / cache.content_key(LOCK, version, "compiled")
+    marker = folder / ".complete"
+    if marker.exists():
+        return folder, False
+    with cache.locked(folder.parent / f".{folder.name}.lock"):  # of several labs that start, one makes it
+        if marker.exists():
+            return folder, False
+        _make(folder)
+        marker.touch()
+    return folder, True
+
+
+def _make(folder: Path) -> None:
+    uv = shutil.which(
+        "uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    )
+    if uv is None:
+        raise LabError("Failed to install the OpenStack services: uv is not installed", hint="pip install 'q8s[lab]'")
+    for command in (
+        [uv, "venv", "-q", "--clear", "--python", sys.executable, folder],
+        [
+            uv,
+            "pip",
+            "sync",
+            "-q",
+            "--compile-bytecode",
+            "--require-hashes",
+            "--python",
+            folder / "bin" / "python",
+            LOCK,
+        ],
+    ):
+        done = subprocess.run(
+            list(map(str, command)), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise LabError(f"Failed to install the OpenStack services: {done.stderr.strip()[-800:]}")

@@ -1,0 +1,265 @@
+"""A single host without OpenStack: what Molecule runs a role on.
+
+Such hosts have a bridge, a subnet and a folder of their own beside the lab's, so that a lab may come up and go down
+meanwhile, and no address of theirs is one that Neutron gives away. With the last host all of it goes.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import shutil
+import socket
+import subprocess
+import uuid
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from q8s_bundle import cache
+from q8s_lab import firewall, image, images, network, servers, services, vm
+from q8s_lab.errors import LabError
+from q8s_lab.machine import Machine, Nic, Spec, read, wait
+from q8s_lab.settings import Settings
+
+_SSH_SECONDS: Final = {servers.CONTAINER: 60, servers.VM: 900}
+_VCPUS: Final = 2
+_VM_DISK: Final = 20  # GB
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host that runs: its address, the ssh host key that it answers with, and the URL of its package proxy."""
+
+    name: str
+    address: str
+    host_key: str
+    proxy: str
+
+
+def beside(settings: Settings) -> Settings:
+    """Where hosts live: the next subnet, and names that follow from the lab's."""
+    subnet = settings.subnet
+    following = ipaddress.IPv4Network((int(subnet.network_address) + subnet.num_addresses, subnet.prefixlen))
+    return replace(
+        settings,
+        folder=settings.folder.with_name(f"{settings.folder.name}-hosts"),
+        bridge=f"{settings.bridge[:14]}h",
+        subnet=following,
+        port_base=settings.port_base + 10,
+    )
+
+
+@dataclass(frozen=True)
+class Order:
+    """A host to start. Without an address it gets a free one; memory in MB; ``image`` is a virtual machine's."""
+
+    name: str
+    key: Path
+    address: ipaddress.IPv4Address | None = None
+    memory: int = 4096
+    machine: str = servers.CONTAINER
+    image: str = ""
+
+
+def up(lab: Settings, order: Order) -> Host:
+    """Start a host that ``debian`` can log in to with a key, unless it runs.
+
+    :raises LabError: the address is taken or not in the hosts' subnet, or ssh does not answer
+    """
+    settings = beside(lab)
+    # may take minutes, and nobody has to wait for it
+    disk = images.find_disk(order.image) if order.machine == servers.VM else None
+    with _locked():
+        identifier = _identifier(settings, order.name)
+        folder = settings.machines / str(identifier)
+        server = servers.find(folder)
+        if server is None:
+            settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            settings.log.mkdir(exist_ok=True)
+            try:
+                taken = [other.spec.address for other in servers.with_machines(settings.machines)]
+                chosen = _address(settings, order.name, order.address, taken)
+                network.hold_kernel_settings(settings.folder)
+                network.bridge_up(settings)
+                if "package-proxy" not in services.running(settings):
+                    services.start_package_proxy(settings)
+                nic = Nic(
+                    str(chosen), settings.subnet.prefixlen, str(settings.gateway), "02:00:" + chosen.packed.hex(":")
+                )
+                if disk:
+                    _create_vm(vm.VirtualMachine(folder), order, settings, nic, disk)
+                else:
+                    _create_container(Machine(folder), order, settings, nic)
+            except BaseException:
+                servers.remove(folder)
+                _clean_up(settings)
+                raise
+        machine = Machine(folder) if order.machine == servers.CONTAINER else vm.VirtualMachine(folder)
+        if not machine.exists:
+            raise LabError(
+                f"Failed to start {order.name}: there is a host of that name, and it is no {order.machine}",
+                hint=f"remove it first: q8s-run lab host down {order.name}",
+            )
+        machine.start()
+        spec = machine.spec
+    seconds = _SSH_SECONDS[order.machine]
+    # The file is read as root of this machine, not asked over the network: it is the host's own key for certain.
+    public = folder / ("host_key.pub" if disk else "upper/etc/ssh/ssh_host_ed25519_key.pub")
+    if not wait(lambda: _greets(spec.address), seconds) or not read(public):
+        raise LabError(
+            f"Failed to start {order.name}: no ssh on {spec.address} within {seconds} s",
+            hint=f"the host's console is in {folder / 'console.log'}",
+        )
+    return Host(order.name, spec.address, " ".join(read(public).split()[:2]), _proxy(settings))
+
+
+def _proxy(settings: Settings) -> str:
+    return f"http://{settings.gateway}:{settings.proxy_port}"
+
+
+def _link(folder: Path) -> str:
+    return firewall.link_of(folder.name)
+
+
+def _create_container(machine: Machine, order: Order, settings: Settings, nic: Nic) -> None:
+    machine.create(
+        Spec(
+            name=_link(machine.folder).removeprefix("vb-"),
+            hostname=order.name,
+            lower=str(_lower(settings)),
+            bridge=settings.bridge,
+            nic=nic,
+            memory=order.memory,
+            vcpus=_VCPUS,
+            key=order.key.read_text(),
+            proxy=_proxy(settings),
+            instance_id=machine.folder.name,
+        )
+    )
+
+
+def _create_vm(machine: vm.VirtualMachine, order: Order, settings: Settings, nic: Nic, disk: images.Disk) -> None:
+    machine.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    secret = machine.folder / "host_key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", secret], check=True)
+    seed = machine.folder / "seed"
+    seed.mkdir()
+    for name, text in nocloud(
+        instance=machine.folder.name,
+        hostname=order.name,
+        key=order.key.read_text(),
+        host_key=secret.read_text(),
+        proxy=_proxy(settings),
+        nic=nic,
+    ).items():
+        (seed / name).write_text(text)
+    machine.create(
+        vm.Spec(
+            hostname=order.name,
+            uuid=machine.folder.name,
+            image=str(disk.path),
+            image_format=disk.format,
+            bridge=settings.bridge,
+            ports=(vm.Port(_link(machine.folder), nic.mac, nic.mtu, nic.address),),
+            memory=order.memory,
+            vcpus=_VCPUS,
+            disk=_VM_DISK,
+            uefi=disk.uefi,
+        ),
+        lambda target: vm.write_iso(target, "cidata", seed),
+    )
+
+
+def nocloud(*, instance: str, hostname: str, key: str, host_key: str, proxy: str, nic: Nic) -> dict[str, str]:
+    """Return the files of cloud-init's data source NoCloud: the ssh host key is given, not asked over the network."""
+    user = {
+        "users": [
+            {
+                "name": "debian",
+                "shell": "/bin/bash",
+                "sudo": "ALL=(ALL) NOPASSWD:ALL",
+                "ssh_authorized_keys": [key.strip()],
+            }
+        ],
+        "ssh_keys": {"ed25519_private": host_key},
+        "write_files": [{"path": "/etc/apt/apt.conf.d/01lab-proxy", "content": f'Acquire::http::Proxy "{proxy}";\n'}],
+    }
+    subnet = {
+        "type": "static",
+        "address": f"{nic.address}/{nic.prefix}",
+        "gateway": nic.gateway,
+        "dns_nameservers": [nic.gateway],
+    }
+    link = {"type": "physical", "name": "eth0", "mac_address": nic.mac, "mtu": nic.mtu, "subnets": [subnet]}
+    return {
+        "meta-data": json.dumps({"instance-id": instance, "local-hostname": hostname}),
+        "user-data": "#cloud-config\n" + json.dumps(user, indent=1),
+        "network-config": json.dumps({"version": 1, "config": [link]}),
+    }
+
+
+def down(lab: Settings, name: str) -> None:
+    """Remove a host, and with the last one what hosts share; nothing happens if there is none."""
+    settings = beside(lab)
+    with _locked():
+        servers.remove(settings.machines / str(_identifier(settings, name)))
+        _clean_up(settings)
+
+
+def _identifier(settings: Settings, name: str) -> uuid.UUID:
+    """The same for the same host; another lab's host of that name has another link and cgroup."""
+    return uuid.uuid5(uuid.NAMESPACE_URL, f"{settings.folder}/{name}")
+
+
+def _address(
+    settings: Settings, name: str, wanted: ipaddress.IPv4Address | None, taken: list[str]
+) -> ipaddress.IPv4Address:
+    usable = [
+        address for address in settings.subnet.hosts() if address != settings.gateway and str(address) not in taken
+    ]
+    if wanted is None and usable:
+        return usable[0]
+    if wanted not in usable:
+        raise LabError(f"Failed to start {name}: {wanted or 'every address'} is not free in {settings.subnet}")
+    return wanted
+
+
+def _clean_up(settings: Settings) -> None:
+    """Leave the machine as it was, if no host is left."""
+    if servers.with_machines(settings.machines) or not settings.folder.exists():
+        return
+    services.stop_all(settings)
+    network.bridge_down(settings)
+    network.release_kernel_settings(settings.folder)
+    shutil.rmtree(settings.folder, ignore_errors=True)
+
+
+def _greets(address: str) -> bool:
+    """Whether an ssh server answers, not only a port."""
+    try:
+        with socket.create_connection((address, 22), timeout=2) as connection:
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def _locked() -> AbstractContextManager[None]:
+    """One at a time: two that start at once would choose the same address."""
+    return cache.locked(cache.cache_root() / "hosts.lock")
+
+
+def _lower(settings: Settings) -> Path:
+    """The host image, unpacked."""
+    archive, _ = image.ensure()
+    lower = settings.folder / "images" / archive.parent.name
+    if not lower.exists():
+        partial = lower.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        subprocess.run(
+            ["tar", "--extract", "--zstd", "--numeric-owner", "-p", "-f", str(archive), "-C", str(partial)], check=True
+        )
+        partial.rename(lower)
+    return lower

@@ -1,0 +1,55 @@
+"""An ML2 mechanism driver that binds every port at once: the machine's link is made when the machine starts.
+
+It also tells ``q8s_lab.firewall`` that something changed, and says of floating addresses that they work.
+"""
+
+import time
+from typing import Any
+
+from neutron_lib import constants
+from neutron_lib.api.definitions import portbindings
+from neutron_lib.callbacks import events, registry, resources
+from neutron_lib.plugins import constants as plugin_types
+from neutron_lib.plugins import directory
+from neutron_lib.plugins.ml2 import api
+
+from q8s_lab import settings
+
+CHANGES = settings.load().network_changes
+_FOLLOWED = (resources.PORT, resources.SECURITY_GROUP, resources.SECURITY_GROUP_RULE, resources.FLOATING_IP)
+_EVENTS = (events.AFTER_CREATE, events.AFTER_UPDATE, events.AFTER_DELETE)
+
+
+class AlwaysBind(api.MechanismDriver):
+    """Binds; there is no agent to ask."""
+
+    connectivity = portbindings.CONNECTIVITY_L2
+
+    def initialize(self) -> None:
+        for resource in _FOLLOWED:
+            for event in _EVENTS:
+                registry.subscribe(_changed, resource, event)
+        for event in _EVENTS[:2]:
+            registry.subscribe(_floating, resources.FLOATING_IP, event)
+
+    def bind_port(self, context: Any) -> None:
+        for segment in context.segments_to_bind:
+            context.set_binding(
+                segment[api.ID],
+                portbindings.VIF_TYPE_OTHER,
+                {portbindings.CAP_PORT_FILTER: True},
+                status=constants.PORT_STATUS_ACTIVE,
+            )
+            return
+
+
+def _changed(resource: Any, event: Any, trigger: Any, payload: Any) -> None:
+    CHANGES.write_text(str(time.monotonic_ns()))
+
+
+def _floating(resource: Any, event: Any, trigger: Any, payload: Any) -> None:
+    """What an agent would report."""
+    used = payload.latest_state["port_id"]
+    status = constants.FLOATINGIP_STATUS_ACTIVE if used else constants.FLOATINGIP_STATUS_DOWN
+    plugin = directory.get_plugin(plugin_types.L3)
+    plugin.update_floatingip_status(payload.context.elevated(), payload.resource_id, status)

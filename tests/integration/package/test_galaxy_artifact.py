@@ -1,0 +1,63 @@
+"""The collection's Galaxy artifact in an empty path, without a checkout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from q8s_wrapper.config import COLLECTIONS
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module")
+def collections(user: Any) -> dict[str, str]:
+    """The variable that names a path with nothing but the collection."""
+    folder: Path = user.home.parent / "galaxy"
+    folder.mkdir()
+    galaxy = [user.programs / "ansible-galaxy", "collection"]
+    subprocess.run(
+        [*galaxy, "build", "--output-path", folder, COLLECTIONS / "ansible_collections" / "q8s" / "emu"], check=True
+    )
+    # Offline: what the collection depends on is installed with Ansible.
+    subprocess.run([*galaxy, "install", "--offline", "-p", folder, *folder.glob("q8s-emu-*.tar.gz")], check=True)
+    shutil.copyfile(Path(__file__).parents[3] / "inventory" / "cluster.q8s.yml", user.folder / "cluster.q8s.yml")
+    return {"ANSIBLE_COLLECTIONS_PATH": str(folder), "ANSIBLE_NOCOLOR": "1"}
+
+
+def test_the_inventory_has_the_cluster(
+    user: Any, collections: dict[str, str], cluster_file: str, cloud: dict[str, str]
+) -> None:
+    arguments = ["-i", "cluster.q8s.yml", "-e", f"@{cluster_file}"]
+    done = user.run("ansible-inventory", *arguments, "--list", "--export", **collections, **cloud)
+    assert done.returncode == 0, done.stderr
+    variables = json.loads(done.stdout)["all"]["vars"]
+    assert variables["q8s_cluster"]["cluster_name"] == "demo"
+    assert "q8s_cloud_problem" not in variables
+
+
+def test_the_plan_is_shown(user: Any, collections: dict[str, str], cluster_file: str, cloud: dict[str, str]) -> None:
+    arguments = ["q8s.emu.plan", "-i", "cluster.q8s.yml", "-e", f"@{cluster_file}"]
+    done = user.run("ansible-playbook", *arguments, **collections, **cloud)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "demo-control-plane" in done.stdout
+
+
+def test_a_missing_program_is_reported_with_its_cure(
+    user: Any, collections: dict[str, str], cluster_file: str, cloud: dict[str, str]
+) -> None:
+    program = user.programs / "q8s-run"
+    away = program.rename(program.with_name("away"))
+    try:
+        arguments = ["q8s.emu.site", "--check", "-i", "cluster.q8s.yml", "-e", f"@{cluster_file}"]
+        done = user.run("ansible-playbook", *arguments, **collections, **cloud)
+    finally:
+        away.rename(program)
+    assert done.returncode != 0
+    assert "Failed to find the program q8s-run" in done.stdout + done.stderr
+    assert "uv tool install q8s" in done.stdout + done.stderr
