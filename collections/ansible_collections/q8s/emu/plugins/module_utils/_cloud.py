@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Optional, Union
 
-from ansible_collections.q8s.emu.plugins.module_utils import _plan
+from ansible_collections.q8s.emu.plugins.module_utils import _plan, _state
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
     CloudError,
     doing,
@@ -60,6 +60,21 @@ class Needs:
     server_group: str = ""  # that new servers join, if any
 
 
+def login(name: Optional[str] = None) -> str:
+    """Return the fingerprint of the credentials that :class:`Cloud` would use. The cloud is not asked.
+
+    :param name: a cloud of clouds.yaml; None leaves the choice to the OS_* variables
+    :raises CloudError: there are no such credentials
+    """
+    try:
+        from openstack.config import OpenStackConfig
+    except ImportError as error:
+        raise CloudError(f"Failed to use the cloud: openstacksdk is missing ({error})") from None
+    with doing("read the credentials" + (f" of the cloud {name}" if name else "")):
+        config = OpenStackConfig().get_one(cloud=name)
+        return _state.fingerprint(config.config.get("auth") or {}, config.get_region_name() or "")
+
+
 class Cloud:
     """A connection to one project."""
 
@@ -83,12 +98,39 @@ class Cloud:
                 adapter.max_retries = retry_policy()
             self._os.session.get_token()
 
+    def project(self) -> _state.Project:
+        """Return the project that the credentials log in to.
+
+        The region is the one in use: the first of the cloud, where the credentials name none.
+        """
+        with doing("look up the project"):
+            config = self._os.config
+            auth = config.config.get("auth") or {}
+            named = config.get_region_name() or ""
+            access = self._os.session.auth.get_access(self._os.session)
+            endpoints = access.service_catalog.get_endpoints_data(service_type="compute").get("compute") or []
+            first = next((str(found.region_id) for found in endpoints if found.region_id), "")
+            return _state.Project(
+                _state.normalized(str(auth.get("auth_url") or "")),
+                self._project(),
+                named or first,
+                _state.fingerprint(auth, named),
+            )
+
     # -- reading --
 
     def servers(self) -> list[Server]:
         """Every server of the project."""
         with doing("list the servers"):
             return [_server(found) for found in self._os.compute.servers(details=True)]
+
+    def clusters(self) -> list[_plan.FoundCluster]:
+        """Return the clusters that Q8S deployed in this project, by what their servers and security groups say."""
+        with doing("list the servers and security groups"):
+            servers, groups = together(
+                self.servers, lambda: list(self._os.network.security_groups(project_id=self._project(), name=GROUP))
+            )
+            return _plan.found_clusters(servers, [group.description or "" for group in groups])
 
     def ports(self, cluster_name: str) -> list[Port]:
         """Every port that this project sees; those with the cluster's mark are ours."""

@@ -125,9 +125,14 @@ def doing(what: str) -> Iterator[None]:
     """Turn every failure of the cloud inside into a CloudError that says what was tried."""
     from keystoneauth1.exceptions import ClientException
     from openstack.exceptions import SDKException
+    from yaml import YAMLError
 
     try:
         yield
+    except (YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        text = f"Failed to {what}: clouds.yaml, or a file beside it, cannot be read as YAML: {reason}"
+        raise CloudError(f"{text}\nhint: fix the file; OS_CLIENT_CONFIG_FILE names it if it is set") from None
     except (SDKException, ClientException, OSError) as error:
         reason, hint = _why(error)
         temporary = _status(error) == 429 or _status(error) >= 500 or type(error).__name__ in _UNREACHABLE
