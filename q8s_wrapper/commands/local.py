@@ -47,7 +47,7 @@ def list_clusters(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         print(json.dumps(as_data(asked, found), indent=2))
     if asked.problem:
         first, *more = asked.problem.splitlines()
-        messages.warning(f"{first}. Only the clusters on this machine are listed")
+        messages.warning(f"the cloud cannot be asked, so only the clusters on this machine are listed. {first}")
         for line in more:
             messages.hint(line.removeprefix("hint: "))
     if not arguments.json:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import datetime
 import ipaddress
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from typing import Any, Optional, Union
 from ansible_collections.q8s.emu.plugins.module_utils import _plan, _state
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
     CloudError,
+    check_clouds_file,
     doing,
     parallel,
     raise_first,
@@ -66,13 +68,39 @@ def login(name: Optional[str] = None) -> str:
     :param name: a cloud of clouds.yaml; None leaves the choice to the OS_* variables
     :raises CloudError: there are no such credentials
     """
-    try:
-        from openstack.config import OpenStackConfig
-    except ImportError as error:
-        raise CloudError(f"Failed to use the cloud: openstacksdk is missing ({error})") from None
-    with doing("read the credentials" + (f" of the cloud {name}" if name else "")):
-        config = OpenStackConfig().get_one(cloud=name)
+    with doing(_log_in(name)):
+        config = _config(name)
         return _state.fingerprint(config.config.get("auth") or {}, config.get_region_name() or "")
+
+
+def _log_in(name: Optional[str]) -> str:
+    return "log in to the cloud" + (f" {name}" if name else "")
+
+
+def _config(name: Optional[str]) -> Any:
+    """Return what clouds.yaml and the OS_* variables say.
+
+    :raises CloudError: a file is not as openstacksdk needs it; by itself it ignores the file, or fails somewhere inside
+    """
+    from openstack.config import loader
+
+    # those that are not in the current folder come first only if their variable is set
+    for variable, files in (
+        ("OS_CLIENT_CONFIG_FILE", loader.CONFIG_FILES),
+        ("OS_CLIENT_SECURE_FILE", loader.SECURE_FILES),
+    ):
+        named = os.environ.get(variable)
+        for path in [named] if named else files:
+            if os.path.isfile(path):
+                check_clouds_file(path)
+                break
+    try:
+        return loader.OpenStackConfig().get_one(cloud=name)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CloudError(
+            f"Failed to {_log_in(name)}: clouds.yaml or an OS_* variable has a value of the wrong type ({error})"
+            "\nhint: compare clouds.yaml with the one of your cloud's dashboard"
+        ) from None
 
 
 class Cloud:
@@ -89,7 +117,8 @@ class Cloud:
         except ImportError as error:
             hint = "run make setup, and ansible from .venv/bin"
             raise CloudError(f"Failed to use the cloud: openstacksdk is missing ({error})\nhint: {hint}") from None
-        with doing("log in to the cloud" + (f" {name}" if name else "")):
+        with doing(_log_in(name)):
+            _config(name)
             self._os: Any = openstack.connect(cloud=name, app_name="q8s")
             # A deadline, if clouds.yaml has no api_timeout: a cloud that does not answer is an error, not a hang.
             self._os.session.timeout = self._os.session.timeout or _API_SECONDS

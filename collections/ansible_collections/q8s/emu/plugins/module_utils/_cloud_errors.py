@@ -125,19 +125,35 @@ def doing(what: str) -> Iterator[None]:
     """Turn every failure of the cloud inside into a CloudError that says what was tried."""
     from keystoneauth1.exceptions import ClientException
     from openstack.exceptions import SDKException
-    from yaml import YAMLError
 
     try:
         yield
-    except (YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        text = f"Failed to {what}: clouds.yaml, or a file beside it, cannot be read as YAML: {reason}"
-        raise CloudError(f"{text}\nhint: fix the file; OS_CLIENT_CONFIG_FILE names it if it is set") from None
     except (SDKException, ClientException, OSError) as error:
         reason, hint = _why(error)
         temporary = _status(error) == 429 or _status(error) >= 500 or type(error).__name__ in _UNREACHABLE
         text = f"Failed to {what}: {reason}" + (f"\nhint: {hint}" if hint else "")
         raise CloudError(text, temporary) from None
+
+
+def check_clouds_file(path: str) -> None:
+    """Refuse a clouds.yaml or secure.yaml that openstacksdk cannot use.
+
+    :raises CloudError: the file cannot be read, is no YAML, or has no mapping where one has to be
+    """
+    import yaml
+
+    try:
+        with open(path, encoding="utf-8") as stream:
+            data = yaml.safe_load(stream)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise CloudError(f"Failed to read {path}: {reason}\nhint: fix the file") from None
+    clouds = data.get("clouds", {}) if isinstance(data, dict) else None
+    if not isinstance(clouds, dict):
+        raise CloudError(f"Failed to read {path}: it has no mapping `clouds`\nhint: fix the file")
+    for name, cloud in clouds.items():
+        if not isinstance(cloud, dict) or not isinstance(cloud.get("auth", {}), dict):
+            raise CloudError(f"Failed to read {path}: the cloud {name} has no mapping `auth`\nhint: fix the file")
 
 
 def parallel(function: Callable[[Any], T], items: Iterable[Any]) -> list[Union[T, CloudError]]:
