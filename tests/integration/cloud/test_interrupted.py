@@ -104,8 +104,8 @@ def test_ctrl_c_stops_and_says_what_there_is(deploying: Start, cloud: Any, clust
     err = " ".join(run.communicate(timeout=60)[1].split())  # lines are broken at the width of the terminal
     assert run.returncode == 130
     assert f"the cloud has 1 server of this cluster: {cluster.initial}" in err
-    assert f"`q8s-run deploy {cluster.file(0)}` continues where it stopped" in err
-    assert f"`q8s-run destroy {cluster.file(0)}` removes all of it" in err
+    assert f"`{Q8S_RUN} deploy {cluster.file(0)}` continues where it stopped" in err
+    assert f"`{Q8S_RUN} destroy {cluster.file(0)}` removes all of it" in err
     assert working_on(cluster) == []
     finished(cloud, cluster)
 
