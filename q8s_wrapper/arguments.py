@@ -1,4 +1,4 @@
-"""The commands and their options: one table, from which come the parser, the environment variables and completion."""
+"""The commands and their options: one table, from which the parser, environment variables and completion are made."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
+from q8s_wrapper import invocation, messages
 from q8s_wrapper.errors import ExitCode, WrapperError
 
 Run = Callable[[argparse.Namespace, Sequence[str]], int]
 _YES: Final = frozenset({"1", "true", "yes", "on"})
 _NO: Final = frozenset({"", "0", "false", "no", "off"})
+FILE_VARIABLE: Final = "Q8S_CLUSTER_FILE"
+DEFAULT_FILE: Final = "cluster.yaml"
+_SUFFIXES: Final = (".yaml", ".yml", ".json")
 
 
 @dataclass(frozen=True)
@@ -65,17 +69,18 @@ class Command:
 
 
 _JSON = Option("json", "JSON on stdout")
-_VERBOSE = Option("verbose", "more in the log, twice for more still", short="v", counted=True)
-_YES_OPTION = Option("yes", "do not ask, and allow that servers are removed", short="y")
+_VERBOSE = Option("verbose", "increase the verbosity of the log (repeatable)", short="v", counted=True)
+_QUIET = Option("quiet", "print errors, warnings and the result only", short="q")
+_YES_OPTION = Option("yes", "do not ask, and allow Q8S to remove servers", short="y")
 _LIMIT = Option(
-    "limit", "only these servers or nodes, by name, wildcard or group, with commas between; ! leaves out", "NAMES"
+    "limit", "only these servers or nodes: names, wildcards or groups, separated by commas; ! excludes", "NAMES"
 )
-_TAGS = Option("tags", "only tasks with these tags, with commas between", "TAGS")
-_LIST_TAGS = Option("list-tags", "list the tags, and do nothing")
+_TAGS = Option("tags", "only tasks with these tags, separated by commas", "TAGS")
+_LIST_TAGS = Option("list-tags", "list the tags and exit")
 _CHECK = Option("check", "show what would change, and change nothing")
 _KEEP = Option(
     "keep",
-    "leave it for the next deploy: keypair or security_group, or both with two --keep",
+    "keep it for the next deploy: keypair or security_group (repeatable)",
     "WHAT",
     choices=("keypair", "security_group"),
 )
@@ -84,10 +89,10 @@ _TO_ANSIBLE = "arguments for ansible-playbook"
 COMMANDS: Final = (
     Command(
         "init",
-        "write a first cluster file from what the cloud offers: networks, images, flavors",
+        "write a cluster file from the networks, images and flavors of the cloud",
         "start:init",
         "OS_CLOUD=mycloud q8s-run init cluster.yaml",
-        (Option("name", "name of the cluster (default: the file's)", "NAME"),),
+        (Option("name", "name of the cluster (default: the file's)", "NAME"), _QUIET),
         more="FILE must not exist yet; - prints it.",
     ),
     Command(
@@ -95,38 +100,39 @@ COMMANDS: Final = (
         "check a cluster file, without a cloud",
         "offline:validate",
         "q8s-run validate cluster.yaml",
+        (_QUIET,),
     ),
     Command(
         "plan",
         "show what deploy would change in the cloud, the quota, and how long it is likely to take",
         "runs:plan",
         "q8s-run plan cluster.yaml",
-        (_JSON, _VERBOSE),
+        (_JSON, _VERBOSE, _QUIET),
         rest=_TO_ANSIBLE,
     ),
     Command(
         "deploy",
-        "make the cluster, or what is missing of it",
+        "create the cluster, or whatever is missing from it",
         "runs:deploy",
         "q8s-run deploy cluster.yaml --yes",
-        (_YES_OPTION, _CHECK, _LIMIT, _TAGS, _LIST_TAGS, _JSON, _VERBOSE),
+        (_YES_OPTION, _CHECK, _LIMIT, _TAGS, _LIST_TAGS, _JSON, _VERBOSE, _QUIET),
         rest=_TO_ANSIBLE,
         more="Shows the plan first; on a terminal it asks before it goes on.",
     ),
     Command(
         "status",
-        "what cloud, hosts, guests and Kubernetes say of each node, and what to do about it",
+        "show the state of every node, and how to fix what is broken",
         "runs:status",
         "q8s-run status cluster.yaml --json",
-        (_JSON, _VERBOSE),
+        (_JSON, _VERBOSE, _QUIET),
         rest=_TO_ANSIBLE,
     ),
     Command(
         "verify",
-        "run a pod on every node and let them talk to each other",
+        "run a pod on every node and connect each pod to all others",
         "runs:verify",
         "q8s-run verify cluster.yaml",
-        (_JSON, _VERBOSE),
+        (_JSON, _VERBOSE, _QUIET),
         rest=_TO_ANSIBLE,
     ),
     Command(
@@ -134,6 +140,7 @@ COMMANDS: Final = (
         "log in to a node or a host",
         "access:ssh",
         "q8s-run ssh cluster.yaml arm-mid-1 -- uname -m",
+        (_QUIET,),
         node="NODE",
         rest="a command to run there",
     ),
@@ -142,35 +149,37 @@ COMMANDS: Final = (
         "run a command on several nodes or hosts at once",
         "access:execute",
         "q8s-run exec cluster.yaml emulated_workers -- uname -m",
+        (_QUIET,),
         node="NODES",
         rest="the command",
-        more="NODES is an Ansible pattern: names with commas between them, all, control_plane, worker_hosts, "
+        more="NODES is an Ansible pattern: names separated by commas, all, control_plane, worker_hosts, "
         "emulated_workers (the guests), arch_aarch64, 'arm-*'.",
     ),
     Command(
         "kubeconfig",
-        "print the cluster's kubeconfig, or put it where kubectl finds it",
+        "print the cluster's kubeconfig, or write it where kubectl finds it",
         "access:kubeconfig",
         "q8s-run kubeconfig cluster.yaml --merge",
         (
             Option("write", "write it to this file instead", "PATH"),
             Option("merge", "add it to ~/.kube/config (or $KUBECONFIG), as a context of the cluster's name"),
+            _QUIET,
         ),
     ),
     Command(
         "logs",
-        "the end of the log of the last deploy, replace or destroy; with NODE its console and its kubelet's journal",
+        "show the end of the log of the last deploy, replace or destroy, or a NODE's console and kubelet journal",
         "access:logs",
         "q8s-run logs cluster.yaml arm-mid-1",
-        (Option("lines", "how many lines of each (default 40)", "N", short="n", number=True),),
+        (Option("lines", "how many lines of each (default 40)", "N", short="n", number=True), _QUIET),
         node="[NODE]",
     ),
     Command(
         "replace",
-        "make one worker anew: drain it, remove its server, deploy it again; the others stay as they are",
+        "replace one worker: drain it, delete its server, deploy it again; the others stay as they are",
         "runs:replace",
         "q8s-run replace cluster.yaml arm-mid-1 --yes",
-        (_YES_OPTION, _JSON, _VERBOSE),
+        (_YES_OPTION, _JSON, _VERBOSE, _QUIET),
         node="NODE",
         rest=_TO_ANSIBLE,
     ),
@@ -179,11 +188,20 @@ COMMANDS: Final = (
         "remove everything of the cluster from the cloud",
         "runs:destroy",
         "q8s-run destroy cluster.yaml --keep keypair --yes",
-        (_YES_OPTION, _CHECK, _KEEP, _JSON, _VERBOSE),
+        (_YES_OPTION, _CHECK, _KEEP, _JSON, _VERBOSE, _QUIET),
         rest=_TO_ANSIBLE,
         more="Asks on a terminal; elsewhere it needs --yes.",
     ),
-    Command("version", "print the version", "offline:version", "q8s-run version", file=False),
+    Command(
+        "list",
+        "list the clusters in this project and on this machine",
+        "local:list_clusters",
+        "q8s-run list --json",
+        (_JSON, _QUIET),
+        file=False,
+        more="Without a cloud, or if it does not answer, only the clusters on this machine are listed, with a warning.",
+    ),
+    Command("version", "print the versions", "offline:version", "q8s-run version", file=False),
     Command(
         "completion",
         "print a completion script for a shell",
@@ -197,19 +215,28 @@ COMMANDS: Final = (
 # Each has a parser of its own, in its own package.
 HANDED_OVER: Final = {
     "lab": "an OpenStack on this machine: up, down, status, reset, image, host",
-    "bundle": "what nodes run: ensure",
+    "bundle": "the software of nodes: ensure",
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors look like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        messages.error(message, f"{self.prog} --help")
+        raise SystemExit(ExitCode.WRONG_INPUT)
+
+
 def parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
-    top = argparse.ArgumentParser(
+    """Return the parser of all commands."""
+    top = _Parser(
         prog="q8s-run",
         description="Deploy a Kubernetes cluster of QEMU-emulated heterogeneous workers onto an OpenStack project.",
-        epilog="Every option may be given as an environment variable, too: --limit as Q8S_LIMIT, --yes as Q8S_YES=1. "
-        "FILE may be left out where Q8S_CLUSTER_FILE is set. "
+        epilog="Every option is also an environment variable: --limit is Q8S_LIMIT, --yes is Q8S_YES=1. "
+        f"FILE may be left out: then it is {FILE_VARIABLE}, or {DEFAULT_FILE} in the current folder. "
         "Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted.",
     )
+    top.add_argument("--version", action="store_true", help="print the versions of Q8S, ansible-core and Kubernetes")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         _add(commands, command)
@@ -220,7 +247,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _add(commands: Any, command: Command) -> None:
     usage = f"%(prog)s{' [OPTIONS]' if command.options else ''}"
-    usage += f"{' FILE' if command.file else ''}{f' {command.node}' if command.node else ''}"
+    usage += f"{' [FILE]' if command.file else ''}{f' {command.node}' if command.node else ''}"
     usage += f" [-- {'COMMAND...' if 'command' in command.rest else 'ARGUMENTS...'}]" if command.rest else ""
     sub = commands.add_parser(
         command.name,
@@ -231,14 +258,7 @@ def _add(commands: Any, command: Command) -> None:
     )
     sub.set_defaults(command=command)
     if command.file:
-        default = os.environ.get("Q8S_CLUSTER_FILE")
-        sub.add_argument(
-            "file",
-            metavar="FILE",
-            nargs="?" if default else None,
-            default=default,
-            help="cluster file [Q8S_CLUSTER_FILE]",
-        )
+        sub.add_argument("file", metavar="FILE", help=f"cluster file (default: {DEFAULT_FILE}) [{FILE_VARIABLE}]")
     if command.node:
         optional = command.node.startswith("[")
         sub.add_argument(
@@ -358,16 +378,72 @@ def _values(option: Option) -> list[str]:
 
 
 def settle(arguments: argparse.Namespace) -> None:
-    """What the parser cannot know: values of the environment for what was not given, and what a single word means.
-
-    With Q8S_CLUSTER_FILE set, ``logs arm-mid-1`` means a node of that file, unless there is a file of that name.
-    """
+    """Fill in values from the environment that were not given on the command line."""
     command: Command = arguments.command
     for option in command.options:
         if option.choices and getattr(arguments, option.name) is None:
             setattr(arguments, option.name, os.environ.get(option.variable, "").split())
-    default = os.environ.get("Q8S_CLUSTER_FILE")
-    if not default or command.node != "[NODE]" or arguments.node is not None or arguments.file == default:
-        return
-    if not Path(arguments.file).exists():
-        arguments.node, arguments.file = arguments.file, default
+
+
+def with_file(argv: Sequence[str]) -> tuple[list[str], bool]:
+    """Return the arguments with the cluster file among them, and whether it was found by default.
+
+    Where FILE and NODE may stand, a single word is FILE if there is such a file, or if it looks like the name of one.
+
+    :raises WrapperError: no file was given, and there is none by default
+    """
+    arguments = list(argv)
+    command = next((command for command in COMMANDS if arguments and command.name == arguments[0]), None)
+    if command is None or not command.file or {"-h", "--help"} & set(arguments):
+        return arguments, False
+    given = positional(arguments[1:], command)
+    needed = 1 if command.node in ("NODE", "NODES") else 0
+    if len(given) > needed and (len(given) > 1 or needed or not command.node or is_file_name(given[0])):
+        return arguments, False
+    if needed and given and is_file_name(given[0]):
+        return arguments, False  # the parser says that NODE is missing
+    file = default_file(exists=command.name != "init")
+    if file is None:
+        taken = f" ({given[0]} is taken for {command.node.strip('[]')}: there is no such file)" if given else ""
+        raise WrapperError(
+            f"{command.name}: no cluster file was given, and this folder has no {DEFAULT_FILE}{taken}",
+            f"pass FILE, set {FILE_VARIABLE}, or write one: {invocation.program()} init {DEFAULT_FILE}",
+            ExitCode.WRONG_INPUT,
+        )
+    return [arguments[0], file, *arguments[1:]], True
+
+
+def default_file(exists: bool = True) -> str | None:
+    """Return the cluster file for a command that names none.
+
+    :param exists: whether the one in the current folder must exist
+    """
+    named = os.environ.get(FILE_VARIABLE)
+    return named or (DEFAULT_FILE if not exists or Path(DEFAULT_FILE).is_file() else None)
+
+
+def is_file_name(word: str) -> bool:
+    """Return whether a word that may be a node's name is a file: it exists, or has the form of a path."""
+    return word == "-" or os.sep in word or word.endswith(_SUFFIXES) or Path(word).is_file()
+
+
+def positional(words: Sequence[str], command: Command) -> list[str]:
+    """Return the words that are no options and no values of options."""
+    found, value = [], False
+    for word in words:
+        if value:
+            value = False
+        elif word == "-" or not word.startswith("-"):
+            found.append(word)
+        else:
+            value = takes_next(word, command)
+    return found
+
+
+def takes_next(word: str, command: Command) -> bool:
+    """Return whether the next word is the value of this one: ``--limit``, abbreviated too, and ``-n``, not ``-n5``."""
+    for option in command.options:
+        long = word.startswith("--") and len(word) > 2 and f"--{option.name}".startswith(word)
+        if option.metavar and (long or (option.short and word == f"-{option.short}")):
+            return True
+    return False

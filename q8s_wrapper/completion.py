@@ -1,13 +1,12 @@
-"""Completion for shells: a script each, and what may stand at a place of the command line, for all of them alike."""
+"""Completion for shells: a script for each, and the candidates at a place of the command line, the same for all."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from q8s_wrapper.arguments import COMMANDS, HANDED_OVER
+from q8s_wrapper.arguments import COMMANDS, HANDED_OVER, Command, default_file, is_file_name, positional, takes_next
 
 SHELLS: Final = ("bash", "zsh", "fish")
 HIDDEN: Final = "_complete"  # what the scripts call: q8s-run _complete WORD...
@@ -51,7 +50,7 @@ def candidates(words: Sequence[str]) -> list[str]:
     """What the last of these words, which may be unfinished, may become. Nothing means a file's name."""
     *before, unfinished = words or [""]
     if not before:
-        names = [*(command.name for command in COMMANDS), *HANDED_OVER]
+        names = [*(command.name for command in COMMANDS), *HANDED_OVER, *(["--version"] if unfinished else [])]
         return [name for name in names if name.startswith(unfinished)]
     command = next((command for command in COMMANDS if command.name == before[0]), None)
     if command is None or "--" in before:
@@ -62,30 +61,24 @@ def candidates(words: Sequence[str]) -> list[str]:
     choices = {f"--{option.name}": option.choices for option in command.options if option.choices}
     if before[-1] in choices:
         return [choice for choice in choices[before[-1]] if choice.startswith(unfinished)]
-    positional = _positional(before[1:], {f"--{o.name}" for o in command.options if o.metavar})
-    if positional is None:
+    if len(before) > 1 and before[-1].startswith("-") and takes_next(before[-1], command):
         return []
+    given = positional(before[1:], command)
     if command.node == "SHELL":
-        return [shell for shell in SHELLS if shell.startswith(unfinished) and not positional]
-    default = os.environ.get("Q8S_CLUSTER_FILE")
-    file = positional[0] if positional else default
-    if not command.node or file is None or len(positional) > 1:
+        return [shell for shell in SHELLS if shell.startswith(unfinished) and not given]
+    file = _file(given, command)
+    if file is None:
         return []
     return [name for name in _names(Path(file).expanduser()) if name.startswith(unfinished)]
 
 
-def _positional(words: Sequence[str], with_value: set[str]) -> list[str] | None:
-    """The words that are no options; None where the word to complete is an option's value."""
-    found = []
-    skip = False
-    for word in words:
-        if skip:
-            skip = False
-        elif word in with_value:
-            skip = True
-        elif not word.startswith("-"):
-            found.append(word)
-    return None if skip else found
+def _file(given: Sequence[str], command: Command) -> str | None:
+    """Return the cluster file whose nodes may stand next, or None where no node may."""
+    if not command.node or len(given) > 1:
+        return None
+    if not given:
+        return default_file()
+    return given[0] if is_file_name(given[0]) else None
 
 
 def _names(file: Path) -> list[str]:

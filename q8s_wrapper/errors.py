@@ -15,7 +15,7 @@ class ExitCode(IntEnum):
 
 
 class WrapperError(Exception):
-    """A message for the user, with the next step as a hint where there is one."""
+    """An error that the user can fix, with a hint where there is one."""
 
     def __init__(self, message: str, hint: str = "", code: ExitCode = ExitCode.FAILED) -> None:
         super().__init__(message)

@@ -97,7 +97,7 @@ def estimate(runs: Iterable[Run], what: str, servers: int, made: int) -> Estimat
 def read(root: Path) -> list[Run]:
     """The runs of all clusters, each cluster's from old to new; lines that cannot be read are left out."""
     runs = []
-    for file in sorted(root.glob(f"*/{_FILE}")):
+    for file in sorted([*root.glob(f"*/{_FILE}"), *root.glob(f"*/*/{_FILE}")]):
         with suppress(OSError):
             for line in file.read_text().splitlines():
                 with suppress(ValueError, TypeError):

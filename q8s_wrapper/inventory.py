@@ -14,6 +14,7 @@ from typing import Any
 from q8s_wrapper import environment, state
 from q8s_wrapper.config import INVENTORY, PLAYBOOKS, cluster_variable
 from q8s_wrapper.errors import ExitCode, WrapperError
+from q8s_wrapper.invocation import Invocation
 
 Hosts = dict[str, dict[str, Any]]
 
@@ -54,8 +55,8 @@ def _plain(value: dict[str, Any]) -> Any:
     return value["__ansible_unsafe"] if set(value) == {"__ansible_unsafe"} else value
 
 
-def find(hosts: Hosts, name: str, file: str) -> dict[str, Any]:
-    """The variables of a node or a host by either name.
+def find(hosts: Hosts, name: str, invocation: Invocation) -> dict[str, Any]:
+    """Return the variables of a node or a host by either name.
 
     :raises WrapperError: there is none
     """
@@ -66,7 +67,7 @@ def find(hosts: Hosts, name: str, file: str) -> dict[str, Any]:
     if variables is None:
         if not hosts:
             raise WrapperError(
-                f"Failed to find {name}: the cloud has no server of this cluster", f"q8s-run deploy {file}"
+                f"Failed to find {name}: the cloud has no server of this cluster", invocation.command("deploy")
             )
         raise WrapperError(f"Failed to find {name}; known are: {', '.join(sorted(hosts))}", code=ExitCode.WRONG_INPUT)
     return variables

@@ -55,7 +55,7 @@ def merge(target: Path, text: str, name: str) -> Path | None:
 
 def _no_kubeconfig(target: Path, why: str) -> WrapperError:
     return WrapperError(
-        f"Failed to merge into {target}: {why}", "mend it, or use --write for a file of its own", ExitCode.WRONG_INPUT
+        f"Failed to merge into {target}: {why}", "fix it, or use --write for a file of its own", ExitCode.WRONG_INPUT
     )
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-from q8s_wrapper import report
+from q8s_wrapper import messages, report
 from q8s_wrapper.events import State
 from q8s_wrapper.history import Estimate, building, words
 
@@ -58,7 +58,7 @@ class Plain:
 
     @staticmethod
     def _line(seconds: float, text: str) -> None:
-        print(f"[{seconds:6.1f}s] {text}", file=sys.stderr, flush=True)
+        messages.info(f"[{seconds:6.1f}s] {text}")
 
     def close(self) -> None:
         pass
@@ -175,7 +175,7 @@ class JsonLines:
             )
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        messages.info(text)
 
     def close(self) -> None:
         pass
@@ -185,12 +185,28 @@ class JsonLines:
         print(json.dumps(data), flush=True)
 
 
-def renderer(as_json: bool, estimator: Estimator, show_plan: bool) -> Renderer:
-    """The one that fits where the output goes.
+class Quiet:
+    """Nothing: what failed is printed at the end."""
+
+    def update(self, before: State, after: State) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def renderer(as_json: bool, estimator: Estimator, show_plan: bool, *, quiet: bool = False) -> Renderer:
+    """Return the renderer for where the output goes.
 
     :param show_plan: whether a person sees the plan when it is known; JSON always has it
+    :param quiet: whether a person wants errors, warnings and the result only
     """
     if as_json:
         return JsonLines(estimator)
+    if quiet:
+        return Quiet()
     live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     return Terminal(estimator, show_plan) if live else Plain(estimator, show_plan)

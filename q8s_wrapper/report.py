@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, Final
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.events import Failure, State
 from q8s_wrapper.history import Estimate, words
+from q8s_wrapper.invocation import Invocation
 
 _REASON_LINES: Final = 10
 _DESTRUCTIVE: Final = frozenset({"delete", "replace"})
@@ -18,10 +20,10 @@ _QUOTA_WORDS: Final = {"instances": "server", "cores": "vCPU", "ram": "MB of mem
 
 @dataclass(frozen=True)
 class End:
-    """How a command ended. ``file`` and ``again``, the command that was given, are quoted for a shell."""
+    """How a command ended. ``again`` is the command that was given, quoted for a shell."""
 
     what: str
-    file: str
+    invocation: Invocation
     again: str
     code: int
     check: bool = False
@@ -124,7 +126,7 @@ def failures(state: State, width: int) -> list[str]:
         hosts = [failure.host for failure in same]
         named = ", ".join(hosts[:5]) + (f" and {len(hosts) - 5} more" if len(hosts) > 5 else "")
         where = "" if hosts == ["localhost"] else f"{named}: "
-        lines += _wrapped(f"{where}{task}", width)
+        lines += _wrapped(f"error: {where}{task}", width)
         lines += [f"  {line}" for line in _paragraph(reason, width - 2)]
         lines.append(f"  (in {place})")
     return lines
@@ -143,17 +145,22 @@ def _paragraph(reason: str, width: int) -> list[str]:
     return [*lines[:half], f"… {len(lines) - 2 * half} lines more, in the log …", *lines[-half:]]
 
 
-def ending(end: End, state: State, *, log: str, exists: str, width: int) -> list[str]:
-    """The end of a run for people: stage times, failures, how it ended, the log, and what to type next.
+def ending(end: End, state: State, *, log: str, exists: str, width: int, quiet: bool = False) -> list[str]:
+    """Return the end of a run for people: stage times, failures, how it ended, the log, and what to type next.
 
     :param exists: what an interrupted run leaves in the cloud
+    :param quiet: whether only failures, their hints and how it ended are wanted
     """
+    if quiet:
+        hints = [step for step in next_steps(end, state) if step.startswith("hint: ")]
+        wrapped = [line for hint in hints for line in _wrapped(hint, width)]
+        return [*failures(state, width), last_line(end, state), *_wrapped(exists, width), *wrapped]
     lines = ["", *stage_table(state).splitlines(), ""] if state.stages else []
     lines += failures(state, width)
     lines += [last_line(end, state), f"log: {log}"]
     lines += _wrapped(exists, width)
     for step in next_steps(end, state):
-        lines += _wrapped(step, width)
+        lines += [step] if step.startswith("next: ") else _wrapped(step, width)
     return lines
 
 
@@ -170,25 +177,25 @@ def last_line(end: End, state: State) -> str:
     return f"{name}: failed after {state.seconds:.1f} s"
 
 
-def status(rows: Sequence[Mapping[str, Any]], file: str, width: int) -> list[str]:
+def status(rows: Sequence[Mapping[str, Any]], invocation: Invocation, width: int) -> list[str]:
     """A cluster's nodes as a table that fits, and below it, for each that is not well, what is wrong and what to do."""
     narrow = ("node", "architecture", "address", "server", "guest", "kubernetes")
     lines = _columns(rows, narrow if width < 110 else ("node", "host", *narrow[1:], "version"))
-    return lines + _unwell(rows, file, width)
+    return lines + _unwell(rows, invocation, width)
 
 
-def nodes(rows: Sequence[Mapping[str, Any]], file: str, width: int) -> list[str]:
+def nodes(rows: Sequence[Mapping[str, Any]], invocation: Invocation, width: int) -> list[str]:
     """A cluster's nodes after a deploy: what a user of Kubernetes wants to know, and what is not well."""
     narrow = ("node", "architecture", "address", "kubernetes", "version")
     lines = _columns(rows, narrow if width < 110 else ("node", "host", *narrow[1:]))
-    return lines + _unwell(rows, file, width)
+    return lines + _unwell(rows, invocation, width)
 
 
 def _columns(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
     return table([{name: row[name] for name in names} for row in rows]).splitlines()
 
 
-def _unwell(rows: Sequence[Mapping[str, Any]], file: str, width: int) -> list[str]:
+def _unwell(rows: Sequence[Mapping[str, Any]], invocation: Invocation, width: int) -> list[str]:
     lines: list[str] = []
     bad = [row for row in rows if row["problem"]]
     if bad:
@@ -196,43 +203,46 @@ def _unwell(rows: Sequence[Mapping[str, Any]], file: str, width: int) -> list[st
     for row in bad:
         lines += _wrapped(f"{row['node']}: {row['problem']}", width)
         if row["hint"]:
-            lines += [f"  {line}" for line in _wrapped(f"hint: {row['hint'].replace('FILE', file)}", width - 2)]
+            lines += [f"  {line}" for line in _wrapped(f"hint: {invocation.adapt(row['hint'])}", width - 2)]
     return lines
 
 
+# A command in a text: in backquotes, or up to the end of its part of the sentence.
+_COMMAND: Final = re.compile(r"`[^`]*`|\S*q8s-run .*?(?=: |; |\), |$)")
+_KEPT_SPACE: Final = "\0"
+
+
 def _wrapped(text: str, width: int) -> list[str]:
-    """Text in lines; names with hyphens stay whole."""
-    return textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
+    """Return a text as lines; names with hyphens stay whole, and so do commands, which are copied."""
+    kept = _COMMAND.sub(lambda found: found[0].replace(" ", _KEPT_SPACE), text)
+    lines = textwrap.wrap(kept, width, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
+    return [line.replace(_KEPT_SPACE, " ") for line in lines]
 
 
 def next_steps(end: End, state: State) -> list[str]:
     """What to type next: a label and a command each."""
-    what, file = end.what, end.file
+    what, command = end.what, end.invocation.command
     if end.code == ExitCode.DONE and end.check:
         agreed = " --yes" if destroyed(state.results.get("q8s_plan") or {}) else ""
         return [f"next: {end.again.replace(' --check', '', 1)}{agreed}"]
     if end.code == ExitCode.DONE:
         steps = {
-            "deploy": [
-                f"q8s-run verify {file}",
-                f"q8s-run kubeconfig {file} --merge",
-                f"q8s-run destroy {file}",
-            ],
-            "replace": [f"q8s-run status {file}"],
-            "plan": [f"q8s-run deploy {file}"],
+            "deploy": [command("verify"), command("kubeconfig", "--merge"), command("destroy")],
+            "replace": [command("status")],
+            "plan": [command("deploy")],
         }.get(what, [])
         return [f"next: {step}" for step in steps]
     changes = what in ("deploy", "replace", "destroy") and not end.check
     if end.code == ExitCode.INTERRUPTED:
         steps = [f"hint: `{end.again}` continues where it stopped" if changes else f"hint: `{end.again}` begins again"]
         if what == "deploy" and changes:
-            steps.append(f"hint: `q8s-run destroy {file}` removes all of it")
+            steps.append(f"hint: `{command('destroy')}` removes all of it")
         return steps
     kept = ": it continues where it stopped" if changes else ""
     steps = [f"hint: fix the cause, then run `{end.again}` again{kept}"]
     host = next(iter(sorted(state.failed - {"localhost"})), None)
     if host:
-        steps.append(f"hint: `q8s-run logs {file} {host}` shows what it says itself")
+        steps.append(f"hint: `{command('logs', host)}` shows its own log")
     return steps
 
 

@@ -1,6 +1,8 @@
 """Local state of one cluster: a folder of its own, a lock against a second run, and the logs of earlier runs.
 
-Runs in check mode leave it alone: their logs are in the cache.
+The folder is ``<root>/<cloud>/<cluster>``: names of clusters are unique in one project of one cloud only. The
+collection computes it (``_state.py``), for the inventory plugin needs it, too. Runs in check mode change no state:
+their logs are in the cache.
 
 Nothing secret but the ssh key is in it, and all but that key can be made again from the cluster file and the cloud.
 """
@@ -16,9 +18,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from q8s_wrapper.config import state_root
+from q8s_wrapper import messages
+from q8s_wrapper.config import add_collections_to_path, state_root
 from q8s_wrapper.errors import ExitCode, WrapperError
 
 _RUNS_KEPT: Final = 10  # of those that change the cluster, and as many of those that look at it
@@ -35,12 +38,144 @@ def create_root() -> Path:
     return _private_folder(state_root())
 
 
-def cluster_folder(cluster_name: str) -> Path:
-    """The cluster's folder, made if needed, readable by its owner only.
+def cluster_folder(cluster_name: str, *, changes: bool = True) -> Path:
+    """Return the cluster's folder, created if it is missing, readable by its owner only.
 
-    :raises WrapperError: it is not a folder that this user may write to
+    :param changes: whether the run may change the cluster: then the cloud says which project this is. Otherwise, what
+        an earlier deploy recorded is enough
+    :raises WrapperError: the folder cannot be used, or the project is not known
     """
-    return _private_folder(create_root() / cluster_name)
+    root = create_root()
+    return _private_folder(_private_folder(_place(root, cluster_name, changes, move=True).parent) / cluster_name)
+
+
+def check_folder(cluster_name: str) -> Path:
+    """Return the folder for logs of runs in check mode, created if it is missing, in the cache.
+
+    :raises WrapperError: the folder cannot be used, or the project is not known
+    """
+    from bundle.cache import cache_root
+
+    root = state_root()
+    folder = cache_root() / "checks" / _place(root, cluster_name, online=True, move=False).relative_to(root)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise WrapperError(
+            f"Failed to use the cache folder {folder}: {error.strerror}",
+            "set Q8S_CACHE to a folder that you may write to",
+            ExitCode.WRONG_INPUT,
+        ) from None
+    return folder
+
+
+def find(cluster_name: str) -> Path:
+    """Return the cluster's folder for a command that needs no cloud: the cloud is asked only where it must be.
+
+    Where no cloud is configured or it does not answer, the only cluster of that name on this machine is meant.
+
+    :raises WrapperError: several clusters of that name are here, or only those of other clouds
+    """
+    from_collection = _modules()
+    root = state_root()
+    places = [Path(place) for place in from_collection.state.local_folders(str(root), cluster_name)]
+    try:
+        place = _place(root, cluster_name, online=False, move=False)
+    except CloudUnknownError as error:
+        if len(places) == 1:
+            messages.warning(f"{str(error).splitlines()[0]}. Used is the only cluster {cluster_name} here: {places[0]}")
+            return places[0]
+        if places:
+            raise WrapperError(
+                f"{str(error).splitlines()[0]}; this machine has several clusters {cluster_name}: {_named(places)}",
+                "choose the cloud: OS_CLOUD names one of clouds.yaml",
+            ) from None
+        return root / cluster_name
+    if not place.exists() and places:
+        raise WrapperError(
+            f"Failed to find local state of cluster {cluster_name} in this cloud ({place}); "
+            f"other clouds have a cluster of that name: {_named(places)}",
+            "choose the cloud: OS_CLOUD names one of clouds.yaml",
+        )
+    return place
+
+
+def _named(places: list[Path]) -> str:
+    """Return state folders with the project that each belongs to."""
+    read = _modules().state.read_record
+    named = [(place, read(str(place))) for place in places]
+    return ", ".join(f"{place} ({record.project})" if record else str(place) for place, record in named)
+
+
+class CloudUnknownError(WrapperError):
+    """The cloud cannot be asked which project this is."""
+
+
+class _Modules:
+    """The modules of the collection that know clouds and state."""
+
+    def __init__(self) -> None:
+        add_collections_to_path()
+        from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _plan, _state
+
+        self.cloud, self.plan, self.state = _cloud, _plan, _state
+
+
+def _modules() -> _Modules:
+    return _Modules()
+
+
+def connect() -> Any:
+    """Return a connection to the cloud that the environment chooses.
+
+    :raises WrapperError: the cloud cannot be asked
+    """
+    modules = _modules()
+    try:
+        return modules.cloud.Cloud(os.environ.get("OS_CLOUD"))
+    except modules.cloud.CloudError as error:
+        raise CloudUnknownError(str(error)) from None
+
+
+def login() -> str:
+    """Return the fingerprint of the credentials that the environment chooses, without asking the cloud.
+
+    :raises WrapperError: there are none
+    """
+    modules = _modules()
+    try:
+        return str(modules.cloud.login(os.environ.get("OS_CLOUD")))
+    except modules.cloud.CloudError as error:
+        raise CloudUnknownError(str(error)) from None
+
+
+def _place(root: Path, cluster_name: str, online: bool, move: bool) -> Path:
+    """Return where the state of a cluster is. What was found in an earlier layout is said.
+
+    :param online: whether the cloud has to say which project this is, although an earlier deploy recorded it
+    :param move: whether an earlier layout may be moved
+    """
+    modules = _modules()
+    if not online:
+        project = modules.state.known_project(str(root), cluster_name, login())
+        if project:
+            return Path(modules.state.folder(str(root), project, cluster_name))
+    cloud = connect()
+    try:
+        place = modules.state.settle(
+            str(root),
+            cloud.project(),
+            cluster_name,
+            lambda: cloud.keypair(modules.plan.keypair_name(cluster_name)),
+            move=move,
+        )
+    except modules.cloud.CloudError as error:
+        raise CloudUnknownError(str(error)) from None
+    except modules.state.StateError as error:
+        raise WrapperError(str(error), code=ExitCode.WRONG_INPUT) from None
+    if place.note:
+        (messages.info if place.moved else messages.warning)(place.note)
+    return Path(place.folder)
 
 
 def _private_folder(folder: Path) -> Path:
@@ -70,18 +205,9 @@ def _origin() -> str:
     return ""
 
 
-def check_folder(cluster_name: str) -> Path:
-    """The folder for logs of runs in check mode, made if needed: one of the cache, because they change no state."""
-    from q8s_bundle.cache import cache_root
-
-    folder = cache_root() / "checks" / cluster_name
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
-
-
 @contextmanager
 def locked(folder: Path, what: str) -> Iterator[Path]:
-    """Hold the cluster for one run. Gives the lock's file: who else takes it shared holds the cluster as well.
+    """Hold the cluster for one run. Yield the lock's file: who else takes it shared holds the cluster as well.
 
     :raises WrapperError: another run holds it; the message says which
     """
@@ -89,15 +215,26 @@ def locked(folder: Path, what: str) -> Iterator[Path]:
     with path.open("a+") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            stream.truncate(0)
-            stream.write(f"{os.getpid()}\nq8s-run {what} (process {os.getpid()}, since {time.strftime('%H:%M:%S')})\n")
-            stream.flush()
-            # From here on another may share it, but none may have it alone.
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             stream.seek(0)
             raise _refused(folder.name, stream.read()) from None
+        _write_owner(
+            path, f"{os.getpid()}\nq8s-run {what} (process {os.getpid()}, since {time.strftime('%H:%M:%S')})\n"
+        )
+        # From here on another may share it, but none may have it alone.
+        fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
         yield path
+
+
+def _write_owner(path: Path, text: str) -> None:
+    """Write who holds a lock into its file.
+
+    :raises OSError: with the path, which that of a full disk has not
+    """
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def shared(folder: Path) -> Path:
@@ -107,9 +244,9 @@ def shared(folder: Path) -> Path:
     return path
 
 
-def _refused(cluster_name: str, told: str) -> WrapperError:
-    """Why the cluster cannot be had; ``told`` is what its holder wrote into the lock."""
-    lines = told.splitlines()
+def _refused(cluster_name: str, owner: str) -> WrapperError:
+    """Return why the cluster cannot be used; ``owner`` is what its holder wrote into the lock."""
+    lines = owner.splitlines()
     if len(lines) < 2 or not lines[0].isdecimal():
         return WrapperError(f"Failed to start: another process is working on cluster {cluster_name}")
     pid, holder = int(lines[0]), lines[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from q8s_wrapper import invocation
 from q8s_wrapper.config import PLAYBOOKS
 from q8s_wrapper.errors import ExitCode, WrapperError
 
@@ -30,7 +31,7 @@ def check(text: str) -> None:
     if wrong:
         raise WrapperError(
             f"--tags: no task has the tag {', '.join(map(repr, wrong))}; allowed are {', '.join(allowed)}",
-            "q8s-run deploy FILE --list-tags lists them",
+            f"{invocation.program()} deploy --list-tags lists them",
             ExitCode.WRONG_INPUT,
         )
 

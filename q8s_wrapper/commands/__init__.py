@@ -1,18 +1,18 @@
-"""What each command does, by its needs: ``offline`` none, ``access`` the cluster's hosts, ``runs`` a playbook."""
+"""The commands, by what they need: ``offline`` nothing, ``access`` the cluster's hosts, ``runs`` a playbook."""
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
+from q8s_wrapper import messages
 from q8s_wrapper.config import add_collections_to_path
 from q8s_wrapper.errors import ExitCode, WrapperError
 
 
 def load(file: str, *, warn: bool = True) -> Any:
-    """The cluster of a file; its warnings go to stderr.
+    """Return the cluster of a file; its warnings go to stderr.
 
-    :raises WrapperError: there is no such file, or it has mistakes; each is told with its place
+    :raises WrapperError: there is no such file, or it has errors; each is reported with its place
     """
     add_collections_to_path()
     from ansible_collections.q8s.emu.plugins.module_utils import _spec
@@ -28,11 +28,10 @@ def load(file: str, *, warn: bool = True) -> Any:
     except _spec.SpecError as error:
         count = len(error.problems)
         raise WrapperError(
-            error.text(),
-            f"{count} mistake{'s' if count > 1 else ''} to mend; nothing was changed",
-            ExitCode.WRONG_INPUT,
+            f"{file} has {count} error{'s' if count > 1 else ''}; nothing was changed\n{error.text()}",
+            code=ExitCode.WRONG_INPUT,
         ) from None
     if warn:
         for warning in cluster.warnings:
-            print(f"warning: {warning.text()}", file=sys.stderr)
+            messages.warning(warning.text())
     return cluster

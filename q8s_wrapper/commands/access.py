@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -12,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_wrapper import environment, inventory, state
+from q8s_wrapper import environment, inventory, messages, state
 from q8s_wrapper.commands import load
-from q8s_wrapper.config import state_root
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.events import without_colours
+from q8s_wrapper.invocation import Invocation
 
 _AT_ONCE: Final = 20
 _LINES: Final = 40
@@ -26,7 +27,7 @@ def ssh(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Log in to one node or host; this process becomes ssh."""
     load(arguments.file)
     command = inventory.ssh_command(
-        inventory.find(inventory.read(arguments.file), arguments.node, arguments.file), rest
+        inventory.find(inventory.read(arguments.file), arguments.node, arguments.invocation), rest
     )
     sys.stdout.flush()
     os.execvpe(command[0], command, environment.child_environment(os.environ))
@@ -36,14 +37,16 @@ def execute(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Run a command on several hosts; each line of output has the node's name before it."""
     if not rest:
         raise WrapperError(
-            "exec: there is no command", f"q8s-run exec {arguments.file} all -- uname -m", ExitCode.WRONG_INPUT
+            "exec: there is no command",
+            arguments.invocation.command("exec", "all", "--", "uname -m"),
+            ExitCode.WRONG_INPUT,
         )
     load(arguments.file)
     hosts = inventory.read(arguments.file, arguments.node)
     if not hosts:
         known = sorted(inventory.read(arguments.file))
         if not known:
-            inventory.find({}, arguments.node, arguments.file)
+            inventory.find({}, arguments.node, arguments.invocation)
         raise WrapperError(f"Failed to find {arguments.node}; known are: {', '.join(known)}", code=ExitCode.WRONG_INPUT)
     width = max(map(len, hosts))
     commands = {name: inventory.ssh_command(host, rest) for name, host in hosts.items()}
@@ -72,7 +75,7 @@ def execute(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         codes = dict(zip(hosts, pool.map(one, hosts), strict=True))
     failed = [f"{name} ({code})" for name, code in codes.items() if code]
     if failed:
-        print(f"exec: failed on {len(failed)} of {len(codes)}: {', '.join(failed)}", file=sys.stderr)
+        messages.error(f"exec: failed on {len(failed)} of {len(codes)}: {', '.join(failed)}")
         return ExitCode.FAILED
     return ExitCode.DONE
 
@@ -82,9 +85,9 @@ def logs(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     cluster = load(arguments.file)
     lines = arguments.lines or _LINES
     if arguments.node is None:
-        return _last_run(arguments.file, cluster.cluster_name, lines)
+        return _last_run(arguments.invocation, cluster.cluster_name, lines)
     hosts = inventory.read(arguments.file)
-    variables = inventory.find(hosts, arguments.node, arguments.file)
+    variables = inventory.find(hosts, arguments.node, arguments.invocation)
     journal = f"sudo journalctl --no-pager --lines={lines} --unit=kubelet"
     parts: list[tuple[str, dict[str, Any], str]] = []
     if "q8s_host" in variables:  # a guest: its console is a file on its host, readable when the guest is not
@@ -123,16 +126,16 @@ def _console(guest: str, lines: int) -> str:
     return f'sudo tail -n {lines} "$(sudo {source} | {path} | head -n 1)"'
 
 
-def _last_run(file: str, cluster_name: str, lines: int) -> int:
-    folder = state_root() / cluster_name
+def _last_run(invocation: Invocation, cluster_name: str, lines: int) -> int:
+    folder = state.find(cluster_name)
     runs = [run for run in state.past_runs(folder) if (run / state.LOG).exists()]
     if not runs:
         message = f"Failed to find a log: no run of cluster {cluster_name} is known here"
-        raise WrapperError(message, f"q8s-run plan {file}")
+        raise WrapperError(message, invocation.command("plan"))
     changing = [run for run in runs if state.changing(run)]
     log = (changing or runs)[-1] / state.LOG
     print("\n".join(without_colours(log.read_text(errors="replace")).splitlines()[-lines:]))
-    print(f"log: {log}", file=sys.stderr)
+    messages.info(f"log: {log}")
     return ExitCode.DONE
 
 
@@ -145,26 +148,27 @@ def kubeconfig(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             ExitCode.WRONG_INPUT,
         )
     cluster = load(arguments.file)
-    path = state_root() / cluster.cluster_name / "kubeconfig"
+    path = state.find(cluster.cluster_name) / "kubeconfig"
     if not path.exists():
         from q8s_wrapper.commands import runs
 
         code = runs.fetch_kubeconfig(arguments, cluster)
         if code != ExitCode.DONE:
             return code
+        path = state.find(cluster.cluster_name) / "kubeconfig"
     from q8s_wrapper import kubeconfig as files
 
     text = path.read_text()
     if arguments.write:
         target = Path(arguments.write).expanduser()
         files.write_private(target, files.named(text, cluster.cluster_name))
-        print(f"written: {target}; use it with export KUBECONFIG={target.absolute()}", file=sys.stderr)
+        messages.info(f"written: {target}; use it with export KUBECONFIG={shlex.quote(str(target.absolute()))}")
     elif arguments.merge:
         target = files.users_own()
         backup = files.merge(target, text, cluster.cluster_name)
-        print(f"merged into {target}; kubectl --context {cluster.cluster_name} get nodes", file=sys.stderr)
+        messages.info(f"merged into {target}; kubectl --context {cluster.cluster_name} get nodes")
         if backup:
-            print(f"what was there before: {backup}", file=sys.stderr)
+            messages.info(f"the file as it was: {backup}")
     else:
         print(files.named(text, cluster.cluster_name), end="")
     return ExitCode.DONE

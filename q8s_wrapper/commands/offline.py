@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
 
-from q8s_wrapper import __version__
+from q8s_wrapper import __version__, invocation
 from q8s_wrapper.commands import load
 from q8s_wrapper.errors import ExitCode, WrapperError
 
@@ -13,13 +15,19 @@ from q8s_wrapper.errors import ExitCode, WrapperError
 def validate(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Check a cluster file."""
     load(arguments.file)
-    print(f"{arguments.file}: good")
+    print(f"{arguments.file}: OK")
     return ExitCode.DONE
 
 
 def version(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Print the version."""
-    print(f"q8s-run {__version__}")
+    """Print the versions of Q8S, of Ansible, and of the Kubernetes that is deployed."""
+    from bundle.node import versions
+
+    try:
+        ansible = version_of("ansible-core")
+    except PackageNotFoundError:
+        ansible = "is not installed"
+    print(f"q8s-run {__version__}\nansible-core {ansible}\nKubernetes {versions.KUBERNETES}")
     return ExitCode.DONE
 
 
@@ -30,8 +38,8 @@ def completion(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     text = scripts.script(arguments.node)
     if text is None:
         raise WrapperError(
-            f"{arguments.node}: is no shell that is known; allowed are {', '.join(scripts.SHELLS)}",
-            "q8s-run completion bash",
+            f"completion: {arguments.node} is not supported; allowed are {', '.join(scripts.SHELLS)}",
+            f"{invocation.program()} completion bash",
             ExitCode.WRONG_INPUT,
         )
     print(text, end="")

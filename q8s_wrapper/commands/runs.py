@@ -13,12 +13,13 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from q8s_wrapper import history, inventory, render, report, runner, state, tags
+from q8s_wrapper import history, inventory, messages, render, report, runner, state, tags
 from q8s_wrapper.commands import load
 from q8s_wrapper.config import state_root
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.events import State, without_colours
 from q8s_wrapper.history import Estimate
+from q8s_wrapper.invocation import Invocation
 
 
 class _Session:
@@ -27,6 +28,7 @@ class _Session:
     def __init__(self, arguments: argparse.Namespace, cluster: Any, folder: Path, lock: Path, changes: bool) -> None:
         self.what: str = arguments.command.name
         self.file: str = arguments.file
+        self.invocation: Invocation = arguments.invocation
         self.json: bool = getattr(arguments, "json", False)
         self.folder = folder
         self._changes = changes
@@ -48,7 +50,9 @@ class _Session:
         :param show_plan: whether a person sees the plan among the progress
         """
         verbose = ["-" + "v" * self._verbose] if self._verbose else []
-        shown = render.renderer(self.json if as_json is None else as_json, self.estimate, show_plan)
+        shown = render.renderer(
+            self.json if as_json is None else as_json, self.estimate, show_plan, quiet=messages.is_quiet()
+        )
         run_folder = state.new_run(self.folder, "check" if self.check else self.what, alone=self._changes)
         given = [*verbose, *arguments]
         return runner.run(playbook, Path(self.file), run_folder, self._lock, arguments=given, renderer=shown)
@@ -66,11 +70,14 @@ class _Session:
         return len(self.cluster.servers())
 
     def end(self, outcome: runner.Outcome, remember: bool = True) -> int:
-        """Say what came of it. Gives the exit code."""
+        """Report what came of it. Return the exit code."""
         known = outcome.state
         if outcome.code == ExitCode.DONE and remember:
             made = report.made(known.results.get("q8s_plan") or {})
-            history.remember(self.folder, history.of(self.what, self._servers, made, known))
+            try:
+                history.remember(self.folder, history.of(self.what, self._servers, made, known))
+            except OSError as error:
+                messages.warning(f"the time of this run is not remembered: {error.filename}: {error.strerror}")
         if self.json:
             print(json.dumps(report.result(self.what, outcome.code, known, str(outcome.log), check=self.check)))
         else:
@@ -79,9 +86,9 @@ class _Session:
 
     def _tell(self, outcome: runner.Outcome) -> None:
         """What a person reads: nodes and notes on stdout; times, failures and the next step on stderr."""
-        known, width, file = outcome.state, columns(), shlex.quote(self.file)
-        notes = [note.replace(" FILE ", f" {file} ") for note in known.notes]
-        for line in (*report.nodes(known.results.get("q8s_node_table", []), file, width), *notes):
+        known, width = outcome.state, columns()
+        notes = [self.invocation.adapt(note) for note in known.notes]
+        for line in (*report.nodes(known.results.get("q8s_node_table", []), self.invocation, width), *notes):
             print(line)
         sys.stdout.flush()
         # Those of the file were said at the start; Ansible knows the file by its whole path, and breaks long words.
@@ -89,14 +96,16 @@ class _Session:
         said = {_letters(str(warning).replace(self.file, whole)) for warning in self.cluster.warnings}
         for warning in known.warnings:
             if _letters(warning) not in said:
-                _say(f"warning: {warning}")
+                messages.warning(self.invocation.adapt(warning))
         exists = _what_exists(self.file) if outcome.code == ExitCode.INTERRUPTED else ""
         if outcome.code == ExitCode.FAILED and not known.failures:
-            _say(_tail(outcome.log))
+            messages.error(_tail(outcome.log))
         words = [*([self._node] if self._node else []), *_kept(self._keep), *self._selection]
-        end = report.End(self.what, file, " ".join(["q8s-run", self.what, file, *words]), outcome.code, self.check)
-        for line in report.ending(end, known, log=str(outcome.log), exists=exists, width=width):
-            _say(line)
+        again = self.invocation.command(self.what, *words)
+        end = report.End(self.what, self.invocation, again, outcome.code, self.check)
+        quiet = messages.is_quiet()
+        for line in report.ending(end, known, log=str(outcome.log), exists=exists, width=width, quiet=quiet):
+            messages.result(line)
 
 
 def plan(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -111,14 +120,14 @@ def plan(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             print(json.dumps(report.plan_data(told, estimate), indent=2))
         else:
             print("\n".join(report.plan(told, estimate, columns())))
-            end = report.End("plan", shlex.quote(arguments.file), "", outcome.code)
+            end = report.End("plan", session.invocation, "", outcome.code)
             for step in report.next_steps(end, outcome.state):
-                _say(step)
+                messages.info(step)
         return ExitCode.DONE
 
 
 def deploy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Make the cluster, or what is missing of it."""
+    """Create the cluster, or whatever is missing from it."""
     if arguments.list_tags:
         print("\n".join(tags.known()))
         return ExitCode.DONE
@@ -151,12 +160,12 @@ def destroy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         if _asks(arguments):
             servers = _servers(arguments.file)
             if servers:
-                _say(report.exists(servers))
+                messages.result(report.exists(servers))
                 _ask(f"Remove all of it, {_with_what(arguments.keep)}?")
         elif not arguments.yes and not arguments.check:
             raise WrapperError(
                 "destroy: nobody is there to be asked, so --yes is needed",
-                " ".join(["q8s-run destroy", shlex.quote(arguments.file), *_kept(arguments.keep), "--yes"]),
+                session.invocation.command("destroy", *_kept(arguments.keep), "--yes"),
                 ExitCode.WRONG_INPUT,
             )
         keep = ["-e", json.dumps({"q8s_keep": arguments.keep})] if arguments.keep else []
@@ -186,7 +195,7 @@ def replace(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         elif not arguments.yes:
             raise WrapperError(
                 "replace: nobody is there to be asked, so --yes is needed",
-                f"q8s-run replace {shlex.quote(arguments.file)} {node} --yes",
+                session.invocation.command("replace", node, "--yes"),
                 ExitCode.WRONG_INPUT,
             )
         outcome = session.play("replace", ["-e", json.dumps({"q8s_replace": node}), *rest])
@@ -201,7 +210,7 @@ def _worker(session: _Session, name: str) -> str:
             return node
     raise WrapperError(
         f"replace: {name} is no worker of this cluster; allowed are {', '.join(workers) or 'none: it has no workers'}",
-        "q8s-run status shows all nodes; control planes cannot be replaced",
+        f"{session.invocation.command('status')} shows all nodes; control planes cannot be replaced",
         ExitCode.WRONG_INPUT,
     )
 
@@ -223,7 +232,7 @@ def status(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         if arguments.json:
             print(json.dumps(rows, indent=2))
         else:
-            print("\n".join(report.status(rows, shlex.quote(arguments.file), columns())))
+            print("\n".join(report.status(rows, session.invocation, columns())))
         return ExitCode.FAILED if any(row["problem"] for row in rows) else ExitCode.DONE
 
 
@@ -239,7 +248,14 @@ def _session(arguments: argparse.Namespace, cluster: Any = None, *, changes: boo
     """A session; one that changes nothing does not wait for those that do, nor they for it."""
     cluster = load(arguments.file) if cluster is None else cluster
     check = getattr(arguments, "check", False)
-    folder = (state.check_folder if check else state.cluster_folder)(cluster.cluster_name)
+    try:
+        if check:
+            folder = state.check_folder(cluster.cluster_name)
+        else:
+            folder = state.cluster_folder(cluster.cluster_name, changes=changes)
+    except state.CloudUnknownError as error:
+        again = arguments.invocation.command(arguments.command.name, *_selection(arguments))
+        raise WrapperError(str(error), f"fix the cause, then run `{again}` again") from None
     held = state.locked(folder, arguments.command.name) if changes else nullcontext(state.shared(folder))
     with held as lock:
         yield _Session(arguments, cluster, folder, lock, changes)
@@ -294,7 +310,7 @@ def _ask(question: str) -> None:
     # What was typed before the question was read is no answer to it.
     with suppress(termios.error, OSError):
         termios.tcflush(sys.stdin, termios.TCIFLUSH)
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    messages.question(f"{question} [y/N]")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise WrapperError("stopped; nothing was changed")
 
@@ -324,10 +340,6 @@ def _tail(log: Path) -> str:
         return "Ansible wrote no log"
     errors = [number for number, line in enumerate(lines) if line.startswith(("[ERROR]", "ERROR!"))]
     return "\n".join(lines[errors[0] :] if errors else lines[-15:])
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 def columns() -> int:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from q8s_wrapper import invocation, messages
 from q8s_wrapper.config import add_collections_to_path
 from q8s_wrapper.errors import ExitCode, WrapperError
 
@@ -27,7 +26,7 @@ def init(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     if not printed and path.exists():
         raise WrapperError(
             f"Failed to write {path}: it exists already, and is left as it is",
-            "choose another name, or print the new one with q8s-run init -",
+            f"choose another name, or print the new one: {invocation.program()} init -",
             ExitCode.WRONG_INPUT,
         )
     name = arguments.name or re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-") or "cluster"
@@ -40,8 +39,8 @@ def init(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             stream.write(text)
     except OSError as error:
         raise WrapperError(f"Failed to write {path}: {error.strerror}", code=ExitCode.WRONG_INPUT) from None
-    print(f"written: {path}", file=sys.stderr)
-    print(f"next: q8s-run plan {shlex.quote(str(path))}", file=sys.stderr)
+    messages.info(f"written: {path}")
+    messages.info(f"next: {arguments.invocation.command('plan')}")
     return ExitCode.DONE
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import openstack
 import pytest
 import yaml
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _state
 
 from q8s_lab import settings
 from q8s_lab.machine import wait
@@ -33,6 +34,12 @@ class Cluster:
     public_key: str = ""
     flavor: str = "hollow.small"  # of all its servers: no machine behind them, unless a test logs in
     files: dict[int, Path] = field(default_factory=dict)
+
+    @property
+    def state(self) -> Path:
+        """Local state: there is one cloud only, so one folder has this name."""
+        (found,) = Path(self.environment["Q8S_STATE"]).glob(f"*/{self.name}")
+        return found
 
     @property
     def initial(self) -> str:
@@ -120,7 +127,9 @@ class Cluster:
     def run(self, command: Sequence[str | Path], **more: str) -> subprocess.CompletedProcess[str]:
         """Run a program of the environment in the checkout, as a user with these variables would."""
         program, *arguments = map(str, command)
-        environment = {**os.environ, **self.environment, **more, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg")}
+        path = os.pathsep.join([str(_BIN), os.environ["PATH"]])
+        own = {"PATH": path, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg")}
+        environment = {**os.environ, **self.environment, **more, **own}
         return subprocess.run(
             [str(_BIN / program), *arguments],
             capture_output=True,
@@ -193,7 +202,7 @@ def cluster(
     """
     folder = tmp_path_factory.mktemp("cloud")
     name = f"itest-{secrets.token_hex(2)}"
-    state = folder / "state" / name
+    state = Path(_state.folder(str(folder / "state"), _cloud.Cloud(lab["OS_CLOUD"]).project(), name))
     state.mkdir(parents=True, mode=0o700)
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", state / "id_ed25519"], check=True)
     public_key = (state / "id_ed25519.pub").read_text().strip()

@@ -222,7 +222,7 @@ def test_login_through_a_bastion(applied: Mapping[str, Any], cloud: Any, cluster
     configuration = cluster.folder / "ssh_config.d"
     configuration.mkdir()
     (configuration / "known_hosts").write_text(f"@cert-authority q8s-host {initial.metadata['q8s_host_ca']}\n")
-    key = Path(cluster.environment["Q8S_STATE"]) / cluster.name / "id_ed25519"
+    key = cluster.state / "id_ed25519"
     known = (
         f"  UserKnownHostsFile {configuration / 'known_hosts'}\n  StrictHostKeyChecking yes\n  HostKeyAlias q8s-host\n"
     )
@@ -422,7 +422,7 @@ def test_destroy_leaves_nothing_of_the_cluster(destroyed: Mapping[str, Any], clo
     left = in_cloud(cloud, cluster)
     assert left["key"] is None and left["rules"] is None and set(left["servers"]) == {cluster.worker}
     assert destroyed["ports"] == []
-    state = Path(cluster.environment["Q8S_STATE"]) / cluster.name
+    state = cluster.state
     assert not (state / "id_ed25519").exists() and not (state / "kubeconfig").exists()
 
 

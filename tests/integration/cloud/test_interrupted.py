@@ -104,8 +104,8 @@ def test_ctrl_c_stops_and_says_what_there_is(deploying: Start, cloud: Any, clust
     err = " ".join(run.communicate(timeout=60)[1].split())  # lines are broken at the width of the terminal
     assert run.returncode == 130
     assert f"the cloud has 1 server of this cluster: {cluster.initial}" in err
-    assert f"`q8s-run deploy {cluster.file(0)}` continues where it stopped" in err
-    assert f"`q8s-run destroy {cluster.file(0)}` removes all of it" in err
+    assert f"`{Q8S_RUN} deploy {cluster.file(0)}` continues where it stopped" in err
+    assert f"`{Q8S_RUN} destroy {cluster.file(0)}` removes all of it" in err
     assert working_on(cluster) == []
     finished(cloud, cluster)
 
@@ -119,7 +119,7 @@ def test_ctrl_c_twice_ends_at_once(deploying: Start, cluster: Cluster) -> None:
     run.communicate(timeout=60)
     assert run.returncode == 130 and time.monotonic() - begin < 2
     assert wait(lambda: working_on(cluster) == [], 10), "Ansible ends with it"
-    left = list(Path(cluster.environment["Q8S_STATE"], cluster.name).glob("runs/*/artifacts"))
+    left = list(cluster.state.glob("runs/*/artifacts"))
     assert left == [], "what tasks returned is not kept"
 
 
@@ -155,7 +155,7 @@ def test_a_second_run_is_refused(deploying: Start, cluster: Cluster) -> None:
 def test_what_a_killed_run_started_holds_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
     """Its Ansible ends by itself; until it has, it is in the way of the next run and not beside it."""
     parent = subprocess.Popen(["sleep", "60"])
-    lock = Path(cluster.environment["Q8S_STATE"], cluster.name, "lock")
+    lock = cluster.state / "lock"
     lock.write_text(f"{parent.pid}\nq8s-run deploy (process {parent.pid}, since 12:00:00)\n")
     child = [sys.executable, REPOSITORY / "q8s_wrapper" / "child.py", lock, tmp_path / "pid", str(os.getpid())]
     with subprocess.Popen([*child, "sleep", "60"]) as held:

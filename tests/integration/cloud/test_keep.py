@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +18,7 @@ def test_what_is_kept_is_used_again(cloud: Any, cluster: Cluster) -> None:
     for name in ("keypair", "security_group", "servers"):
         assert cluster.module(name)["changed"]
     before = snapshot(cloud, cluster)
-    key = Path(cluster.environment["Q8S_STATE"]) / cluster.name / "id_ed25519"
+    key = cluster.state / "id_ed25519"
     private = key.read_text()
     keep = ["--keep", "keypair", "--keep", "security_group"]
     done = cluster.run(["q8s-run", "destroy", cluster.file(), "--yes", *keep])

@@ -77,7 +77,7 @@ def left(cluster: Cluster) -> Iterator[Mapping[str, Any]]:
     yield {
         "said": made.stdout + made.stderr + planned.stdout + planned.stderr,
         "processes": processes.seen,
-        "homes": {file, cluster.folder / "state" / cluster.name / "id_ed25519"},
+        "homes": {file, cluster.state / "id_ed25519"},
     }
 
 
@@ -93,7 +93,7 @@ def secrets(left: Mapping[str, Any], cluster: Cluster, admin: Any) -> dict[str, 
     found = {
         "token of git_url": TOKEN,
         "application credential": auth["application_credential_secret"],
-        "ssh key": middle((cluster.folder / "state" / cluster.name / "id_ed25519").read_text()),
+        "ssh key": middle((cluster.state / "id_ed25519").read_text()),
     }
     for server in admin.compute.servers(all_projects=True, details=True):
         if server.name.startswith(cluster.name):
@@ -128,7 +128,7 @@ def test_no_secret_is_left_in_a_file(left: Mapping[str, Any], secrets: Mapping[s
         if secret.encode() in path.read_bytes()
     }
     assert found == set()
-    key = cluster.folder / "state" / cluster.name / "id_ed25519"
+    key = cluster.state / "id_ed25519"
     assert key.stat().st_mode & 0o077 == 0
     private = Path(cluster.environment["OS_CLIENT_CONFIG_FILE"])
     assert private.stat().st_mode & 0o077 == 0 and os.access(private, os.R_OK)

@@ -287,7 +287,10 @@ def said(place: Place, done: subprocess.CompletedProcess[str]) -> tuple[int, lis
     def lines(text: str) -> list[str]:
         text = re.sub(r"\[? *(?<!\w)\d+(\.\d+)? ?s\b", "N s", re.sub(r"\d{8}-\d{6}-\d{6}", "RUN", text))
         text = re.sub(r"\S*/runs/RUN", "RUN", text).replace("../../", f"{place.folder}/")
-        return sorted(text.replace(f"q8s-run deploy {place.folder}/", "q8s-run deploy ").splitlines())
+        # a file that was found by default is said, and is no part of commands
+        text = text.replace(str(Q8S_RUN), "q8s-run")
+        text = re.sub(r"(?m)^cluster file: .*\n|(?<=q8s-run deploy) \S+$", "", text)
+        return sorted(text.splitlines())
 
     return done.returncode, lines(done.stdout), lines(done.stderr)
 

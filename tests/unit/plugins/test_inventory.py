@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 from ansible_collections.q8s.emu.plugins.inventory import openstack
-from ansible_collections.q8s.emu.plugins.module_utils import _hostkeys, _plan, _spec, _ssh
+from ansible_collections.q8s.emu.plugins.module_utils import _hostkeys, _plan, _spec, _ssh, _state
 from ansible_collections.q8s.emu.plugins.module_utils._plan import Server
 
 CLUSTER = _spec.load_file(str(Path(__file__).parents[3] / "examples" / "demo.yaml"))
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIATbSFIAoKCLyojckQoDUv+sRJPfwQtsZYqckaz2L3fo"
+LOCAL = openstack.LocalState("/state/demo", _state.Project("https://cloud.example.org:5000", "p1", "one", "abc"))
 
 
 def made(name: str, address: str | None, **metadata: str) -> Server:
@@ -111,7 +112,16 @@ def test_the_types_own_labels_taints_and_key() -> None:
 
 
 def test_variables_without_a_server() -> None:
-    variables = openstack.cluster_variables(CLUSTER, "/state/demo")
+    variables = openstack.cluster_variables(CLUSTER, LOCAL)
+    assert variables["q8s_state_dir"] == "/state/demo"
+    assert json.loads(variables["q8s_state_record"]) == {
+        "auth_url": "https://cloud.example.org:5000",
+        "project_id": "p1",
+        "region": "one",
+        "cluster_name": "demo",
+        "logins": ["abc"],
+    }
+    assert "q8s_state_dir" not in openstack.cluster_variables(CLUSTER, None), "the project is not known"
     assert variables["q8s_expected_nodes"] == ["demo-control-plane", "x86-small-1", "arm-mid-1"]
     assert variables["q8s_workers"][1] == {"name": "arm-mid-1", "type": "arm-mid", "architecture": "aarch64"}
     assert variables["q8s_node_labels"]["arm-mid-1"] == {
@@ -225,12 +235,12 @@ def test_prefix_lengths_from_16_to_28(remote: str, host: str, guests: str, prefi
 
 def test_the_files_proxies_reach_every_host() -> None:
     proxy = _spec.Proxy("http://proxy.example.org:3128", "", "localhost,10.0.0.0/8")
-    variables = openstack.cluster_variables(replace(CLUSTER, proxy=proxy), "/state/demo")
+    variables = openstack.cluster_variables(replace(CLUSTER, proxy=proxy), LOCAL)
     assert variables["q8s_cluster"]["proxy"] == {
         "http_proxy": "http://proxy.example.org:3128",
         "no_proxy": "localhost,10.0.0.0/8",
     }
-    assert openstack.cluster_variables(CLUSTER, "/state/demo")["q8s_cluster"]["proxy"] == {}
+    assert openstack.cluster_variables(CLUSTER, LOCAL)["q8s_cluster"]["proxy"] == {}
 
 
 def test_a_server_that_is_no_longer_asked_for() -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
+from local_cloud import cluster_state, recorded
 
 from q8s_wrapper import cli, inventory, kubeconfig
 from q8s_wrapper.errors import ExitCode, WrapperError
+from q8s_wrapper.invocation import Invocation
 
 EXAMPLE = str(Path(__file__).parents[3] / "examples" / "demo.yaml")
 HERE = {"ansible_connection": "local"}
@@ -79,23 +81,25 @@ def test_a_lost_key_is_said(tmp_path: Path) -> None:
 
 def test_a_host_is_found_by_its_nodes_name() -> None:
     found = {"q8s-master": {"q8s_node_name": "master"}}
-    assert inventory.find(found, "master", EXAMPLE) is inventory.find(found, "q8s-master", EXAMPLE)
+    invocation = Invocation(file=EXAMPLE)
+    assert inventory.find(found, "master", invocation) is inventory.find(found, "q8s-master", invocation)
     with pytest.raises(WrapperError, match="Failed to find arm; known are: q8s-master"):
-        inventory.find(found, "arm", EXAMPLE)
+        inventory.find(found, "arm", invocation)
 
 
 def test_logs_of_the_last_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["logs", EXAMPLE]) == ExitCode.FAILED
     assert "no run of cluster demo is known here" in capsys.readouterr().err
     runs = ("20260101-000000-000000-deploy", "20260101-000001-000000-replace", "20260101-000002-000000-verify")
+    folder = cluster_state(tmp_path / "state")
     for run in runs:
-        log = tmp_path / "state" / "demo" / "runs" / run / "ansible.log"
+        log = folder / "runs" / run / "ansible.log"
         log.parent.mkdir(parents=True)
         log.write_text("".join(f"\x1b[0;32m{run[16:]} line {number}\x1b[0m\n" for number in range(50)))
     assert cli.main(["logs", EXAMPLE, "--lines", "2"]) == ExitCode.DONE
     out, err = capsys.readouterr()
     assert out == "000000-replace line 48\n000000-replace line 49\n", "the last that may have changed something"
-    assert err == f"log: {tmp_path}/state/demo/runs/20260101-000001-000000-replace/ansible.log\n"
+    assert err == f"log: {folder}/runs/20260101-000001-000000-replace/ansible.log\n"
 
 
 OURS = """\
@@ -122,8 +126,7 @@ NAMED = {
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
     """The kubeconfig that deploy left."""
-    path = tmp_path / "state" / "demo" / "kubeconfig"
-    path.parent.mkdir(parents=True)
+    path = recorded(tmp_path / "state") / "kubeconfig"
     path.write_text(OURS)
     return path
 

@@ -95,7 +95,7 @@ def test_a_state_folder_that_cannot_be_used(
     assert cli.main([command[0], EXAMPLE, *command[1:]]) == ExitCode.WRONG_INPUT
     out, err = capsys.readouterr()
     assert out == "" and err == (
-        f"Failed to use the state folder {place} (Q8S_STATE is '{place}'): {reason}\n"
+        f"error: Failed to use the state folder {place} (Q8S_STATE is '{place}'): {reason}\n"
         "hint: set Q8S_STATE to a folder that you may write to\n"
     )
 
@@ -123,7 +123,7 @@ def test_variables_of_python_do_not_matter(variables: dict[str, str], tmp_path: 
     for name in ("argparse", "yaml", "ansible"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('not this')")
     done = run("validate", EXAMPLE, **{name: value.format(tmp_path) for name, value in variables.items()})
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{EXAMPLE}: good\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{EXAMPLE}: OK\n", "")
 
 
 def test_streams_that_are_closed_or_full() -> None:
@@ -131,7 +131,7 @@ def test_streams_that_are_closed_or_full() -> None:
         done = run("validate", EXAMPLE, redirect=redirect)
         assert (done.returncode, done.stderr) == (0, ""), redirect
     full = run("validate", EXAMPLE, redirect=">/dev/full")
-    assert (full.returncode, full.stderr) == (1, "Failed to run: No space left on device\n")
+    assert (full.returncode, full.stderr) == (1, "error: Failed to run: No space left on device\n")
 
 
 def test_a_folder_that_was_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

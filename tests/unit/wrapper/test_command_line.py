@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from local_cloud import cluster_state
 
 from q8s_wrapper import arguments, cli, history, inventory, runner, state
 from q8s_wrapper.errors import ExitCode, WrapperError
@@ -28,7 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [name for name in os.environ if name.startswith("Q8S_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("Q8S_STATE", str(tmp_path / "state"))
-    return tmp_path / "state" / "demo"
+    return cluster_state(tmp_path / "state")
 
 
 def broken(tmp_path: Path, change: Callable[[str], str]) -> Path:
@@ -41,15 +42,15 @@ def broken(tmp_path: Path, change: Callable[[str], str]) -> Path:
 
 def test_a_good_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["validate", str(EXAMPLE)]) == ExitCode.DONE
-    assert capsys.readouterr() == (f"{EXAMPLE}: good\n", "")
+    assert capsys.readouterr() == (f"{EXAMPLE}: OK\n", "")
 
 
 @pytest.mark.parametrize("command", ["validate", "deploy", "destroy", "status", "verify", "kubeconfig"])
 def test_no_such_file(command: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([command, "nowhere.yaml"]) == ExitCode.WRONG_INPUT
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith("Failed to read nowhere.yaml: No such file or directory\nhint: ")
-    assert not folder.parent.exists(), "wrong input leaves nothing behind"
+    assert out == "" and err.startswith("error: Failed to read nowhere.yaml: No such file or directory\nhint: ")
+    assert not folder.parents[1].exists(), "wrong input leaves nothing behind"
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_mistakes_have_a_place(
     assert cli.main(["deploy", str(file)]) == ExitCode.WRONG_INPUT
     out, err = capsys.readouterr()
     assert out == "" and "Traceback" not in err
-    assert err.startswith(f"{file}:{line}:{column}: {path}"), err
+    assert err.startswith(f"error: {file} has 1 error; nothing was changed\n{file}:{line}:{column}: {path}"), err
     assert message in err and "nothing was changed" in err
 
 
@@ -83,12 +84,13 @@ def test_all_mistakes_come_at_once(tmp_path: Path, capsys: pytest.CaptureFixture
     assert len(lines) == 2 and "required_tcp_ports" in lines[0] and "x86-small.storage" in lines[1], lines
 
 
-@pytest.mark.parametrize("arguments", [[], ["frobnicate"], ["deploy"], ["deploy", "a.yaml", "--frobnicate"]])
+@pytest.mark.parametrize("arguments", [[], ["frobnicate"], ["ssh", "a.yaml"], ["deploy", "a.yaml", "--frobnicate"]])
 def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(arguments)
     assert ended.value.code == ExitCode.WRONG_INPUT
-    assert "usage: q8s-run" in capsys.readouterr().err
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: ") and second.startswith("hint: q8s-run") and second.endswith(" --help")
 
 
 def test_the_file_may_come_from_the_environment(
@@ -96,7 +98,7 @@ def test_the_file_may_come_from_the_environment(
 ) -> None:
     monkeypatch.setenv("Q8S_CLUSTER_FILE", str(EXAMPLE))
     assert cli.main(["validate"]) == ExitCode.DONE
-    assert "good" in capsys.readouterr().out
+    assert capsys.readouterr() == (f"{EXAMPLE}: OK\n", f"cluster file: {EXAMPLE} (Q8S_CLUSTER_FILE)\n")
 
 
 @pytest.fixture
@@ -165,8 +167,8 @@ def planned(*changes: dict[str, str], seconds: float = 0.0) -> State:
     [
         (ExitCode.DONE, State(finished=True, changed=1), "deploy: done in 0.0 s, 1 change\nlog: "),
         (ExitCode.DONE, State(finished=True, changed=1), f"next: q8s-run verify {EXAMPLE}\n"),
-        (ExitCode.FAILED, FAILED, "demo-arm-mid-1: Boot the guest\n  no space\n  (in main.yml:3)\n"),
-        (ExitCode.FAILED, FAILED, f"`q8s-run logs {EXAMPLE} demo-arm-mid-1` shows"),
+        (ExitCode.FAILED, FAILED, "error: demo-arm-mid-1: Boot the guest\n  no space\n  (in main.yml:3)\n"),
+        (ExitCode.FAILED, FAILED, f"`q8s-run logs {EXAMPLE} demo-arm-mid-1` shows its own log"),
         (
             ExitCode.INTERRUPTED,
             State(),
@@ -211,8 +213,9 @@ def test_a_check_says_what_would_change_and_leaves_nothing(
     assert calls[0][2][2:4] == ["--check", "--diff"]
     err = capsys.readouterr().err
     assert "deploy --check: 4 changes would be made\n" in err and "done" not in err and err.endswith(following)
-    assert not folder.parent.exists(), "local state is left alone"
-    assert len(list((tmp_path / "cache" / "checks" / "demo" / "runs").iterdir())) == 1, "the log is in the cache"
+    assert not folder.parents[1].exists(), "local state is left alone"
+    checks = tmp_path / "cache" / "checks" / folder.parent.name / "demo" / "runs"
+    assert len(list(checks.iterdir())) == 1, "the log is in the cache"
 
 
 def test_a_check_goes_on_beside_a_deploy(ansible: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,14 +256,14 @@ def test_what_selects_nothing_is_refused(
     calls = ansible()
     assert cli.main(["deploy", str(EXAMPLE), *arguments]) == ExitCode.WRONG_INPUT
     err = capsys.readouterr().err
-    assert unknown in err and known in err and calls == [] and not folder.parent.exists()
+    assert unknown in err and known in err and calls == [] and not folder.parents[1].exists()
 
 
 def test_the_tags_are_listed_without_a_cloud(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     assert cli.main(["deploy", str(EXAMPLE), "--list-tags"]) == ExitCode.DONE
     found = capsys.readouterr().out.split()
     assert {"cloud", "k8s_common", "control_plane_run", "qemu_host_install", "emulated_worker", "ready"} <= {*found}
-    assert "always" not in found and not folder.parent.exists()
+    assert "always" not in found and not folder.parents[1].exists()
 
 
 def test_the_end_of_a_run_for_programs(ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -442,7 +445,7 @@ def test_a_whole_run_is_remembered_with_its_times(ansible: Any, folder: Path) ->
     cli.main(["deploy", str(EXAMPLE), "--yes"])
     cli.main(["deploy", str(EXAMPLE), "--limit", "demo-arm-mid-1"])
     cli.main(["deploy", str(EXAMPLE)])
-    assert history.read(folder.parent) == [history.Run("deploy", 3, 1, 50.0, {"Cloud": 0})]
+    assert history.read(folder.parents[1]) == [history.Run("deploy", 3, 1, 50.0, {"Cloud": 0})]
 
 
 ROW = {
@@ -623,5 +626,6 @@ def test_values_with_spaces_in_the_environment(
     monkeypatch.setenv("Q8S_IMAGE", "'x86_64,a")
     assert cli.main(["bundle", "ensure"]) == ExitCode.WRONG_INPUT
     assert capsys.readouterr().err == (
-        'Q8S_IMAGE: is "\'x86_64,a": No closing quotation\nhint: quote what has spaces or quotes in it as for a shell\n'
+        'error: Q8S_IMAGE: is "\'x86_64,a": No closing quotation\n'
+        "hint: quote what has spaces or quotes in it as for a shell\n"
     )

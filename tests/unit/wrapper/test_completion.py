@@ -30,7 +30,10 @@ def no_default(monkeypatch: pytest.MonkeyPatch) -> None:
         (["la"], ["lab"]),
         (["deploy", ""], []),  # a file
         (["deploy", "--li"], ["--limit", "--list-tags"]),
-        (["deploy", "-"], ["--help", "--yes", "--check", "--limit", "--tags", "--list-tags", "--json", "--verbose"]),
+        (
+            ["deploy", "-"],
+            ["--help", "--yes", "--check", "--limit", "--tags", "--list-tags", "--json", "--verbose", "--quiet"],
+        ),
         (["deploy", "--limit", ""], []),
         (["destroy", "--keep", ""], ["keypair", "security_group"]),
         (["destroy", EXAMPLE, "--keep", "keypair", "--keep", "s"], ["security_group"]),

@@ -23,6 +23,7 @@ from q8s_wrapper import render, report
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.events import State, reduce
 from q8s_wrapper.history import Estimate
+from q8s_wrapper.invocation import Invocation
 
 HERE = Path(__file__).parent
 # Of each run: the command that was given, and what it ended with.
@@ -45,8 +46,9 @@ def ending(run: str, state: State, width: int) -> str:
     what, code = RUNS[run]
     exists = report.exists(["small-control-plane"]) if code == ExitCode.INTERRUPTED else ""
     again = f"q8s-run {what} cluster.yaml"
-    shown = report.nodes(state.results.get("q8s_node_table", []), "cluster.yaml", width)
-    end = report.End(what, "cluster.yaml", again, code)
+    invocation = Invocation(file="cluster.yaml")
+    shown = report.nodes(state.results.get("q8s_node_table", []), invocation, width)
+    end = report.End(what, invocation, again, code)
     shown += report.ending(end, state, log="/state/ansible.log", exists=exists, width=width)
     return "".join(f"{line}\n" for line in shown)
 

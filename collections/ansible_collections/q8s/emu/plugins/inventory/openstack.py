@@ -23,6 +23,9 @@ description:
   - No ssh configuration of the user's counts for servers and guests. With C(access) of the type C(bastion), they are reached through it. Only the login
     there reads the user's ssh configuration, which has its host key and the user's key. With C(floating_ip), the initial control plane is reached by its floating IP, and all others through it; its host key is checked on the way.
   - The variables of all hosts (C(q8s_cluster), C(q8s_state_dir), C(q8s_expected_nodes), C(q8s_workers) ...) are there even when no server is, or the cloud does not answer.
+  - C(q8s_state_dir) is the cluster's folder below O(state_dir), one for each cloud, project and cluster. Without the cloud's answer it is there only
+    if these credentials deployed the cluster from this machine. C(q8s_state_record) is the text of the file C(cluster.json) in it.
+  - A state folder of an earlier layout, directly below O(state_dir), is moved if its key is the one that the cloud has for the cluster. In check mode it is used where it is.
   - A cloud that does not answer gives a warning, and C(q8s_cloud_problem) with the same text.
   - A cluster file with mistakes gives a warning with all of them, C(q8s_cluster_problems) with the same text, and no C(q8s_cluster).
 requirements:
@@ -82,12 +85,13 @@ import os
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ansible import context
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.vars import load_extra_vars
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _hostkeys, _plan, _spec, _ssh
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _hostkeys, _plan, _spec, _ssh, _state
 
 
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
@@ -116,9 +120,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             return
         for warning in cluster.warnings:
             self.display.warning(str(warning))
-        root = self.get_option("state_dir") or _default_state()
-        state = os.path.join(os.path.abspath(os.path.expanduser(root)), cluster.cluster_name)
-        for key, value in cluster_variables(cluster, state).items():
+        problem, servers, found = self._ask(cluster, path, cache)
+        for key, value in cluster_variables(cluster, found).items():
             inventory.set_variable("all", key, value)
         for group in (
             "control_plane",
@@ -129,15 +132,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             "booted",
         ):
             inventory.add_group(group)
-        try:
-            servers = self._servers(cluster, path, cache)
-        except _cloud.CloudError as error:
-            self.display.warning(f"{error}\nThe inventory has no servers.")
-            inventory.set_variable("all", "q8s_cloud_problem", str(error))
+        if problem or found is None:
+            self.display.warning(f"{problem}\nThe inventory has no servers.")
+            inventory.set_variable("all", "q8s_cloud_problem", problem)
             return
         for key, value in missing_variables(cluster, servers).items():
             inventory.set_variable("all", key, value)
-        for host in hosts(cluster, servers, state):
+        for host in hosts(cluster, servers, found.folder):
             self._add(inventory, host)
 
     def _add(self, inventory: Any, host: Host) -> None:
@@ -154,26 +155,53 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         self._add_host_to_composed_groups(self.get_option("groups"), known, host.name, strict=strict)
         self._add_host_to_keyed_groups(self.get_option("keyed_groups"), known, host.name, strict=strict)
 
-    def _servers(self, cluster: _spec.Cluster, path: str, cache: bool) -> list[_plan.Server]:
-        """What the cloud has under the cluster's names, from the cache where that is wanted and fresh."""
-        cloud = self.get_option("cloud")
+    def _ask(self, cluster: _spec.Cluster, path: str, cache: bool) -> tuple[str, list[_plan.Server], LocalState | None]:
+        """Return what is wrong with the cloud, the servers that it has under the cluster's names, and the local state."""
+        root = os.path.abspath(os.path.expanduser(self.get_option("state_dir") or _default_state()))
+        try:
+            login = _cloud.login(self.get_option("cloud"))
+        except _cloud.CloudError as error:
+            return str(error), [], None
+        try:
+            return "", *self._servers(cluster, path, cache, root, login)
+        except _state.StateError as error:
+            return str(error), [], None
+        except _cloud.CloudError as error:
+            project = _state.known_project(root, cluster.cluster_name, login)
+            known = LocalState(_state.folder(root, project, cluster.cluster_name), project) if project else None
+            return str(error), [], known
+
+    def _servers(
+        self, cluster: _spec.Cluster, path: str, cache: bool, root: str, login: str
+    ) -> tuple[list[_plan.Server], LocalState]:
+        """Return what the cloud has under the cluster's names, from the cache where that is wanted and fresh."""
+        cloud, name = self.get_option("cloud"), cluster.cluster_name
         wanted = bool(self.get_option("cache"))
-        key = f"{self.get_cache_key(path)}_{cluster.cluster_name}_{cloud or 'default'}"
+        key = f"{self.get_cache_key(path)}_{name}_{login}"
         if wanted and cache:
-            with contextlib.suppress(KeyError):  # nothing there, or nothing fresh
-                return [_server_of(item) for item in self._cache[key]]
+            with contextlib.suppress(KeyError, TypeError):  # nothing there, or nothing fresh, or of an earlier version
+                kept = self._cache[key]
+                project = _state.Project(**kept["project"])
+                servers = [_server_of(item) for item in kept["servers"]]
+                return servers, LocalState(_state.folder(root, project, name), project)
         names = {spec.name for spec in cluster.servers()}
         connection = _cloud.Cloud(cloud)
-        servers = [
-            server
-            for server in connection.servers()
-            if server.name in names or _plan.is_ours(server, cluster.cluster_name)
-        ]
+        project = connection.project()
+        place = _state.settle(
+            root,
+            project,
+            name,
+            lambda: connection.keypair(_plan.keypair_name(name)),
+            move=not context.CLIARGS.get("check", False),
+        )
+        if place.note:
+            (self.display.vv if place.moved else self.display.warning)(place.note)
+        servers = [server for server in connection.servers() if server.name in names or _plan.is_ours(server, name)]
         if cluster.access.type == "floating_ip":
-            servers = with_floating(servers, connection.floating_ips(cluster.cluster_name))
+            servers = with_floating(servers, connection.floating_ips(name))
         if wanted:
-            self._cache[key] = [asdict(server) for server in servers]
-        return servers
+            self._cache[key] = {"project": asdict(project), "servers": [asdict(server) for server in servers]}
+        return servers, LocalState(place.folder, project)
 
     def _cluster(self, extra: Mapping[str, Any], path: str) -> _spec.Cluster | None:
         named = extra.get("q8s_cluster_file")
@@ -187,6 +215,14 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             folder = os.path.dirname(os.path.abspath(path))
             return _spec.load_file(os.path.join(folder, os.path.expanduser(str(named))))
         return None
+
+
+@dataclass(frozen=True)
+class LocalState:
+    """The state folder of a cluster, and the project that it is for."""
+
+    folder: str
+    project: _state.Project
 
 
 def _server_of(item: Mapping[str, Any]) -> _plan.Server:
@@ -221,15 +257,15 @@ def cluster_fields(extra: Mapping[str, Any]) -> dict[str, Any]:
     return {str(key): value for key, value in extra.items() if key in _spec.FIELDS or close(str(key))}
 
 
-def cluster_variables(cluster: _spec.Cluster, state: str) -> dict[str, Any]:
-    """Variables of all hosts."""
+def cluster_variables(cluster: _spec.Cluster, state: LocalState | None) -> dict[str, Any]:
+    """Return the variables of all hosts."""
     specs = cluster.servers()
     api = f"{cluster.cluster_name}-api"
     networks = (cluster.remote_ip_prefix, cluster.guest_ip_prefix, cluster.pod_cidr, cluster.service_cidr)
     inside = ("localhost", "127.0.0.1", api, ".svc", ".cluster.local", *networks)
     return {
         "q8s_cluster": cluster.to_mapping(),
-        "q8s_state_dir": state,
+        **_state_variables(cluster, state),
         "q8s_artifact_port": _spec.ARTIFACT_PORT,
         "q8s_api_name": api,
         # An image may give every login proxies (/etc/environment): what a cluster's machines say to each other goes past them.
@@ -249,6 +285,13 @@ def cluster_variables(cluster: _spec.Cluster, state: str) -> dict[str, Any]:
             if spec.vm_type
         },
     }
+
+
+def _state_variables(cluster: _spec.Cluster, state: LocalState | None) -> dict[str, str]:
+    if state is None:
+        return {}
+    record = _state.record_text(state.folder, state.project, cluster.cluster_name)
+    return {"q8s_state_dir": state.folder, "q8s_state_record": record}
 
 
 def missing_variables(cluster: _spec.Cluster, servers: list[_plan.Server]) -> dict[str, Any]:

@@ -11,14 +11,16 @@ from __future__ import annotations
 import base64
 import datetime
 import ipaddress
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Optional, Union
 
-from ansible_collections.q8s.emu.plugins.module_utils import _plan
+from ansible_collections.q8s.emu.plugins.module_utils import _plan, _state
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
     CloudError,
+    check_clouds_file,
     doing,
     parallel,
     raise_first,
@@ -60,6 +62,47 @@ class Needs:
     server_group: str = ""  # that new servers join, if any
 
 
+def login(name: Optional[str] = None) -> str:
+    """Return the fingerprint of the credentials that :class:`Cloud` would use. The cloud is not asked.
+
+    :param name: a cloud of clouds.yaml; None leaves the choice to the OS_* variables
+    :raises CloudError: there are no such credentials
+    """
+    with doing(_log_in(name)):
+        config = _config(name)
+        return _state.fingerprint(config.config.get("auth") or {}, config.get_region_name() or "")
+
+
+def _log_in(name: Optional[str]) -> str:
+    return "log in to the cloud" + (f" {name}" if name else "")
+
+
+def _config(name: Optional[str]) -> Any:
+    """Return what clouds.yaml and the OS_* variables say.
+
+    :raises CloudError: a file is not as openstacksdk needs it; by itself it ignores the file, or fails somewhere inside
+    """
+    from openstack.config import loader
+
+    # those that are not in the current folder come first only if their variable is set
+    for variable, files in (
+        ("OS_CLIENT_CONFIG_FILE", loader.CONFIG_FILES),
+        ("OS_CLIENT_SECURE_FILE", loader.SECURE_FILES),
+    ):
+        named = os.environ.get(variable)
+        for path in [named] if named else files:
+            if os.path.isfile(path):
+                check_clouds_file(path)
+                break
+    try:
+        return loader.OpenStackConfig().get_one(cloud=name)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CloudError(
+            f"Failed to {_log_in(name)}: clouds.yaml or an OS_* variable has a value of the wrong type ({error})"
+            "\nhint: compare clouds.yaml with the one of your cloud's dashboard"
+        ) from None
+
+
 class Cloud:
     """A connection to one project."""
 
@@ -74,7 +117,8 @@ class Cloud:
         except ImportError as error:
             hint = "run make setup, and ansible from .venv/bin"
             raise CloudError(f"Failed to use the cloud: openstacksdk is missing ({error})\nhint: {hint}") from None
-        with doing("log in to the cloud" + (f" {name}" if name else "")):
+        with doing(_log_in(name)):
+            _config(name)
             self._os: Any = openstack.connect(cloud=name, app_name="q8s")
             # A deadline, if clouds.yaml has no api_timeout: a cloud that does not answer is an error, not a hang.
             self._os.session.timeout = self._os.session.timeout or _API_SECONDS
@@ -83,12 +127,39 @@ class Cloud:
                 adapter.max_retries = retry_policy()
             self._os.session.get_token()
 
+    def project(self) -> _state.Project:
+        """Return the project that the credentials log in to.
+
+        The region is the one in use: the first of the cloud, where the credentials name none.
+        """
+        with doing("look up the project"):
+            config = self._os.config
+            auth = config.config.get("auth") or {}
+            named = config.get_region_name() or ""
+            access = self._os.session.auth.get_access(self._os.session)
+            endpoints = access.service_catalog.get_endpoints_data(service_type="compute").get("compute") or []
+            first = next((str(found.region_id) for found in endpoints if found.region_id), "")
+            return _state.Project(
+                _state.normalized(str(auth.get("auth_url") or "")),
+                self._project(),
+                named or first,
+                _state.fingerprint(auth, named),
+            )
+
     # -- reading --
 
     def servers(self) -> list[Server]:
         """Every server of the project."""
         with doing("list the servers"):
             return [_server(found) for found in self._os.compute.servers(details=True)]
+
+    def clusters(self) -> list[_plan.FoundCluster]:
+        """Return the clusters that Q8S deployed in this project, by what their servers and security groups say."""
+        with doing("list the servers and security groups"):
+            servers, groups = together(
+                self.servers, lambda: list(self._os.network.security_groups(project_id=self._project(), name=GROUP))
+            )
+            return _plan.found_clusters(servers, [group.description or "" for group in groups])
 
     def ports(self, cluster_name: str) -> list[Port]:
         """Every port that this project sees; those with the cluster's mark are ours."""

@@ -135,6 +135,27 @@ def doing(what: str) -> Iterator[None]:
         raise CloudError(text, temporary) from None
 
 
+def check_clouds_file(path: str) -> None:
+    """Refuse a clouds.yaml or secure.yaml that openstacksdk cannot use.
+
+    :raises CloudError: the file cannot be read, is no YAML, or has no mapping where one has to be
+    """
+    import yaml
+
+    try:
+        with open(path, encoding="utf-8") as stream:
+            data = yaml.safe_load(stream)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise CloudError(f"Failed to read {path}: {reason}\nhint: fix the file") from None
+    clouds = data.get("clouds", {}) if isinstance(data, dict) else None
+    if not isinstance(clouds, dict):
+        raise CloudError(f"Failed to read {path}: it has no mapping `clouds`\nhint: fix the file")
+    for name, cloud in clouds.items():
+        if not isinstance(cloud, dict) or not isinstance(cloud.get("auth", {}), dict):
+            raise CloudError(f"Failed to read {path}: the cloud {name} has no mapping `auth`\nhint: fix the file")
+
+
 def parallel(function: Callable[[Any], T], items: Iterable[Any]) -> list[Union[T, CloudError]]:
     """The results in the order of the items; a failure is a result, so that one does not hide the others."""
 

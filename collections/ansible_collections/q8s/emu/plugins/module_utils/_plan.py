@@ -265,6 +265,31 @@ def mark(cluster_name: str) -> str:
     return f"Q8S cluster {cluster_name}"
 
 
+@dataclass(frozen=True)
+class FoundCluster:
+    """A cluster that a project has: how many servers in which status, and whether its security group is there."""
+
+    name: str
+    servers: Mapping[str, int]
+    security_group: bool
+
+
+def found_clusters(servers: Iterable[Server], descriptions: Iterable[str]) -> list[FoundCluster]:
+    """Return the clusters of a project, by name.
+
+    :param descriptions: of its security groups
+    """
+    prefix = mark("")
+    groups = {text[len(prefix) :] for text in descriptions if text.startswith(prefix)}
+    by_cluster: dict[str, dict[str, int]] = {name: {} for name in groups if name}
+    for server in servers:
+        name = server.metadata.get(META_CLUSTER)
+        if name:
+            counted = by_cluster.setdefault(name, {})
+            counted[server.status] = counted.get(server.status, 0) + 1
+    return [FoundCluster(name, counted, name in groups) for name, counted in sorted(by_cluster.items())]
+
+
 def keypair_name(cluster_name: str) -> str:
     """Name of a cluster's key pair in the cloud, and of its server group: these have no place for a mark."""
     return f"q8s-{cluster_name}"

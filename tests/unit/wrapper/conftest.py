@@ -1,0 +1,24 @@
+"""A cloud that answers who it is, for commands that look for their state."""
+
+from __future__ import annotations
+
+import pytest
+from local_cloud import Cloud
+
+from q8s_wrapper import messages, state
+
+
+@pytest.fixture(autouse=True)
+def project(monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    """The project that the environment chooses. With a problem, it does not answer."""
+    cloud = Cloud()
+
+    def connect() -> Cloud:
+        if cloud.problem:
+            raise state.CloudUnknownError(cloud.problem)
+        return cloud
+
+    monkeypatch.setattr(state, "connect", connect)
+    monkeypatch.setattr(state, "login", lambda: cloud.found.login)
+    messages.set_quiet(False)
+    return cloud

@@ -1,0 +1,46 @@
+"""A cloud that answers who it is, and the state that clusters in it have on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.q8s.emu.plugins.module_utils import _state
+
+PROJECT = _state.Project("https://cloud.example.org:5000", "0123456789abcdef", "RegionOne", "login")
+
+
+@dataclass
+class Cloud:
+    """Stands in for the connection to a project."""
+
+    found: _state.Project = PROJECT
+    key: str | None = None
+    clusters_found: Sequence[Any] = ()
+    problem: str = ""
+    asked: list[str] = field(default_factory=list)
+
+    def project(self) -> _state.Project:
+        self.asked.append("project")
+        return self.found
+
+    def keypair(self, name: str) -> str | None:
+        return self.key
+
+    def clusters(self) -> Sequence[Any]:
+        return self.clusters_found
+
+
+def cluster_state(root: Path, name: str = "demo", project: _state.Project = PROJECT) -> Path:
+    """Return the state folder of a cluster."""
+    return Path(_state.folder(str(root), project, name))
+
+
+def recorded(root: Path, name: str = "demo", project: _state.Project = PROJECT) -> Path:
+    """Create the state folder of a cluster that was deployed; return it."""
+    folder = cluster_state(root, name, project)
+    folder.mkdir(parents=True)
+    (folder / "cluster.json").write_text(_state.record_text(str(folder), project, name))
+    return folder
