@@ -54,7 +54,7 @@ def check_folder(cluster_name: str) -> Path:
 
     :raises WrapperError: the folder cannot be used, or the project is not known
     """
-    from bundle.cache import cache_root
+    from q8s_bundle.cache import cache_root
 
     root = state_root()
     folder = cache_root() / "checks" / _place(root, cluster_name, online=True, move=False).relative_to(root)

@@ -21,7 +21,7 @@ def validate(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def version(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Print the versions of Q8S, of Ansible, and of the Kubernetes that is deployed."""
-    from bundle.node import versions
+    from q8s_bundle.node import versions
 
     try:
         ansible = version_of("ansible-core")
