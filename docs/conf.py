@@ -1,0 +1,31 @@
+"""Configuration of the documentation (Sphinx): ``make docs`` builds it, and treats every warning as an error."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+project = "Q8S"
+author = "Q8S contributors"
+copyright = "Q8S contributors. Licence: GPL-3.0-or-later"
+release = re.search(r'^version = "(.*)"$', (REPOSITORY / "pyproject.toml").read_text(), re.MULTILINE)[1]  # type: ignore[index]
+version = release
+
+extensions = ["myst_parser", "sphinx_antsibull_ext"]
+# antsibull-docs writes the collection's pages into reference/collections before Sphinx runs.
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 4
+# A link to a file that is no page of the site, such as ../../examples/demo.yaml, becomes a download.
+nitpicky = True
+html_theme = "furo"
+html_title = f"Q8S {release}"
+html_static_path = ["_static"]
+html_css_files = ["q8s.css"]
+html_copy_source = False
+html_show_sphinx = False
+pygments_style = "friendly"
+pygments_dark_style = "monokai"
+highlight_language = "text"
