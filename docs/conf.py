@@ -20,6 +20,11 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
 # A link to a file that is no page of the site, such as ../../examples/demo.yaml, becomes a download.
 nitpicky = True
+nitpick_ignore_regex = [
+    # antsibull-docs links to Ansible's own documentation, which is not part of this site.
+    (r"(std:)?ref", r"common_return_values|ansible_configuration_settings|ansible_collections\.ansible\..*"),
+]
+
 html_theme = "furo"
 html_title = f"Q8S {release}"
 html_static_path = ["_static"]

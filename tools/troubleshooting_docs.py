@@ -8,6 +8,7 @@ page differs from what this would write.
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -104,8 +105,6 @@ def _node(**status: Any) -> dict[str, Any]:
 
 
 def _kubectl(*nodes: Mapping[str, Any]) -> dict[str, Any]:
-    import json
-
     return {"rc": 0, "stdout": json.dumps({"items": list(nodes)})}
 
 
@@ -149,7 +148,13 @@ def _node_messages() -> Iterator[tuple[str, str]]:
 
 
 def _server(**variables: Any) -> dict[str, Any]:
-    return {"q8s_server_id": "1", "q8s_status": "ACTIVE", "q8s_private_ip": "ADDRESS", "ansible_user": "USER", **variables}
+    return {
+        "q8s_server_id": "1",
+        "q8s_status": "ACTIVE",
+        "q8s_private_ip": "ADDRESS",
+        "ansible_user": "USER",
+        **variables,
+    }
 
 
 def _unwell(
@@ -232,9 +237,9 @@ def _without_expressions(text: str) -> str:
 
     def replaced(match: re.Match[str]) -> str:
         name = match[1].strip()
-        return re.sub(r"^(q8s|__[a-z]+)_", "", name).upper() if re.fullmatch(r"[a-z_0-9]+", name) else "…"
+        return re.sub(r"^(q8s_|_.*_)", "", name).upper() if re.fullmatch(r"[a-z_0-9]+", name) else "…"
 
-    return " ".join(re.sub(r"\{\{(.*?)\}\}", replaced, text).split()).replace("INVENTORY_HOSTNAME", "HOST")
+    return " ".join(re.sub(r"(?s)\{\{(.*?)\}\}", replaced, text).split()).replace("INVENTORY_HOSTNAME", "HOST")
 
 
 def _raised(package: str) -> Iterator[tuple[str, str]]:
