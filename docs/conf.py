@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -34,3 +35,15 @@ html_show_sphinx = False
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
 highlight_language = "text"
+
+
+def _adapt_collection_page(app: object, name: str, source: list[str]) -> None:
+    """Adapt a page of antsibull-docs: the theme has its own contents, and the collection is not on Galaxy."""
+    if name.startswith("reference/collections/"):
+        text = re.sub(r"(?m)^\.\. contents::\n(   .*\n)*", "", source[0])
+        source[0] = re.sub(r"(?m)^ *To install it,? use: :code:`ansible[^`]*`\.\n", "", text)
+
+
+def setup(app: Any) -> None:
+    """Sphinx's entry point."""
+    app.connect("source-read", _adapt_collection_page)
