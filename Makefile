@@ -37,7 +37,7 @@ lint: setup  ## style, types and Ansible's production profile
 	.venv/bin/mypy q8s_wrapper bundle lab benchmarks tools inventory_plugins collections/ansible_collections/q8s/emu/plugins
 	.venv/bin/ansible-lint
 
-# Needs neither root nor a lab, and takes about a minute.
+# Needs neither root nor a lab, and takes about 50 s of processor time.
 check: setup  ## style, types and unit tests
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .

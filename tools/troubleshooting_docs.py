@@ -13,14 +13,20 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import yaml
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY / "collections"))
+for _folder in (REPOSITORY, REPOSITORY / "collections"):
+    sys.path.insert(0, str(_folder))
 
 from ansible_collections.q8s.emu.plugins.module_utils import _cloud_errors, _spec, _status  # noqa: E402
+
+import bundle  # noqa: E402
+import lab  # noqa: E402
+import q8s_wrapper  # noqa: E402
 
 PAGE: Final = REPOSITORY / "docs" / "troubleshooting.md"
 _COLLECTION: Final = REPOSITORY / "collections" / "ansible_collections" / "q8s" / "emu"
@@ -58,11 +64,11 @@ def page() -> str:
         "## Stages of a deploy\n\nPlaybooks and roles stop with these.\n",
         _table(_playbook_messages(), ""),
         "## Commands\n",
-        _table(_raised("q8s_wrapper"), "hint"),
+        _table(_raised(q8s_wrapper), "hint"),
         "## Building bundles and guest images\n",
-        _table(_raised("bundle"), "hint"),
+        _table(_raised(bundle), "hint"),
         "## The lab\n",
-        _table(_raised("lab"), "hint"),
+        _table(_raised(lab), "hint"),
     ]
     return "\n".join(parts)
 
@@ -242,10 +248,10 @@ def _without_expressions(text: str) -> str:
     return " ".join(re.sub(r"(?s)\{\{(.*?)\}\}", replaced, text).split()).replace("INVENTORY_HOSTNAME", "HOST")
 
 
-def _raised(package: str) -> Iterator[tuple[str, str]]:
+def _raised(package: ModuleType) -> Iterator[tuple[str, str]]:
     """Yield message and hint of every error that a package raises for its user, in the order of the files."""
     seen = set()
-    for path in sorted((REPOSITORY / package).rglob("*.py")):
+    for path in sorted(Path(package.__path__[0]).rglob("*.py")):
         for call in ast.walk(ast.parse(path.read_text())):
             if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in _ERRORS):
                 continue
@@ -277,6 +283,8 @@ def _table(rows: Iterator[tuple[str, str]], second: str) -> str:
     """Return a table of messages; without a second heading, of one column."""
     lines = ["| message | " + (f"{second} |" if second else ""), "|---|" + ("---|" if second else "")]
     lines += [f"| {_code(message)} | " + (f"{_code(hint)} |" if second else "") for message, hint in rows]
+    if len(lines) == 2:
+        raise ValueError("a table without messages: what is read here was renamed")
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
