@@ -7,7 +7,7 @@ FILE ?= examples/demo.yaml
 LAB := $(or $(Q8S_LAB_DIR),/var/lib/q8s-lab)
 ON_LAB := OS_CLIENT_CONFIG_FILE=$(LAB)/clouds.yaml OS_CLOUD=q8s-lab
 
-.PHONY: help setup wheel bundle gate-image demo demo-down test test-long test-vm lint docs clean
+.PHONY: help setup wheel bundle gate-image demo demo-down check reference site test test-long test-vm lint docs clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -40,12 +40,32 @@ lint: setup  ## style, types and Ansible's production profile
 	.venv/bin/mypy q8s_wrapper q8s_bundle q8s_lab benchmarks tools inventory_plugins collections/ansible_collections/q8s/emu/plugins
 	.venv/bin/ansible-lint
 
-docs: setup  ## write the reference of the cluster file and its JSON Schema from the code
+# Needs neither root nor a lab, and takes about 50 s of processor time.
+check: setup  ## style, types and unit tests
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy q8s_wrapper q8s_bundle q8s_lab benchmarks tools inventory_plugins collections/ansible_collections/q8s/emu/plugins
+	.venv/bin/pytest --numprocesses 2 -q tests/unit
+
+reference: setup  ## write the pages of the documentation that are generated from the code
 	.venv/bin/python tools/cluster_file_docs.py
+	.venv/bin/python tools/command_line_docs.py
+	.venv/bin/python tools/troubleshooting_docs.py
+
+# The collection's pages are written by antsibull-docs and are not committed.
+DOCS := build/docs
+docs: reference site  ## the documentation as a site, in build/docs/html; warnings are errors
+
+site: setup
+	mkdir -p -m 755 docs/reference/collections
+	PATH="$(CURDIR)/.venv/bin:$$PATH" ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/collections antsibull-docs collection --use-current --no-breadcrumbs --no-indexes \
+		--fail-on-error --cleanup everything --dest-dir docs/reference/collections --squash-hierarchy q8s.emu
+	.venv/bin/sphinx-build -W --keep-going -n -q -b html docs $(DOCS)/html
+	@printf 'docs: %s\n' "$(DOCS)/html/index.html"
 
 # What is not cached is built first: for longer than a test waits for its cluster, and at times tests would stand in its way.
 # The cluster comes by itself: its emulated guests take what two cores leave, and would do so for as long as others hold them up.
-test: lint bundle gate-image  ## style, unit tests, the lab's services, a host on a virtual machine, a whole cluster
+test: lint site bundle gate-image  ## style, unit tests, the lab's services, a host on a virtual machine, a whole cluster
 	.venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 15 --ignore tests/e2e -m 'not vm or gate'
 	.venv/bin/pytest --durations 15 tests/e2e
 
@@ -57,4 +77,4 @@ test-long: test-vm  ## what is too long for every change
 	Q8S_TEST_LONG=1 .venv/bin/pytest tests/integration/cloud/test_user_environment.py
 
 clean:  ## remove what was made in this checkout (caches outside stay)
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .ansible build *.egg-info
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .ansible build *.egg-info docs/reference/collections

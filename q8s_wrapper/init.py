@@ -281,7 +281,8 @@ def _text(name: str, place: _Place, image: str, flavors: tuple[Flavor, Flavor], 
         line(f"      openstack_flavor: {_word(host.name)}", f"of the host: {host.vcpus} vCPUs, {host.ram} MB"),
     ]
     lines = [
-        "# A small cluster of two architectures, for `q8s-run deploy`. docs/cluster-file.md lists all fields.",
+        "# A small cluster of two architectures, for `q8s-run deploy`.",
+        "# All fields: docs/reference/cluster-file.md",
         "",
         line(f"cluster_name: {_word(name)}", "everything made in the cloud carries this name"),
         line(f"private_network_id: {_word(place.network)}", place.about),

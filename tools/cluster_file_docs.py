@@ -1,4 +1,4 @@
-"""Writes docs/cluster-file.md and its JSON Schema from the declarations in the collection's _spec_fields.py.
+"""Write docs/reference/cluster-file.md and its JSON Schema from the declarations in the collection's _spec_fields.py.
 
 ``make docs`` runs it; a test fails while a committed file differs from what this would write.
 """
@@ -17,18 +17,18 @@ sys.path.insert(0, str(REPOSITORY / "collections"))
 from ansible_collections.q8s.emu.plugins.module_utils import _spec_fields as fields  # noqa: E402
 from ansible_collections.q8s.emu.plugins.module_utils._spec_kinds import REQUIRED, Field, Group, Names  # noqa: E402
 
-PAGE: Final = REPOSITORY / "docs" / "cluster-file.md"
-SCHEMA: Final = REPOSITORY / "docs" / "cluster-file.schema.json"
+PAGE: Final = REPOSITORY / "docs" / "reference" / "cluster-file.md"
+SCHEMA: Final = REPOSITORY / "docs" / "reference" / "cluster-file.schema.json"
 
 _INTRODUCTION: Final = """\
 <!-- Written by tools/cluster_file_docs.py (make docs) from the declarations that the checker reads. Do not edit. -->
-# The cluster file
+# Cluster file
 
-One YAML file says what a cluster is. [examples/demo.yaml](../examples/demo.yaml) is a small one with comments;
+One YAML file describes a cluster. [examples/demo.yaml](../../examples/demo.yaml) is a small one with comments.
 `q8s-run init` writes one for your cloud, and `q8s-run validate FILE` checks it without a cloud.
 
 Files of the prototype load unchanged, with the tags `!ClusterData`, `!ClusterDefinition`, `!VmTypes` and `!VmType` or
-without them. Whatever is not in the paper is optional. Every mistake comes at once, each with its place:
+without them. Every field that the paper does not have is optional. All errors are reported at once, each with its place:
 
     $ q8s-run validate cluster.yaml
     cluster.yaml:9:1: requred_udp_ports: unknown key
@@ -36,16 +36,15 @@ without them. Whatever is not in the paper is optional. Every mistake comes at o
     cluster.yaml:25:12: vm_types.types.x86.ram: is '2 GB'; must be a whole number (MB) from 512 to 4194304
       hint: write the number alone, in MB
 
-An editor that knows JSON Schema shows most of them while you type. For one with yaml-language-server, a first line
-will do:
+An editor that supports JSON Schema shows most errors while you type. With yaml-language-server, add a first line:
 
-    # yaml-language-server: $schema=docs/cluster-file.schema.json
+    # yaml-language-server: $schema=docs/reference/cluster-file.schema.json
 
-with the path or address of [cluster-file.schema.json](cluster-file.schema.json) in place of the one above.
+Replace the path with the path or address of [cluster-file.schema.json](cluster-file.schema.json).
 """
 
 _REST: Final = """\
-## What has to fit together
+## Rules across fields
 
 - Each type of `worker` is defined in `vm_types.types`. A type that no worker has is a warning.
 - The CPU model is one of the architecture, with a 64-bit mode, and the machine model is one of the architecture's. With
@@ -54,21 +53,20 @@ _REST: Final = """\
 - The networks of servers, guests, pods and Services do not overlap. `remote_ip_prefix` has an address for each server,
   `guest_ip_prefix` a subnet of at least 8 addresses for each address of `remote_ip_prefix`, `pod_cidr` a /24 for each
   node.
-- `CLUSTER_NAME-TYPE-NUMBER`, the name of a worker's host, has at most 63 characters. No two servers and no two nodes
-  have one name.
+- `CLUSTER_NAME-TYPE-NUMBER`, the name of a worker's host, has at most 63 characters. The names of all servers differ,
+  and so do the names of all nodes.
 - Ports that Q8S and Kubernetes need and that the lists lack are warnings: tcp 22, 2222, 6443 and 10250, udp 8472, and
   tcp 2379 and 2380 with additional control planes. So is a range that leaves out some of Kubernetes' NodePorts.
 - An image of `guest_images` that no worker is made from is a warning.
 
-What only the cloud knows is checked there before anything is made: image, network, flavors against the machines, quota.
-[preparing-a-cloud.md](preparing-a-cloud.md) has the list.
+The plan checks what only the cloud knows, before anything is created: image, network, flavors and quota.
+[Cloud requirements](cloud-requirements.md) has the list.
 
 ## YAML
 
-The file is UTF-8, one document, at most 128 KiB. Anchors, aliases and merges (`<<`) may be used. A key that stands
-twice, a key that is not text, and other tags are mistakes. So is what YAML 1.1 reads as something else than it looks
-like: `012` (10), `22:22` (1342), `0x10`, `1_000`, and `on`, `off`, `yes`, `no` where text is wanted; quotes make them
-text.
+The file is one UTF-8 document of at most 128 KiB. Anchors, aliases and merges (`<<`) are allowed. A duplicate key, a key
+that is not text, and any other tag are errors. So are values that YAML 1.1 reads differently from how they look: `012`
+(10), `22:22` (1342), `0x10`, `1_000`, and `on`, `off`, `yes`, `no` where text is expected. Quotes make them text.
 """
 
 
@@ -85,7 +83,7 @@ def schema() -> str:
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Q8S cluster file",
-        "description": "Written by make docs. What only sums and comparisons show is checked by q8s-run validate.",
+        "description": "Written by make docs. q8s-run validate also checks the rules across fields.",
     }
     return json.dumps({**head, **fields.CLUSTER.schema()}, indent=2) + "\n"
 

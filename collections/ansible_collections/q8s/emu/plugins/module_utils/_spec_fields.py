@@ -1,7 +1,7 @@
 # Copyright: Q8S contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every field of a cluster file, declared once: the checker, ``docs/cluster-file.md`` and the JSON Schema are made from it.
+"""Every field of a cluster file, declared once: the checker, ``docs/reference/cluster-file.md`` and the JSON Schema are made from it.
 
 ``make docs`` writes the latter two.
 """
@@ -85,7 +85,7 @@ VM_TYPE = Group(
             "openstack_flavor",
             _FLAVOR,
             "Flavor of the host that runs the machine. It has more memory than the machine, and a disk: "
-            "[preparing-a-cloud.md](preparing-a-cloud.md#flavors) says how much.",
+            "[Cloud requirements](cloud-requirements.md#flavors) says how much.",
             example="c1.medium",
         ),
         Field(

@@ -322,7 +322,9 @@ class Group(Kind):
             if key not in known:
                 close = report.close(key, known)
                 listed = (
-                    f"known here: {', '.join(known)}" if len(known) < 20 else "docs/cluster-file.md lists the fields"
+                    f"known here: {', '.join(known)}"
+                    if len(known) < 20
+                    else "docs/reference/cluster-file.md lists the fields"
                 )
                 hint = f"did you mean {close}?" if close else listed
                 report.fail(value.key(key), join(path, key), "unknown key", hint)
