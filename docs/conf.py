@@ -24,6 +24,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     # antsibull-docs links to Ansible's own documentation, which is not part of this site.
     (r"(std:)?ref", r"common_return_values|ansible_configuration_settings|ansible_collections\.ansible\..*"),
+    (r"(std:)?envvar", r"ANSIBLE_.*"),
 ]
 
 html_theme = "furo"

@@ -25,7 +25,7 @@ for _folder in (REPOSITORY, REPOSITORY / "collections"):
 from ansible_collections.q8s.emu.plugins.module_utils import _cloud_errors, _spec, _status  # noqa: E402
 
 import q8s_bundle  # noqa: E402
-import lab  # noqa: E402
+import q8s_lab  # noqa: E402
 import q8s_wrapper  # noqa: E402
 
 PAGE: Final = REPOSITORY / "docs" / "troubleshooting.md"
@@ -68,7 +68,7 @@ def page() -> str:
         "## Building bundles and guest images\n",
         _table(_raised(q8s_bundle), "hint"),
         "## The lab\n",
-        _table(_raised(lab), "hint"),
+        _table(_raised(q8s_lab), "hint"),
     ]
     return "\n".join(parts)
 
