@@ -10,6 +10,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,11 +42,10 @@ exec setpriv --reuid=65500 --regid=65500 --clear-groups --inh-caps=-all /mnt/pyt
 
 
 @pytest.fixture
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Create the user's home folder, and the user database."""
-    folder = tmp_path_factory.mktemp("unprivileged")
-    for parent in (folder, folder.parent):
-        parent.chmod(0o755)
+def place() -> Iterator[Path]:
+    """Create the user's home folder, and the user database. Only root may enter pytest's own folders."""
+    folder = Path(tempfile.mkdtemp(prefix="q8s-unprivileged-", dir="/var/tmp"))
+    folder.chmod(0o755)
     (folder / "home").mkdir()
     os.chown(folder / "home", USER, USER)
     for file, line in {"passwd": f"::{folder}/home:/bin/sh", "group": ""}.items():
@@ -52,7 +53,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / file).write_text(Path("/etc", file).read_text() + entry + "\n")
     for file in ("subuid", "subgid"):
         (folder / file).write_text("q8stest:2000000:65536\n")
-    return folder
+    yield folder
+    shutil.rmtree(folder)
 
 
 def as_user(place: Path, *arguments: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
