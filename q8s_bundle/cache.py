@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -38,6 +38,7 @@ class NotCachedError(BundleError):
 
 
 _builds_allowed = True
+_asked_for: set[tuple[str, str]] = set()
 
 
 @contextmanager
@@ -118,7 +119,7 @@ def entry(kind: str, name: str, key: str, build: Callable[[Path], None]) -> tupl
     require_builds(name)
     home = cache_root() / kind
     final = home / f"{name}-{key}"
-    with locked(home / f".{name}-{key}.lock"):
+    with locked(lock_file(final)):
         if final.is_dir():
             return final, False
         _remove_abandoned(home, f".{name}-{key}.")
@@ -136,7 +137,32 @@ def entry(kind: str, name: str, key: str, build: Callable[[Path], None]) -> tupl
 def find(kind: str, name: str, key: str) -> Path | None:
     """The folder of an entry, or None if it is not there (or not yet)."""
     final = cache_root() / kind / f"{name}-{key}"
+    _asked_for.add((kind, final.name))
     return final if final.is_dir() else None
+
+
+@contextmanager
+def recording() -> Iterator[set[tuple[str, str]]]:
+    """Collect kind and folder name of every entry that is asked for, cached or not. It does not count as use."""
+    global _asked_for  # noqa: PLW0603
+    before, _asked_for = _asked_for, set()
+    try:
+        yield _asked_for
+    finally:
+        _asked_for = before
+
+
+def mark_used() -> None:
+    """Let the age of every entry that this process has asked for count from now."""
+    for kind, name in _asked_for:
+        # There is no such entry, or another user owns the cache.
+        with suppress(OSError):
+            os.utime(lock_file(cache_root() / kind / name))
+
+
+def lock_file(folder: Path) -> Path:
+    """Return the lock of an entry. Its time is when the entry was last used."""
+    return folder.with_name(f".{folder.name}.lock")
 
 
 def _remove_abandoned(home: Path, prefix: str) -> None:
@@ -146,12 +172,21 @@ def _remove_abandoned(home: Path, prefix: str) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of that file, whose folder is made if it is missing; who else wants it waits."""
+def locked(path: Path, mode: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold the lock of that file, whose folder is created if it is missing; who else wants it waits.
+
+    :param mode: how to lock, as for :func:`fcntl.flock`
+    :raises BlockingIOError: another process has it, and ``mode`` has ``LOCK_NB``
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, mode)
         yield
+
+
+def builds_lock() -> Path:
+    """Return the lock that every build holds (shared), and that removing entries needs (alone)."""
+    return cache_root() / ".builds.lock"
 
 
 def sha256_of(path: Path) -> str:
@@ -163,14 +198,14 @@ def sha256_of(path: Path) -> str:
 def record(path: Path) -> Artifact:
     """Describe a finished file and keep its checksum beside it, so that a later ``recall`` need not read the file."""
     artifact = Artifact(path, sha256_of(path), path.stat().st_size)
-    _checksum_file(path).write_text(artifact.sha256 + "\n", encoding="ascii")
+    checksum_file(path).write_text(artifact.sha256 + "\n", encoding="ascii")
     return artifact
 
 
 def recall(path: Path) -> Artifact:
     """The artifact that ``record`` described when the file was made (the entry may have been renamed since)."""
-    return Artifact(path, _checksum_file(path).read_text(encoding="ascii").strip(), path.stat().st_size)
+    return Artifact(path, checksum_file(path).read_text(encoding="ascii").strip(), path.stat().st_size)
 
 
-def _checksum_file(path: Path) -> Path:
+def checksum_file(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")

@@ -1,22 +1,25 @@
-"""The command line: make sure that artifacts are in the cache, and say where, as JSON."""
+"""The command line: build artifacts, and list, remove and verify what the cache holds."""
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_bundle import cache, image, node
+from q8s_bundle import cache, contents, image, namespace, node, requirements
 from q8s_bundle.errors import BundleError
 from q8s_bundle.image import cloud
 from q8s_bundle.image.cloud import CloudImage
 from q8s_bundle.node import versions
-from q8s_bundle.progress import end_running, say
+from q8s_bundle.progress import Part, building, end_running, muted, say, use_json
 
 _DONE: Final = 0
 _FAILED: Final = 1
@@ -25,19 +28,30 @@ _INTERRUPTED: Final = 130
 _SUFFIXES: Final = {"root": ".qcow2", "bundle": ".qcow2"}  # by the first word of an artifact's name
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What is to be built: architectures of workers and of control planes, and from what."""
+
+    workers: Sequence[str]
+    control_planes: Sequence[str]
+    source: node.Choice
+    images: Mapping[str, CloudImage]
+
+    @property
+    def node_names(self) -> list[str]:
+        return [f"control-plane-{name}" for name in self.control_planes] + [f"bundle-{name}" for name in self.workers]
+
+
 def main(argv: Sequence[str]) -> int:
-    """Run ``bundle ...``; gives the exit code (0 done, 1 failed, 2 wrong arguments, 130 interrupted)."""
+    """Run ``bundle ...``; return the exit code (0 done, 1 failed, 2 wrong arguments, 130 interrupted)."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    images = dict(arguments.image)
-    if unused := sorted(set(images) - set(arguments.arch)):
-        parser.error(f"--image is of {', '.join(unused)}, and no --arch is")
-    # Ended politely, or with its terminal, we clean up as after Ctrl-C: a containerd may be running for us.
+    namespace.end_with_parent()
+    # On SIGTERM and SIGHUP, clean up as after Ctrl-C: a containerd may be running for us.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
-    do = look_up if arguments.check else ensure
     try:
-        answer = do(_unique(arguments.arch), _unique(arguments.control_plane), arguments.source, images)
+        return int(arguments.run(parser, arguments, argv))
     except BundleError as error:
         print(error, file=sys.stderr)
         if error.hint:
@@ -49,8 +63,6 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         say("interrupted: what was finished is kept in the cache")
         return _INTERRUPTED
-    print(json.dumps(answer, indent=2, sort_keys=True))
-    return _DONE
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,7 +70,43 @@ def _parser() -> argparse.ArgumentParser:
         prog="q8s-run bundle", description="Build what Q8S's nodes run, and keep it in a cache."
     )
     commands = parser.add_subparsers(required=True, metavar="command")
-    command = commands.add_parser("ensure", help="build what is not in the cache; print where everything is, as JSON")
+    build = commands.add_parser("build", help="build what is not in the cache, and show where everything is")
+    build.set_defaults(run=_build, check=False)
+    command = commands.add_parser("ensure", help="the same for programs: print where everything is as JSON")
+    command.set_defaults(run=_ensure)
+    for one in (build, command):
+        _add_choice(one)
+        one.add_argument(
+            "--progress",
+            choices=("text", "json"),
+            default="text",
+            help="what is written to stderr while it builds; json: one object a line [Q8S_PROGRESS]",
+        )
+    command.add_argument(
+        "--check",
+        action="store_true",
+        help="build and download nothing: list what is missing, and print where the rest is",
+    )
+    shown = commands.add_parser("list", help="list what is in the cache: size, age, and whether current recipes use it")
+    shown.set_defaults(run=_list)
+    shown.add_argument("--json", action="store_true", help="JSON on stdout [Q8S_JSON]")
+    pruned = commands.add_parser("prune", help="remove from the cache what current recipes do not use")
+    pruned.set_defaults(run=_prune)
+    pruned.add_argument(
+        "--keep-days",
+        type=float,
+        default=14.0,
+        metavar="DAYS",
+        help="keep what was used within so many days (default 14) [Q8S_KEEP_DAYS]",
+    )
+    pruned.add_argument("--check", action="store_true", help="show what would be removed, and remove nothing")
+    verified = commands.add_parser("verify", help="compare every cached artifact with its recorded checksum")
+    verified.set_defaults(run=_verify)
+    return parser
+
+
+def _add_choice(command: argparse.ArgumentParser) -> None:
+    """Add the options that choose what is built, and from what."""
     known = sorted(versions.ARCHITECTURES)
     command.add_argument(
         "--arch", action="append", default=[], choices=known, help="an architecture of emulated workers [Q8S_ARCH]"
@@ -87,12 +135,140 @@ def _parser() -> argparse.ArgumentParser:
         help="make the guest image of an architecture from this cloud image of Debian or Ubuntu instead of Debian's "
         "packages. URL is https, or the path of a file; CHECKSUM is sha256:HEX or sha512:HEX [Q8S_IMAGE]",
     )
-    command.add_argument(
-        "--check",
-        action="store_true",
-        help="build and download nothing: list what is missing, and print where the rest is",
-    )
-    return parser
+
+
+def _choice(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Choice:
+    """Return what the arguments ask for."""
+    images = dict(arguments.image)
+    if unused := sorted(set(images) - set(arguments.arch)):
+        parser.error(f"--image is of {', '.join(unused)}, and no --arch is")
+    return Choice(_unique(arguments.arch), _unique(arguments.control_plane), arguments.source, images)
+
+
+def _ensure(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Print where the artifacts are, as JSON, after building those that are missing (not with --check)."""
+    choice = _choice(parser, arguments)
+    if arguments.progress == "json":
+        use_json()
+    answer = look_up(choice)
+    if not arguments.check and answer["missing"]:
+        if namespace.needed():
+            return _in_namespace(choice, answer, argv)
+        answer = ensure(choice, answer["missing"])
+    if not arguments.check:
+        cache.mark_used()
+    print(json.dumps(answer, indent=2, sort_keys=True))
+    return _DONE
+
+
+def _build(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Build what is missing, and show the artifacts as a table. Without --arch and --control-plane, those of a demo."""
+    if not arguments.arch and not arguments.control_plane:
+        arguments.arch, arguments.control_plane = sorted(versions.ARCHITECTURES), ["x86_64"]
+    choice = _choice(parser, arguments)
+    if arguments.progress == "json":
+        use_json()
+    answer = look_up(choice)
+    if answer["missing"]:
+        if namespace.needed():
+            return _in_namespace(choice, answer, argv)
+        answer = ensure(choice, answer["missing"])
+    cache.mark_used()
+    rows = [(name, size(made["size"]), made["path"]) for name, made in sorted(answer["artifacts"].items())]
+    print("\n".join(table(["ARTIFACT", "SIZE", "FILE"], rows)))
+    return _DONE
+
+
+def _in_namespace(choice: Choice, answer: Mapping[str, Any], argv: Sequence[str]) -> int:
+    """Run the whole command again with the rights that a build needs."""
+    _require_ability(choice, answer["missing"])
+    return namespace.run(argv)
+
+
+def _require_ability(choice: Choice, missing: Sequence[str]) -> None:
+    """Refuse at once what would fail after minutes.
+
+    :raises BundleError: this machine cannot build; the message names everything that it lacks
+    """
+    if found := requirements.obstacles(missing, choice.images):
+        raise requirements.explain(found, missing)
+
+
+def _list(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Show every cache entry."""
+    with muted():
+        found = contents.entries()
+    if arguments.json:
+        print(json.dumps([_data(entry) for entry in found], indent=2))
+        return _DONE
+    rows = [(entry.kind, entry.name, size(entry.size), age(entry.unused_seconds), _use(entry)) for entry in found]
+    print("\n".join(table(["KIND", "ENTRY", "SIZE", "LAST USED", "CURRENT"], rows)))
+    unused = sum(entry.size for entry in found if entry.current is False)
+    whole = sum(entry.size for entry in found)
+    print(f"{cache.cache_root()}: {size(whole)}, of which current recipes do not use {size(unused)}")
+    return _DONE
+
+
+def _prune(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Remove what is no longer used, and show it."""
+    with muted():
+        removed = contents.prune(arguments.keep_days, check=arguments.check)
+    rows = [(entry.kind, entry.name, size(entry.size), age(entry.unused_seconds)) for entry in removed]
+    if rows:
+        print("\n".join(table(["KIND", "ENTRY", "SIZE", "LAST USED"], rows)))
+    done = "would be removed" if arguments.check else "removed"
+    print(f"{len(removed)} entries {done}, {size(sum(entry.size for entry in removed))}")
+    return _DONE
+
+
+def _verify(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Check every artifact; the exit code is 1 if one is damaged."""
+    good = bad = 0
+    for checked in contents.verify():
+        if checked.problem:
+            bad += 1
+            print(f"error: {checked.path}: {checked.problem}", file=sys.stderr)
+        else:
+            good += 1
+    print(f"{good} artifacts are intact, {bad} are damaged")
+    if bad:
+        print("hint: remove the folder of each damaged file; the next build makes it again", file=sys.stderr)
+    return _FAILED if bad else _DONE
+
+
+def _data(entry: contents.Entry) -> dict[str, object]:
+    return {
+        "kind": entry.kind,
+        "name": entry.name,
+        "path": str(entry.path),
+        "size": entry.size,
+        "unused_seconds": round(entry.unused_seconds),
+        "current": entry.current,
+    }
+
+
+def _use(entry: contents.Entry) -> str:
+    return {True: "yes", False: "no", None: "-"}[entry.current]
+
+
+def size(number: float) -> str:
+    """Format a number of bytes: ``171 MB``, ``1.2 GB``."""
+    if number >= 1e9:
+        return f"{number / 1e9:.1f} GB"
+    return f"{number / 1e6:.0f} MB" if number >= 1e6 else f"{number / 1e3:.0f} kB"
+
+
+def age(seconds: float) -> str:
+    """Format a time in the past: ``5 min ago``, ``3 h ago``, ``12 days ago``."""
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min ago"
+    return f"{seconds / 3600:.0f} h ago" if seconds < 2 * 86400 else f"{seconds / 86400:.0f} days ago"
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table whose columns are as wide as their longest cell."""
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (heads, *rows)]
 
 
 def _cloud_image(text: str) -> tuple[str, CloudImage]:
@@ -109,56 +285,47 @@ def _unique(values: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-def ensure(
-    workers: Sequence[str], control_planes: Sequence[str], source: node.Choice, images: Mapping[str, CloudImage]
-) -> dict[str, object]:
-    """Every artifact of these architectures, made where it is missing, in the form that the command prints."""
+def ensure(choice: Choice, missing: Sequence[str]) -> dict[str, Any]:
+    """Return every artifact of these architectures, made where it is missing, in the form that the command prints."""
+    _require_ability(choice, missing)
+    parts = {name: Part(name, number, len(missing)) for number, name in enumerate(missing, 1)}
     # A bootstrap keeps one core busy, and builds not always all of them: side by side, both take less time.
-    programs, guests = _side_by_side(
-        lambda: _nodes(workers, control_planes, node.Supply(source)),
-        lambda: [image.ensure(name, images.get(name)) for name in workers],
-    )
-    return _answer(workers, images, programs, dict(zip(workers, guests, strict=True)))
+    with cache.locked(cache.builds_lock(), fcntl.LOCK_SH):
+        programs, guests = _side_by_side(lambda: _nodes(choice, parts), lambda: _guests(choice, parts))
+    return _answer(choice, programs, guests)
 
 
-def look_up(
-    workers: Sequence[str], control_planes: Sequence[str], source: node.Choice, images: Mapping[str, CloudImage]
-) -> dict[str, object]:
+def look_up(choice: Choice) -> dict[str, Any]:
     """The same of what is in the cache; for the rest, ``missing`` has names, and ``sha256`` is ``missing``."""
-    supply = node.Supply(source)
+    supply = node.Supply(choice.source)
     programs: dict[str, node.NodeArtifacts] = {}
     guests: dict[str, image.ImageArtifacts] = {}
     nowhere = cache.Artifact(Path(), "missing", 0)
     missing = []
     with cache.looking_only():
-        for kind, names in (("control-plane", control_planes), ("bundle", workers), ("image", workers)):
-            for name in names:
-                try:
-                    if kind == "image":
-                        guests[name] = image.ensure(name, images.get(name))
-                    else:
-                        pair = ([name], []) if kind == "bundle" else ([], [name])
-                        programs |= _nodes(*pair, supply)
-                except cache.NotCachedError:
-                    missing.append(f"{kind}-{name}")
-                    if kind == "image":
-                        guests[name] = image.ImageArtifacts(nowhere, nowhere, nowhere, "", True)
-                    else:
-                        programs[f"{kind}-{name}"] = node.NodeArtifacts(nowhere, True, {})
-    return {**_answer(workers, images, programs, guests), "missing": missing}
+        for name in choice.node_names:
+            try:
+                programs[name] = _node(name, supply)
+            except cache.NotCachedError:
+                missing.append(name)
+                programs[name] = node.NodeArtifacts(nowhere, True, {})
+        for name in choice.workers:
+            try:
+                guests[name] = image.ensure(name, choice.images.get(name))
+            except cache.NotCachedError:
+                missing.append(f"image-{name}")
+                guests[name] = image.ImageArtifacts(nowhere, nowhere, nowhere, "", True)
+    return {**_answer(choice, programs, guests), "missing": missing}
 
 
 def _answer(
-    workers: Sequence[str],
-    images: Mapping[str, CloudImage],
-    programs: Mapping[str, node.NodeArtifacts],
-    guests: Mapping[str, image.ImageArtifacts],
-) -> dict[str, object]:
+    choice: Choice, programs: Mapping[str, node.NodeArtifacts], guests: Mapping[str, image.ImageArtifacts]
+) -> dict[str, Any]:
     artifacts = {name: made.bundle for name, made in programs.items()}
     sources: dict[str, object] = {name: made.origins for name, made in programs.items()}
     for name, guest in guests.items():
         artifacts |= {f"root-{name}": guest.root, f"kernel-{name}": guest.kernel, f"initrd-{name}": guest.initrd}
-        sources[f"image-{name}"] = images[name].url if name in images else "source"
+        sources[f"image-{name}"] = choice.images[name].url if name in choice.images else "source"
     return {
         "changed": any(made.changed for made in programs.values()) or any(guest.changed for guest in guests.values()),
         "kubernetes_version": f"v{versions.KUBERNETES}",
@@ -187,13 +354,29 @@ def served_name(name: str, sha256: str) -> str:
     return f"{name}-{sha256[:12]}{_SUFFIXES.get(kind, '')}"
 
 
-def _nodes(workers: Sequence[str], control_planes: Sequence[str], supply: node.Supply) -> dict[str, node.NodeArtifacts]:
-    """What nodes run, under the names that the command prints."""
+def _nodes(choice: Choice, parts: Mapping[str, Part]) -> dict[str, node.NodeArtifacts]:
+    """Build what nodes run, under the names that the command prints."""
+    supply = node.Supply(choice.source)
     made = {}
-    for name in control_planes:
-        made[f"control-plane-{name}"] = node.ensure_control_plane(versions.ARCHITECTURES[name], supply)
-    for name in workers:
-        made[f"bundle-{name}"] = node.ensure_worker(versions.ARCHITECTURES[name], supply)
+    for name in choice.node_names:
+        with building(parts[name]) if name in parts else nullcontext():
+            made[name] = _node(name, supply)
+    return made
+
+
+def _node(name: str, supply: node.Supply) -> node.NodeArtifacts:
+    """Return the artifact of that name: ``control-plane-ARCH`` or ``bundle-ARCH``."""
+    kind, _, architecture = name.rpartition("-")
+    build = node.ensure_control_plane if kind == "control-plane" else node.ensure_worker
+    return build(versions.ARCHITECTURES[architecture], supply)
+
+
+def _guests(choice: Choice, parts: Mapping[str, Part]) -> dict[str, image.ImageArtifacts]:
+    """Build guest images, by architecture."""
+    made = {}
+    for name in choice.workers:
+        with building(parts[f"image-{name}"]) if f"image-{name}" in parts else nullcontext():
+            made[name] = image.ensure(name, choice.images.get(name))
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 
 from q8s_bundle.errors import BundleError
@@ -18,18 +21,83 @@ _stops: set[Callable[[], None]] = set()  # of what runs for us and is no tool
 _TAIL_LINES = 12  # of a failed tool's log that are shown: enough for a compiler's first complaint
 
 
+@dataclass(frozen=True)
+class Part:
+    """An artifact that is being built: its name, and which one it is of how many."""
+
+    name: str
+    number: int
+    total: int
+
+
+_part: ContextVar[Part | None] = ContextVar("part", default=None)  # each thread builds one artifact at a time
+_as_json = False
+_muted = False
+
+
+def use_json() -> None:
+    """Write progress as JSON, one object a line, for the program that shows it."""
+    global _as_json  # noqa: PLW0603
+    _as_json = True
+
+
+@contextmanager
+def muted() -> Iterator[None]:
+    """Write no progress, in any thread."""
+    global _muted  # noqa: PLW0603
+    _muted = True
+    try:
+        yield
+    finally:
+        _muted = False
+
+
+@contextmanager
+def building(part: Part) -> Iterator[None]:
+    """Let all that is said belong to the build of an artifact."""
+    token = _part.set(part)
+    start = time.monotonic()
+    try:
+        _emit("artifact", "", "build it")
+        yield
+        seconds = time.monotonic() - start
+        _emit("built", "", f"built in {seconds:.1f} s", seconds)
+    finally:
+        _part.reset(token)
+
+
 def say(text: str) -> None:
-    """Print one timestamped progress line."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+    """Write one timestamped progress line."""
+    _emit("note", "", text)
 
 
 @contextmanager
 def step(text: str) -> Iterator[None]:
     """Say what begins, and how many seconds it took when it is done."""
-    say(f"{text} ...")
+    _emit("step", text, f"{text} ...")
     start = time.monotonic()
     yield
-    say(f"{text}: {time.monotonic() - start:.1f} s")
+    seconds = time.monotonic() - start
+    _emit("done", text, f"{text}: {seconds:.1f} s", seconds)
+
+
+def _emit(event: str, name: str, text: str, seconds: float | None = None) -> None:
+    """Write a progress event. Events: artifact and built, step and done (with seconds), note."""
+    part = _part.get()
+    if _muted:
+        return
+    if _as_json:
+        data: dict[str, object] = {"event": event, "text": text}
+        if name:
+            data["step"] = name
+        if seconds is not None:
+            data["seconds"] = round(seconds, 1)
+        if part:
+            data |= {"artifact": part.name, "number": part.number, "total": part.total}
+        print(json.dumps(data), file=sys.stderr, flush=True)
+        return
+    where = f"[{part.number}/{part.total}] {part.name}: " if part else ""
+    print(f"{time.strftime('%H:%M:%S')} {where}{text}", file=sys.stderr, flush=True)
 
 
 def run(

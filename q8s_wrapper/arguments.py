@@ -215,7 +215,7 @@ COMMANDS: Final = (
 # Each has a parser of its own, in its own package.
 HANDED_OVER: Final = {
     "lab": "an OpenStack on this machine: up, down, status, reset, image, host",
-    "bundle": "the software of nodes: ensure",
+    "bundle": "what nodes run: build, list, prune, verify, ensure",
 }
 
 
@@ -324,15 +324,19 @@ def check_environment(options: Sequence[Option]) -> None:
             )
 
 
+_BUNDLE_CHOICE: Final = (
+    Option("arch", "", "ARCH", several=True),
+    Option("control-plane", "", "ARCH", several=True),
+    Option("source", "", "SOURCE"),
+    Option("image", "", "ARCH,URL,CHECKSUM", several=True),
+    Option("progress", "", "FORM"),
+)
 # Options of the programs behind `lab` and `bundle`, which have the help for them and read no environment themselves.
 _THEIRS: Final[Mapping[tuple[str, str], tuple[Option, ...]]] = {
-    ("bundle", "ensure"): (
-        Option("arch", "", "ARCH", several=True),
-        Option("control-plane", "", "ARCH", several=True),
-        Option("source", "", "SOURCE"),
-        Option("image", "", "ARCH,URL,CHECKSUM", several=True),
-        _CHECK,
-    ),
+    ("bundle", "build"): _BUNDLE_CHOICE,
+    ("bundle", "ensure"): (*_BUNDLE_CHOICE, _CHECK),
+    ("bundle", "list"): (_JSON,),
+    ("bundle", "prune"): (Option("keep-days", "", "DAYS"), _CHECK),
     ("lab", "status"): (_JSON,),
     ("lab", "host"): (
         Option("ip", "", "IP"),

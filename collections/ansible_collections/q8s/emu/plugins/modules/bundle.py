@@ -1,0 +1,66 @@
+#!/usr/bin/python
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Build node bundles and guest images, and show the progress."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: bundle
+short_description: Build node bundles and guest images on the controller
+version_added: 0.2.0
+description:
+  - Runs the program that builds what nodes run, and shows each of its steps while the task is running.
+  - What is in the controller's cache is not built again.
+  - This is an action plugin. It runs on the controller.
+author:
+  - Q8S contributors (!UNKNOWN)
+attributes:
+  check_mode:
+    description: In check mode, nothing is built, and the result lists what is missing in the cache.
+    support: full
+options:
+  command:
+    description: The program and its first arguments.
+    type: list
+    elements: str
+    required: true
+  chdir:
+    description: Folder to run the program in.
+    type: path
+  architectures:
+    description: Architectures of emulated workers.
+    type: list
+    elements: str
+    required: true
+  control_planes:
+    description: Architectures of control planes.
+    type: list
+    elements: str
+    default: [x86_64]
+  source:
+    description: Where the programs are from.
+    type: str
+    choices: [auto, upstream, source]
+    default: auto
+  guest_images:
+    description: Cloud images of guests by architecture, each with C(url) and C(checksum).
+    type: dict
+    default: {}
+"""
+
+EXAMPLES = r"""
+- name: Build node bundles and guest images
+  q8s.emu.bundle:
+    command: [q8s-run, bundle]
+    architectures: [aarch64]
+  register: q8s_bundle
+"""
+
+RETURN = r"""
+bundle:
+  description: Path, name, SHA-256 and size of each artifact, kernel command lines, images of pods, and what is missing.
+  type: dict
+  returned: success
+"""

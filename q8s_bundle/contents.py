@@ -1,0 +1,162 @@
+"""What the cache holds: list it, remove what is no longer used, and check it."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from q8s_bundle import cache, debs, image, node
+from q8s_bundle.errors import BundleError
+from q8s_bundle.image import rootfs
+from q8s_bundle.node import gobuild, images, versions
+
+# The kinds of entries that are a bundle's own. The lab keeps its own kinds in the same cache.
+KINDS: Final = ("bundles", "images", "programs", "rootfs", "kernels", "debs", "trees", "cloud-images")
+_DAY: Final = 86400
+_ENSURE: Final = (node.ensure_worker, node.ensure_control_plane)
+_PROGRAMS: Final = gobuild.NODE_PROGRAMS + gobuild.CONTROL_PLANE_PROGRAMS
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cache entry: its size in bytes, the seconds since it was last used, and whether current recipes use it.
+
+    ``current`` is None where recipes cannot tell: a cloud image is named by a cluster file.
+    """
+
+    kind: str
+    name: str
+    path: Path
+    size: int
+    unused_seconds: float
+    current: bool | None
+
+
+def entries() -> list[Entry]:
+    """Return every entry of a bundle's kinds, by kind and name."""
+    now = time.time()
+    root = cache.cache_root()
+    found = [
+        (kind, folder, _last_used(folder))
+        for kind in KINDS
+        for folder in sorted((root / kind).glob("[!.]*"))
+        if folder.is_dir()
+    ]
+    used = _used_by_recipes()
+    return [
+        Entry(kind, folder.name, folder, _size(folder), max(now - at, 0.0), _current(kind, folder.name, used))
+        for kind, folder, at in found
+    ]
+
+
+def _current(kind: str, name: str, used: frozenset[tuple[str, str]]) -> bool | None:
+    if kind == "cloud-images":
+        return None
+    # A tree is unpacked from the packages of the same name, which are not asked for while it is there.
+    return (kind, name) in used or (kind == "debs" and ("trees", name) in used)
+
+
+def _used_by_recipes() -> frozenset[tuple[str, str]]:
+    """Return kind and folder name of every entry that a build of any architecture from any source would use."""
+    with cache.looking_only(), cache.recording() as used:
+        for name, architecture in versions.ARCHITECTURES.items():
+            looks: list[Callable[[], object]] = [
+                partial(image.ensure, name),
+                partial(rootfs.ensure, name),
+                partial(image.kernel_tree, name),
+                partial(debs.tree, architecture.debian, rootfs.SUITE, ["busybox-static"]),
+                partial(debs.tree, architecture.debian, versions.DEBIAN_SUITE, images.IPTABLES_PACKAGES),
+                partial(gobuild.seccomp_tree, architecture),
+            ]
+            for choice in node.CHOICES:
+                supply = node.Supply(choice)
+                looks += [partial(ensure, architecture, supply) for ensure in _ENSURE]
+                looks += [partial(supply.obtain, program, architecture) for program in _PROGRAMS]
+            for look in looks:
+                with suppress(BundleError):  # not cached, or this machine could not build it
+                    look()
+    return frozenset(used)
+
+
+def _last_used(folder: Path) -> float:
+    """Return when an entry was last used, in seconds since the epoch."""
+    try:
+        return cache.lock_file(folder).stat().st_mtime
+    except OSError:  # a copied cache may lack the locks
+        return folder.stat().st_ctime
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes that a folder occupies on the disk."""
+    total = 0
+    for parent, _, files in folder.walk():
+        for name in files:
+            with suppress(OSError):
+                total += (parent / name).lstat().st_blocks * 512
+    return total
+
+
+def prune(keep_days: float, *, check: bool) -> list[Entry]:
+    """Remove the entries that current recipes do not use, and that nobody used within so many days.
+
+    :param check: remove nothing
+    :returns: what was removed, or would be
+    :raises BundleError: a build is running
+    """
+    removed = []
+    with ExitStack() as held:
+        if not check:
+            try:
+                held.enter_context(cache.locked(cache.builds_lock(), fcntl.LOCK_EX | fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise BundleError(
+                    f"Failed to prune {cache.cache_root()}: a build is running", "prune when it has ended"
+                ) from None
+        for entry in entries():
+            if not entry.current and entry.unused_seconds >= keep_days * _DAY and (check or _remove(entry)):
+                removed.append(entry)
+    return removed
+
+
+def _remove(entry: Entry) -> bool:
+    """Remove an entry, unless another process, such as the lab, is building it."""
+    lock = cache.lock_file(entry.path)
+    try:
+        with cache.locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            # By one rename, so that there is never half of an entry.
+            going = lock.with_name(f".{entry.name}.removed.tmp")
+            entry.path.rename(going)
+            shutil.rmtree(going)
+            lock.unlink()
+    except BlockingIOError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A cached file, and what is wrong with it: "" where its checksum is the recorded one."""
+
+    path: Path
+    problem: str
+
+
+def verify() -> Iterator[Checked]:
+    """Compare every cached artifact with the checksum that was recorded when it was made."""
+    root = cache.cache_root()
+    for kind in KINDS:
+        for record in sorted((root / kind).glob("[!.]*/*.sha256")):
+            file = record.with_name(record.name.removesuffix(".sha256"))
+            try:
+                wanted, found = record.read_text(encoding="ascii").strip(), cache.sha256_of(file)
+            except FileNotFoundError:
+                yield Checked(file, "the file is missing")
+            else:
+                yield Checked(file, "" if found == wanted else f"its sha256 is {found}, and {wanted} was recorded")

@@ -1,0 +1,190 @@
+"""Build without root: run this program again in a user namespace, in which the user is root over a range of ids.
+
+In it, mmdebstrap may change roots, containerd may mount overlays, and files may have owners other than the user. Two
+things stay impossible: device nodes (a guest's are the kernel's devtmpfs, so none is needed) and loop devices.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from q8s_bundle import cache
+
+# 0 to 65534, the id of nobody: one id is the user's own, the others come from /etc/subuid.
+_IDS: Final = 65534
+_ENTER: Final = (
+    *("unshare", "--user", "--map-root-user", "--map-auto"),
+    *("--mount", "--pid", "--fork", "--kill-child=KILL", "--"),
+)
+# containerd looks itself up in /proc by the number that it has in the namespace. The machine's rules for programs of
+# other architectures stay visible in the new /proc.
+_PREPARE: Final = """\
+set -e
+rules=/proc/sys/fs/binfmt_misc
+if [ -e $rules/register ]; then
+    kept=$(mktemp -d)
+    mount --bind $rules "$kept"
+    mount -t proc proc /proc
+    mount --bind "$kept" $rules
+    umount "$kept"
+    rmdir "$kept"
+else
+    mount -t proc proc /proc
+fi
+exec "$@"
+"""
+_MARK: Final = "Q8S_BUNDLE_NAMESPACE"  # in the environment: this process was started by `run`
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_APPARMOR: Final = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+_DEBIAN_SWITCH: Final = Path("/proc/sys/kernel/unprivileged_userns_clone")
+_MAXIMUM: Final = Path("/proc/sys/user/max_user_namespaces")
+
+
+def needed() -> bool:
+    """Return whether this process lacks the rights of root, so that a build has to enter a namespace."""
+    return os.geteuid() != 0
+
+
+def range_missing(file: Path, names: Sequence[str]) -> bool:
+    """Return whether a file like /etc/subuid (subuid(5)) gives none of these users a range that is large enough."""
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return True
+    for line in lines:
+        owner, _, numbers = line.partition(":")
+        count = numbers.rpartition(":")[2]
+        if owner in names and count.isdecimal() and int(count) >= _IDS:
+            return False
+    return True
+
+
+def user_names() -> list[str]:
+    """Return the names under which /etc/subuid may list this user: the login name, and the number."""
+    number = os.getuid()
+    with suppress(KeyError):
+        return [pwd.getpwuid(number).pw_name, str(number)]
+    return [str(number)]
+
+
+def refusal() -> tuple[str, str] | None:
+    """Try to enter a namespace and to mount in it.
+
+    :returns: why that failed and what to do about it, or None if it works
+    """
+    mount = "mount -t tmpfs tmpfs /sys && chown 1:1 /sys"
+    command = [*_ENTER, "sh", "-c", _PREPARE, "sh", "sh", "-c", mount]
+    try:
+        tried = subprocess.run(command, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    except OSError as error:
+        return f"unshare cannot be run: {error.strerror}", "install util-linux 2.38 or newer"
+    if tried.returncode == 0:
+        return None
+    said = tried.stderr.strip().replace("\n", "; ") or f"unshare ended with exit code {tried.returncode}"
+    if "unrecognized option" in said:
+        return f"unshare is too old: {said}", "install util-linux 2.38 or newer"
+    for switch, bad, name in (
+        (_APPARMOR, "1", "kernel.apparmor_restrict_unprivileged_userns"),
+        (_DEBIAN_SWITCH, "0", "kernel.unprivileged_userns_clone"),
+        (_MAXIMUM, "0", "user.max_user_namespaces"),
+    ):
+        if _read(switch) == bad:
+            good = {"0": "1", "1": "0"}[bad] if switch is not _MAXIMUM else "10000"
+            return (
+                f"{name} is {bad}, so that the kernel refuses user namespaces to ordinary users ({said})",
+                f"set it as root: sysctl {name}={good}",
+            )
+    return f"this machine refuses a user namespace with mounts: {said}", "build as root, or on another machine"
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""
+
+
+def environment(user: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of the program in the namespace.
+
+    :param user: the environment that this process has
+    """
+    package = str(Path(__file__).resolve().parent.parent)
+    return {
+        **user,
+        # mke2fs and other programs are there, and an ordinary user's PATH does not have it.
+        "PATH": os.pathsep.join([user.get("PATH") or os.defpath, "/usr/local/sbin", "/usr/sbin", "/sbin"]),
+        "HOME": str(Path.home()),
+        "Q8S_CACHE": str(cache.cache_root()),
+        "PYTHONPATH": os.pathsep.join([package, *filter(None, [user.get("PYTHONPATH")])]),
+        # A system's archive has device nodes, which no namespace may create.
+        "TAR_OPTIONS": "--exclude=./dev/*",
+        _MARK: "1",
+    }
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run ``bundle ARGUMENTS`` in a namespace, and return its exit code.
+
+    It ends with this process, however that ends: the kernel kills a pid namespace as a whole.
+    """
+    package = __name__.partition(".")[0]
+    # Its standard input: when this process has ended, there is nobody at the other end.
+    reader, writer = os.pipe()
+    try:
+        process = subprocess.Popen(
+            [*_ENTER, "sh", "-c", _PREPARE, "sh", sys.executable, "-m", package, *arguments],
+            stdin=reader,
+            env=environment(os.environ),
+            process_group=0,  # so that Ctrl-C reaches it once, through us
+        )
+    finally:
+        os.close(reader)
+    interrupted = False
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+
+    with _handled_by(pass_on):
+        try:
+            code = process.wait()
+        finally:
+            os.close(writer)
+    return 130 if interrupted else code if code >= 0 else 1
+
+
+@contextmanager
+def _handled_by(handler: signal._HANDLER) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def end_with_parent() -> None:
+    """In a process that `run` started: end as by SIGTERM when the process outside has ended."""
+    if not os.environ.pop(_MARK, ""):
+        return
+
+    def watch() -> None:
+        with suppress(OSError):
+            while os.read(0, 1):
+                pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,129 @@
+"""What a machine needs to build what is missing in the cache: the programs, and the rights."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from q8s_bundle import namespace
+from q8s_bundle.errors import BundleError
+from q8s_bundle.node import gobuild, versions
+
+_BINFMT: Final = Path("/proc/sys/fs/binfmt_misc")
+# Program -> Debian package. q8s_bundle/packages.txt says what each is for.
+_ALWAYS: Final = {
+    "apt-get": "apt",
+    "dpkg-deb": "dpkg",
+    "mke2fs": "e2fsprogs",
+    "qemu-img": "qemu-utils",
+    "tar": "tar",
+    "zstd": "zstd",
+}
+_FOR_IMAGES: Final = {"depmod": "kmod", "mmdebstrap": "mmdebstrap", "openssl": "openssl"}
+_FOR_CLOUD_IMAGES: Final = {"sfdisk": "fdisk"}
+_FOR_FOREIGN_IMAGES: Final = {"arch-test": "arch-test"}
+_FOR_PROGRAMS: Final = {"gcc": "gcc", "pkg-config": "pkg-config"}
+_FOR_NAMESPACE: Final = {"newgidmap": "uidmap", "newuidmap": "uidmap", "unshare": "util-linux"}
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """A reason why this machine cannot build, and how to remove it."""
+
+    reason: str
+    hint: str
+
+
+def obstacles(missing: Collection[str], cloud_images: Collection[str] = ()) -> list[Obstacle]:
+    """Return everything that keeps this machine from building the artifacts, without changing anything.
+
+    :param missing: names as in the answer of ``ensure``: ``bundle-x86_64``, ``control-plane-x86_64``, ``image-aarch64``
+    :param cloud_images: architectures whose guest image is made from a cloud image
+    """
+    if not missing:
+        return []
+    if platform.system() != "Linux":
+        return [Obstacle(f"this machine runs {platform.system()}", "build on Linux")]
+    if platform.machine() not in versions.ARCHITECTURES:
+        known = ", ".join(versions.ARCHITECTURES)
+        return [Obstacle(f"this machine is {platform.machine()}", f"build on one of {known}")]
+    found = [*_programs(missing, cloud_images)]
+    if namespace.needed():
+        found += _rights(missing, cloud_images, able=not found)
+    return found
+
+
+def _programs(missing: Collection[str], cloud_images: Collection[str]) -> Iterator[Obstacle]:
+    wanted = dict(_ALWAYS)
+    images = {name.removeprefix("image-") for name in missing if name.startswith("image-")}
+    nodes = {name.rpartition("-")[2] for name in missing if not name.startswith("image-")}
+    if images:
+        wanted |= _FOR_IMAGES
+    if images & set(cloud_images):
+        wanted |= _FOR_CLOUD_IMAGES
+    if images - set(cloud_images) - {platform.machine()}:
+        wanted |= _FOR_FOREIGN_IMAGES
+    if nodes:
+        wanted |= _FOR_PROGRAMS
+    for name in sorted(nodes - {platform.machine()}):
+        gnu = versions.ARCHITECTURES[name].gnu
+        wanted[f"{gnu}-gcc"] = f"gcc-{gnu.replace('_', '-')}"
+    if namespace.needed():
+        wanted |= _FOR_NAMESPACE
+    lacking = {program: package for program, package in sorted(wanted.items()) if not _has(program)}
+    if lacking:
+        yield Obstacle(
+            f"these programs are missing: {', '.join(lacking)}",
+            f"as root: apt-get install {' '.join(sorted(set(lacking.values())))}",
+        )
+    if nodes:
+        try:
+            gobuild.require_go()
+        except BundleError as error:
+            yield Obstacle("a Go toolchain is missing", error.hint or "install Go")
+
+
+def _has(program: str) -> bool:
+    # An ordinary user's PATH may lack the folders of mke2fs and depmod.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+    return shutil.which(program, path=path) is not None
+
+
+def _rights(missing: Collection[str], cloud_images: Collection[str], *, able: bool) -> Iterator[Obstacle]:
+    names = namespace.user_names()
+    lacking = [file for file in ("/etc/subuid", "/etc/subgid") if namespace.range_missing(Path(file), names)]
+    if lacking:
+        yield Obstacle(
+            f"{' and '.join(lacking)} give{'s' if len(lacking) == 1 else ''} the user {names[0]} no range of 65536 ids",
+            f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {names[0]} "
+            "(a range that nobody else in those files has)",
+        )
+    elif able and (refused := namespace.refusal()):
+        yield Obstacle(*refused)
+    images = sorted(name.removeprefix("image-") for name in missing if name.startswith("image-"))
+    if from_cloud := [name for name in images if name in cloud_images]:
+        yield Obstacle(
+            f"the guest image for {', '.join(from_cloud)} is made from a cloud image, which needs a loop device, "
+            "and the kernel gives those to root only",
+            "build as root",
+        )
+    foreign = [name for name in images if name not in cloud_images and name != platform.machine()]
+    # Where binfmt_misc is not mounted, the namespace mounts and fills one of its own (Linux 6.7).
+    for name in foreign:
+        if (_BINFMT / "register").exists() and not any((_BINFMT / f"{who}-{name}").exists() for who in ("qemu", "q8s")):
+            yield Obstacle(f"programs of {name} do not run here", "as root: apt-get install qemu-user-static")
+
+
+def explain(found: Sequence[Obstacle], missing: Collection[str]) -> BundleError:
+    """Return the error that names all obstacles."""
+    reasons = "; ".join(obstacle.reason for obstacle in found)
+    hints = "; ".join(obstacle.hint for obstacle in found)
+    return BundleError(
+        f"Failed to build {', '.join(missing)} on this machine: {reasons}",
+        f"{hints}. Or build on the cluster: q8s-run deploy FILE --build cluster",
+    )

@@ -1,0 +1,117 @@
+"""What the cache holds: the list, what is removed, and what is damaged."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from q8s_bundle import cache, cli, contents
+from q8s_bundle.node import gobuild, versions
+
+DAY = 86400
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("Q8S_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "_asked_for", set())
+    return tmp_path / "cache"
+
+
+def add(kind: str, name: str, key: str, days: float) -> Path:
+    """Create an entry that was last used so many days ago."""
+    folder, _ = cache.entry(kind, name, key, write)
+    then = time.time() - days * DAY
+    os.utime(cache.lock_file(folder), (then, then))
+    return folder
+
+
+def write(folder: Path) -> None:
+    (folder / "file").write_bytes(b"content")
+    cache.record(folder / "file")
+
+
+@pytest.fixture
+def current(root: Path) -> Path:
+    return add("programs", "pause-x86_64", gobuild.key(gobuild.PAUSE, versions.ARCHITECTURES["x86_64"]), 100)
+
+
+@pytest.fixture
+def old(root: Path) -> Path:
+    return add("programs", "pause-x86_64", "00000000", 100)
+
+
+def test_list_tells_what_current_recipes_use(
+    current: Path, old: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add("cloud-images", "image", "0", 1)
+    add("lab-image", "debian", "0", 1)
+    assert cli.main(["list", "--json"]) == 0
+    listed = {entry["path"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert listed[str(current)]["current"] is True and listed[str(old)]["current"] is False
+    assert [entry["current"] for entry in listed.values() if entry["kind"] == "cloud-images"] == [None]
+    assert {entry["kind"] for entry in listed.values()} == {"programs", "cloud-images"}, "the lab's own are not listed"
+    assert round(listed[str(old)]["unused_seconds"] / DAY) == 100, "a look is no use"
+
+
+def test_prune_removes_what_is_old_and_unused(current: Path, old: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recent = add("programs", "pause-x86_64", "11111111", 1)
+    assert cli.main(["prune", "--check"]) == 0
+    assert "1 entries would be removed" in capsys.readouterr().out and old.exists()
+    assert cli.main(["prune"]) == 0
+    assert (current.exists(), recent.exists(), old.exists()) == (True, True, False)
+    assert not cache.lock_file(old).exists()
+    assert cli.main(["prune", "--keep-days", "0"]) == 0
+    assert (current.exists(), recent.exists()) == (True, False)
+
+
+def test_prune_waits_for_no_build(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with cache.locked(cache.builds_lock(), fcntl.LOCK_SH):
+        assert cli.main(["prune"]) == 1
+    assert "a build is running" in capsys.readouterr().err and old.exists()
+
+
+def test_prune_leaves_an_entry_that_is_locked(old: Path) -> None:
+    with cache.locked(cache.lock_file(old)):
+        os.utime(cache.lock_file(old), (0, 0))
+        assert contents.prune(1, check=False) == [] and old.exists()
+
+
+def test_use_makes_an_entry_young(current: Path) -> None:
+    architecture = versions.ARCHITECTURES["x86_64"]
+    gobuild.build(gobuild.PAUSE, architecture)
+    cache.mark_used()
+    assert time.time() - cache.lock_file(current).stat().st_mtime < 60
+
+
+def test_verify_names_damaged_artifacts(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add("images", "good", "0", 0)
+    damaged = add("images", "bad", "0", 0)
+    lost = add("bundles", "lost", "0", 0)
+    assert cli.main(["verify"]) == 0
+    capsys.readouterr()
+    (damaged / "file").write_bytes(b"other")
+    (lost / "file").unlink()
+    assert cli.main(["verify"]) == 1
+    output = capsys.readouterr()
+    assert "1 artifacts are intact, 2 are damaged" in output.out
+    assert (
+        f"error: {lost}/file: the file is missing" in output.err and f"error: {damaged}/file: its sha256" in output.err
+    )
+
+
+def test_verify_of_an_intact_cache(current: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["verify"]) == 0
+    assert "1 artifacts are intact, 0 are damaged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(800, "1 kB"), (171_300_000, "171 MB"), (2_049_000_000, "2.0 GB")]
+)  # fmt: skip
+def test_size(number: float, text: str) -> None:
+    assert cli.size(number) == text

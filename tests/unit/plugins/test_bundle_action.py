@@ -1,0 +1,54 @@
+"""The action plugin that runs the build of bundles: its command line, and the progress that it passes on."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from ansible_collections.q8s.emu.plugins.action import bundle
+
+GIVEN = {
+    "command": ["q8s-run", "bundle"],
+    "architectures": ["aarch64", "x86_64"],
+    "control_planes": ["x86_64"],
+    "source": "auto",
+    "guest_images": {
+        "aarch64": {"url": "https://cloud.example.org/a.qcow2", "checksum": "sha512:00"},
+        "riscv64": {"url": "https://cloud.example.org/r.qcow2", "checksum": "sha512:00"},
+    },
+}
+COMMAND = [
+    *("q8s-run", "bundle", "ensure", "--progress=json", "--source=auto", "--control-plane=x86_64", "--arch=aarch64"),
+    *("--arch=x86_64", "--image=aarch64,https://cloud.example.org/a.qcow2,sha512:00"),
+]
+
+
+def test_command_line() -> None:
+    assert bundle.arguments(GIVEN, check=False) == COMMAND
+    assert bundle.arguments(GIVEN, check=True) == [*COMMAND, "--check"]
+
+
+def test_progress_is_passed_on() -> None:
+    script = """\
+import json, sys
+print(json.dumps({"event": "note", "text": "one"}), file=sys.stderr)
+print("Failed to do it", file=sys.stderr)
+print("the answer")
+sys.exit(3)
+"""
+    seen: list[object] = []
+    assert bundle.stream([sys.executable, "-c", script], None, seen.append) == (3, "the answer\n", ["Failed to do it"])
+    assert seen == [{"event": "note", "text": "one"}]
+
+
+@pytest.mark.parametrize("as_data", [True, False])
+def test_what_is_shown(as_data: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(bundle.Display, "display", lambda self, text: shown.append(text))
+    monkeypatch.delenv("Q8S_PROGRESS_EVENTS", raising=False)
+    if as_data:
+        monkeypatch.setenv("Q8S_PROGRESS_EVENTS", "1")
+    event = {"event": "note", "text": "one", "artifact": "bundle-aarch64", "number": 1, "total": 2}
+    bundle.show(event)
+    assert shown == [json.dumps({"q8s_progress": event}) if as_data else "[1/2] bundle-aarch64: one"]
