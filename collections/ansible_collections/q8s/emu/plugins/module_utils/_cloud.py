@@ -137,8 +137,11 @@ class Cloud:
             auth = config.config.get("auth") or {}
             named = config.get_region_name() or ""
             access = self._os.session.auth.get_access(self._os.session)
-            endpoints = access.service_catalog.get_endpoints_data(service_type="compute").get("compute") or []
-            first = next((str(found.region_id) for found in endpoints if found.region_id), "")
+            endpoints = [
+                found for service in access.service_catalog.catalog for found in service.get("endpoints") or []
+            ]
+            regions = (found.get("region_id") or found.get("region") for found in endpoints)
+            first = next((str(region) for region in regions if region), "")
             return _state.Project(
                 _state.normalized(str(auth.get("auth_url") or "")),
                 self._project(),
