@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from q8s_lab import settings
 from q8s_wrapper.config import REPOSITORY
 
 NOBODY = 65534
@@ -97,8 +98,10 @@ def user() -> Iterator[User]:
 
 @pytest.fixture
 def cluster_file(user: User) -> str:
-    """The name of a cluster file in the user's folder."""
-    return user.copy(REPOSITORY / "examples" / "demo.yaml", "cluster.yaml").name
+    """The name of a cluster file for the lab in the user's folder."""
+    copy = user.copy(REPOSITORY / "examples" / "demo.yaml", "cluster.yaml")
+    copy.write_text(copy.read_text().replace("10.254.1.0/24", str(settings.load().subnet)))
+    return copy.name
 
 
 @pytest.fixture
