@@ -128,7 +128,7 @@ def test_other_systems_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_namespace_ends_when_nobody_is_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """The program inside watches its standard input, and is asked to end when that ends."""
-    script = "import time; from bundle import namespace; namespace.end_with_parent(); time.sleep(60)"
+    script = "import time; from q8s_bundle import namespace; namespace.end_with_parent(); time.sleep(60)"
     reader, writer = os.pipe()
     package = str(Path(cache.__file__).parents[1])
     environment = {**os.environ, "Q8S_BUNDLE_NAMESPACE": "1", "PYTHONPATH": package}
