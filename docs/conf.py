@@ -23,7 +23,8 @@ myst_heading_anchors = 4
 nitpicky = True
 nitpick_ignore_regex = [
     # antsibull-docs links to Ansible's own documentation, which is not part of this site.
-    (r"(std:)?ref", r"action_plugins|common_return_values|ansible_configuration_settings|ansible_collections\.ansible\..*"),
+    (r"(std:)?ref", r"action_plugins|common_return_values"),
+    (r"(std:)?ref", r"ansible_configuration_settings|ansible_collections\.ansible\..*"),
     (r"(std:)?envvar", r"ANSIBLE_.*"),
 ]
 
