@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from ansible_collections.q8s.emu.plugins.module_utils import _ssh
 
 from q8s_lab import settings
 from q8s_lab.machine import wait
@@ -243,11 +245,14 @@ def test_login_through_a_bastion(applied: Mapping[str, Any], cloud: Any, cluster
     name, connection = done.stdout.splitlines()
     assert (name, connection.split()[0]) == (cluster.worker, address), "the worker is reached from the bastion"
     (configuration / "known_hosts").write_text("")
-    for path in (key.parent / "cp").iterdir():  # later connections share the login that was checked
-        if path.is_socket():
-            subprocess.run(
-                ["ssh", "-O", "exit", "-o", f"ControlPath={path}", "bastion"], check=True, capture_output=True
-            )
+    # Later connections share the login that was checked.
+    folder = _ssh.socket_folder(str(key.parent))
+    text = json.dumps(cluster.inventory(file)["_meta"]["hostvars"])
+    sockets = set(re.findall(rf"(?:%\(directory\)s|{re.escape(folder)})/([0-9a-f]{{16}})", text))
+    shared = [path for path in (Path(folder, name) for name in sockets) if path.is_socket()]
+    assert shared
+    for path in shared:
+        subprocess.run(["ssh", "-O", "exit", "-o", f"ControlPath={path}", "bastion"], check=True, capture_output=True)
     refused = login()
     assert refused.returncode != 0 and refused.stdout == "" and "Host key verification failed" in refused.stderr
 
