@@ -27,7 +27,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the artifacts, or the build's own error message."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _, given = self.validate_argument_spec(  # type: ignore[no-untyped-call]
+        validated = self.validate_argument_spec(  # type: ignore[no-untyped-call]
             {
                 "command": {"type": "list", "elements": "str", "required": True},
                 "chdir": {"type": "path"},
@@ -37,6 +37,7 @@ class ActionModule(ActionBase):
                 "guest_images": {"type": "dict", "default": {}},
             }
         )
+        given = validated[1]
         argv = arguments(given, check=self._task.check_mode)
         try:
             code, stdout, stderr = stream(argv, given["chdir"], show)
@@ -73,9 +74,8 @@ def stream(
     with subprocess.Popen(
         argv, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
     ) as process:
-        assert process.stdout is not None and process.stderr is not None
         # The answer is one document at the end, smaller than a pipe's buffer.
-        for line in process.stderr:
+        for line in process.stderr or ():
             try:
                 event = json.loads(line)
             except ValueError:
@@ -84,7 +84,7 @@ def stream(
                 show(event)
             else:
                 other = [*other, line.rstrip()][-_LINES_KEPT:]
-        return process.wait(), process.stdout.read(), other
+        return process.wait(), process.stdout.read() if process.stdout else "", other
 
 
 def show(event: Mapping[str, Any]) -> None:

@@ -21,11 +21,14 @@ description:
     the file no longer asks for.
   - C(q8s_missing_servers) lists the servers that the file asks for and the cloud does not have.
   - No ssh configuration of the user's counts for servers and guests. With C(access) of the type C(bastion), they are reached through it. Only the login
-    there reads the user's ssh configuration, which has its host key and the user's key. With C(floating_ip), the initial control plane is reached by its floating IP, and all others through it; its host key is checked on the way.
-  - The variables of all hosts (C(q8s_cluster), C(q8s_state_dir), C(q8s_expected_nodes), C(q8s_workers) ...) are there even when no server is, or the cloud does not answer.
+    there reads the user's ssh configuration, which has its host key and the user's key. With C(floating_ip), the initial control plane is reached by
+    its floating IP, and all others through it; its host key is checked on the way.
+  - The variables of all hosts (C(q8s_cluster), C(q8s_state_dir), C(q8s_expected_nodes), C(q8s_workers) ...) are there even when no server is, or the
+    cloud does not answer.
   - C(q8s_state_dir) is the cluster's folder below O(state_dir), one for each cloud, project and cluster. Without the cloud's answer it is there only
     if these credentials deployed the cluster from this machine. C(q8s_state_record) is the text of the file C(cluster.json) in it.
-  - A state folder of an earlier layout, directly below O(state_dir), is moved if its key is the one that the cloud has for the cluster. In check mode it is used where it is.
+  - A state folder of an earlier layout, directly below O(state_dir), is moved if its key is the one that the cloud has for the cluster. In check mode
+    it is used where it is.
   - A cloud that does not answer gives a warning, and C(q8s_cloud_problem) with the same text.
   - A cluster file with mistakes gives a warning with all of them, C(q8s_cluster_problems) with the same text, and no C(q8s_cluster).
 requirements:
@@ -33,7 +36,8 @@ requirements:
   - PyYAML
 notes:
   - The cloud is asked once each time that the inventory is read. With O(cache=true) it is not asked while the cache is fresh; the action
-    C(refresh_inventory) of M(ansible.builtin.meta) always asks, and renews the cache. What is cached is what the cloud's API tells of the cluster's servers; there is no secret in it.
+    C(refresh_inventory) of M(ansible.builtin.meta) always asks, and renews the cache. What is cached is what the cloud's API tells of the cluster's
+    servers; there is no secret in it.
 extends_documentation_fragment:
   - constructed
   - inventory_cache
@@ -313,7 +317,7 @@ def hosts(cluster: _spec.Cluster, servers: list[_plan.Server], state: str) -> li
     """Every server of the cluster that exists, and the guest behind each worker's host."""
     result: list[Host] = []
     path = way(cluster, servers, state)
-    foreign, _ = _plan.foreign_initial(cluster, servers)
+    foreign = _plan.foreign_initial(cluster, servers)[0]
     ours = [server for server in servers if _plan.is_ours(server, cluster.cluster_name)]
     # An ACTIVE one first, in case that an interrupted run left two of a name.
     by_name = {server.name: server for server in sorted(ours, key=lambda s: s.status == "ACTIVE")}
@@ -365,7 +369,8 @@ def _surplus(cluster: _spec.Cluster, server: _plan.Server, state: str, path: str
 
 def vm_variables(cluster: _spec.Cluster, spec: _spec.ServerSpec, address: str) -> dict[str, Any]:
     """What the roles need to know of the guest behind the host with that address."""
-    assert spec.vm_type is not None  # callers have a worker's host
+    if spec.vm_type is None:
+        raise ValueError(f"{spec.name} is not a worker's host")
     network = cluster.guest_network(address)
     return {
         "name": spec.node,
@@ -396,8 +401,8 @@ def node_labels(vm_type: _spec.VmType) -> dict[str, str]:
 
 def node_taint(text: str) -> dict[str, str]:
     """A taint such as ``key=value:Effect`` in the form of Kubernetes' API."""
-    name, _, effect = text.rpartition(":")
-    key, _, value = name.partition("=")
+    name, effect = text.rsplit(":", 1)
+    key, value = (*name.split("=", 1), "")[:2]
     return {"key": key, "value": value, "effect": effect}
 
 
@@ -462,7 +467,7 @@ def _socket(state: str, *identity: str) -> str:
 
 def _initial(cluster: _spec.Cluster, servers: list[_plan.Server]) -> _plan.Server | None:
     """The initial control plane, if it is there."""
-    foreign, _ = _plan.foreign_initial(cluster, servers)
+    foreign = _plan.foreign_initial(cluster, servers)[0]
     ours = [s for s in servers if _plan.is_ours(s, cluster.cluster_name) and s.name == cluster.name_of_initial_instance]
     return foreign or next(iter(sorted(ours, key=lambda s: s.status != "ACTIVE")), None)
 
