@@ -7,7 +7,7 @@ FILE ?= examples/demo.yaml
 LAB := $(or $(Q8S_LAB_DIR),/var/lib/q8s-lab)
 ON_LAB := OS_CLIENT_CONFIG_FILE=$(LAB)/clouds.yaml OS_CLOUD=q8s-lab
 
-.PHONY: help setup wheel bundle gate-image demo demo-down check reference site test test-long test-vm lint docs clean
+.PHONY: help setup wheel bundle gate-image demo demo-down style check reference site test test-long test-vm lint docs clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,17 +34,16 @@ demo-down:  ## remove the demo's cluster and the OpenStack
 	-$(ON_LAB) $(RUN) destroy $(FILE) --yes
 	$(RUN) lab down
 
-lint: setup  ## style, types and Ansible's production profile
+style: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy q8s_wrapper q8s_bundle q8s_lab benchmarks tools inventory_plugins collections/ansible_collections/q8s/emu/plugins
+
+lint: style  ## style, types and Ansible's production profile
 	.venv/bin/ansible-lint
 
 # Needs neither root nor a lab, and takes about 50 s of processor time.
-check: setup  ## style, types and unit tests
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
-	.venv/bin/mypy q8s_wrapper q8s_bundle q8s_lab benchmarks tools inventory_plugins collections/ansible_collections/q8s/emu/plugins
+check: style  ## style, types and unit tests
 	.venv/bin/pytest --numprocesses 2 -q tests/unit
 
 reference: setup  ## write the pages of the documentation that are generated from the code

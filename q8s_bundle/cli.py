@@ -147,42 +147,41 @@ def _choice(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> C
 
 def _ensure(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     """Print where the artifacts are, as JSON, after building those that are missing (not with --check)."""
-    choice = _choice(parser, arguments)
-    if arguments.progress == "json":
-        use_json()
-    answer = look_up(choice)
-    if not arguments.check and answer["missing"]:
-        if namespace.needed():
-            return _in_namespace(choice, answer, argv)
-        answer = ensure(choice, answer["missing"])
-    if not arguments.check:
-        cache.mark_used()
-    print(json.dumps(answer, indent=2, sort_keys=True))
-    return _DONE
+    return _obtain(parser, arguments, argv, lambda answer: print(json.dumps(answer, indent=2, sort_keys=True)))
 
 
 def _build(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     """Build what is missing, and show the artifacts as a table. Without --arch and --control-plane, those of a demo."""
     if not arguments.arch and not arguments.control_plane:
         arguments.arch, arguments.control_plane = sorted(versions.ARCHITECTURES), ["x86_64"]
+    return _obtain(parser, arguments, argv, _show_artifacts)
+
+
+def _show_artifacts(answer: Mapping[str, Any]) -> None:
+    rows = [(name, size(made["size"]), made["path"]) for name, made in sorted(answer["artifacts"].items())]
+    print("\n".join(table(["ARTIFACT", "SIZE", "FILE"], rows)))
+
+
+def _obtain(
+    parser: argparse.ArgumentParser,
+    arguments: argparse.Namespace,
+    argv: Sequence[str],
+    show: Callable[[Mapping[str, Any]], None],
+) -> int:
+    """Look the artifacts up, build those that are missing unless this is a check, and show the answer."""
     choice = _choice(parser, arguments)
     if arguments.progress == "json":
         use_json()
     answer = look_up(choice)
-    if answer["missing"]:
-        if namespace.needed():
-            return _in_namespace(choice, answer, argv)
-        answer = ensure(choice, answer["missing"])
-    cache.mark_used()
-    rows = [(name, size(made["size"]), made["path"]) for name, made in sorted(answer["artifacts"].items())]
-    print("\n".join(table(["ARTIFACT", "SIZE", "FILE"], rows)))
+    if not arguments.check:
+        if answer["missing"]:
+            if namespace.needed():  # run the whole command again with the rights that a build needs
+                _require_ability(choice, answer["missing"])
+                return namespace.run(argv)
+            answer = ensure(choice, answer["missing"])
+        cache.mark_used()
+    show(answer)
     return _DONE
-
-
-def _in_namespace(choice: Choice, answer: Mapping[str, Any], argv: Sequence[str]) -> int:
-    """Run the whole command again with the rights that a build needs."""
-    _require_ability(choice, answer["missing"])
-    return namespace.run(argv)
 
 
 def _require_ability(choice: Choice, missing: Sequence[str]) -> None:

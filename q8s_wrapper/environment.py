@@ -77,7 +77,7 @@ def ansible_environment(user: Mapping[str, str]) -> dict[str, str]:
         "ANSIBLE_HOME": str((state if state.is_dir() else cache_root()) / ".ansible"),
         "ANSIBLE_HOST_KEY_CHECKING": "True",  # ansible-runner would turn it off
         "ANSIBLE_NOCOLOR": "True",
-        "Q8S_PROGRESS_EVENTS": "1",  # builds and uploads tell their progress as data
+        "Q8S_PROGRESS_EVENTS": "1",  # a build reports its progress as data
         "PYTHONUNBUFFERED": "1",
         # No module from the current folder, where a yaml.py or openstack.py may lie.
         "PYTHONSAFEPATH": "1",

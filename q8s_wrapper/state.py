@@ -76,7 +76,7 @@ def find(cluster_name: str) -> Path:
 
     :raises WrapperError: several clusters of that name are here, or only those of other clouds
     """
-    from_collection = _modules()
+    from_collection = _Modules()
     root = state_root()
     places = [Path(place) for place in from_collection.state.local_folders(str(root), cluster_name)]
     try:
@@ -102,7 +102,7 @@ def find(cluster_name: str) -> Path:
 
 def _named(places: list[Path]) -> str:
     """Return state folders with the project that each belongs to."""
-    read = _modules().state.read_record
+    read = _Modules().state.read_record
     named = [(place, read(str(place))) for place in places]
     return ", ".join(f"{place} ({record.project})" if record else str(place) for place, record in named)
 
@@ -121,16 +121,12 @@ class _Modules:
         self.cloud, self.plan, self.state = _cloud, _plan, _state
 
 
-def _modules() -> _Modules:
-    return _Modules()
-
-
 def connect() -> Any:
     """Return a connection to the cloud that the environment chooses.
 
     :raises WrapperError: the cloud cannot be asked
     """
-    modules = _modules()
+    modules = _Modules()
     try:
         return modules.cloud.Cloud(os.environ.get("OS_CLOUD"))
     except modules.cloud.CloudError as error:
@@ -142,7 +138,7 @@ def login() -> str:
 
     :raises WrapperError: there are none
     """
-    modules = _modules()
+    modules = _Modules()
     try:
         return str(modules.cloud.login(os.environ.get("OS_CLOUD")))
     except modules.cloud.CloudError as error:
@@ -155,7 +151,7 @@ def _place(root: Path, cluster_name: str, online: bool, move: bool) -> Path:
     :param online: whether the cloud has to say which project this is, although an earlier deploy recorded it
     :param move: whether an earlier layout may be moved
     """
-    modules = _modules()
+    modules = _Modules()
     if not online:
         project = modules.state.known_project(str(root), cluster_name, login())
         if project:

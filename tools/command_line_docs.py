@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,14 +74,14 @@ def page() -> str:
     )
 
 
-class _without_settings:
+@contextmanager
+def _without_settings() -> Iterator[None]:
     """Hide the user's Q8S_* variables, which change the defaults of the parsers."""
-
-    def __enter__(self) -> None:
-        self._hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("Q8S_")}
-
-    def __exit__(self, *_: object) -> None:
-        os.environ.update(self._hidden)
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("Q8S_")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _commands(
@@ -119,16 +120,20 @@ def _usage(parser: argparse.ArgumentParser) -> str:
 
 
 def _operand(action: argparse.Action) -> str:
-    name = str(action.metavar or ("|".join(map(str, action.choices)) if action.choices else action.dest.upper()))
+    name = _value(action)
     return f"[{name}]" if action.nargs in ("?", "*") else name
+
+
+def _value(action: argparse.Action) -> str:
+    """Return how help names the value of an argument."""
+    return str(action.metavar or ("|".join(map(str, action.choices)) if action.choices else action.dest.upper()))
 
 
 def _row(action: argparse.Action) -> str:
     help_text, variable = _split(action.help or "")
     if action.option_strings:
-        value = action.metavar or ("|".join(map(str, action.choices)) if action.choices else action.dest.upper())
-        takes_value = action.nargs != 0
-        names = ", ".join(f"`{flag}{f' {value}' if takes_value else ''}`" for flag in action.option_strings)
+        value = "" if action.nargs == 0 else f" {_value(action)}"
+        names = ", ".join(f"`{flag}{value}`" for flag in action.option_strings)
     else:
         names = f"`{_operand(action)}`"
     default = action.default

@@ -95,12 +95,7 @@ def ask(local: Sequence[Local]) -> Asked:
         cloud = state.connect()
         return Asked(cloud.project(), cloud.clusters())
     except (WrapperError, _cloud.CloudError) as error:
-        known = {
-            cluster.project
-            for cluster in local
-            if (record := _state.read_record(str(cluster.folder))) and login in record.logins
-        }
-        return Asked(known.pop() if len(known) == 1 else None, problem=str(error))
+        return Asked(_state.known_project(str(state_root()), "*", login), problem=str(error))
 
 
 def rows(asked: Asked, local: Sequence[Local]) -> list[tuple[Any, Local | None]]:
@@ -113,10 +108,10 @@ def rows(asked: Asked, local: Sequence[Local]) -> list[tuple[Any, Local | None]]
 
 def _texts(row: tuple[Any, Local | None], asked: Asked) -> dict[str, str]:
     """Return a row of the table for people."""
-    cluster, here = row
+    here = row[1]
     kept = [word for word, there in (("key", here and here.key), ("kubeconfig", here and here.kubeconfig)) if there]
     return {
-        "cluster": cluster.name if cluster else here.name if here else "",
+        "cluster": _name(row),
         "cloud": _cloud_name(row, asked),
         "servers": _servers(row, asked),
         "on this machine": ", ".join(kept) or ("logs" if here else "nothing"),
@@ -124,9 +119,18 @@ def _texts(row: tuple[Any, Local | None], asked: Asked) -> dict[str, str]:
     }
 
 
-def _cloud_name(row: tuple[Any, Local | None], asked: Asked) -> str:
+def _name(row: tuple[Any, Local | None]) -> str:
     cluster, here = row
-    project = asked.project if cluster else here.project if here else None
+    return str(cluster.name) if cluster else here.name if here else ""
+
+
+def _project_of(row: tuple[Any, Local | None], asked: Asked) -> Any:
+    cluster, here = row
+    return asked.project if cluster else here.project if here else None
+
+
+def _cloud_name(row: tuple[Any, Local | None], asked: Asked) -> str:
+    project = _project_of(row, asked)
     if project is None:
         return "not recorded"
     this = " (this project)" if project == asked.project else ""
@@ -143,12 +147,13 @@ def _servers(row: tuple[Any, Local | None], asked: Asked) -> str:
 def as_data(asked: Asked, found: Sequence[tuple[Any, Local | None]]) -> dict[str, Any]:
     """Return the list for programs. ``servers`` is null where the cloud was not asked."""
     clusters = []
-    for cluster, here in found:
-        project = asked.project if cluster else here.project if here else None
+    for row in found:
+        cluster, here = row
+        project = _project_of(row, asked)
         this = project is not None and project == asked.project
         clusters.append(
             {
-                "name": cluster.name if cluster else here.name if here else "",
+                "name": _name(row),
                 "project": _project(project),
                 "this_project": this,
                 "servers": dict(cluster.servers) if cluster else {} if this and not asked.problem else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,8 +18,11 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from q8s_lab import cloud_image
 from q8s_lab.machine import wait
 
+# Names of the lab's images, or files, that the tests of this folder boot.
+IMAGES: Final = shlex.split(os.environ.get("Q8S_VM_IMAGES", " ".join(cloud_image.STOCK_NAMES)))
 REPOSITORY: Final = Path(__file__).parents[2]
 BIN: Final = Path(sys.executable).parent
 PLAYBOOKS: Final = Path(__file__).parent / "playbooks"

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shlex
 import subprocess
 import time
 from collections.abc import Iterator
 from typing import Final
 
 import pytest
-from machines import Host, bundle, host, require_virtual_machines, served
+from machines import IMAGES, Host, bundle, host, require_virtual_machines, served
 
-from q8s_lab import cloud_image, hosts, settings
+from q8s_lab import hosts, settings
 
 pytestmark = pytest.mark.vm
 
-IMAGES: Final = shlex.split(os.environ.get("Q8S_VM_IMAGES", " ".join(cloud_image.STOCK_NAMES)))
 API_NAME: Final = "api.vm.test"
 NODE: Final = "vm-control-plane"
 API_SECONDS: Final = 1200  # from a login after a reboot until the API server answers: all programs are emulated

@@ -22,7 +22,7 @@ from typing import Final
 
 import openstack
 import pytest
-from machines import require_virtual_machines
+from machines import IMAGES, require_virtual_machines
 from openstack.config import OpenStackConfig
 
 from q8s_lab import cloud_image, settings
@@ -30,7 +30,6 @@ from q8s_lab.machine import wait
 
 pytestmark = [pytest.mark.lab, pytest.mark.vm]
 
-IMAGES: Final = shlex.split(os.environ.get("Q8S_VM_IMAGES", " ".join(cloud_image.STOCK_NAMES)))
 BIN: Final = Path(sys.executable).parent
 WORKER: Final = "x86-small-1"
 # Limits for a node that runs in QEMU in QEMU: of a deploy, and of the wait that follows. The tests go on without it.

@@ -38,7 +38,7 @@ print("the answer")
 sys.exit(3)
 """
     seen: list[object] = []
-    assert bundle.stream([sys.executable, "-c", script], None, seen.append) == (3, "the answer\n", ["Failed to do it"])
+    assert bundle.stream([sys.executable, "-c", script], seen.append) == (3, "the answer\n", ["Failed to do it"])
     assert seen == [{"event": "note", "text": "one"}]
 
 

@@ -30,7 +30,6 @@ class ActionModule(ActionBase):
         validated = self.validate_argument_spec(  # type: ignore[no-untyped-call]
             {
                 "command": {"type": "list", "elements": "str", "required": True},
-                "chdir": {"type": "path"},
                 "architectures": {"type": "list", "elements": "str", "required": True},
                 "control_planes": {"type": "list", "elements": "str", "default": ["x86_64"]},
                 "source": {"type": "str", "choices": ["auto", "upstream", "source"], "default": "auto"},
@@ -40,7 +39,7 @@ class ActionModule(ActionBase):
         given = validated[1]
         argv = arguments(given, check=self._task.check_mode)
         try:
-            code, stdout, stderr = stream(argv, given["chdir"], show)
+            code, stdout, stderr = stream(argv, show)
         except OSError as error:
             return {**result, "failed": True, "msg": f"Failed to run {argv[0]}: {error.strerror}"}
         if code:
@@ -61,9 +60,7 @@ def arguments(given: Mapping[str, Any], *, check: bool) -> list[str]:
     return [*argv, "--check"] if check else argv
 
 
-def stream(
-    argv: Sequence[str], folder: str | None, show: Callable[[Mapping[str, Any]], None]
-) -> tuple[int, str, list[str]]:
+def stream(argv: Sequence[str], show: Callable[[Mapping[str, Any]], None]) -> tuple[int, str, list[str]]:
     """Run the build, and pass on its progress.
 
     :returns: exit code, standard output, and the lines of standard error that are no progress
@@ -72,7 +69,7 @@ def stream(
     environment = {name: value for name, value in os.environ.items() if name not in _OPTIONS}
     pipe = subprocess.PIPE
     with subprocess.Popen(
-        argv, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
+        argv, env=environment, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
     ) as process:
         # The answer is one document at the end, smaller than a pipe's buffer.
         for line in process.stderr or ():

@@ -26,9 +26,6 @@ options:
     type: list
     elements: str
     required: true
-  chdir:
-    description: Folder to run the program in.
-    type: path
   architectures:
     description: Architectures of emulated workers.
     type: list

@@ -112,8 +112,9 @@ def main(name, address, timeout):
             reason = virsh("domstate", name, "--reason")
             sys.exit(f"Failed to boot the guest {name}: its machine is {reason}{last_words(name)}{last_lines(name)}")
         now = time.monotonic()
-        if now - progress > timeout and len(console(name)) != printed:
-            printed, progress = len(console(name)), now
+        if now - progress > timeout:
+            before, printed = printed, len(console(name))
+            progress = progress if printed == before else now
         if now - progress > timeout or now - start > PATIENCE * timeout:
             only = ", but its kernel answers: does its sshd run?" if who == "kernel" else ""
             sys.exit(f"Failed to boot the guest {name}: no ssh after {now - start:.0f} s{only}{last_lines(name)}")
