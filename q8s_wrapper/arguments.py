@@ -77,6 +77,10 @@ _LIMIT = Option(
 )
 _TAGS = Option("tags", "only tasks with these tags, separated by commas", "TAGS")
 _LIST_TAGS = Option("list-tags", "list the tags and exit")
+_REPLACE_CONTROL_PLANE = Option(
+    "replace-control-plane",
+    "give up the data of an initial control plane that is gone or in ERROR, and recreate all servers",
+)
 _CHECK = Option("check", "show what would change, and change nothing")
 _KEEP = Option(
     "keep",
@@ -107,7 +111,7 @@ COMMANDS: Final = (
         "show what deploy would change in the cloud, the quota, and how long it is likely to take",
         "runs:plan",
         "q8s-run plan cluster.yaml",
-        (_JSON, _VERBOSE, _QUIET),
+        (_REPLACE_CONTROL_PLANE, _JSON, _VERBOSE, _QUIET),
         rest=_TO_ANSIBLE,
     ),
     Command(
@@ -115,7 +119,7 @@ COMMANDS: Final = (
         "create the cluster, or whatever is missing from it",
         "runs:deploy",
         "q8s-run deploy cluster.yaml --yes",
-        (_YES_OPTION, _CHECK, _LIMIT, _TAGS, _LIST_TAGS, _JSON, _VERBOSE, _QUIET),
+        (_YES_OPTION, _CHECK, _LIMIT, _TAGS, _LIST_TAGS, _REPLACE_CONTROL_PLANE, _JSON, _VERBOSE, _QUIET),
         rest=_TO_ANSIBLE,
         more="Shows the plan first; on a terminal it asks before it goes on.",
     ),

@@ -116,7 +116,7 @@ def stage_table(state: State) -> str:
     return table(rows)
 
 
-def failures(state: State, width: int) -> list[str]:
+def failures(state: State, invocation: Invocation, width: int) -> list[str]:
     """Each failure once, with all the hosts that it hit: where, at which task, why."""
     grouped: dict[tuple[str, str, str], list[Failure]] = {}
     for failure in state.failures:
@@ -127,7 +127,7 @@ def failures(state: State, width: int) -> list[str]:
         named = ", ".join(hosts[:5]) + (f" and {len(hosts) - 5} more" if len(hosts) > 5 else "")
         where = "" if hosts == ["localhost"] else f"{named}: "
         lines += _wrapped(f"error: {where}{task}", width)
-        lines += [f"  {line}" for line in _paragraph(reason, width - 2)]
+        lines += [f"  {line}" for line in _paragraph(invocation.adapt(reason), width - 2)]
         lines.append(f"  (in {place})")
     return lines
 
@@ -154,9 +154,9 @@ def ending(end: End, state: State, *, log: str, exists: str, width: int, quiet: 
     if quiet:
         hints = [step for step in next_steps(end, state) if step.startswith("hint: ")]
         wrapped = [line for hint in hints for line in _wrapped(hint, width)]
-        return [*failures(state, width), last_line(end, state), *_wrapped(exists, width), *wrapped]
+        return [*failures(state, end.invocation, width), last_line(end, state), *_wrapped(exists, width), *wrapped]
     lines = ["", *stage_table(state).splitlines(), ""] if state.stages else []
-    lines += failures(state, width)
+    lines += failures(state, end.invocation, width)
     lines += [last_line(end, state), f"log: {log}"]
     lines += _wrapped(exists, width)
     for step in next_steps(end, state):

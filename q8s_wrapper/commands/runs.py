@@ -111,7 +111,7 @@ class _Session:
 def plan(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Show what deploy would change."""
     with _session(arguments, changes=False) as session:
-        outcome = session.play("plan", rest, as_json=False, show_plan=False)
+        outcome = session.play("plan", [*_loss(arguments), *rest], as_json=False, show_plan=False)
         if outcome.code != ExitCode.DONE:
             return session.end(outcome)
         told = outcome.state.results["q8s_plan"]
@@ -134,13 +134,13 @@ def deploy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     if arguments.tags:
         tags.check(arguments.tags)
     cluster = load(arguments.file)
-    options = [*_options(arguments, cluster), *rest]
+    options = [*_options(arguments, cluster), *_loss(arguments), *rest]
     with _session(arguments, cluster, changes=not arguments.check) as session:
         # A run that may remove servers is one that the user has agreed to; the playbook stops before it does otherwise.
         confirmed = arguments.yes
         asks = _asks(arguments)
         if asks:
-            outcome = session.play("plan", rest)
+            outcome = session.play("plan", [*_loss(arguments), *rest])
             if outcome.code != ExitCode.DONE:
                 return session.end(outcome)
             told = outcome.state.results["q8s_plan"]
@@ -284,11 +284,17 @@ def _options(arguments: argparse.Namespace, cluster: Any = None) -> list[str]:
     return options
 
 
+def _loss(arguments: argparse.Namespace) -> list[str]:
+    """The yes to the loss of the control plane's data, for ansible-playbook."""
+    return ["-e", json.dumps({"q8s_replace_control_plane": True})] if arguments.replace_control_plane else []
+
+
 def _selection(arguments: argparse.Namespace) -> list[str]:
     """The options that say which part of the run was asked for, as they may stand in a command."""
     given = [(name, getattr(arguments, name, None)) for name in ("limit", "tags")]
     words = [f"--{name} {shlex.quote(value)}" for name, value in given if value]
-    return [*(["--check"] if getattr(arguments, "check", False) else []), *words]
+    flags = [name for name in ("check", "replace_control_plane") if getattr(arguments, name, False)]
+    return [*(f"--{name.replace('_', '-')}" for name in flags), *words]
 
 
 def _asks(arguments: argparse.Namespace) -> bool:

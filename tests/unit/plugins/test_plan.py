@@ -118,6 +118,84 @@ def test_of_two_with_one_name_one_goes() -> None:
     assert [c.subject.id for c in plan.changes] == [f"id-{NAMES[2]}b"], "the broken one, whatever comes first"
 
 
+CONTROL, *WORKERS = ALL
+SECOND = replace(server("demo-control-plane-2"), metadata={"q8s_cluster": "demo", "q8s_role": "control_plane"})
+DELETED = f"was deleted (its id was id-{NAMES[0]})"
+
+
+@pytest.mark.parametrize(
+    ("servers", "recorded", "state", "advice"),
+    [
+        (WORKERS, True, DELETED, "deletes the 2 servers"),
+        ([*WORKERS, SECOND], True, DELETED, "A copy of etcd is on demo-control-plane-2: save from there"),
+        (
+            [server(NAMES[0], "ERROR", fault="libvirt is down"), *WORKERS],
+            True,
+            "is ERROR (libvirt is down)",
+            f"openstack server reboot --hard id-{NAMES[0]} first",
+        ),
+        ([server(NAMES[0], "ERROR"), *WORKERS], False, "is ERROR", "deletes the 3 servers"),
+        ([server(NAMES[0], "ERROR")], True, "is ERROR", "deletes the 1 server "),
+        ([server(NAMES[0], "ERROR"), *WORKERS, server(NAMES[0], number="b")], True, "is ERROR", ""),
+        ([server(NAMES[0], "BUILD", age=601), *WORKERS], True, "is BUILD", ""),
+        ([server(NAMES[0], deleting=True), *WORKERS], True, "is being deleted", ""),
+        # a server of the same name that somebody else created
+        ([server(NAMES[0], cluster=None, number="b"), *WORKERS], True, f"is another one, id-{NAMES[0]}b", ""),
+    ],
+)
+def test_the_clusters_data_is_not_lost_without_a_yes(
+    servers: list[Server], recorded: bool, state: str, advice: str
+) -> None:
+    existing = having(servers, etcd_server=f"id-{NAMES[0]}" if recorded else "")
+    plan = _plan.plan_servers(CLUSTER, existing)
+    (problem,) = plan.problems
+    assert "Everything that was created in Kubernetes is lost" in problem and state in problem
+    assert advice in problem and "q8s-run deploy FILE --replace-control-plane" in problem
+    agreed = _plan.plan_servers(CLUSTER, existing, replace_control_plane=True)
+    assert not agreed.problems and "is lost" in agreed.notes[0]
+    # none of the old servers can join the new control plane
+    foreign = any(not _plan.is_ours(one, "demo") for one in servers)
+    assert {change.name for change in agreed.of("server", "create", "replace")} == {*NAMES[foreign:]}
+    gone = [change.subject.old for change in agreed.of("server", "replace")] + [
+        c.subject for c in agreed.of("server", "delete")
+    ]
+    mine = [one for one in servers if _plan.is_ours(one, "demo") and one is not SECOND]
+    assert sorted(one.id for one in gone) == sorted(one.id for one in mine)
+
+
+@pytest.mark.parametrize(
+    ("servers", "recorded", "action"),
+    [
+        (WORKERS, "", "create"),  # an interrupted first run
+        ([], f"id-{NAMES[0]}", "create"),  # all of the cluster was deleted
+        ([server(NAMES[0], "ERROR", launched=False), *WORKERS], "", "replace"),  # it never ran
+        ([server(NAMES[0], deleting=True)], f"id-{NAMES[0]}", "replace"),
+        ([server(name, "ERROR", launched=False) for name in NAMES], f"id-{NAMES[0]}-old", "replace"),
+    ],
+)
+def test_a_control_plane_without_data_is_created(servers: list[Server], recorded: str, action: str) -> None:
+    plan = _plan.plan_servers(CLUSTER, having(servers, etcd_server=recorded))
+    assert not plan.problems and f"{action} server {NAMES[0]}" in told(plan)
+
+
+def test_nothing_is_replaced_while_the_control_plane_runs() -> None:
+    existing = having(ALL, etcd_server=f"id-{NAMES[0]}")
+    assert not _plan.plan_servers(CLUSTER, existing, replace_control_plane=True).changed
+
+
+def test_which_server_has_the_data_is_a_tag_beside_others() -> None:
+    tags = _plan.record_etcd_server(("own", "q8s-etcd:old"), "new")
+    assert tags == ("own", "q8s-etcd:new") and _plan.etcd_server(tags) == "new"
+    assert _plan.record_etcd_server(tags, "") == ("own",) and _plan.etcd_server(("own",)) == ""
+    claimed, _others = _plan.claim(tags, "me", 1000)
+    assert _plan.etcd_server(claimed) == "new"
+
+
+def test_nodes_that_are_to_be_replaced_are_planned_as_such() -> None:
+    plan = _plan.plan_servers(CLUSTER, having(ALL), replace_nodes=["arm-mid-1"])
+    assert told(plan) == [f"replace server {NAMES[2]}"]
+
+
 def test_surplus_stays_and_is_named() -> None:
     extra = server("demo-arm-mid-2")
     plan = _plan.plan_servers(CLUSTER, having([*ALL, extra]))

@@ -32,7 +32,8 @@ def no_default(monkeypatch: pytest.MonkeyPatch) -> None:
         (["deploy", "--li"], ["--limit", "--list-tags"]),
         (
             ["deploy", "-"],
-            ["--help", "--yes", "--check", "--limit", "--tags", "--list-tags", "--json", "--verbose", "--quiet"],
+            ["--help", "--yes", "--check", "--limit", "--tags", "--list-tags", "--replace-control-plane"]
+            + ["--json", "--verbose", "--quiet"],
         ),
         (["deploy", "--limit", ""], []),
         (["destroy", "--keep", ""], ["keypair", "security_group"]),

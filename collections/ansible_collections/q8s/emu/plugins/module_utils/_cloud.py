@@ -172,11 +172,12 @@ class Cloud:
     def existing(self, cluster: Cluster) -> Existing:
         """All that a plan of the servers has to know."""
         name = cluster.cluster_name
-        servers, ports, group, floating = together(
+        servers, ports, group, floating, tags = together(
             self.servers,
             lambda: self.ports(name),
             lambda: self._server_group(_plan.keypair_name(name)),
             lambda: self.floating_ips(name),
+            lambda: self._group_tags(name)[1],
         )
         return Existing(
             servers,
@@ -184,6 +185,7 @@ class Cloud:
             group,
             floating,
             self._flavor_names(cluster, [server for server in servers if _plan.is_ours(server, name)]),
+            _plan.etcd_server(tags),
         )
 
     def _flavor_names(self, cluster: Cluster, servers: Sequence[Server]) -> dict[str, str]:
@@ -425,21 +427,32 @@ class Cloud:
 
     def group(self, cluster_name: str) -> Optional[Group]:
         """The cluster's security group, known by its description, or None. Of two, which a race may leave, the first."""
+        group_id, tags = self._group_tags(cluster_name)
+        if not group_id:
+            return None
         with doing(f"look up the security group {GROUP}"):
             mark = _plan.mark(cluster_name)
-            found = list(self._os.network.security_groups(name=GROUP, description=mark))
+            rules = self._os.network.security_group_rules(security_group_id=group_id, direction="ingress")
+            own = tuple(GroupRule(rule.id, _rule(rule, group_id), rule.description == mark) for rule in rules)
+            return Group(group_id, own, tags)
+
+    def _group_tags(self, cluster_name: str) -> tuple[str, tuple[str, ...]]:
+        """Return id and tags of the cluster's security group, empty if there is none."""
+        with doing(f"look up the security group {GROUP}"):
+            found = list(self._os.network.security_groups(name=GROUP, description=_plan.mark(cluster_name)))
             if not found:
-                return None
+                return "", ()
             first = min(found, key=lambda group: (group.created_at or "", group.id))
-            rules = self._os.network.security_group_rules(security_group_id=first.id, direction="ingress")
-            return Group(
-                first.id,
-                tuple(GroupRule(rule.id, _rule(rule, first.id), rule.description == mark) for rule in rules),
-                tuple(first.tags or ()),
-            )
+            return str(first.id), tuple(first.tags or ())
+
+    def record_etcd_server(self, cluster_name: str, server_id: str) -> None:
+        """Record which server has the cluster's CA and etcd, in a tag of the security group; an empty id for none."""
+        group_id, tags = self._group_tags(cluster_name)
+        if group_id and _plan.etcd_server(tags) != server_id:
+            self.tag_group(group_id, _plan.record_etcd_server(tags, server_id))
 
     def tag_group(self, group_id: str, tags: Sequence[str]) -> None:
-        """Set the tags of the group. They only serve a warning: a cloud that refuses them, or has none, is fine."""
+        """Set the tags of the group. They only serve warnings and refusals: a cloud that refuses them, or has none, is fine."""
         with doing(f"tag the security group {GROUP}"):
             self._os.network.put(f"/security-groups/{group_id}/tags", json={"tags": list(tags)})
 
@@ -721,10 +734,10 @@ class Cloud:
 
     def wait_active(
         self, cluster: Cluster, names: Iterable[str], deadline: float
-    ) -> tuple[list[Server], list[Server], list[str]]:
+    ) -> tuple[list[Server], list[Server], dict[str, str]]:
         """Poll until each of the cluster's named servers is ACTIVE with an address, or in ERROR.
 
-        Gives the servers that came, those in ERROR, and for each other one a line that says why it did not come.
+        Gives the servers that came, those in ERROR, and by name of each other one a line that says why it did not come.
         """
         wanted = set(names)
         end = time.monotonic() + deadline
@@ -737,9 +750,9 @@ class Cloud:
                 ready = [s for s in servers if s.status == "ACTIVE" and s.address(cluster.remote_ip_prefix)]
                 waiting = sorted(wanted - {s.name for s in (*ready, *errors)})
                 if not waiting:
-                    return ready, errors, []
+                    return ready, errors, {}
                 if begin > end:
-                    return ready, errors, [_late(name, servers, cluster, deadline) for name in waiting]
+                    return ready, errors, {name: _late(name, servers, cluster, deadline) for name in waiting}
             # A cloud that takes long to answer is not asked more often.
             time.sleep(max(POLL_SECONDS, time.monotonic() - begin))
 
@@ -779,6 +792,7 @@ def _server(found: Any) -> Server:
         int((found.flavor or {}).get("vcpus") or 0),
         int((found.flavor or {}).get("ram") or 0),
         str((found.flavor or {}).get("original_name") or ""),
+        bool(found.launched_at),
     )
 
 

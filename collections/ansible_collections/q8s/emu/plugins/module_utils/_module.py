@@ -52,12 +52,17 @@ def told(module: AnsibleModule, plan: Any) -> dict[str, Any]:
     return result
 
 
-def claim(module: AnsibleModule, cloud: Any, group_id: str, tags: Any) -> None:
-    """Leave word in the cloud that a run begins here, and warn when somebody else's may still be going on."""
+def claim(module: AnsibleModule, cloud: Any, group_id: str, tags: Any, etcd_server: str = "") -> None:
+    """Leave word in the cloud that a run begins here, and warn when somebody else's may still be going on.
+
+    :param etcd_server: id of the server that has the cluster's CA and etcd, to be recorded where nothing is yet
+    """
     owner = f"{getpass.getuser()}@{socket.gethostname()}"
     claimed, other = _plan.claim(tags, owner, int(time.time()))
     if other:
         module.warn(f"{other}. Two runs at once undo each other's work: end one of them")
+    if not _plan.etcd_server(claimed):
+        claimed = _plan.record_etcd_server(claimed, etcd_server)
     if group_id and not module.check_mode:
         cloud.tag_group(group_id, claimed)
 
@@ -71,6 +76,8 @@ def servers_plan(module: AnsibleModule, cluster: Any, cloud: Any, existing: Any)
             existing,
             own_ports=own_ports,
             remove_surplus=module.params["remove_surplus"],
+            replace_control_plane=module.params["replace_control_plane"],
+            replace_nodes=module.params.get("replace_nodes") or (),
             patience=float(module.params["timeout"]),
         )
 

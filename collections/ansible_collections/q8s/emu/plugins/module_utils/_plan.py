@@ -39,6 +39,7 @@ FLOATING_IP = "floating IP"
 SPREAD = "soft-anti-affinity"
 
 SURPLUS_HINT = "q8s-run deploy --yes, or ansible-playbook -e q8s_remove_surplus=true, drains and removes it"
+_LOSS = "everything that was created in Kubernetes is lost: the new control plane has another CA and an empty etcd"
 _WORKING = ("ACTIVE", "BUILD", "REBOOT", "HARD_REBOOT", "PASSWORD", "REBUILD")
 # The subcommand of openstack server that brings a server back to ACTIVE, by its status.
 _RECOVERY_COMMANDS = {
@@ -155,6 +156,7 @@ class Server:
     vcpus: int = 0
     ram: int = 0
     flavor: str = ""  # its name
+    launched: bool = True  # it has run, so it may hold data
 
     def address(self, prefix: str) -> Optional[str]:
         """The first address in a network such as 10.254.1.0/24."""
@@ -260,6 +262,20 @@ def claim(tags: Sequence[str], owner: str, now: int) -> tuple[tuple[str, ...], s
     return (*kept, f"{_CLAIM}{now}:{owner}"), "; ".join(others)
 
 
+_ETCD = "q8s-etcd:"
+
+
+def etcd_server(tags: Sequence[str]) -> str:
+    """Return the id of the server that holds the cluster's CA and etcd, as the group's tags record it; empty if none does."""
+    return next((tag[len(_ETCD) :] for tag in tags if tag.startswith(_ETCD)), "")
+
+
+def record_etcd_server(tags: Sequence[str], server_id: str) -> tuple[str, ...]:
+    """Return the group's tags with another record of the server that holds the cluster's CA and etcd; empty for none."""
+    kept = [tag for tag in tags if not tag.startswith(_ETCD)]
+    return (*kept, *([_ETCD + server_id] if server_id else []))
+
+
 def mark(cluster_name: str) -> str:
     """What everything of a cluster carries that has no metadata: as description, or as the comment of its key."""
     return f"Q8S cluster {cluster_name}"
@@ -312,6 +328,14 @@ def foreign_initial(cluster: Cluster, servers: Iterable[Server]) -> tuple[Option
     if len(named) > 1:
         return None, (f"{len(named)} servers are called {name}; name_of_initial_instance must be one of them only",)
     return (named[0], ()) if named else (None, ())
+
+
+def running_initial(cluster: Cluster, servers: Iterable[Server]) -> str:
+    """Return the id of the initial control plane if it is ACTIVE, else nothing."""
+    foreign = foreign_initial(cluster, servers)[0]
+    name = cluster.name_of_initial_instance
+    mine = [s for s in servers if s.name == name and is_ours(s, cluster.cluster_name)]
+    return next((s.id for s in ([foreign] if foreign else mine) if s.status == "ACTIVE" and not s.deleting), "")
 
 
 # -- key pair --
@@ -447,13 +471,17 @@ def _rule_change(action: str, rule: Union[Rule, str], subject: Any) -> Change:
 
 @dataclass(frozen=True)
 class Existing:
-    """What the cloud has of servers and what belongs to them. All but the servers carry the cluster's mark."""
+    """What the cloud has of servers and what belongs to them. All but the servers carry the cluster's mark.
+
+    ``etcd_server`` is the id of the server that the cluster's CA and etcd were created on, empty if there was none yet.
+    """
 
     servers: Sequence[Server] = ()
     ports: Sequence[Port] = ()
     group: Optional[ServerGroup] = None
     floating: Sequence[FloatingIp] = ()
     flavors: Mapping[str, str] = field(default_factory=dict)  # names by id, where a file may have given ids
+    etcd_server: str = ""
 
 
 @dataclass(frozen=True)
@@ -477,14 +505,19 @@ def plan_servers(
     *,
     own_ports: bool = False,
     remove_surplus: bool = False,
+    replace_control_plane: bool = False,
+    replace_nodes: Collection[str] = (),
     patience: float = 600.0,
 ) -> ServersPlan:
     """What has to be made, replaced, removed and started so that exactly the cluster's servers run.
 
     A server that is in ERROR, is being deleted, or is in BUILD for longer than ``patience`` seconds is replaced. Servers
     that the file no longer asks for stay, with a note, unless ``remove_surplus``: their nodes have to be drained before.
+    The server that holds the cluster's CA and etcd is never replaced, unless ``replace_control_plane``: then all servers
+    are, because none of them can join another CA.
 
     :param own_ports: each server that is made gets a port of Q8S's, which chooses the subnet
+    :param replace_nodes: Kubernetes nodes whose servers are replaced, whatever their state
     """
     servers, ports = existing.servers, existing.ports
     foreign, found = foreign_initial(cluster, servers)
@@ -492,25 +525,26 @@ def plan_servers(
     ours = [s for s in servers if is_ours(s, cluster.cluster_name) and s.status != "DELETED"]
     changes: list[Change] = []
     kept: list[str] = []
-    notes: list[str] = []
     _plan_foreign(cluster, foreign, changes, kept, problems)
+    loss = _control_plane_loss(cluster, existing, foreign, patience)
+    problems += [loss] if loss and not replace_control_plane else []
+    notes = [_LOSS] if loss and replace_control_plane else []
     wanted = [spec for spec in cluster.servers() if not (spec.initial and (foreign or problems))]
     names = {spec.name for spec in wanted}
-    staying: set[str] = set()
-    for server in ours:
-        if server.name in names:
-            continue
-        if remove_surplus:
-            changes.append(Change(SERVER, "delete", server.name, str(server), "", server))
-        else:
-            kept.append(str(server))
-            staying.add(server.name)
-            notes.append(f"the file no longer asks for the server {server.name}; it stays ({SURPLUS_HINT})")
+    surplus = [server for server in ours if server.name not in names]
+    if remove_surplus:
+        changes += [Change(SERVER, "delete", server.name, str(server), "", server) for server in surplus]
+    else:
+        kept += [str(server) for server in surplus]
+        notes += [f"the file no longer asks for the server {s.name}; it stays ({SURPLUS_HINT})" for s in surplus]
+    staying = set() if remove_surplus else {server.name for server in surplus}
     coming: list[Change] = []
     for spec in wanted:
-        candidates = [s for s in ours if s.name == spec.name]
-        usable = [s for s in candidates if not _is_broken(s, patience)]
-        broken = [s for s in candidates if _is_broken(s, patience)]
+        # Of two, the one with the cluster's data counts.
+        candidates = sorted((s for s in ours if s.name == spec.name), key=lambda s: s.id != existing.etcd_server)
+        anew = bool(loss) or spec.node in replace_nodes
+        usable = [s for s in candidates if not anew and not _is_broken(s, patience)]
+        broken = [s for s in candidates if s not in usable]
         if not candidates and any(s.name == spec.name for s in servers):
             problems.append(f"a server called {spec.name} exists and is not of the cluster {cluster.cluster_name}")
             continue
@@ -540,6 +574,48 @@ def plan_servers(
     changes += coming
     changes += _plan_floating_ip(cluster, existing, foreign, kept)
     return ServersPlan(tuple(changes), tuple(kept), tuple(notes), tuple(problems), tuple(wanted))
+
+
+def _control_plane_loss(cluster: Cluster, existing: Existing, foreign: Optional[Server], patience: float) -> str:
+    """Return what would be lost if the initial control plane were created now; empty if nothing would.
+
+    Nothing is lost before it was created, nor where no other server of the cluster is left. A server that never ran has no data.
+    """
+    name, recorded = cluster.name_of_initial_instance, existing.etcd_server
+    ours = [s for s in existing.servers if is_ours(s, cluster.cluster_name) and s.status != "DELETED"]
+    others = [s for s in ours if s.name != name and s.launched and not s.deleting]
+    same = [foreign] if foreign else [s for s in ours if s.name == name]
+    holder = next((s for s in same if s.id == recorded), None)
+    if not recorded and not foreign and not any(not _is_broken(s, patience) for s in same):
+        holder = next((s for s in same if s.launched), None)
+    way = ""
+    if holder is not None:
+        if foreign or not _is_broken(holder, patience) or (holder.deleting and not others):
+            return ""
+        state = "is being deleted" if holder.deleting else f"is {holder.status}"
+        state += f" ({holder.fault})" if holder.fault else ""
+        way = (
+            "" if holder.deleting else f"Its disk may be intact: try openstack server reboot --hard {holder.id} first. "
+        )
+    elif not recorded or not others or (same and not foreign):
+        return ""
+    else:
+        state = f"was deleted (its id was {recorded}"
+        state += f"; the server of that name is another one, {foreign.id})" if foreign else ")"
+    copies = [s.name for s in others if s.metadata.get(META_ROLE) == "control_plane"]
+    if copies:
+        way += f"A copy of etcd is on {', '.join(copies)}: save from there what you need first. "
+    count = len(ours) if holder is not None else len(others)
+    return (
+        f"the server {name}, which has the cluster's CA and etcd, {state}. Everything that was created in Kubernetes is lost with "
+        f"it, and no other server of the cluster can join a new control plane. {way}To give the data up: q8s-run deploy FILE "
+        f"--replace-control-plane (ansible-playbook: -e q8s_replace_control_plane=true) deletes the {_servers(count)} that "
+        "the cluster has, and creates all of them again, with a new CA and an empty Kubernetes"
+    )
+
+
+def _servers(count: int) -> str:
+    return f"{count} server" + ("" if count == 1 else "s")
 
 
 def _start(server: Server) -> Change:

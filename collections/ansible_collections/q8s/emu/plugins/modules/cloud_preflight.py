@@ -27,6 +27,15 @@ options:
     description: As in M(q8s.emu.servers).
     type: bool
     default: false
+  replace_control_plane:
+    description: As in M(q8s.emu.servers).
+    type: bool
+    default: false
+  replace_nodes:
+    description: Kubernetes nodes whose servers are going to be replaced. Their replacements must fit.
+    type: list
+    elements: str
+    default: []
   timeout:
     description: As in M(q8s.emu.servers).
     type: int
@@ -74,10 +83,10 @@ def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     name = cluster.cluster_name
     key = cloud.keypair(_plan.keypair_name(name))
     group = cloud.group(name)
-    if group is not None:
-        _module.claim(module, cloud, group.id, group.tags)
     existing = cloud.existing(cluster)
     servers, ports = existing.servers, cloud.ports(name)
+    if group is not None:
+        _module.claim(module, cloud, group.id, group.tags, _plan.running_initial(cluster, servers))
     plans = [
         _plan.plan_keypair(name, key, module.params["public_key"] or key or "ssh-ed25519 (new)"),
         _plan.plan_group(cluster, group, servers, ports),
@@ -111,6 +120,8 @@ def main() -> None:
         {
             "public_key": {"type": "str", "no_log": False},
             "remove_surplus": {"type": "bool", "default": False},
+            "replace_control_plane": {"type": "bool", "default": False},
+            "replace_nodes": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 600},
         },
         check,

@@ -17,6 +17,8 @@ description:
     here for its call. The CA's public part is in the server's metadata, the private one in its user-data only.
   - A server that is off is started, and so is an initial instance that others made, which is neither repaired nor replaced. One in C(ERROR), or in C(BUILD) for
     longer than O(timeout), is replaced; one that goes to C(ERROR) while it is waited for is replaced once.
+  - The server that has the cluster's CA and etcd is the exception. If it is in C(ERROR) or gone while other servers of the cluster are there, the module fails
+    and says what would be lost, unless O(replace_control_plane=true). Its id is in a tag of the cluster's security group.
   - Where C(private_network_id) is a subnet, or its network has several, each server gets a port that Q8S makes in the right one.
   - Where the subnet has no DHCP, servers get a config drive, which tells them their address.
   - With C(server_group) C(soft-anti-affinity), new servers join a server group of Q8S's, whose members Nova spreads as far as it can.
@@ -40,6 +42,17 @@ options:
     elements: str
   remove_surplus:
     description: Remove servers that the cluster no longer asks for. Drain and delete their nodes before.
+    type: bool
+    default: false
+  replace_control_plane:
+    description:
+      - Give up the data of an initial control plane that is in C(ERROR) or gone. Every server of the cluster is replaced, because none can join a new CA.
+      - Nothing is replaced while that server runs.
+    type: bool
+    default: false
+  partial:
+    description:
+      - Succeed although some servers could not be created, and return them in RV(failed_servers), as long as the initial control plane runs.
     type: bool
     default: false
   timeout:
@@ -81,6 +94,11 @@ servers:
   type: list
   elements: dict
   sample: [{"name": "demo-control-plane", "id": "5b0d...", "address": "10.254.1.17"}]
+failed_servers:
+  description: By name, why a server could not be created; empty without O(partial=true).
+  returned: success, not in check mode, O(state=present)
+  type: dict
+  sample: {"demo-arm-mid-2": "server demo-arm-mid-2 is in ERROR: No valid host was found."}
 """
 
 from dataclasses import replace
@@ -110,7 +128,14 @@ def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
         for change in plan.of(_plan.SERVER_GROUP, "delete"):
             cloud.remove_server_group(change.subject)
         if module.params["state"] == "present":
-            result["servers"] = _come(module, cluster, cloud, plan, existing.group)
+            created = {change.name for change in plan.of(_plan.SERVER, "create", "replace")}
+            if existing.etcd_server and cluster.name_of_initial_instance in created:
+                cloud.record_etcd_server(
+                    cluster.cluster_name, ""
+                )  # an interrupted run goes on: there is nothing to lose now
+            result |= _come(module, cluster, cloud, plan, existing)
+        elif existing.etcd_server and module.params["nodes"] is None:
+            cloud.record_etcd_server(cluster.cluster_name, "")
     return result
 
 
@@ -120,11 +145,11 @@ def _going(plan: Any) -> list[Any]:
     ]
 
 
-def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, group: Any) -> list[dict[str, Any]]:
-    """Make and start what is wanted, and wait for all of it; gives every server of the cluster."""
+def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: Any) -> dict[str, Any]:
+    """Make and start what is wanted, and wait for all of it; gives the servers of the cluster, and those that failed."""
     new = [change.subject for change in plan.of(_plan.SERVER, "create")]
     again = [change.subject.spec for change in plan.of(_plan.SERVER, "replace")]
-    group_id = group.id if group and cluster.server_group != "none" else ""
+    group_id = existing.group.id if existing.group and cluster.server_group != "none" else ""
     for change in plan.of(_plan.SERVER_GROUP, "create"):
         group_id = cloud.make_server_group(change.name)
     started = [change.subject for change in plan.of(_plan.SERVER, "start")]
@@ -137,36 +162,50 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, group: Any
     for server in started:
         if not _plan.is_ours(server, cluster.cluster_name):
             cloud.wait_started(server, float(module.params["timeout"]))
-    if errors:
-        for server in errors:
+    # One that was there before has data: the next run says what would be lost.
+    keep = {cluster.name_of_initial_instance} - {spec.name for spec in (*new, *again)}
+    replaceable = [server for server in errors if server.name not in keep]
+    if replaceable:
+        for server in replaceable:
             module.warn(
                 f"The server {server.name} went to ERROR and is replaced: {_cloud_errors.fault(server.fault)[0]}"
             )
-        cloud.remove_servers(errors, float(module.params["timeout"]))
+        cloud.remove_servers(replaceable, float(module.params["timeout"]))
         # One by one: where a cloud has no room for all that one call asks for, it makes none of them.
-        single = [_plan.Request((by_name[server.name],)) for server in errors]
+        single = [_plan.Request((by_name[server.name],)) for server in replaceable]
         more = _make(module, cluster, cloud, single, group_id)
         refused.update(more)
         ready, errors, late = cloud.wait_active(cluster, names - set(more), float(module.params["timeout"]))
-    failed = len(refused) + len(errors) + len(late)
-    # one line for what one call was to make
-    lines = list(dict.fromkeys(_first_line(refused[name]) for name in sorted(refused)))
+    _record_etcd_server(cluster, cloud, ready, existing)
+    failed = {name: _first_line(error) for name, error in sorted(refused.items())}
     faults = {server.name: _cloud_errors.fault(server.fault) for server in errors}
-    lines += [f"server {name} is in ERROR: {reason}" for name, (reason, hint) in faults.items()] + late
-    if lines:
+    failed |= {name: f"server {name} is in ERROR: {reason}" for name, (reason, hint) in faults.items()}
+    failed |= late
+    initial = cluster.name_of_initial_instance
+    if failed and not (module.params["partial"] and (initial not in by_name or any(s.name == initial for s in ready))):
         hints = {hint for error in refused.values() for hint in str(error).splitlines()[1:]}
         hints |= {hint for reason, hint in faults.values() if hint}
         hints = hints or {"hint: run it again to replace what failed, or destroy the cluster to remove all of it"}
-        listed = "\n".join(f"- {line}" for line in lines)
+        # one line for what one call was to make
+        lines = "\n".join(f"- {line}" for line in dict.fromkeys(failed.values()))
         raise _cloud.CloudError(
-            f"Failed to make {failed} of {len(by_name)} servers:\n{listed}\n" + "\n".join(sorted(hints))
+            f"Failed to make {len(failed)} of {len(by_name)} servers:\n{lines}\n" + "\n".join(sorted(hints))
         )
     for change in plan.of(_plan.FLOATING_IP, "create", "attach"):
         cloud.set_floating_ip(cluster, change.subject)
-    return [
+    listed = [
         {"name": server.name, "id": server.id, "address": server.address(cluster.remote_ip_prefix)}
         for server in sorted(ready, key=lambda server: server.name)
     ]
+    return {"servers": listed, "failed_servers": failed}
+
+
+def _record_etcd_server(cluster: Any, cloud: Any, ready: list[Any], existing: Any) -> None:
+    """Record the initial control plane, before its CA is created: from then on it is never replaced without a yes."""
+    initial = next((server for server in ready if server.name == cluster.name_of_initial_instance), None)
+    initial = initial or _plan.foreign_initial(cluster, existing.servers)[0]
+    if initial is not None:
+        cloud.record_etcd_server(cluster.cluster_name, initial.id)
 
 
 def _make(module: AnsibleModule, cluster: Any, cloud: Any, requests: list[Any], group_id: str) -> dict[str, Any]:
@@ -204,6 +243,8 @@ def main() -> None:
             "state": _module.STATE,
             "nodes": {"type": "list", "elements": "str"},
             "remove_surplus": {"type": "bool", "default": False},
+            "replace_control_plane": {"type": "bool", "default": False},
+            "partial": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 600},
         },
         apply,
