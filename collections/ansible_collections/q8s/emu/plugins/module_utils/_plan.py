@@ -548,7 +548,6 @@ def plan_servers(
         if not candidates and any(s.name == spec.name for s in servers):
             problems.append(f"a server called {spec.name} exists and is not of the cluster {cluster.cluster_name}")
             continue
-        after = f"server {spec.name} ACTIVE"
         # What an interrupted run may have made twice, or left behind broken.
         for extra in usable[1:] + (broken if usable else broken[1:]):
             changes.append(Change(SERVER, "delete", spec.name, str(extra), "", extra))
@@ -565,10 +564,8 @@ def plan_servers(
                 kept.append(str(server))
             else:
                 problems.append(f"the server {spec.name} is {server.status}; {_recovery(server)}")
-        elif broken:
-            coming.append(Change(SERVER, "replace", spec.name, str(broken[0]), after, Replacement(broken[0], spec)))
         else:
-            coming.append(Change(SERVER, "create", spec.name, "", after, spec))
+            coming.append(_create(spec, broken))
     changes += _plan_ports(ports, staying, [change.name for change in coming] if own_ports else [], kept)
     changes += _plan_server_group(cluster, existing.group, bool(coming), kept, problems)
     changes += coming
@@ -616,6 +613,13 @@ def _control_plane_loss(cluster: Cluster, existing: Existing, foreign: Optional[
 
 def _servers(count: int) -> str:
     return f"{count} server" + ("" if count == 1 else "s")
+
+
+def _create(spec: ServerSpec, old: Sequence[Server]) -> Change:
+    after = f"server {spec.name} ACTIVE"
+    if old:
+        return Change(SERVER, "replace", spec.name, str(old[0]), after, Replacement(old[0], spec))
+    return Change(SERVER, "create", spec.name, "", after, spec)
 
 
 def _start(server: Server) -> Change:
