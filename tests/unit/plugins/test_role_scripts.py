@@ -107,6 +107,52 @@ def test_the_identity_is_created_once_and_check_mode_creates_nothing(tmp_path: P
     assert run(check=True) == run(check=False) == {**first, "changed": False}
 
 
+@pytest.fixture
+def role_script(tmp_path: Path) -> Callable[..., list[str]]:
+    """Run a script of the role control_plane below a folder; returns its lines."""
+
+    def run(name: str, api_name: str = "demo-api", check: bool = False) -> list[str]:
+        script = (ROLES / f"control_plane/files/{name}").read_text()
+        for folder in ("/etc/", "/var/"):
+            script = script.replace(f"={folder}", f"={tmp_path}{folder}").replace(f" {folder}", f" {tmp_path}{folder}")
+        environment = {**os.environ, "API_NAME": api_name, "CHECK": str(check)}
+        done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True)
+        return done.stdout.replace(str(tmp_path), "").splitlines()
+
+    return run
+
+
+def put(folder: Path, path: str, text: str = "x") -> None:
+    (folder / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+    (folder / path.lstrip("/")).write_text(text)
+
+
+def test_a_host_is_recorded_as_one_clusters(role_script: Callable[..., list[str]], tmp_path: Path) -> None:
+    assert role_script("owner.sh") == []
+    assert role_script("claim.sh", check=True) == ["api demo-api"]
+    assert role_script("owner.sh") == [], "check mode records nothing"
+    put(tmp_path, "/etc/kubernetes/manifests/of-the-users-own.yaml")
+    assert role_script("claim.sh") == ["api demo-api", "kept /etc/kubernetes"]
+    assert role_script("claim.sh") == []
+    assert role_script("owner.sh") == ["api demo-api", "kept /etc/kubernetes"]
+    (refusal,) = role_script("claim.sh", api_name="other-api")
+    assert refusal == "refuse it belongs to the Q8S cluster with the API name demo-api"
+
+
+def test_a_kubernetes_of_the_users_own_is_refused(role_script: Callable[..., list[str]], tmp_path: Path) -> None:
+    put(tmp_path, "/etc/kubernetes/pki/ca.crt")
+    (refusal,) = role_script("claim.sh")
+    assert refusal == "refuse it has a Kubernetes CA that Q8S did not create (/etc/kubernetes/pki/ca.crt)"
+    assert role_script("owner.sh") == []
+
+
+def test_what_an_earlier_release_deployed_has_an_owner(role_script: Callable[..., list[str]], tmp_path: Path) -> None:
+    put(tmp_path, "/etc/kubernetes/q8s/kubeadm.yaml", 'controlPlaneEndpoint: "old-api:6443"\n')
+    put(tmp_path, "/etc/kubernetes/pki/ca.crt")
+    assert role_script("owner.sh") == ["api old-api"]
+    assert role_script("claim.sh", api_name="old-api") == ["api old-api"]
+
+
 def test_the_apis_name_is_kept_in_etc_hosts(tmp_path: Path) -> None:
     template = (ROLES / "k8s_common/templates/q8s-hosts.j2").read_text()
     hosts = tmp_path / "hosts"

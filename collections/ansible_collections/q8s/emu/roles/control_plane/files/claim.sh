@@ -1,0 +1,32 @@
+#!/bin/sh
+# Records that this host belongs to a cluster, and which folders were here before, so that `reset` removes only what the cluster put here.
+# Prints what it recorded, "refuse REASON" if it may not, or nothing where it was recorded before.
+# Parameters, as environment variables: API_NAME (of the cluster), CHECK (True: change nothing)
+set -eu
+record=/etc/q8s/cluster
+own=/etc/kubernetes/q8s
+ca=/etc/kubernetes/pki/ca.crt
+
+if [ -s $record ]; then
+    owner=$(sed -n 's/^api //p' $record)
+    if [ "$owner" != "$API_NAME" ]; then echo "refuse it belongs to the Q8S cluster with the API name $owner"; fi
+    exit 0
+fi
+if [ -e $ca ] && [ ! -e $own ]; then
+    echo "refuse it has a Kubernetes CA that Q8S did not create ($ca)"
+    exit 0
+fi
+text=$(
+    echo "api $API_NAME"
+    # an earlier Q8S recorded nothing
+    if [ ! -e $own ]; then
+        for path in /etc/kubernetes /var/lib/etcd /var/lib/kubelet; do
+            if [ -e $path ]; then echo "kept $path"; fi
+        done
+    fi
+)
+echo "$text"
+[ "${CHECK:-}" != True ] || exit 0
+mkdir -p "${record%/*}"
+echo "$text" > $record.new
+mv $record.new $record
