@@ -86,6 +86,13 @@ def test_a_file_of_the_users_own_is_seen_and_a_link_is_not(probe: Probe, tmp_pat
     assert "packages" not in lines
 
 
+def test_a_host_says_which_bundle_it_has_whatever_its_checksum(probe: Probe) -> None:
+    manifest = {"/var/lib/q8s/manifest.json": '{\n  "kubernetes_version": "v1.36.3",\n  "versions": {}\n}\n'}
+    assert not [line for line in probe(manifest) if line.startswith("bundle")], "it was not unpacked to its end"
+    lines = probe({"/var/lib/q8s/.unpacked-of-another-build": ""})
+    assert "bundle v1.36.3" in lines and "unpacked" not in lines
+
+
 def test_the_identity_is_created_once_and_check_mode_creates_nothing(tmp_path: Path) -> None:
     script = (
         (ROLES / "control_plane/files/identity.sh").read_text().replace("/etc/kubernetes", f"{tmp_path}/kubernetes")

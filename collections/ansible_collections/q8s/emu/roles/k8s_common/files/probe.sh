@@ -3,6 +3,12 @@
 # Parameters, as environment variables: ROOT, ARCHIVE, PACKAGES (words)
 
 [ ! -e "$ROOT/.unpacked-$ARCHIVE" ] || echo unpacked
+for record in "$ROOT"/.unpacked-*; do
+    if [ -e "$record" ]; then
+        sed -n 's/^ *"kubernetes_version": "\(.*\)".*/bundle \1/p' "$ROOT/manifest.json" 2>/dev/null
+        break
+    fi
+done
 # shellcheck disable=SC2086 # words
 [ "$(dpkg-query --show --showformat='${db:Status-Status}\n' $PACKAGES 2>/dev/null | grep -c '^installed$')" != "$(echo $PACKAGES | wc -w)" ] || echo packages
 [ ! -e /proc/sys/net/bridge/bridge-nf-call-iptables ] || echo bridge-netfilter
