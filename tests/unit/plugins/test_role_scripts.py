@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -180,3 +181,17 @@ def test_the_apis_name_is_kept_in_etc_hosts(tmp_path: Path) -> None:
     assert run(f"10.0.0.9 demo-api\n{written}") == f"{written}10.0.0.3 demo-api\n", "an older address"
     assert run(f"10.0.0.9 my-demo-api demo-api2\n{written}").startswith("10.0.0.9 my-demo-api demo-api2\n")
     assert run("") == "10.0.0.3 demo-api\n"
+
+
+def test_every_image_of_the_bundle_is_pinned(tmp_path: Path) -> None:
+    names = ["ghcr.io/flannel-io/flannel:v0.26.7", "q8s.local/probe:1", "registry.k8s.io/pause:3.10.2"]
+    manifest = {"images": names, "kubernetes_version": "v1.36.3", "pod_images": {"probe": "not:this"}, "versions": {}}
+    put(tmp_path, "/var/lib/q8s/manifest.json", json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+    script = (ROLES / "k8s_common/templates/q8s-pin-images.j2").read_text()
+    for folder in ("/etc/", "/var/"):
+        script = script.replace(folder, f"{tmp_path}{folder}")
+    for _ in range(2):
+        subprocess.run(["sh", "-c", script], check=True)
+    (written,) = (tmp_path / "etc/containerd/conf.d").iterdir()
+    found = tomllib.loads(written.read_text())
+    assert list(found["plugins"]["io.containerd.cri.v1.images"]["pinned_images"].values()) == names
