@@ -1,0 +1,105 @@
+"""The module ``servers``: one server that cannot be created leaves the others; etcd is given up with a yes only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _plan, _spec
+from ansible_collections.q8s.emu.plugins.modules import servers
+
+CLUSTER = _spec.load_file(str(Path(__file__).parents[3] / "examples" / "demo.yaml"))
+INITIAL, WORKER, BROKEN = "demo-control-plane", "demo-x86-small-1", "demo-arm-mid-1"
+
+
+def server(name: str, status: str = "ACTIVE", number: int = 1, **more: Any) -> _plan.Server:
+    return _plan.Server(f"{name}#{number}", name, status, ("10.254.1.9",), {"q8s_cluster": "demo"}, **more)
+
+
+class Recorded:
+    """Our own ``_cloud`` wrapper: servers of some names never become ACTIVE."""
+
+    def __init__(self, existing: _plan.Existing, broken: tuple[str, ...] = ()) -> None:
+        self.has = existing
+        self.broken = broken
+        self.log: list[str] = []
+
+    def existing(self, cluster: Any) -> _plan.Existing:
+        return self.has
+
+    def networks(self, cluster: Any) -> list[Any]:
+        return []
+
+    def needs(self, cluster: Any) -> Any:
+        return _cloud.Needs("image", SimpleNamespace(own_ports=False), {}, ())  # type: ignore[arg-type]
+
+    def make_servers(self, cluster: Any, needs: Any, requests: list[Any], user_data: Any, ports: Any) -> dict[str, Any]:
+        self.log += [f"create {spec.name}" for request in requests for spec in request.specs]
+        return {}
+
+    def remove_servers(self, gone: list[_plan.Server], deadline: float) -> None:
+        self.log += [f"delete {one.id}" for one in gone]
+
+    def wait_active(
+        self, cluster: Any, names: set[str], deadline: float
+    ) -> tuple[list[Any], list[Any], dict[str, str]]:
+        kept = {one.name: one for one in self.has.servers}
+        ready = [kept.get(name) or server(name, number=2) for name in sorted(names) if name not in self.broken]
+        errors = [server(name, "ERROR", number=2, fault="no host") for name in sorted(names) if name in self.broken]
+        return ready, errors, {}
+
+    def record_etcd_server(self, cluster_name: str, server_id: str) -> None:
+        self.log.append(f"record {server_id or 'nothing'}")
+
+    def nothing(self, *_: Any) -> None:
+        pass
+
+    start_servers = remove_ports = remove_floating_ips = nothing
+
+
+def run(cloud: Recorded, **params: Any) -> dict[str, Any]:
+    defaults = {"state": "present", "nodes": None, "timeout": 1, "public_key": "ssh-ed25519 AAAA"}
+    flags = {"remove_surplus": False, "replace_control_plane": False, "partial": False}
+    module: Any = SimpleNamespace(params={**defaults, **flags, **params}, check_mode=False, warn=lambda text: None)
+    return servers.apply(module, CLUSTER, cloud)
+
+
+def test_the_others_are_there_when_one_cannot_be_created() -> None:
+    cloud = Recorded(_plan.Existing(), broken=(BROKEN,))
+    result = run(cloud, partial=True)
+    assert [one["name"] for one in result["servers"]] == [INITIAL, WORKER]
+    assert result["failed_servers"] == {BROKEN: f"server {BROKEN} is in ERROR: no host"}
+    assert cloud.log.count(f"create {BROKEN}") == 2, "it is tried once more"
+    assert f"record {INITIAL}#2" in cloud.log
+
+
+@pytest.mark.parametrize(("broken", "partial"), [(INITIAL, True), (BROKEN, False)])
+def test_without_a_control_plane_or_leave_it_is_a_failure(broken: str, partial: bool) -> None:
+    with pytest.raises(_cloud.CloudError, match=f"Failed to make 1 of 3 servers:\n- server {broken} is in ERROR"):
+        run(Recorded(_plan.Existing(), broken=(broken,)), partial=partial)
+
+
+def test_the_control_planes_data_is_given_up_with_a_yes_only() -> None:
+    workers = [server(WORKER), server(BROKEN)]
+    existing = _plan.Existing(workers, etcd_server=f"{INITIAL}#1")
+    cloud = Recorded(existing)
+    with pytest.raises(_cloud.CloudError, match="--replace-control-plane"):
+        run(cloud)
+    assert cloud.log == []
+    cloud.wait_active = Recorded(_plan.Existing()).wait_active  # type: ignore[method-assign]
+    run(cloud, replace_control_plane=True)
+    gone = [f"delete {one.id}" for one in workers]
+    made = [f"create {name}" for name in (INITIAL, WORKER, BROKEN)]
+    # what is given up is forgotten before the new one is created, which an interrupted run may then finish
+    assert cloud.log == [*gone, "record nothing", *made, f"record {INITIAL}#2"]
+
+
+def test_a_control_plane_that_fails_to_start_is_not_replaced() -> None:
+    existing = _plan.Existing([server(INITIAL, "SHUTOFF"), server(WORKER), server(BROKEN)])
+    cloud = Recorded(replace(existing, etcd_server=f"{INITIAL}#1"), broken=(INITIAL,))
+    with pytest.raises(_cloud.CloudError, match=f"server {INITIAL} is in ERROR"):
+        run(cloud)
+    assert not [line for line in cloud.log if line.startswith(("delete", "create"))]
