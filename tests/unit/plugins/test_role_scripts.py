@@ -195,3 +195,38 @@ def test_every_image_of_the_bundle_is_pinned(tmp_path: Path) -> None:
     (written,) = (tmp_path / "etc/containerd/conf.d").iterdir()
     found = tomllib.loads(written.read_text())
     assert list(found["plugins"]["io.containerd.cri.v1.images"]["pinned_images"].values()) == names
+
+
+@pytest.mark.parametrize(
+    ("behind", "before", "synchronized", "set_to"),
+    [
+        (460, 0, False, 1460),  # a suspension
+        (463, 3, False, 1460),  # the RTC was 3 s ahead all the time
+        (0, None, False, None),
+        (460, None, False, None),  # the first look: nothing is known of before
+        (1, 0, False, None),
+        (-460, 0, False, None),
+        (460, 0, True, None),  # a time server set it back
+    ],
+)
+def test_a_clock_that_stood_still_is_set_forward(
+    tmp_path: Path, behind: int, before: int | None, synchronized: bool, set_to: int | None
+) -> None:
+    script = (ROLES / "emulated_worker/templates/q8s-clock.j2").read_text()
+    for folder in ("/run/", "/sys/"):
+        script = script.replace(folder, f"{tmp_path}{folder}")
+    put(tmp_path, "/sys/class/rtc/rtc0/since_epoch", f"{1000 + behind}\n")
+    put(tmp_path, "/bin/date", f'#!/bin/sh\ncase $1 in +%s) echo 1000 ;; *) echo "$1" > {tmp_path}/set ;; esac\n')
+    (tmp_path / "bin/date").chmod(0o755)
+    (tmp_path / "run").mkdir()
+    if before is not None:
+        put(tmp_path, "/run/q8s-clock", f"{before}\n")
+        os.utime(tmp_path / "run/q8s-clock", (1, 1))
+    if synchronized:
+        put(tmp_path, "/run/systemd/timesync/synchronized")
+    environment = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    subprocess.run(["sh", "-c", script], env=environment, check=True, capture_output=True)
+    written = tmp_path / "set"
+    assert (written.read_text().strip() if written.exists() else None) == (f"--set=@{set_to}" if set_to else None)
+    expected = before if set_to else behind
+    assert (tmp_path / "run/q8s-clock").read_text().strip() == str(expected)
