@@ -56,7 +56,12 @@ def main(argv: Sequence[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
     code = process.wait()
-    if ending:
+    if code < 0 and not ending:
+        # Ansible's own mark of an error. What it leaves would hold the lock for some seconds.
+        name = signal.Signals(-code).name
+        memory = "; this machine may have run out of memory (dmesg shows it)" if name == "SIGKILL" else ""
+        print(f"ERROR! Ansible was killed by {name}{memory}", flush=True)
+    if ending or code < 0:
         end_orphans()
     return code if code >= 0 else 128 - code
 

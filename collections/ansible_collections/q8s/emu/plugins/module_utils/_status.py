@@ -189,11 +189,15 @@ def _server_problem(
     if status == "ACTIVE":
         return None
     if status == "absent":
-        return f"the cloud has no server {name}", f"{_DEPLOY}: it creates the server"
+        lost = ", or says what would be lost with the old one" if spec.initial else ""
+        return f"the cloud has no server {name}", f"{_DEPLOY}: it creates the server{lost}"
     if status == "ERROR":
         fault = str(variables.get("q8s_fault") or "")
         reason = f": {fault}" if fault else ""
-        return f"the server {name} is in ERROR{reason}", f"{_DEPLOY} --yes: it replaces the server"
+        fix = f"{_DEPLOY} --yes: it replaces the server"
+        if spec.initial:
+            fix = f"openstack server reboot --hard {name}; if that fails: {_DEPLOY} says what would be lost with it"
+        return f"the server {name} is in ERROR{reason}", fix
     if status == "SHUTOFF":
         return f"the server {name} is switched off", f"{_DEPLOY}: it starts the server"
     verbs = {"PAUSED": "unpause", "SUSPENDED": "resume", "SHELVED": "unshelve", "SHELVED_OFFLOADED": "unshelve"}
