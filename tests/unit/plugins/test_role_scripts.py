@@ -119,11 +119,11 @@ def test_the_identity_is_created_once_and_check_mode_creates_nothing(tmp_path: P
 def role_script(tmp_path: Path) -> Callable[..., list[str]]:
     """Run a script of the role control_plane below a folder; returns its lines."""
 
-    def run(name: str, api_name: str = "demo-api", check: bool = False) -> list[str]:
+    def run(name: str, api_name: str = "demo-api", check: bool = False, known: bool = False) -> list[str]:
         script = (ROLES / f"control_plane/files/{name}").read_text()
         for folder in ("/etc/", "/var/"):
             script = script.replace(f"={folder}", f"={tmp_path}{folder}").replace(f" {folder}", f" {tmp_path}{folder}")
-        environment = {**os.environ, "API_NAME": api_name, "CHECK": str(check)}
+        environment = {**os.environ, "API_NAME": api_name, "CHECK": str(check), "KNOWN": str(known)}
         done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True)
         return done.stdout.replace(str(tmp_path), "").splitlines()
 
@@ -144,14 +144,23 @@ def test_a_host_is_recorded_as_one_clusters(role_script: Callable[..., list[str]
     assert role_script("claim.sh") == []
     assert role_script("owner.sh") == ["api demo-api", "kept /etc/kubernetes"]
     (refusal,) = role_script("claim.sh", api_name="other-api")
-    assert refusal == "refuse it belongs to the Q8S cluster with the API name demo-api"
+    assert refusal.startswith("refuse it belongs to the Q8S cluster with the API name demo-api. Destroy")
 
 
 def test_a_kubernetes_of_the_users_own_is_refused(role_script: Callable[..., list[str]], tmp_path: Path) -> None:
     put(tmp_path, "/etc/kubernetes/pki/ca.crt")
     (refusal,) = role_script("claim.sh")
-    assert refusal == "refuse it has a Kubernetes CA that Q8S did not create (/etc/kubernetes/pki/ca.crt)"
+    assert refusal.startswith("refuse it has a Kubernetes CA that Q8S did not create (/etc/kubernetes/pki/ca.crt). ")
     assert role_script("owner.sh") == []
+
+
+def test_a_server_that_was_rebuilt_gets_no_new_ca(role_script: Callable[..., list[str]], tmp_path: Path) -> None:
+    (refusal,) = role_script("claim.sh", known=True)
+    assert refusal.startswith("refuse it no longer has the cluster's CA and etcd: was the server rebuilt?")
+    assert role_script("owner.sh") == []
+    assert role_script("claim.sh") == ["api demo-api"]
+    put(tmp_path, "/etc/kubernetes/pki/ca.crt")
+    assert role_script("claim.sh", known=True) == []
 
 
 def test_what_an_earlier_release_deployed_has_an_owner(role_script: Callable[..., list[str]], tmp_path: Path) -> None:

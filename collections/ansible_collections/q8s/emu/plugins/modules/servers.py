@@ -94,6 +94,11 @@ servers:
   type: list
   elements: dict
   sample: [{"name": "demo-control-plane", "id": "5b0d...", "address": "10.254.1.17"}]
+initial_created:
+  description: Whether the server of the initial control plane is a new one.
+  returned: success
+  type: bool
+  sample: false
 failed_servers:
   description: By name, why a server could not be created; empty without O(partial=true).
   returned: success, not in check mode, O(state=present)
@@ -120,6 +125,8 @@ def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     if plan.problems:
         raise _cloud.CloudError("Failed to plan the servers: " + "; ".join(plan.problems))
     result = _module.told(module, plan)
+    created = {change.name for change in plan.of(_plan.SERVER, "create", "replace")}
+    result["initial_created"] = cluster.name_of_initial_instance in created
     if not module.check_mode:
         deadline = float(module.params["timeout"])
         cloud.remove_floating_ips([change.subject for change in plan.of(_plan.FLOATING_IP, "delete")])
@@ -128,8 +135,7 @@ def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
         for change in plan.of(_plan.SERVER_GROUP, "delete"):
             cloud.remove_server_group(change.subject)
         if module.params["state"] == "present":
-            created = {change.name for change in plan.of(_plan.SERVER, "create", "replace")}
-            if existing.etcd_server and cluster.name_of_initial_instance in created:
+            if existing.etcd_server and result["initial_created"]:
                 cloud.record_etcd_server(
                     cluster.cluster_name, ""
                 )  # an interrupted run goes on: there is nothing to lose now
