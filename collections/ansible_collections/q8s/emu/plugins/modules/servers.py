@@ -2,13 +2,13 @@
 # Copyright: Q8S contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Make or remove the servers of a cluster."""
+"""Create or delete the servers of a cluster."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: servers
-short_description: Make or remove the servers of a cluster
+short_description: Create or delete the servers of a cluster
 version_added: 0.1.0
 description:
   - Asks for all servers at once, for all new hosts of a type in one call where their numbers start at 1, and polls all of them together until
@@ -19,12 +19,12 @@ description:
     longer than O(timeout), is replaced; one that goes to C(ERROR) while it is waited for is replaced once.
   - The server that has the cluster's CA and etcd is the exception. If it is in C(ERROR) or gone while other servers of the cluster are there, the module fails
     and says what would be lost, unless O(replace_control_plane=true). Its id is in a tag of the cluster's security group.
-  - Where C(private_network_id) is a subnet, or its network has several, each server gets a port that Q8S makes in the right one.
-  - Where the subnet has no DHCP, servers get a config drive, which tells them their address.
+  - Where C(private_network_id) is a subnet, or its network has several, each server gets a port that Q8S creates in the right one.
+  - If the subnet has no DHCP, servers get a config drive with their address.
   - With C(server_group) C(soft-anti-affinity), new servers join a server group of Q8S's, whose members Nova spreads as far as it can.
   - With a floating IP in C(access), the initial control plane gets one, by which it and through it the others are reached.
-  - A server that the cluster no longer asks for stays and is reported, unless O(remove_surplus=true).
-  - O(state=absent) removes every server that carries the cluster's name in its metadata, every port and floating IP that carries it in its
+  - A server that is no longer in the cluster file is kept and reported, unless O(remove_surplus=true).
+  - O(state=absent) deletes every server that carries the cluster's name in its metadata, every port and floating IP that carries it in its
     description, and the server group of its name, and waits until the servers are gone. Nothing else is touched.
 extends_documentation_fragment: [q8s.emu.cloud]
 options:
@@ -32,7 +32,7 @@ options:
     description: The public key that may log in, in OpenSSH's form. Needed for O(state=present).
     type: str
   state:
-    description: Whether the servers are there.
+    description: Whether the servers exist.
     type: str
     choices: [present, absent]
     default: present
@@ -41,7 +41,7 @@ options:
     type: list
     elements: str
   remove_surplus:
-    description: Remove servers that the cluster no longer asks for. Drain and delete their nodes before.
+    description: Delete servers that are no longer in the cluster file. Drain and delete their nodes before.
     type: bool
     default: false
   replace_control_plane:
@@ -56,7 +56,7 @@ options:
     type: bool
     default: false
   timeout:
-    description: Seconds until all servers must be there, or gone.
+    description: Seconds until all servers must be active, or deleted.
     type: int
     default: 600
 attributes:
@@ -152,7 +152,7 @@ def _going(plan: Any) -> list[Any]:
 
 
 def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: Any) -> dict[str, Any]:
-    """Make and start what is wanted, and wait for all of it; gives the servers of the cluster, and those that failed."""
+    """Create and start the servers that are missing or stopped, and wait for them. Return all servers, and those that failed."""
     new = [change.subject for change in plan.of(_plan.SERVER, "create")]
     again = [change.subject.spec for change in plan.of(_plan.SERVER, "replace")]
     group_id = existing.group.id if existing.group and cluster.server_group != "none" else ""
@@ -161,7 +161,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
     started = [change.subject for change in plan.of(_plan.SERVER, "start")]
     cloud.start_servers(started)
     refused = _make(module, cluster, cloud, _plan.requests(new) + [_plan.Request((spec,)) for spec in again], group_id)
-    # Wait for what was accepted even when something was refused: the next run then finds it whole.
+    # Wait for accepted servers even when others were refused: the next run then finds them complete.
     by_name = {spec.name: spec for spec in plan.wanted}
     names = set(by_name) - set(refused)
     ready, errors, late = cloud.wait_active(cluster, names, float(module.params["timeout"]))
@@ -177,7 +177,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
                 f"The server {server.name} went to ERROR and is replaced: {_cloud_errors.fault(server.fault)[0]}"
             )
         cloud.remove_servers(replaceable, float(module.params["timeout"]))
-        # One by one: where a cloud has no room for all that one call asks for, it makes none of them.
+        # One by one: a cloud that has no room for all servers of a call creates none of them.
         single = [_plan.Request((by_name[server.name],)) for server in replaceable]
         more = _make(module, cluster, cloud, single, group_id)
         refused.update(more)
@@ -192,7 +192,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
         hints = {hint for error in refused.values() for hint in str(error).splitlines()[1:]}
         hints |= {hint for reason, hint in faults.values() if hint}
         hints = hints or {"hint: run it again to replace what failed, or destroy the cluster to remove all of it"}
-        # one line for what one call was to make
+        # one line for each call
         lines = "\n".join(f"- {line}" for line in dict.fromkeys(failed.values()))
         raise _cloud.CloudError(
             f"Failed to make {len(failed)} of {len(by_name)} servers:\n{lines}\n" + "\n".join(sorted(hints))
@@ -215,7 +215,7 @@ def _record_etcd_server(cluster: Any, cloud: Any, ready: list[Any], existing: An
 
 
 def _make(module: AnsibleModule, cluster: Any, cloud: Any, requests: list[Any], group_id: str) -> dict[str, Any]:
-    """Ask for servers, with ports of their own where they need them; gives what was refused, by name."""
+    """Request servers, with ports of their own if they need them. Return the failures by server name."""
     if not requests:
         return {}
     needs = replace(cloud.needs(cluster), server_group=group_id)
