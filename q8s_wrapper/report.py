@@ -229,7 +229,7 @@ def next_steps(end: End, state: State) -> list[str]:
         steps = {
             "deploy": [command("verify"), command("kubeconfig", "--merge"), command("destroy")],
             "replace": [command("status")],
-            "plan": [command("deploy")],
+            "plan": [end.again],
         }.get(what, [])
         return [f"next: {step}" for step in steps]
     changes = what in ("deploy", "replace", "destroy") and not end.check

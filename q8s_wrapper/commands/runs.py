@@ -120,7 +120,8 @@ def plan(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             print(json.dumps(report.plan_data(told, estimate), indent=2))
         else:
             print("\n".join(report.plan(told, estimate, columns())))
-            end = report.End("plan", session.invocation, "", outcome.code)
+            again = session.invocation.command("deploy", *_selection(arguments))
+            end = report.End("plan", session.invocation, again, outcome.code)
             for step in report.next_steps(end, outcome.state):
                 messages.info(step)
         return ExitCode.DONE

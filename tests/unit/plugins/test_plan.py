@@ -126,7 +126,7 @@ DELETED = f"was deleted (its id was id-{NAMES[0]})"
 @pytest.mark.parametrize(
     ("servers", "recorded", "state", "advice"),
     [
-        (WORKERS, True, DELETED, "deletes the 2 servers"),
+        (WORKERS, True, DELETED, f"deletes all servers of the cluster ({NAMES[1]}, {NAMES[2]})"),
         ([*WORKERS, SECOND], True, DELETED, "A copy of etcd is on demo-control-plane-2: save from there"),
         (
             [server(NAMES[0], "ERROR", fault="libvirt is down"), *WORKERS],
@@ -134,8 +134,8 @@ DELETED = f"was deleted (its id was id-{NAMES[0]})"
             "is ERROR (libvirt is down)",
             f"openstack server reboot --hard id-{NAMES[0]} first",
         ),
-        ([server(NAMES[0], "ERROR"), *WORKERS], False, "is ERROR", "deletes the 3 servers"),
-        ([server(NAMES[0], "ERROR")], True, "is ERROR", "deletes the 1 server "),
+        ([server(NAMES[0], "ERROR"), *WORKERS], False, "is ERROR", f"({NAMES[0]}, {NAMES[1]}, {NAMES[2]})"),
+        ([server(NAMES[0], "ERROR")], True, "is ERROR", f"deletes all servers of the cluster ({NAMES[0]})"),
         ([server(NAMES[0], "ERROR"), *WORKERS, server(NAMES[0], number="b")], True, "is ERROR", ""),
         ([server(NAMES[0], "BUILD", age=601), *WORKERS], True, "is BUILD", ""),
         ([server(NAMES[0], deleting=True), *WORKERS], True, "is being deleted", ""),

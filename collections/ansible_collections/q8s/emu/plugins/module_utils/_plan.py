@@ -602,17 +602,16 @@ def _control_plane_loss(cluster: Cluster, existing: Existing, foreign: Optional[
     copies = [s.name for s in others if s.metadata.get(META_ROLE) == "control_plane"]
     if copies:
         way += f"A copy of etcd is on {', '.join(copies)}: save from there what you need first. "
-    count = len(ours) if holder is not None else len(others)
     return (
         f"the server {name}, which has the cluster's CA and etcd, {state}. Everything that was created in Kubernetes is lost with "
         f"it, and no other server of the cluster can join a new control plane. {way}To give the data up: q8s-run deploy FILE "
-        f"--replace-control-plane (ansible-playbook: -e q8s_replace_control_plane=true) deletes the {_servers(count)} that "
-        "the cluster has, and creates all of them again, with a new CA and an empty Kubernetes"
+        f"--replace-control-plane (ansible-playbook: -e q8s_replace_control_plane=true) deletes all servers of the cluster "
+        f"({_listed([s.name for s in ours])}), and creates them again, with a new CA and an empty Kubernetes"
     )
 
 
-def _servers(count: int) -> str:
-    return f"{count} server" + ("" if count == 1 else "s")
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _create(spec: ServerSpec, old: Sequence[Server]) -> Change:
