@@ -71,7 +71,8 @@ class Failure:
 class State:
     """All that is known of a run so far.
 
-    ``builds`` are the artifacts that are being built, ``built`` those that were, with the seconds that each took.
+    ``builds`` are the artifacts that are being built or uploaded. ``built`` are those that were built, with the seconds
+    that each took. ``uploaded`` are those that were uploaded, with their size, time and rate in words.
     """
 
     started: datetime | None = None
@@ -88,6 +89,7 @@ class State:
     failed_items: Mapping[str, str] = field(default_factory=dict)
     builds: Mapping[str, Work] = field(default_factory=dict)
     built: Mapping[str, float] = field(default_factory=dict)
+    uploaded: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def active(self) -> frozenset[str]:
@@ -166,6 +168,8 @@ def _progress(state: State, text: str) -> State:
     if event == "built":
         built = {**state.built, name: float(progress.get("seconds") or 0.0)}
         return replace(state, builds=others, built=built)
+    if event == "uploaded":
+        return replace(state, builds=others, uploaded={**state.uploaded, name: told})
     before = state.builds.get(name) or Work(name, number, total, "", state.seconds)
     if event == "step":
         now = replace(before, step=str(progress.get("step") or ""), since=state.seconds, text="")

@@ -112,13 +112,14 @@ class Terminal:
 
 
 def builds(before: State, after: State) -> list[str]:
-    """What is new in the build of artifacts, as lines: a step began, or an artifact is built."""
+    """Return what is new in the build and the upload of artifacts, as lines: a step began, or an artifact is done."""
     lines = []
     for name, work in after.builds.items():
         past = before.builds.get(name)
         if work.step and (past is None or past.step != work.step):
             lines.append(f"[{work.number}/{work.total}] {name}: {work.step}")
     lines += [f"{name}: built in {words(took)}" for name, took in after.built.items() if name not in before.built]
+    lines += [f"{name}: {text}" for name, text in after.uploaded.items() if name not in before.uploaded]
     return lines
 
 
@@ -203,6 +204,9 @@ class JsonLines:
         for name, took in after.built.items():
             if name not in before.built:
                 self._emit({"event": "built", "seconds": seconds, "artifact": name, "took": took})
+        for name, text in after.uploaded.items():
+            if name not in before.uploaded:
+                self._emit({"event": "uploaded", "seconds": seconds, "artifact": name, "text": text})
 
     def say(self, text: str) -> None:
         messages.info(text)

@@ -45,6 +45,14 @@ options:
     description: Cloud images of guests by architecture, each with C(url) and C(checksum).
     type: dict
     default: {}
+  where:
+    description:
+      - Where to build what is not in the controller's cache.
+      - With V(auto), the controller builds if it can. Otherwise the cluster has to.
+      - If the cluster has to build, this module builds nothing, and RV(on_cluster) is true.
+    type: str
+    choices: [auto, here, cluster]
+    default: auto
 """
 
 EXAMPLES = r"""
@@ -59,5 +67,14 @@ RETURN = r"""
 bundle:
   description: Path, name, SHA-256 and size of each artifact, kernel command lines, images of pods, and what is missing.
   type: dict
+  returned: success
+on_cluster:
+  description: Whether something is missing that the cluster has to build.
+  type: bool
+  returned: success
+arguments:
+  description: Arguments of the build, for M(q8s.emu.cluster_build).
+  type: list
+  elements: str
   returned: success
 """
