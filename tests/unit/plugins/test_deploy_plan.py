@@ -20,7 +20,7 @@ BUILT: dict[str, Any] = {
 
 def preflight(*changes: tuple[str, str]) -> dict[str, Any]:
     listed = [{"action": action, "kind": "server", "name": name} for action, name in changes]
-    return {"changes": listed, "notes": ["a note"], "quota": {}, "settled": False}
+    return {"plan": {"changes": listed, "notes": ["a note"], "quota": {}}, "settled": False}
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def preflight(*changes: tuple[str, str]) -> dict[str, Any]:
 )
 def test_a_new_control_plane_gets_what_is_cached(change: tuple[str, str], size: int) -> None:
     assert deploy_plan(preflight(change), BUILT, CLUSTER) == {
-        "changes": preflight(change)["changes"],
+        "changes": preflight(change)["plan"]["changes"],
         "notes": ["a note"],
         "quota": {},
         "build": {

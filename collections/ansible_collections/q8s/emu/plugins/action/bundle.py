@@ -49,6 +49,7 @@ class ActionModule(ActionBase):
             **result,
             "changed": bundle["changed"],
             "bundle": bundle,
+            **served(bundle, elsewhere),
             "on_cluster": elsewhere,
             "arguments": arguments(given, check=False),
         }
@@ -76,6 +77,21 @@ def build(argv: Sequence[str]) -> dict[str, Any]:
 def on_cluster(where: str, bundle: Mapping[str, Any]) -> bool:
     """Return whether the cluster has to build what is missing: the user asked for it, or the controller cannot."""
     return bool(bundle["missing"]) and (where == "cluster" or (where == "auto" and bool(bundle.get("obstacles"))))
+
+
+def served(bundle: Mapping[str, Any], elsewhere: bool) -> dict[str, Any]:
+    """Return what hosts need to know of the artifacts, and the files that the controller uploads.
+
+    :param elsewhere: whether the cluster builds, so that nothing is uploaded
+    """
+    artifacts = bundle["artifacts"]
+    files = (
+        [] if elsewhere else [{name: artifact[name] for name in ("name", "path")} for artifact in artifacts.values()]
+    )
+    return {
+        "artifacts": {key: {name: artifacts[key][name] for name in ("name", "sha256")} for key in artifacts},
+        "files": files,
+    }
 
 
 def arguments(given: Mapping[str, Any], *, check: bool) -> list[str]:

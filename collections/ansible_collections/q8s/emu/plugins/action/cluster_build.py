@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
-from ansible_collections.q8s.emu.plugins.action.bundle import show
+from ansible_collections.q8s.emu.plugins.action.bundle import served, show
 
 UNIT: Final = "q8s-build.service"
 _PAUSE: Final = 3  # seconds between two looks at the build
@@ -49,7 +49,7 @@ class ActionModule(ActionBase):
         if code:
             return {**result, "failed": True, "msg": problems}
         bundle = json.loads(self._shell(f"cat {order.file('answer.json')}"))
-        return {**result, "changed": bundle["changed"], "bundle": bundle}
+        return {**result, "changed": bundle["changed"], "bundle": bundle, **served(bundle, elsewhere=True)}
 
     def _start(self, order: Order) -> None:
         """Start the build, unless the same one is running. Let a different one end first."""

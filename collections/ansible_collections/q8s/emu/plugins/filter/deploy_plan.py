@@ -49,11 +49,11 @@ _value:
 
 def deploy_plan(preflight: Mapping[str, Any], built: Mapping[str, Any], cluster: Mapping[str, Any]) -> dict[str, Any]:
     """Return the plan. See DOCUMENTATION."""
-    plan = {key: preflight[key] for key in ("changes", "notes", "quota")}
+    plan = dict(preflight["plan"])
     bundle = built.get("bundle")
     if bundle is None:
         return plan
-    new = {c["name"] for c in preflight["changes"] if c["kind"] == "server" and c["action"] in ("create", "replace")}
+    new = {c["name"] for c in plan["changes"] if c["kind"] == "server" and c["action"] in ("create", "replace")}
     sizes = [artifact["size"] for artifact in bundle["artifacts"].values()]
     plan["build"] = {
         "missing": bundle["missing"],

@@ -56,6 +56,16 @@ quota:
   returned: success
   type: dict
   sample: {"cores": {"needed": 6, "used": 4, "limit": 40}}
+plan:
+  description: C(changes), C(notes) and C(quota) in one dictionary.
+  returned: success
+  type: dict
+removed_servers:
+  description: Names of the servers that the changes delete or replace.
+  returned: success
+  type: list
+  elements: str
+  sample: [demo-arm-mid-2]
 settled:
   description: Whether nothing has to be changed and no server is still on its way.
   returned: success
@@ -96,9 +106,12 @@ def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
         module.fail_json(msg=f"Failed to prepare the cluster: the cloud does not fit\n{text}", problems=problems)
     whole = _plan.joined(plans)
     waiting = any(s.status != "ACTIVE" for s in servers if _plan.is_ours(s, name))
+    result = _module.told(module, whole)
     return {
-        **_module.told(module, whole),
+        **result,
         "changed": False,
+        "plan": {"changes": result["changes"], "notes": result["notes"], "quota": quota},
+        "removed_servers": [change.name for change in whole.of(_plan.SERVER, "delete", "replace")],
         "problems": [],
         "quota": quota,
         "settled": not whole.changed and not waiting,

@@ -56,4 +56,13 @@ bundle:
   description: Path, name, SHA-256 and size of each artifact, kernel command lines, images of pods, and what is missing.
   type: dict
   returned: success
+artifacts:
+  description: Name and SHA-256 of each artifact, by kind and architecture.
+  type: dict
+  returned: success
+files:
+  description: Empty, because the controller has nothing to upload. M(q8s.emu.bundle) returns a list by this name, too.
+  type: list
+  elements: dict
+  returned: success
 """
