@@ -199,7 +199,10 @@ def main() -> None:
     left = wait(look, 0 if module.check_mode else params["timeout"])
     if left and not module.check_mode:
         text = "\n".join(f"- {problem}" for problem in left)
-        module.fail_json(msg=f"Nothing more became ready within {params['timeout']} s:\n{text}", waiting=left)
+        module.fail_json(
+            msg=f"Failed to wait until all is ready: none of these became ready within {params['timeout']} s\n{text}",
+            waiting=left,
+        )
     module.exit_json(changed=False, waiting=left)
 
 
