@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_bundle import cache, contents, image, namespace, node, requirements
+from q8s_bundle import cache, contents, image, namespace, node, pack, requirements
 from q8s_bundle.errors import BundleError
 from q8s_bundle.image import cloud
 from q8s_bundle.image.cloud import CloudImage
@@ -100,6 +100,9 @@ def _parser() -> argparse.ArgumentParser:
         help="keep what was used within so many days (default 14) [Q8S_KEEP_DAYS]",
     )
     pruned.add_argument("--check", action="store_true", help="show what would be removed, and remove nothing")
+    packed = commands.add_parser("pack", help="write this program to an archive, for a build on another machine")
+    packed.set_defaults(run=_pack)
+    packed.add_argument("file", type=Path, help="the archive to write (tar, compressed with gzip)")
     verified = commands.add_parser("verify", help="compare every cached artifact with its recorded checksum")
     verified.set_defaults(run=_verify)
     return parser
@@ -235,6 +238,12 @@ def _verify(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv
     return _FAILED if bad else _DONE
 
 
+def _pack(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Write the program's archive, and print the archive's name and checksum."""
+    print(json.dumps({"path": str(arguments.file), "sha256": pack.write_sources(arguments.file)}))
+    return _DONE
+
+
 def _data(entry: contents.Entry) -> dict[str, object]:
     return {
         "kind": entry.kind,
@@ -295,7 +304,10 @@ def ensure(choice: Choice, missing: Sequence[str]) -> dict[str, Any]:
 
 
 def look_up(choice: Choice) -> dict[str, Any]:
-    """The same of what is in the cache; for the rest, ``missing`` has names, and ``sha256`` is ``missing``."""
+    """Return the same of what is in the cache.
+
+    For the rest, ``missing`` has names, ``sha256`` is ``missing``, and ``obstacles`` say why this machine cannot build.
+    """
     supply = node.Supply(choice.source)
     programs: dict[str, node.NodeArtifacts] = {}
     guests: dict[str, image.ImageArtifacts] = {}
@@ -314,7 +326,9 @@ def look_up(choice: Choice) -> dict[str, Any]:
             except cache.NotCachedError:
                 missing.append(f"image-{name}")
                 guests[name] = image.ImageArtifacts(nowhere, nowhere, nowhere, "", True)
-    return {**_answer(choice, programs, guests), "missing": missing}
+    found = requirements.obstacles(missing, choice.images)
+    obstacles = [{"reason": obstacle.reason, "hint": obstacle.hint} for obstacle in found]
+    return {**_answer(choice, programs, guests), "missing": missing, "obstacles": obstacles}
 
 
 def _answer(

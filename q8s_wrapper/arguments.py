@@ -26,7 +26,7 @@ _SUFFIXES: Final = (".yaml", ".yml", ".json")
 class Option:
     """One option. Its environment variable is ``Q8S_`` and its name. ``metavar`` is empty for a switch.
 
-    One with ``choices``, or with ``several``, may be given several times; its variable holds them with spaces between.
+    One with ``several`` may be given several times; its variable holds the values with spaces between.
     """
 
     name: str
@@ -82,11 +82,19 @@ _REPLACE_CONTROL_PLANE = Option(
     "give up the data of an initial control plane that is gone or in ERROR, and recreate all servers",
 )
 _CHECK = Option("check", "show what would change, and change nothing")
+_BUILD = Option(
+    "build",
+    "where to build what is not cached: here, on the cluster's initial control plane (cluster), or auto (the default), "
+    "which is here if this machine can build",
+    "WHERE",
+    choices=("auto", "here", "cluster"),
+)
 _KEEP = Option(
     "keep",
     "keep it for the next deploy: keypair or security_group (repeatable)",
     "WHAT",
     choices=("keypair", "security_group"),
+    several=True,
 )
 _TO_ANSIBLE = "arguments for ansible-playbook"
 
@@ -111,7 +119,7 @@ COMMANDS: Final = (
         "show what deploy would change in the cloud, the quota, and how long it is likely to take",
         "runs:plan",
         "q8s-run plan cluster.yaml",
-        (_REPLACE_CONTROL_PLANE, _JSON, _VERBOSE, _QUIET),
+        (_REPLACE_CONTROL_PLANE, _BUILD, _JSON, _VERBOSE, _QUIET),
         rest=_TO_ANSIBLE,
     ),
     Command(
@@ -119,7 +127,7 @@ COMMANDS: Final = (
         "create the cluster, or whatever is missing from it",
         "runs:deploy",
         "q8s-run deploy cluster.yaml --yes",
-        (_YES_OPTION, _CHECK, _LIMIT, _TAGS, _LIST_TAGS, _REPLACE_CONTROL_PLANE, _JSON, _VERBOSE, _QUIET),
+        (_YES_OPTION, _CHECK, _LIMIT, _TAGS, _LIST_TAGS, _REPLACE_CONTROL_PLANE, _BUILD, _JSON, _VERBOSE, _QUIET),
         rest=_TO_ANSIBLE,
         more="Shows the plan first; on a terminal it asks before it goes on.",
     ),
@@ -219,7 +227,7 @@ COMMANDS: Final = (
 # Each has a parser of its own, in its own package.
 HANDED_OVER: Final = {
     "lab": "an OpenStack on this machine: up, down, status, reset, image, host",
-    "bundle": "what nodes run: build, list, prune, verify, ensure",
+    "bundle": "what nodes run: build, list, prune, verify, ensure, pack",
 }
 
 
@@ -273,12 +281,18 @@ def _add(commands: Any, command: Command) -> None:
         text = f"{option.help} [{option.variable}]"
         if option.counted:
             sub.add_argument(*flags, action="count", default=_from_environment(option), help=text)
-        elif option.choices:
+        elif option.several:
             # no default: what is given counts instead of the environment's, and not beside it
-            sub.add_argument(*flags, metavar=option.metavar, action="append", choices=option.choices, help=text)
+            sub.add_argument(*flags, metavar=option.metavar, action="append", choices=option.choices or None, help=text)
         elif option.metavar:
-            kind = int if option.number else str
-            sub.add_argument(*flags, metavar=option.metavar, type=kind, default=_from_environment(option), help=text)
+            sub.add_argument(
+                *flags,
+                metavar=option.metavar,
+                type=int if option.number else str,
+                choices=option.choices or None,
+                default=_from_environment(option),
+                help=text,
+            )
         else:
             sub.add_argument(
                 *flags, action=argparse.BooleanOptionalAction, default=_from_environment(option), help=text
@@ -315,7 +329,9 @@ def check_environment(options: Sequence[Option]) -> None:
         if option.counted or option.number:
             good, allowed = value == "" or value.isdecimal(), "a whole number"
         elif option.choices:
-            good, allowed = set(value.split()) <= set(option.choices), " and ".join(option.choices)
+            several = option.several
+            good = set(value.split()) <= set(option.choices) if several else value in ("", *option.choices)
+            allowed = (" and " if several else ", ").join(option.choices)
         elif option.metavar:
             good, allowed = True, ""
         else:
@@ -389,7 +405,7 @@ def settle(arguments: argparse.Namespace) -> None:
     """Fill in values from the environment that were not given on the command line."""
     command: Command = arguments.command
     for option in command.options:
-        if option.choices and getattr(arguments, option.name) is None:
+        if option.several and getattr(arguments, option.name) is None:
             setattr(arguments, option.name, os.environ.get(option.variable, "").split())
 
 

@@ -16,7 +16,7 @@ _EMPTY_REASONS: Final = frozenset({"non-zero return code", "The command exited w
 _ERROR: Final = re.compile(r"^\[ERROR\]: (.*)$", re.MULTILINE)
 _HIDDEN: Final = "the task's output may hold secrets, so it is in no log (no_log)"
 # The play that builds bundles and guest images. It takes minutes or nothing, whatever is deployed.
-BUILD: Final = "Build node bundles and guest images"
+BUILDS: Final = frozenset({"Build node bundles and guest images", "Build on the initial control plane"})
 # Plays in which hosts run several roles side by side. Each role is a stage, named like the task that includes it; every
 # other play is one stage.
 _PLAYS_OF_ROLES: Final = frozenset({"Start the control plane, and boot guests"})
@@ -75,7 +75,8 @@ class State:
     """All that is known of a run so far.
 
     ``includes`` has the task by which each host last included a role, ``titles`` that of each role.
-    ``builds`` are the artifacts that are being built, ``built`` those that were, with the seconds that each took.
+    ``builds`` are the artifacts that are being built or uploaded. ``built`` are those that were built, with the seconds
+    that each took. ``uploaded`` are those that were uploaded, with their size, time and rate in words.
     """
 
     started: datetime | None = None
@@ -94,6 +95,7 @@ class State:
     failed_items: Mapping[str, str] = field(default_factory=dict)
     builds: Mapping[str, Work] = field(default_factory=dict)
     built: Mapping[str, float] = field(default_factory=dict)
+    uploaded: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def active(self) -> frozenset[str]:
@@ -172,6 +174,8 @@ def _progress(state: State, text: str) -> State:
     if event == "built":
         built = {**state.built, name: float(progress.get("seconds") or 0.0)}
         return replace(state, builds=others, built=built)
+    if event == "uploaded":
+        return replace(state, builds=others, uploaded={**state.uploaded, name: told})
     before = state.builds.get(name) or Work(name, number, total, "", state.seconds)
     if event == "step":
         now = replace(before, step=str(progress.get("step") or ""), since=state.seconds, text="")
@@ -254,7 +258,7 @@ def _result(state: State, kind: str, data: Mapping[str, Any], stdout: str) -> St
     current = {name: doing for name, doing in state.current.items() if name != host}
     hosts = () if kind == "runner_on_skipped" else (host,)
     # Only one task of the play builds.
-    builds = {} if data.get("play") == BUILD else state.builds
+    builds = {} if data.get("play") in BUILDS else state.builds
     state = replace(_stage(state, data, *hosts), current=current, builds=builds)
     result = data.get("res") or {}
     state = _warned(state, result.get("warnings") or [])

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from q8s_wrapper.events import BUILD, State
+from q8s_wrapper.events import BUILDS, State
 
 _FILE: Final = "history.jsonl"
 _KEPT: Final = 50
@@ -47,21 +47,22 @@ class Estimate:
 
 
 def building(state: State, now: float, since: float = 0.0) -> float:
-    """How many seconds the build took, or takes so far, where it began ``since`` then."""
-    for stage in state.stages:
-        if stage.name == BUILD and stage.start >= since:
-            return (now if BUILD in state.active else stage.end) - stage.start
-    return 0.0
+    """Return how many seconds the builds that began ``since`` then took, or take so far."""
+    return sum(
+        (now if stage.name in state.active else stage.end) - stage.start
+        for stage in state.stages
+        if stage.name in BUILDS and stage.start >= since
+    )
 
 
 def of(what: str, servers: int, made: int, state: State) -> Run:
     """What to remember of a run."""
     built = building(state, state.seconds)
-    begin = min((stage.start for stage in state.stages if stage.name == BUILD), default=state.seconds)
+    builds = [stage for stage in state.stages if stage.name in BUILDS]
     stages = {
-        stage.name: round(stage.start - (built if stage.start > begin else 0.0), 1)
+        stage.name: round(stage.start - sum(build.seconds for build in builds if build.start < stage.start), 1)
         for stage in state.stages
-        if stage.name != BUILD
+        if stage not in builds
     }
     return Run(what, servers, made, round(state.seconds - built, 1), stages)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from q8s_wrapper import messages, report
-from q8s_wrapper.events import BUILD, State
+from q8s_wrapper.events import BUILDS, State
 from q8s_wrapper.history import Estimate, building, words
 
 _RETRIES_PER_LINE: Final = 5
@@ -113,13 +113,14 @@ class Terminal:
 
 
 def builds(before: State, after: State) -> list[str]:
-    """What is new in the build of artifacts, as lines: a step began, or an artifact is built."""
+    """Return what is new in the build and the upload of artifacts, as lines: a step began, or an artifact is done."""
     lines = []
     for name, work in after.builds.items():
         past = before.builds.get(name)
         if work.step and (past is None or past.step != work.step):
             lines.append(f"[{work.number}/{work.total}] {name}: {work.step}")
     lines += [f"{name}: built in {words(took)}" for name, took in after.built.items() if name not in before.built]
+    lines += [f"{name}: {text}" for name, text in after.uploaded.items() if name not in before.uploaded]
     return lines
 
 
@@ -160,7 +161,7 @@ def frame(state: State, now: float, left: float | None, width: int, height: int)
         middle = width - len(clock) - 2
         lines.append(("cyan", f"{_cut(text, middle):<{middle}}  {clock}"))
     rest = "" if left is None else (f", about {words(left)} left" if left >= 1 else ", longer than earlier runs")
-    if left is not None and building(state, now) > 5 and BUILD in state.active:
+    if left is not None and building(state, now) > 5 and BUILDS & state.active:
         rest = f", about {words(left)} left after the build"
     lines += [("", ""), ("", _cut(f"{words(now)}{rest}", width))]
     return lines
@@ -206,6 +207,9 @@ class JsonLines:
         for name, took in after.built.items():
             if name not in before.built:
                 self._emit({"event": "built", "seconds": seconds, "artifact": name, "took": took})
+        for name, text in after.uploaded.items():
+            if name not in before.uploaded:
+                self._emit({"event": "uploaded", "seconds": seconds, "artifact": name, "text": text})
 
     def say(self, text: str) -> None:
         messages.info(text)

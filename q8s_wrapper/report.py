@@ -63,9 +63,27 @@ def plan(told: Mapping[str, Any], estimate: Estimate | None, width: int) -> list
     ]
     if quota:
         lines += textwrap.wrap(f"quota: needs {', '.join(quota)}", width, subsequent_indent="  ")
+    lines += [line for text in _build(told) for line in textwrap.wrap(text, width, subsequent_indent="  ")]
     if estimate:
         runs = "an earlier run" if estimate.runs == 1 else f"{estimate.runs} earlier runs"
         lines.append(f"time: about {words(estimate.seconds)}, from {runs} of this size")
+    return lines
+
+
+def _build(told: Mapping[str, Any]) -> list[str]:
+    """Return what is built before the deploy, where and why there, and how much is uploaded."""
+    build = told.get("build") or {}
+    lines = []
+    if missing := build.get("missing"):
+        where = "on the initial control plane" if build["on_cluster"] else "on this machine"
+        reasons = "; ".join(build.get("obstacles") or [])
+        if reasons:
+            cannot = f"this machine cannot build: {reasons}"
+            where += f" ({cannot})" if build["on_cluster"] else f", and {cannot}"
+        lines.append(f"build: {', '.join(missing)}, {where}")
+    if build.get("upload_bytes") and not build["on_cluster"]:
+        cached = "" if not build.get("missing") else ", and what is built"
+        lines.append(f"upload: {build['upload_bytes'] / 1e6:.0f} MB{cached}, to the initial control plane")
     return lines
 
 

@@ -111,7 +111,7 @@ class _Session:
 def plan(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Show what deploy would change."""
     with _session(arguments, changes=False) as session:
-        outcome = session.play("plan", [*_loss(arguments), *rest], as_json=False, show_plan=False)
+        outcome = session.play("plan", [*_plan_options(arguments), *rest], as_json=False, show_plan=False)
         if outcome.code != ExitCode.DONE:
             return session.end(outcome)
         told = outcome.state.results["q8s_plan"]
@@ -141,7 +141,7 @@ def deploy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         confirmed = arguments.yes
         asks = _asks(arguments)
         if asks:
-            outcome = session.play("plan", [*_loss(arguments), *rest])
+            outcome = session.play("plan", [*_plan_options(arguments), *rest])
             if outcome.code != ExitCode.DONE:
                 return session.end(outcome)
             told = outcome.state.results["q8s_plan"]
@@ -282,7 +282,18 @@ def _options(arguments: argparse.Namespace, cluster: Any = None) -> list[str]:
         options += ["-e", json.dumps({"q8s_limit": servers})]
     if getattr(arguments, "tags", None):
         options += ["--tags", arguments.tags]
-    return options
+    return [*options, *_build_options(arguments)]
+
+
+def _build_options(arguments: argparse.Namespace) -> list[str]:
+    """Return the options for ansible-playbook that say where to build."""
+    where = getattr(arguments, "build", None)
+    return ["-e", json.dumps({"q8s_build": where})] if where else []
+
+
+def _plan_options(arguments: argparse.Namespace) -> list[str]:
+    """Return the options for ansible-playbook that plan and deploy have in common."""
+    return [*_build_options(arguments), *_loss(arguments)]
 
 
 def _loss(arguments: argparse.Namespace) -> list[str]:
@@ -292,7 +303,7 @@ def _loss(arguments: argparse.Namespace) -> list[str]:
 
 def _selection(arguments: argparse.Namespace) -> list[str]:
     """The options that say which part of the run was asked for, as they may stand in a command."""
-    given = [(name, getattr(arguments, name, None)) for name in ("limit", "tags")]
+    given = [(name, getattr(arguments, name, None)) for name in ("limit", "tags", "build")]
     words = [f"--{name} {shlex.quote(value)}" for name, value in given if value]
     flags = [name for name in ("check", "replace_control_plane") if getattr(arguments, name, False)]
     return [*(f"--{name.replace('_', '-')}" for name in flags), *words]

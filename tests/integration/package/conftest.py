@@ -52,10 +52,12 @@ class User:
         os.chown(copy, NOBODY, NOBODY)
         return copy
 
-    def run(self, program: str, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run one of the programs in the user's folder, with no other variables than these."""
+    def run(
+        self, program: str, *arguments: str | Path, seconds: int = 300, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one of the environment's programs, or of the system's, with no other variables than these."""
         own = {"HOME": str(self.home), "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", **variables}
-        words = [*(f"{name}={value}" for name, value in own.items()), self.programs / program, *arguments]
+        words = [*(f"{name}={value}" for name, value in own.items()), self._path(program), *arguments]
         places = {
             "CHECKOUT": str(REPOSITORY),
             "PYTHON_FOLDER": sys.base_prefix,
@@ -69,8 +71,12 @@ class User:
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=seconds,
         )
+
+    def _path(self, program: str) -> Path | str:
+        own = self.programs / program
+        return own if own.exists() else program
 
 
 @pytest.fixture(scope="session")

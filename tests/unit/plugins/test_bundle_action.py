@@ -19,7 +19,7 @@ GIVEN = {
     },
 }
 COMMAND = [
-    *("q8s-run", "bundle", "ensure", "--progress=json", "--source=auto", "--control-plane=x86_64", "--arch=aarch64"),
+    *("ensure", "--progress=json", "--source=auto", "--control-plane=x86_64", "--arch=aarch64"),
     *("--arch=x86_64", "--image=aarch64,https://cloud.example.org/a.qcow2,sha512:00"),
 ]
 
@@ -52,3 +52,25 @@ def test_what_is_shown(as_data: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     event = {"event": "note", "text": "one", "artifact": "bundle-aarch64", "number": 1, "total": 2}
     bundle.show(event)
     assert shown == [json.dumps({"q8s_progress": event}) if as_data else "[1/2] bundle-aarch64: one"]
+
+
+@pytest.mark.parametrize(
+    ("where", "missing", "obstacles", "expected"),
+    [
+        ("auto", [], [], False),
+        ("cluster", [], [], False),
+        ("auto", ["image-aarch64"], [], False),
+        ("auto", ["image-aarch64"], [{"reason": "no", "hint": "yes"}], True),
+        ("here", ["image-aarch64"], [{"reason": "no", "hint": "yes"}], False),
+        ("cluster", ["image-aarch64"], [], True),
+    ],
+)
+def test_where_it_is_built(where: str, missing: list[str], obstacles: list[dict[str, str]], expected: bool) -> None:
+    assert bundle.on_cluster(where, {"missing": missing, "obstacles": obstacles}) is expected
+
+
+def test_a_failure_has_the_message_of_the_build() -> None:
+    with pytest.raises(bundle.BuildError, match="no gcc"):
+        bundle.build(["sh", "-c", "echo 'Failed to build it: no gcc' >&2; exit 1"])
+    with pytest.raises(bundle.BuildError, match="Failed to run /nowhere/q8s-run: No such file"):
+        bundle.build(["/nowhere/q8s-run"])

@@ -32,7 +32,7 @@ def no_default(monkeypatch: pytest.MonkeyPatch) -> None:
         (["deploy", "--li"], ["--limit", "--list-tags"]),
         (
             ["deploy", "-"],
-            "--help --yes --check --limit --tags --list-tags --replace-control-plane --json --verbose --quiet".split(),
+            "--help --yes --check --limit --tags --list-tags --replace-control-plane --build --json --verbose --quiet".split(),
         ),
         (["deploy", "--limit", ""], []),
         (["destroy", "--keep", ""], ["keypair", "security_group"]),

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from q8s_wrapper import history, render
-from q8s_wrapper.events import BUILD, Doing, Stage, State
+from q8s_wrapper.events import Doing, Stage, State
 from q8s_wrapper.history import Estimate, Run
 
+BUILD = "Build node bundles and guest images"
 DEPLOYS = [
     Run("deploy", 3, 3, 200.0, {"Check the cloud and the quota": 0.0, "Create servers": 10.0, "Boot guests": 40.0}),
     Run("deploy", 3, 0, 9.0, {"Check the cloud and the quota": 0.0}),

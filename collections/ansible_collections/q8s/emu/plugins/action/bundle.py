@@ -1,7 +1,7 @@
 # Copyright: Q8S contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run the build of bundles on the controller, and show each of its steps while it is running."""
+"""Build bundles on the controller, and show each step of the build. Say whether the cluster has to build instead."""
 
 from __future__ import annotations
 
@@ -34,31 +34,70 @@ class ActionModule(ActionBase):
                 "control_planes": {"type": "list", "elements": "str", "default": ["x86_64"]},
                 "source": {"type": "str", "choices": ["auto", "upstream", "source"], "default": "auto"},
                 "guest_images": {"type": "dict", "default": {}},
+                "where": {"type": "str", "choices": ["auto", "here", "cluster"], "default": "auto"},
             }
         )
         given = validated[1]
-        argv = arguments(given, check=self._task.check_mode)
         try:
-            code, stdout, stderr = stream(argv, show)
-        except OSError as error:
-            return {**result, "failed": True, "msg": f"Failed to run {argv[0]}: {error.strerror}"}
-        if code:
-            return {**result, "failed": True, "rc": code, "msg": "\n".join(stderr) or f"the build ended with {code}"}
-        bundle = json.loads(stdout)
-        served = bundle["artifacts"]
+            bundle = build([*given["command"], *arguments(given, check=True)])
+            elsewhere = on_cluster(given["where"], bundle)
+            if bundle["missing"] and not elsewhere and not self._task.check_mode:
+                bundle = build([*given["command"], *arguments(given, check=False)])
+        except BuildError as error:
+            return {**result, "failed": True, "msg": str(error)}
         return {
             **result,
             "changed": bundle["changed"],
             "bundle": bundle,
-            "artifacts": {key: {name: served[key][name] for name in ("name", "sha256")} for key in served},
-            "files": [{name: artifact[name] for name in ("name", "path")} for artifact in served.values()],
+            **served(bundle, elsewhere),
+            "on_cluster": elsewhere,
+            "arguments": arguments(given, check=False),
         }
 
 
+class BuildError(Exception):
+    """The build failed. The message is the build's own."""
+
+
+def build(argv: Sequence[str]) -> dict[str, Any]:
+    """Run the build on the controller and return its answer.
+
+    :raises BuildError: it failed
+    """
+    try:
+        code, stdout, stderr = stream(argv, show)
+    except OSError as error:
+        raise BuildError(f"Failed to run {argv[0]}: {error.strerror}") from error
+    if code:
+        raise BuildError("\n".join(stderr) or f"the build ended with exit code {code}")
+    answer: dict[str, Any] = json.loads(stdout)
+    return answer
+
+
+def on_cluster(where: str, bundle: Mapping[str, Any]) -> bool:
+    """Return whether the cluster has to build what is missing: the user asked for it, or the controller cannot."""
+    return bool(bundle["missing"]) and (where == "cluster" or (where == "auto" and bool(bundle.get("obstacles"))))
+
+
+def served(bundle: Mapping[str, Any], elsewhere: bool) -> dict[str, Any]:
+    """Return what hosts need to know of the artifacts, and the files that the controller uploads.
+
+    :param elsewhere: whether the cluster builds, so that nothing is uploaded
+    """
+    artifacts = bundle["artifacts"]
+    files = (
+        [] if elsewhere else [{name: artifact[name] for name in ("name", "path")} for artifact in artifacts.values()]
+    )
+    return {
+        "artifacts": {key: {name: artifacts[key][name] for name in ("name", "sha256")} for key in artifacts},
+        "files": files,
+    }
+
+
 def arguments(given: Mapping[str, Any], *, check: bool) -> list[str]:
-    """Return the command line of the build."""
+    """Return the arguments of the build."""
     architectures = list(given["architectures"])
-    argv = [*given["command"], "ensure", "--progress=json", f"--source={given['source']}"]
+    argv = ["ensure", "--progress=json", f"--source={given['source']}"]
     argv += [f"--control-plane={name}" for name in given["control_planes"]]
     argv += [f"--arch={name}" for name in architectures]
     for name, image in sorted(given["guest_images"].items()):

@@ -45,6 +45,14 @@ options:
     description: Cloud images of guests by architecture, each with C(url) and C(checksum).
     type: dict
     default: {}
+  where:
+    description:
+      - Where to build what is not in the controller's cache.
+      - With V(auto), the controller builds if it can. Otherwise the cluster has to.
+      - If the cluster has to build, this module builds nothing, and RV(on_cluster) is true.
+    type: str
+    choices: [auto, here, cluster]
+    default: auto
 """
 
 EXAMPLES = r"""
@@ -71,4 +79,13 @@ files:
   elements: dict
   returned: success
   sample: [{"name": "bundle-aarch64-0a1b.qcow2", "path": "/root/.cache/q8s/bundle-aarch64-0a1b.qcow2"}]
+on_cluster:
+  description: Whether something is missing that the cluster has to build.
+  type: bool
+  returned: success
+arguments:
+  description: Arguments of the build, for M(q8s.emu.cluster_build).
+  type: list
+  elements: str
+  returned: success
 """

@@ -1,0 +1,155 @@
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Build bundles on a server of the cluster, and show each step of the build.
+
+The build is a systemd unit of the server. It goes on when the controller or the connection is lost, and the next run
+follows it instead of starting another one.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.action import ActionBase
+from ansible_collections.q8s.emu.plugins.action.bundle import served, show
+
+UNIT: Final = "q8s-build.service"
+_PAUSE: Final = 3  # seconds between two looks at the build
+_LOST_SECONDS: Final = 600  # for which the server may be unreachable
+_LINES_KEPT: Final = 20  # of the build's output, for the message of a failure
+_SEPARATOR: Final = "\x1e"
+
+
+class ActionModule(ActionBase):
+    """Ansible's entry point."""
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the artifacts, or the build's own error message."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        given = self.validate_argument_spec(  # type: ignore[no-untyped-call]
+            {
+                "arguments": {"type": "list", "elements": "str", "required": True},
+                "sources": {"type": "path", "required": True},
+                "directory": {"type": "path", "required": True},
+                "environment": {"type": "dict", "default": {}},
+            }
+        )[1]
+        if self._task.check_mode:
+            return {**result, "skipped": True, "msg": "nothing is built in check mode"}
+        order = Order(given["arguments"], given["sources"], given["directory"], given["environment"])
+        self._start(order)
+        code, problems = self._follow(order)
+        if code:
+            return {**result, "failed": True, "msg": problems}
+        bundle = json.loads(self._shell(f"cat {order.file('answer.json')}"))
+        return {**result, "changed": bundle["changed"], "bundle": bundle, **served(bundle, elsewhere=True)}
+
+    def _start(self, order: Order) -> None:
+        """Start the build, unless the same one is running. Let a different one end first."""
+        while (running := self._shell(order.running).strip()) and running != order.name:
+            time.sleep(_PAUSE)
+        if not running:
+            self._shell(order.start)
+
+    def _follow(self, order: Order) -> tuple[int, str]:
+        """Show the build's progress until the build has ended. Return its exit code and its error message."""
+        seen, other = 0, [""]
+        while True:
+            text, _, state = self._shell(order.look(seen)).rpartition(_SEPARATOR)
+            whole = text[: text.rfind("\n") + 1]
+            seen += len(whole.encode())
+            for line in whole.splitlines():
+                event = parse(line)
+                if event:
+                    show(event)
+                else:
+                    other = [*other, line.rstrip()][-_LINES_KEPT:]
+            state = state.strip()
+            if state.isdecimal():
+                return int(state), "\n".join(other).strip() or f"the build ended with exit code {state}"
+            if state not in ("active", "activating", "deactivating", "reloading"):
+                reason = self._shell(f"systemctl show --property=Result --value {UNIT}").strip()
+                return 1, f"the build on the server ended without a result ({UNIT}: {reason or state})"
+            time.sleep(_PAUSE)
+
+    def _shell(self, command: str) -> str:
+        """Return the output of a shell command on the server. While the connection is lost, try again.
+
+        :raises AnsibleConnectionFailure: the server has been unreachable for too long, or the command failed
+        """
+        deadline = time.monotonic() + _LOST_SECONDS
+        while True:
+            try:
+                done = self._low_level_execute_command(command)
+            except AnsibleConnectionFailure:
+                if time.monotonic() > deadline:
+                    raise
+                self._connection.reset()
+                time.sleep(_PAUSE)
+                continue
+            if done["rc"]:
+                raise AnsibleConnectionFailure(
+                    f"Failed to follow the build: {done['stderr'].strip() or done['stdout']}"
+                )
+            return str(done["stdout"])
+
+
+@dataclass(frozen=True)
+class Order:
+    """A build on a server: arguments of the program, folders of its sources and of everything else, and its environment."""
+
+    arguments: Sequence[str]
+    sources: str
+    directory: str
+    environment: Mapping[str, str]
+
+    def file(self, name: str) -> str:
+        """Return the path of a file of the build, quoted for a shell."""
+        return shlex.quote(f"{self.directory}/{name}")
+
+    @property
+    def name(self) -> str:
+        """What tells this build from another one: its sources and its arguments."""
+        return shlex.join([self.sources, *self.arguments])
+
+    @property
+    def running(self) -> str:
+        """The command that prints the name of the build that is running, if there is one."""
+        return f"systemctl --quiet is-active {UNIT} && cat {self.file('running')} || true"
+
+    @property
+    def start(self) -> str:
+        """The command that starts the build in a unit of its own."""
+        build = shlex.join(["python3", "-m", "q8s_bundle", *self.arguments])
+        inner = f"{build} >{self.file('answer.json')} 2>{self.file('progress')}; echo $? >{self.file('exit')}"
+        settings = {"Q8S_CACHE": f"{self.directory}/cache", "HOME": self.directory, **self.environment}
+        unit = ["systemd-run", "--quiet", f"--unit={UNIT}", f"--working-directory={self.sources}"]
+        unit += [f"--setenv={name}={value}" for name, value in settings.items() if value]
+        return (
+            f"systemctl reset-failed {UNIT} 2>/dev/null; rm -f {self.file('exit')} {self.file('progress')} && "
+            f"printf %s {shlex.quote(self.name)} >{self.file('running')} && {shlex.join([*unit, 'sh', '-c', inner])}"
+        )
+
+    def look(self, seen: int) -> str:
+        """Return the command that prints the progress after so many bytes, and then the exit code or the unit's state."""
+        # The state is read first: a build that ends in between has written all of its progress when it is printed.
+        return (
+            f"state=$(cat {self.file('exit')} 2>/dev/null || systemctl is-active {UNIT}); "
+            f"tail --bytes=+{seen + 1} {self.file('progress')} 2>/dev/null; printf '\\036%s' \"$state\""
+        )
+
+
+def parse(line: str) -> dict[str, Any]:
+    """Return the progress event in a line, empty if the line is something else."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return {}
+    return event if isinstance(event, dict) else {}

@@ -1,0 +1,42 @@
+"""Pack this program, for a build on another machine. It needs Python and one library, which are both in the archive."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import tarfile
+from pathlib import Path
+from typing import Final
+
+import elftools
+
+_FOLDERS: Final = (Path(__file__).parent, Path(elftools.__file__).parent)
+
+
+def write_sources(target: Path) -> str:
+    """Write the package and its library as a compressed tar, to be unpacked into one folder.
+
+    The same sources always give the same bytes.
+
+    :returns: the archive's SHA-256
+    :raises OSError: the archive cannot be written
+    """
+    with (
+        target.open("wb") as raw,
+        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as compressed,
+        tarfile.open(mode="w", fileobj=compressed) as archive,
+    ):
+        for folder in _FOLDERS:
+            for path in sorted(folder.rglob("*")):
+                if path.is_file() and "__pycache__" not in path.parts:
+                    _add(archive, path, f"{folder.name}/{path.relative_to(folder)}")
+    return hashlib.sha256(target.read_bytes()).hexdigest()
+
+
+def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:
+    member = archive.gettarinfo(path, name)
+    member.mtime = member.uid = member.gid = 0
+    member.uname = member.gname = "root"
+    member.mode = 0o755 if member.mode & 0o100 else 0o644
+    with path.open("rb") as file:
+        archive.addfile(member, file)

@@ -1,0 +1,112 @@
+"""The action plugin that uploads large files. The shell commands run here instead of over ssh."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
+from ansible_collections.q8s.emu.plugins.action import upload
+
+CONTENT = bytes(range(256)) * 40
+
+
+class Here(upload.ActionModule):
+    """The plugin, on this machine. Before the given commands the connection breaks, in the middle of what is sent."""
+
+    def __init__(self, breaks: int = 0, check: bool = False) -> None:
+        self._task = SimpleNamespace(check_mode=check)
+        self._connection = SimpleNamespace(reset=lambda: None)
+        self.breaks = breaks
+        self.sent = 0
+
+    def _low_level_execute_command(self, cmd: str, in_data: bytes | None = None, **_: object) -> dict[str, Any]:
+        if in_data is not None and self.breaks:
+            self.breaks -= 1
+            subprocess.run(["sh", "-c", cmd], input=in_data[:100], check=True)
+            raise AnsibleConnectionFailure("the connection broke")
+        self.sent += len(in_data or b"")
+        done = subprocess.run(["sh", "-c", cmd], input=in_data, capture_output=True, check=False)
+        return {"rc": done.returncode, "stdout": done.stdout.decode(), "stderr": done.stderr.decode()}
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = []
+    monkeypatch.setattr(upload, "show", events.append)
+    monkeypatch.setattr(upload, "_PIECE", 1000)
+    monkeypatch.setattr(upload, "_PAUSE", 0)
+    return events
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> upload.File:
+    source = tmp_path / "source"
+    source.write_bytes(CONTENT)
+    (tmp_path / "served").mkdir()
+    return upload.File(str(source), str(tmp_path / "served/bundle-1.qcow2"), len(CONTENT), 1, 2)
+
+
+def test_a_file_arrives_whole(file: upload.File, shown: list[dict[str, Any]]) -> None:
+    here = Here()
+    assert here._upload(file) == len(CONTENT)
+    assert Path(file.target).read_bytes() == CONTENT
+    assert Path(file.target).stat().st_mode & 0o777 == 0o644
+    assert not Path(file.part).exists()
+    assert shown[0]["event"] == "step"
+    assert shown[-1]["event"] == "uploaded"
+    assert shown[-1]["artifact"] == "bundle-1.qcow2"
+
+
+def test_an_interrupted_upload_is_resumed(file: upload.File, shown: list[dict[str, Any]]) -> None:
+    Path(file.part).write_bytes(CONTENT[:7000])
+    assert Here()._upload(file) == len(CONTENT) - 7000
+    assert Path(file.target).read_bytes() == CONTENT
+    assert shown[0]["text"] == "upload from 0.0 of 0.0 MB"
+
+
+def test_a_broken_connection_costs_a_piece(file: upload.File, shown: list[dict[str, Any]]) -> None:
+    assert Here(breaks=2)._upload(file) == len(CONTENT)
+    assert Path(file.target).read_bytes() == CONTENT
+
+
+def test_a_connection_that_stays_broken_is_a_failure(file: upload.File, shown: list[dict[str, Any]]) -> None:
+    with pytest.raises(AnsibleConnectionFailure, match="the connection broke"):
+        Here(breaks=99)._upload(file)
+    assert not Path(file.target).exists()
+
+
+def test_the_rest_of_another_upload_is_thrown_away(file: upload.File, shown: list[dict[str, Any]]) -> None:
+    Path(file.part).write_bytes(b"x" * 3000)
+    assert Here()._upload(file) == 2 * len(CONTENT) - 3000
+    assert hashlib.sha256(Path(file.target).read_bytes()).digest() == hashlib.sha256(CONTENT).digest()
+
+
+def test_a_folder_that_is_missing_is_named(file: upload.File, shown: list[dict[str, Any]]) -> None:
+    nowhere = upload.File(file.source, f"{file.target}/in/bundle-1.qcow2", file.size, 1, 1)
+    with pytest.raises(AnsibleActionFail, match=r"Failed to upload: .*/in/bundle-1\.qcow2\.part"):
+        Here()._upload(nowhere)
+
+
+def test_progress_has_bytes_and_rate(file: upload.File) -> None:
+    seconds = iter([0.0, 2.0, 2.5, 40.0, 50.0])
+    events: list[dict[str, Any]] = []
+    large = upload.File("", "/var/lib/a.qcow2", 200_000_000, 1, 2)
+    progress = upload.Progress(large, events.append, lambda: next(seconds))
+    progress.begin(0)
+    clock = 2.0
+    progress._clock = lambda: clock
+    progress.arrived(20_000_000)
+    clock = 2.5
+    progress.arrived(25_000_000)
+    clock = 40.0
+    progress.arrived(80_000_000)
+    assert [(event["event"], event["text"]) for event in events] == [
+        ("step", "upload"),
+        ("note", "upload: 20 of 200 MB, 10.0 MB/s"),
+        ("step", "upload: 80 of 200 MB, 2.0 MB/s"),
+    ]
