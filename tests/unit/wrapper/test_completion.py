@@ -23,6 +23,9 @@ def no_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("Q8S_CLUSTER_FILE", raising=False)
 
 
+DEPLOY = "--yes --check --limit --tags --list-tags --replace-control-plane --build --json --verbose --quiet".split()
+
+
 @pytest.mark.parametrize(
     ("words", "found"),
     [
@@ -32,7 +35,7 @@ def no_default(monkeypatch: pytest.MonkeyPatch) -> None:
         (["deploy", "--li"], ["--limit", "--list-tags"]),
         (
             ["deploy", "-"],
-            "--help --yes --check --limit --tags --list-tags --replace-control-plane --build --json --verbose --quiet".split(),
+            ["--help", *DEPLOY],
         ),
         (["deploy", "--limit", ""], []),
         (["destroy", "--keep", ""], ["keypair", "security_group"]),
