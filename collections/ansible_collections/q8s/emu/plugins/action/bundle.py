@@ -47,7 +47,8 @@ class ActionModule(ActionBase):
             return {**result, "failed": True, "msg": str(error)}
         return {
             **result,
-            "changed": bundle["changed"],
+            # What is missing here is then built, or found, by the task that builds on the cluster.
+            "changed": bundle["changed"] and not elsewhere,
             "bundle": bundle,
             **served(bundle, elsewhere),
             "on_cluster": elsewhere,
