@@ -71,12 +71,18 @@ class Command:
 _JSON = Option("json", "JSON on stdout")
 _VERBOSE = Option("verbose", "increase the verbosity of the log (repeatable)", short="v", counted=True)
 _QUIET = Option("quiet", "print errors, warnings and the result only", short="q")
-_YES_OPTION = Option("yes", "do not ask, and allow Q8S to remove servers", short="y")
+_YES_OPTION = Option("yes", "do not ask, and allow Q8S to remove servers and to restart or recreate nodes", short="y")
 _LIMIT = Option(
     "limit", "only these servers or nodes: names, wildcards or groups, separated by commas; ! excludes", "NAMES"
 )
 _TAGS = Option("tags", "only tasks with these tags, separated by commas", "TAGS")
 _LIST_TAGS = Option("list-tags", "list the tags and exit")
+_PARALLEL = Option(
+    "parallel",
+    "how many nodes at a time are restarted or recreated for an edit of the file (default 1)",
+    "N",
+    number=True,
+)
 _CHECK = Option("check", "show what would change, and change nothing")
 _KEEP = Option(
     "keep",
@@ -115,7 +121,7 @@ COMMANDS: Final = (
         "create the cluster, or whatever is missing from it",
         "runs:deploy",
         "q8s-run deploy cluster.yaml --yes",
-        (_YES_OPTION, _CHECK, _LIMIT, _TAGS, _LIST_TAGS, _JSON, _VERBOSE, _QUIET),
+        (_YES_OPTION, _CHECK, _LIMIT, _TAGS, _LIST_TAGS, _PARALLEL, _JSON, _VERBOSE, _QUIET),
         rest=_TO_ANSIBLE,
         more="Shows the plan first; on a terminal it asks before it goes on.",
     ),

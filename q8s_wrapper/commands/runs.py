@@ -116,10 +116,11 @@ def plan(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             return session.end(outcome)
         told = outcome.state.results["q8s_plan"]
         estimate = session.estimate(outcome.state)
+        nodes = outcome.state.results.get("q8s_node_plan") or {}
         if arguments.json:
-            print(json.dumps(report.plan_data(told, estimate), indent=2))
+            print(json.dumps({**report.plan_data(told, estimate), "nodes": report.node_plan_data(nodes)}, indent=2))
         else:
-            print("\n".join(report.plan(told, estimate, columns())))
+            print("\n".join([*report.plan(told, estimate, columns()), *report.node_plan(nodes, columns())]))
             end = report.End("plan", session.invocation, "", outcome.code)
             for step in report.next_steps(end, outcome.state):
                 messages.info(step)
@@ -134,7 +135,7 @@ def deploy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     if arguments.tags:
         tags.check(arguments.tags)
     cluster = load(arguments.file)
-    options = [*_options(arguments, cluster), *rest]
+    options = [*_options(arguments, cluster), *_parallel(arguments), *rest]
     with _session(arguments, cluster, changes=not arguments.check) as session:
         # A run that may remove servers is one that the user has agreed to; the playbook stops before it does otherwise.
         confirmed = arguments.yes
@@ -144,14 +145,30 @@ def deploy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             if outcome.code != ExitCode.DONE:
                 return session.end(outcome)
             told = outcome.state.results["q8s_plan"]
-            if told["changes"]:
+            nodes = report.changed_nodes(outcome.state)
+            if told["changes"] or nodes:
                 gone = report.destroyed(told)
                 removed = f"{len(gone)} server{'s are' if len(gone) > 1 else ' is'} removed for it. " if gone else ""
-                _ask(f"{removed}Go on?")
-                confirmed = bool(gone)
+                changed = f"{len(nodes)} node{'s are' if len(nodes) > 1 else ' is'} drained for it. " if nodes else ""
+                _ask(f"{removed}{changed}Go on?")
+                confirmed = bool(gone or nodes)
         given = ["-e", json.dumps({"q8s_confirmed": confirmed}), *options]
         outcome = session.play("site", given, show_plan=not asks)
         return session.end(outcome, remember=not (arguments.check or arguments.limit or arguments.tags))
+
+
+def _parallel(arguments: argparse.Namespace) -> list[str]:
+    """Return the options for how many nodes change at a time.
+
+    :raises WrapperError: it is not at least one
+    """
+    if arguments.parallel is None:
+        return []
+    if arguments.parallel < 1:
+        raise WrapperError(
+            f"--parallel: is {arguments.parallel}; allowed is a whole number from 1 on", code=ExitCode.WRONG_INPUT
+        )
+    return ["-e", json.dumps({"q8s_parallel": arguments.parallel})]
 
 
 def destroy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:

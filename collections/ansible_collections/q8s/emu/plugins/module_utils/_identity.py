@@ -21,6 +21,8 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster
 FIELDS = (
     "remote_ip_prefix",
     "name_of_initial_instance",
+    "worker_port_range_min",
+    "worker_port_range_max",
     "guest_ip_prefix",
     "pod_cidr",
     "service_cidr",
