@@ -166,7 +166,7 @@ def _parallel(arguments: argparse.Namespace) -> list[str]:
         return []
     if arguments.parallel < 1:
         raise WrapperError(
-            f"--parallel: is {arguments.parallel}; allowed is a whole number from 1 on", code=ExitCode.WRONG_INPUT
+            f"--parallel: is {arguments.parallel}; allowed is a number from 1 on", code=ExitCode.WRONG_INPUT
         )
     return ["-e", json.dumps({"q8s_parallel": arguments.parallel})]
 
