@@ -73,7 +73,7 @@ test-vm: bundle gate-image  ## roles and deploys on virtual machines with cloud 
 	.venv/bin/pytest --durations 15 -m vm tests/vm/test_gate.py tests/vm tests/integration/lab
 
 test-long: test-vm  ## what is too long for every change
-	Q8S_TEST_LONG=1 .venv/bin/pytest tests/integration/cloud/test_user_environment.py
+	Q8S_TEST_LONG=1 .venv/bin/pytest tests/integration/cloud/test_user_environment.py tests/e2e/test_edits.py
 
 clean:  ## remove what was made in this checkout (caches outside stay)
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .ansible build *.egg-info docs/reference/collections
