@@ -17,8 +17,11 @@ _ERROR: Final = re.compile(r"^\[ERROR\]: (.*)$", re.MULTILINE)
 _HIDDEN: Final = "the task's output may hold secrets, so it is in no log (no_log)"
 # How the name of a task begins that fails because the cluster file or the command asks for something that is not done.
 _REFUSES: Final = "Refuse edits"
-# The plays whose roles are stages of their own, because hosts run them side by side. Every other play is one stage.
-_PLAYS_OF_ROLES: Final = frozenset({"Nodes"})
+# The play that builds bundles and guest images. It takes minutes or nothing, whatever is deployed.
+BUILD: Final = "Build node bundles and guest images"
+# Plays in which hosts run several roles side by side. Each role is a stage, named like the task that includes it; every
+# other play is one stage.
+_PLAYS_OF_ROLES: Final = frozenset({"Start the control plane, and boot guests"})
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class Failure:
 class State:
     """All that is known of a run so far.
 
+    ``includes`` has the task by which each host last included a role, ``titles`` that of each role.
     ``builds`` are the artifacts that are being built, ``built`` those that were, with the seconds that each took.
     """
 
@@ -90,6 +94,8 @@ class State:
     changed: int = 0
     finished: bool = False
     play: str = ""
+    includes: Mapping[str, str] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)
     failed_items: Mapping[str, str] = field(default_factory=dict)
     builds: Mapping[str, Work] = field(default_factory=dict)
     built: Mapping[str, float] = field(default_factory=dict)
@@ -136,8 +142,8 @@ def reduce(state: State, event: Mapping[str, Any]) -> State:
     if kind == "playbook_on_play_start" or (kind.startswith("runner_on_") and data.get("play")):
         state = replace(state, play=str(data.get("play", "")))
     if kind == "runner_on_start":
-        state = _stage(state, data)
-        doing = Doing(_stage_name(data), str(data.get("task", "")), state.seconds)
+        state = _stage(_titled(state, data), data)
+        doing = Doing(_stage_name(state, data), str(data.get("task", "")), state.seconds)
         failed_items = {name: reason for name, reason in state.failed_items.items() if name != host}
         return replace(state, current={**state.current, host: doing}, failed_items=failed_items)
     if kind == "runner_item_on_failed" and host not in state.failed_items:
@@ -206,23 +212,41 @@ def _clock(state: State, event: Mapping[str, Any]) -> State:
     return replace(state, seconds=max(state.seconds, (now - state.started).total_seconds()))
 
 
-def _stage_name(data: Mapping[str, Any]) -> str:
-    """The stage of an event, or nothing for what only leads to the roles of a play.
+def _titled(state: State, data: Mapping[str, Any]) -> State:
+    """Return the state with the title of a role that a host begins: the name of the task that includes it.
 
-    Of a task outside of roles, an event may still name the role of another host's task.
+    The role keeps it: its handlers run when the host has included other roles.
     """
-    play = str(data.get("play") or "")
-    if play not in _PLAYS_OF_ROLES:
-        return play
+    host, role = str(data.get("host", "")), _role(data)
+    if str(data.get("task_action") or "").endswith("include_role"):
+        return replace(state, includes={**state.includes, host: str(data.get("task", ""))})
+    if role and role not in state.titles and host in state.includes:
+        return replace(state, titles={**state.titles, role: state.includes[host]})
+    return state
+
+
+def _role(data: Mapping[str, Any]) -> str:
+    """Return the role of a task in a play whose roles are stages, or nothing for a task that stands between the roles.
+
+    The event of such a task may name the role of another host's task.
+    """
     path, action = str(data.get("task_path") or ""), str(data.get("task_action") or "")
     # A role's first task checks its arguments; its place is where the role is included.
     outside = path and "/roles/" not in path and not action.endswith("validate_argument_spec")
-    return "" if outside else str(data.get("role") or "").rsplit(".", 1)[-1]
+    in_roles = str(data.get("play") or "") in _PLAYS_OF_ROLES
+    return str(data.get("role") or "").rsplit(".", 1)[-1] if in_roles and not outside else ""
+
+
+def _stage_name(state: State, data: Mapping[str, Any]) -> str:
+    """Return the stage of an event, or nothing for a task that stands between the roles of a play."""
+    play = str(data.get("play") or "")
+    role = _role(data)
+    return state.titles.get(role, role) if play in _PLAYS_OF_ROLES else play
 
 
 def _stage(state: State, data: Mapping[str, Any], *hosts: str) -> State:
     """With the stage of an event, and the hosts that had something to do in it."""
-    name = _stage_name(data)
+    name = _stage_name(state, data)
     if not name:
         return state
     stages = list(state.stages)
@@ -239,8 +263,8 @@ def _result(state: State, kind: str, data: Mapping[str, Any], stdout: str) -> St
     host = str(data.get("host", ""))
     current = {name: doing for name, doing in state.current.items() if name != host}
     hosts = () if kind == "runner_on_skipped" else (host,)
-    # The task that builds is the only one of its play.
-    builds = {} if data.get("play") == "Build" else state.builds
+    # Only one task of the play builds.
+    builds = {} if data.get("play") == BUILD else state.builds
     state = replace(_stage(state, data, *hosts), current=current, builds=builds)
     result = data.get("res") or {}
     state = _warned(state, result.get("warnings") or [])

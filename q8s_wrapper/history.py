@@ -9,14 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from q8s_wrapper.events import State
+from q8s_wrapper.events import BUILD, State
 
 _FILE: Final = "history.jsonl"
 _KEPT: Final = 50
 _SIMILAR: Final = 2.0  # a run of up to this many times the size, or the inverse, says something
 _RUNS_OF_ESTIMATE: Final = 3
-# The build of bundles takes minutes or nothing, whatever is deployed: it is left out of what is remembered.
-_BUILD: Final = "Build"
 
 
 @dataclass(frozen=True)
@@ -51,19 +49,19 @@ class Estimate:
 def building(state: State, now: float, since: float = 0.0) -> float:
     """How many seconds the build took, or takes so far, where it began ``since`` then."""
     for stage in state.stages:
-        if stage.name == _BUILD and stage.start >= since:
-            return (now if _BUILD in state.active else stage.end) - stage.start
+        if stage.name == BUILD and stage.start >= since:
+            return (now if BUILD in state.active else stage.end) - stage.start
     return 0.0
 
 
 def of(what: str, servers: int, made: int, state: State) -> Run:
     """What to remember of a run."""
     built = building(state, state.seconds)
-    begin = min((stage.start for stage in state.stages if stage.name == _BUILD), default=state.seconds)
+    begin = min((stage.start for stage in state.stages if stage.name == BUILD), default=state.seconds)
     stages = {
         stage.name: round(stage.start - (built if stage.start > begin else 0.0), 1)
         for stage in state.stages
-        if stage.name != _BUILD
+        if stage.name != BUILD
     }
     return Run(what, servers, made, round(state.seconds - built, 1), stages)
 

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from q8s_wrapper import messages, report
-from q8s_wrapper.events import State
+from q8s_wrapper.events import BUILD, State
 from q8s_wrapper.history import Estimate, building, words
 
 _RETRIES_PER_LINE: Final = 5
+_NAME_WIDTH: Final = 38  # of a stage's name on a terminal that is wide enough
 Estimator = Callable[[State], Estimate | None]
 
 
@@ -135,6 +136,7 @@ def frame(state: State, now: float, left: float | None, width: int, height: int)
     room = max(height - 3, 1)  # the last line, an empty one, and one for the cursor
     stages = state.busy[-max(room // 2, room - len(state.current), 1) :]
     lines = []
+    name_width = min(_NAME_WIDTH, max(width - 24, 10))
     for stage in stages:
         active = stage.name in state.active
         seconds = now - stage.start if active else stage.seconds
@@ -142,7 +144,8 @@ def frame(state: State, now: float, left: float | None, width: int, height: int)
         hosts = f"{count} host{'s' if count != 1 else ''}"
         ended = state.ended(stage)
         # one that no host is in now, but another may still begin, has not ended
-        text = f"{'•' if active else '✓' if ended else '◦'} {stage.name:<22}{seconds:>7.1f} s  {hosts}"
+        name = _cut(stage.name, name_width)
+        text = f"{'•' if active else '✓' if ended else '◦'} {name:<{name_width}}{seconds:>7.1f} s  {hosts}"
         lines.append(("bold" if active else "green" if ended else "", _cut(text, width)))
     hosts_shown = sorted(state.current)[: max(room - len(lines), 1)]
     longest = min(max((len(host) for host in hosts_shown), default=0), width // 3)
@@ -162,7 +165,7 @@ def frame(state: State, now: float, left: float | None, width: int, height: int)
         middle = width - len(clock) - 2
         lines.append(("cyan", f"{_cut(text, middle):<{middle}}  {clock}"))
     rest = "" if left is None else (f", about {words(left)} left" if left >= 1 else ", longer than earlier runs")
-    if left is not None and building(state, now) > 5 and "Build" in state.active:
+    if left is not None and building(state, now) > 5 and BUILD in state.active:
         rest = f", about {words(left)} left after the build"
     lines += [("", ""), ("", _cut(f"{words(now)}{rest}", width))]
     return lines

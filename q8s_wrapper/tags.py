@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from q8s_wrapper import invocation
@@ -15,10 +16,18 @@ _SPECIAL: Final = frozenset({"all", "always", "never", "tagged", "untagged"})
 
 def known() -> list[str]:
     """Return the tags of site.yml, in the order in which they occur."""
+    return [tag for tag in dict.fromkeys(_tags(plays(PLAYBOOKS / "site.yml"))) if tag not in _SPECIAL]
+
+
+def plays(playbook: Path) -> list[dict[str, Any]]:
+    """Return the plays of a playbook, and of those that it imports by a relative path, in their order."""
     import yaml
 
-    plays = yaml.safe_load((PLAYBOOKS / "site.yml").read_text())
-    return [tag for tag in dict.fromkeys(_tags(plays)) if tag not in _SPECIAL]
+    found: list[dict[str, Any]] = []
+    for play in yaml.safe_load(playbook.read_text()):
+        imported = play.get("ansible.builtin.import_playbook")
+        found += plays(playbook.parent / imported) if imported else [play]
+    return found
 
 
 def check(text: str) -> None:

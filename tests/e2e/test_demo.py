@@ -178,8 +178,8 @@ def test_a_limit_is_for_one_host(deployed: subprocess.CompletedProcess[str], q8s
     assert done.returncode == 0
     result = json.loads(done.stdout.splitlines()[-1])
     stages = {stage["name"]: stage["hosts"] for stage in result["stages"] if stage["hosts"]}
-    assert stages["qemu_host"] == stages["emulated_worker"] == [f"{NAME}-arm-mid-1"]
-    assert "k8s_common" not in stages and result["changed"] == 0
+    assert stages["Install QEMU and libvirt"] == stages["Boot guests"] == [f"{NAME}-arm-mid-1"]
+    assert "Install Kubernetes" not in stages and result["changed"] == 0
 
 
 def test_a_limit_without_the_wrapper(

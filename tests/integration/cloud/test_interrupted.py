@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.lab
 
 Q8S_RUN = Path(sys.executable).with_name("q8s-run")
-AFTER_THE_CLOUD = "Reach the servers"
+AFTER_THE_CLOUD = "Wait for SSH"
 Start = Callable[[], subprocess.Popen[str]]
 
 

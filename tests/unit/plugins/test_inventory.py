@@ -258,7 +258,10 @@ def test_errors_and_what_is_missing_are_visible() -> None:
     assert hosts[broken.name].groups[-1] == "server_error"
     assert hosts[broken.name].variables["q8s_fault"] == "No valid host"
     assert "arm-mid-1" not in hosts, "there is no guest in it"
-    assert openstack.missing_variables(CLUSTER, [SERVERS[0], broken]) == {"q8s_missing_servers": ["demo-x86-small-1"]}
+    assert openstack.presence_variables(CLUSTER, [SERVERS[0], broken]) == {
+        "q8s_missing_servers": ["demo-x86-small-1"],
+        "q8s_created_servers": ["demo-control-plane", "demo-arm-mid-1"],
+    }
 
 
 def test_zones_are_groups() -> None:

@@ -159,7 +159,9 @@ def change(action: str, name: str, kind: str = "server") -> dict[str, str]:
 
 def planned(*changes: dict[str, str], seconds: float = 0.0) -> State:
     plan = {"changes": list(changes), "notes": [], "quota": {"cores": {"needed": 2, "used": 3, "limit": 8}}}
-    return State(finished=True, seconds=seconds, results={"q8s_plan": plan}, stages=(Stage("Cloud", 0, seconds),))
+    return State(
+        finished=True, seconds=seconds, results={"q8s_plan": plan}, stages=(Stage("Create servers", 0, seconds),)
+    )
 
 
 @pytest.mark.parametrize(
@@ -445,7 +447,7 @@ def test_a_whole_run_is_remembered_with_its_times(ansible: Any, folder: Path) ->
     cli.main(["deploy", str(EXAMPLE), "--yes"])
     cli.main(["deploy", str(EXAMPLE), "--limit", "demo-arm-mid-1"])
     cli.main(["deploy", str(EXAMPLE)])
-    assert history.read(folder.parents[1]) == [history.Run("deploy", 3, 1, 50.0, {"Cloud": 0})]
+    assert history.read(folder.parents[1]) == [history.Run("deploy", 3, 1, 50.0, {"Create servers": 0})]
 
 
 ROW = {

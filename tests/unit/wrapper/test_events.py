@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from q8s_wrapper import render, report
+from q8s_wrapper import render, report, tags
 from q8s_wrapper.config import PLAYBOOKS
+from q8s_wrapper.events import BUILD as BUILD_PLAY
 from q8s_wrapper.events import Failure, State, reduce, without_colours
 
 EVENTS: list[dict[str, Any]] = [
     json.loads(line) for line in Path(__file__).with_name("events.jsonl").read_text().splitlines()
 ]
+NODES = "Start the control plane, and boot guests"
 END = fold(reduce, EVENTS, State())
 
 
@@ -50,40 +51,64 @@ def task(host: str, play: str, role: str, begin: float, end: float) -> list[dict
 
 
 def test_roles_that_run_side_by_side_are_stages() -> None:
-    """Identity runs one task of control_plane; the role's own stage begins later, and k8s_common goes on beside it."""
+    """An earlier play runs one task of control_plane; the role's stage begins later, beside k8s_common."""
     events = [
-        *task("cp", "Identity", "q8s.emu.control_plane", 0, 1),
-        *task("cp", "Nodes", "", 1, 1),
-        *task("cp", "Nodes", "q8s.emu.k8s_common", 1, 3),
-        *task("cp", "Nodes", "q8s.emu.control_plane", 3, 20),
-        *task("cp-2", "Nodes", "q8s.emu.k8s_common", 20, 29),
+        *task("cp", "Create the CA and the bootstrap token", "q8s.emu.control_plane", 0, 1),
+        *task("cp", NODES, "", 1, 1),
+        *task("cp", NODES, "q8s.emu.k8s_common", 1, 3),
+        *task("cp", NODES, "q8s.emu.control_plane", 3, 20),
+        *task("cp-2", NODES, "q8s.emu.k8s_common", 20, 29),
     ]
     state = fold(reduce, events, State())
     assert [(stage.name, stage.start, stage.end) for stage in state.stages] == [
-        ("Identity", 0.0, 1.0), ("k8s_common", 1.0, 29.0), ("control_plane", 3.0, 20.0),
+        ("Create the CA and the bootstrap token", 0.0, 1.0), ("k8s_common", 1.0, 29.0), ("control_plane", 3.0, 20.0),
     ]  # fmt: skip
-    site = yaml.safe_load((PLAYBOOKS / "site.yml").read_text())
-    assert "Nodes" in [play["name"] for play in site], "the play whose roles are stages"
+    names = [play["name"] for play in tags.plays(PLAYBOOKS / "site.yml")]
+    assert NODES in names, "the play whose roles are stages"
+    assert BUILD_PLAY in names, "the play that estimates leave out"
 
 
 def test_a_task_outside_of_roles_is_of_no_stage_whatever_role_its_event_names() -> None:
     place = {"task_path": "/a/playbooks/site.yml:9", "task_action": "ansible.builtin.group_by"}
     events = [
-        *task("worker", "Nodes", "q8s.emu.qemu_host", 0, 5),
-        event("runner_on_start", "cp", "Nodes", "q8s.emu.qemu_host", 6, **place),
-        event("runner_on_ok", "cp", "Nodes", "q8s.emu.qemu_host", 7, **place),
+        *task("worker", NODES, "q8s.emu.qemu_host", 0, 5),
+        event("runner_on_start", "cp", NODES, "q8s.emu.qemu_host", 6, **place),
+        event("runner_on_ok", "cp", NODES, "q8s.emu.qemu_host", 7, **place),
     ]
     (stage,) = fold(reduce, events, State()).stages
     assert (stage.end, stage.hosts) == (5, {"worker"})
 
 
+def test_a_role_is_named_like_the_task_that_includes_it() -> None:
+    include = {"task_action": "ansible.builtin.include_role", "task_path": "/a/playbooks/stages/nodes.yml:9"}
+    inside = {"task_path": "/a/roles/k8s_common/tasks/main.yml:3"}
+    events = [
+        event("runner_on_start", "worker", NODES, task="Install Kubernetes", **include),
+        event("runner_on_skipped", "worker", NODES, task="Install Kubernetes", **include),
+        event("runner_on_start", "cp", NODES, task="Install Kubernetes", **include),
+        event("runner_on_start", "worker", NODES, task="Boot guests", **include),
+        event("runner_on_start", "cp", NODES, "k8s_common", 1, task="Unpack the bundle", **inside),
+        event("runner_on_start", "worker", NODES, "emulated_worker", 2, task="Create the disk"),
+        event("runner_on_start", "cp", NODES, task="Boot guests", **include),
+        event("runner_on_skipped", "cp", NODES, task="Boot guests", **include),
+    ]
+    state = fold(reduce, events, State())
+    assert {host: doing.stage for host, doing in state.current.items()} == {"worker": "Boot guests"}
+    # A handler runs after the host has gone past other roles.
+    state = reduce(state, event("runner_on_start", "cp", NODES, "q8s.emu.k8s_common", 3, task="Restart", **inside))
+    assert state.current["cp"].stage == "Install Kubernetes"
+    assert [(stage.name, stage.start, stage.end) for stage in state.stages] == [
+        ("Install Kubernetes", 1.0, 3.0), ("Boot guests", 2.0, 2.0),
+    ]  # fmt: skip
+
+
 def test_a_stage_has_ended_when_its_play_has() -> None:
-    first = task("one", "Nodes", "q8s.emu.k8s_common", 0, 3)
+    first = task("one", NODES, "q8s.emu.k8s_common", 0, 3)
     state = fold(reduce, first, State())
     assert not state.ended(state.stages[0]), "another host may not have begun it yet"
     (line, *_) = render.frame(state, 5.0, None, 80, 24)
     assert line[1].startswith("◦ k8s_common") and "3.0 s" in line[1]
-    state = reduce(state, {"event": "playbook_on_play_start", "event_data": {"play": "Ready"}})
+    state = reduce(state, {"event": "playbook_on_play_start", "event_data": {"play": "Wait until every node is Ready"}})
     assert state.ended(state.stages[0])
     (line, *_) = render.frame(state, 5.0, None, 80, 24)
     assert line[1].startswith("✓ k8s_common")
@@ -93,19 +118,19 @@ def test_a_stage_has_ended_when_its_play_has() -> None:
 
 def test_a_failure_in_a_loop_has_the_reason_of_its_item() -> None:
     """Since ansible-core 2.20 the result of the whole task does not say which items failed."""
-    begin = event("runner_on_start", "one", "Nodes", task="Start the units")
+    begin = event("runner_on_start", "one", NODES, task="Start the units")
     items = [
         {"_ansible_item_label": "q8s-containerd.service", "msg": "Unable to start service: Too many open files"},
         {"_ansible_item_label": "kubelet.service", "msg": "skipped after it"},
     ]
-    failing = [event("runner_item_on_failed", "one", "Nodes", task="Start the units", res=item) for item in items]
+    failing = [event("runner_item_on_failed", "one", NODES, task="Start the units", res=item) for item in items]
     whole = {"msg": "One or more items failed", "results": items}
-    end = event("runner_on_failed", "one", "Nodes", task="Start the units", res=whole)
+    end = event("runner_on_failed", "one", NODES, task="Start the units", res=whole)
     state = fold(reduce, [begin, *failing, end], State())
     assert [failure.reason for failure in state.failures] == [
         "q8s-containerd.service: Unable to start service: Too many open files"
     ]
-    again = fold(reduce, [begin, event("runner_on_failed", "one", "Nodes", res={"msg": "another"})], state)
+    again = fold(reduce, [begin, event("runner_on_failed", "one", NODES, res={"msg": "another"})], state)
     assert again.failures[-1].reason == "another", "an item of an earlier task is forgotten"
 
 
@@ -120,7 +145,7 @@ def test_a_failure_in_a_loop_has_the_reason_of_its_item() -> None:
 )
 def test_of_a_task_that_hides_its_output_the_reason_is_what_ansible_says(said: str, reason: str) -> None:
     stdout = f"\r\nTASK [Try] ***\r\n\x1b[0;31m[ERROR]: {said}\x1b[0m\r\nOrigin: a.yml:3\r\n" if said else ""
-    told = event("runner_on_failed", "one", "Nodes", res={"censored": "the output has been hidden"})
+    told = event("runner_on_failed", "one", NODES, res={"censored": "the output has been hidden"})
     (failure,) = reduce(State(), {**told, "stdout": stdout}).failures
     assert reason in failure.reason and "no_log" in failure.reason
     assert failure.reason.startswith("the task's output") == (reason == "may hold secrets")
@@ -268,7 +293,7 @@ def build_event(event: str, at: float, artifact: str = "bundle-aarch64", **more:
 
 
 BUILD = [
-    event("runner_on_start", "localhost", "Build", at=0, task="Build node bundles and guest images"),
+    event("runner_on_start", "localhost", BUILD_PLAY, at=0, task="Build node bundles and guest images"),
     build_event("artifact", 1),
     build_event("step", 2, step="build runc for aarch64"),
     build_event("artifact", 3, "image-aarch64", number=2),
@@ -285,7 +310,7 @@ def test_the_build_of_each_artifact_has_its_step() -> None:
     assert (image.step, image.since, image.text) == ("bootstrap Debian", 3.0, "download: 12 MB")
     end = fold(reduce, BUILD, State())
     assert list(end.builds) == ["bundle-aarch64"] and end.built == {"image-aarch64": 6.0}
-    assert not reduce(end, event("runner_on_ok", "localhost", "Build", at=10)).builds
+    assert not reduce(end, event("runner_on_ok", "localhost", BUILD_PLAY, at=10)).builds
 
 
 def test_other_output_is_no_progress() -> None:

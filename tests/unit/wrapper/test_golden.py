@@ -33,7 +33,7 @@ RUNS = {
     "failed": ("deploy", ExitCode.FAILED),
     "interrupted": ("deploy", ExitCode.INTERRUPTED),
 }
-EARLIER = Estimate(150.0, {"Prepare": 0.4, "Cloud": 6.2, "artifact_server": 24.8}, 3)
+EARLIER = Estimate(150.0, {"Check the cloud and the quota": 0.4, "Create servers": 6.2, "Serve artifacts": 24.8}, 3)
 MOMENTS = (5.0, 20.0, 45.0, 90.0)  # seconds after the start
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from q8s_wrapper import history, render
-from q8s_wrapper.events import Doing, Stage, State
+from q8s_wrapper.events import BUILD, Doing, Stage, State
 from q8s_wrapper.history import Estimate, Run
 
 DEPLOYS = [
-    Run("deploy", 3, 3, 200.0, {"Prepare": 0.0, "Cloud": 10.0, "Nodes": 40.0}),
-    Run("deploy", 3, 0, 9.0, {"Prepare": 0.0}),
-    Run("deploy", 3, 3, 160.0, {"Prepare": 0.0, "Cloud": 6.0, "Nodes": 25.0}),
-    Run("deploy", 3, 3, 170.0, {"Prepare": 0.0, "Cloud": 7.0, "Nodes": 27.0}),
+    Run("deploy", 3, 3, 200.0, {"Check the cloud and the quota": 0.0, "Create servers": 10.0, "Boot guests": 40.0}),
+    Run("deploy", 3, 0, 9.0, {"Check the cloud and the quota": 0.0}),
+    Run("deploy", 3, 3, 160.0, {"Check the cloud and the quota": 0.0, "Create servers": 6.0, "Boot guests": 25.0}),
+    Run("deploy", 3, 3, 170.0, {"Check the cloud and the quota": 0.0, "Create servers": 7.0, "Boot guests": 27.0}),
     Run("deploy", 50, 50, 900.0, {}),
     Run("destroy", 3, 0, 12.0, {}),
 ]
@@ -49,32 +49,41 @@ def test_the_newest_of_equal_size_count() -> None:
 
 
 HERE = frozenset({"localhost"})
-STAGES = (Stage("Prepare", 0.0, 8.0, HERE, "Prepare"), Stage("Cloud", 8.0, 30.0, HERE, "Cloud"))
+STAGES = (
+    Stage("Check the cloud and the quota", 0.0, 8.0, HERE, "Check the cloud and the quota"),
+    Stage("Create servers", 8.0, 30.0, HERE, "Create servers"),
+)
 
 
 def test_what_is_left_follows_the_stages() -> None:
-    found = Estimate(170.0, {"Prepare": 0.0, "Cloud": 7.0, "Nodes": 27.0}, 3)
+    found = Estimate(170.0, {"Check the cloud and the quota": 0.0, "Create servers": 7.0, "Boot guests": 27.0}, 3)
     assert found.left(State(), 5.0) == 165.0
-    # Cloud began at second 8 here, at second 7 then.
+    # Its last stage began at second 8 here, at second 7 then.
     assert found.left(State(stages=STAGES), 30.0) == 170.0 - 7.0 - 22.0
-    late = State(stages=(*STAGES, Stage("Nodes", 100.0, 110.0), Stage("other", 105.0, 110.0)))
+    late = State(stages=(*STAGES, Stage("Boot guests", 100.0, 110.0), Stage("other", 105.0, 110.0)))
     assert found.left(late, 110.0) == 170.0 - 27.0 - 10.0, "time that was lost before is not waited for again"
     assert found.left(late, 1000.0) == 0.0
 
 
-PREPARED = Stage("Prepare", 0.0, 2.0, HERE, "Prepare")
-BUILT = (PREPARED, Stage("Build", 2.0, 602.0, HERE, "Build"), Stage("Cloud", 602.0, 610.0, HERE, "Cloud"))
+def test_a_run_of_a_version_with_other_stages_still_gives_an_estimate() -> None:
+    earlier = Run("deploy", 3, 3, 170.0, {"Prepare": 0.0, "Cloud": 7.0, "emulated_worker": 27.0})
+    found = history.estimate([earlier], "deploy", 3, 3)
+    assert found and found.left(State(stages=STAGES), 30.0) == 140.0
+
+
+PREPARED = Stage("Check the cloud and the quota", 0.0, 2.0, HERE, "Check the cloud and the quota")
+BUILT = (PREPARED, Stage(BUILD, 2.0, 602.0, HERE, BUILD), Stage("Create servers", 602.0, 610.0, HERE, "Create servers"))
 
 
 def test_the_build_is_not_part_of_what_is_remembered() -> None:
     """It takes minutes or nothing, whatever is deployed."""
     run = history.of("deploy", 3, 3, State(stages=BUILT, seconds=700.0))
-    assert (run.seconds, run.stages) == (100.0, {"Prepare": 0.0, "Cloud": 2.0})
+    assert (run.seconds, run.stages) == (100.0, {"Check the cloud and the quota": 0.0, "Create servers": 2.0})
 
 
 def test_the_build_is_not_part_of_what_is_left() -> None:
-    found = Estimate(100.0, {"Prepare": 0.0, "Cloud": 2.0}, 3)
-    building = State(stages=BUILT[:2], current={"localhost": Doing("Build", "Prepare node bundles", 2.0)}, play="Build")
+    found = Estimate(100.0, {"Check the cloud and the quota": 0.0, "Create servers": 2.0}, 3)
+    building = State(stages=BUILT[:2], current={"localhost": Doing(BUILD, "Prepare node bundles", 2.0)}, play=BUILD)
     for now in (3.0, 300.0):
         assert found.left(building, now) == 98.0
         assert Estimate(100.0, {}, 3).left(building, now) == 98.0
@@ -87,7 +96,7 @@ def test_runs_are_remembered_in_their_clusters(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     for number in range(60):
-        history.remember(tmp_path / "one", Run("deploy", 3, 3, float(number), {"Cloud": 1.0}))
+        history.remember(tmp_path / "one", Run("deploy", 3, 3, float(number), {"Create servers": 1.0}))
     history.remember(tmp_path / "two", DEPLOYS[0])
     (tmp_path / "two" / "history.jsonl").open("a").write('not JSON\n{"of": "a later version"}\n[]\n')
     runs = history.read(tmp_path)
@@ -105,17 +114,17 @@ def shown(state: State, width: int, height: int, left: float | None = None) -> l
 
 
 BUSY = State(
-    stages=(*STAGES, Stage("emulated_worker", 30.0, 39.0, frozenset({"demo-b"}), "Nodes")),
-    play="Nodes",
+    stages=(*STAGES, Stage("Boot guests", 30.0, 39.0, frozenset({"demo-b"}), "Boot guests")),
+    play="Boot guests",
     current={
-        "demo-a-host-with-a-name-that-is-much-too-long": Doing("emulated_worker", "Boot the guest", 35.0),
-        "demo-b": Doing("emulated_worker", "Wait until the guest answers, however long that takes it", 30.0, 7),
+        "demo-a-host-with-a-name-that-is-much-too-long": Doing("Boot guests", "Boot the guest", 35.0),
+        "demo-b": Doing("Boot guests", "Wait until the guest answers, however long that takes it", 30.0, 7),
     },
 )
 
 
 def test_a_terminal_is_never_overrun() -> None:
-    hosts = {f"host-{n}": Doing("emulated_worker", "Boot", 39.0) for n in range(99)}
+    hosts = {f"host-{n}": Doing("Boot guests", "Boot", 39.0) for n in range(99)}
     many = State(stages=BUSY.stages * 8, current=hosts)
     for width, height in ((80, 24), (160, 50), (40, 10), (20, 5)):
         for state in (State(), BUSY, many):
@@ -126,9 +135,9 @@ def test_a_terminal_is_never_overrun() -> None:
 
 def test_what_a_terminal_shows() -> None:
     assert shown(BUSY, 80, 24, 70.0) == [
-        "✓ Prepare                   8.0 s  1 host",
-        "✓ Cloud                    22.0 s  1 host",
-        "• emulated_worker          10.0 s  2 hosts",
+        "✓ Check the cloud and the quota             8.0 s  1 host",
+        "✓ Create servers                           22.0 s  1 host",
+        "• Boot guests                              10.0 s  2 hosts",
         "  demo-a-host-with-a-name-t…  Boot the guest                                 5 s",
         "  demo-b                      Wait until the guest answers, however lon…    10 s",
         "",

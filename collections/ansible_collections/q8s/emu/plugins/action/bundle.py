@@ -45,7 +45,14 @@ class ActionModule(ActionBase):
         if code:
             return {**result, "failed": True, "rc": code, "msg": "\n".join(stderr) or f"the build ended with {code}"}
         bundle = json.loads(stdout)
-        return {**result, "changed": bundle["changed"], "bundle": bundle}
+        served = bundle["artifacts"]
+        return {
+            **result,
+            "changed": bundle["changed"],
+            "bundle": bundle,
+            "artifacts": {key: {name: served[key][name] for name in ("name", "sha256")} for key in served},
+            "files": [{name: artifact[name] for name in ("name", "path")} for artifact in served.values()],
+        }
 
 
 def arguments(given: Mapping[str, Any], *, check: bool) -> list[str]:

@@ -19,7 +19,7 @@ description:
   - Groups are C(control_plane), C(control_plane_initial), C(worker_hosts), C(emulated_workers) (the guests), C(type_<type>), C(arch_<architecture>),
     C(zone_<zone>) where the type has a zone, C(server_error) for servers in C(ERROR) (C(q8s_fault) has the cloud's reason), and C(surplus) for servers that
     the file no longer asks for.
-  - C(q8s_missing_servers) lists the servers that the file asks for and the cloud does not have.
+  - C(q8s_missing_servers) lists the servers that the file asks for and the cloud does not have, C(q8s_created_servers) those that Q8S created.
   - No ssh configuration of the user's counts for servers and guests. With C(access) of the type C(bastion), they are reached through it. Only the login
     there reads the user's ssh configuration, which has its host key and the user's key. With C(floating_ip), the initial control plane is reached by
     its floating IP, and all others through it; its host key is checked on the way.
@@ -141,7 +141,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             self.display.warning(f"{problem}\nThe inventory has no servers.")
             inventory.set_variable("all", "q8s_cloud_problem", problem)
             return
-        for key, value in missing_variables(cluster, servers).items():
+        for key, value in presence_variables(cluster, servers).items():
             inventory.set_variable("all", key, value)
         for host in hosts(cluster, servers, found.folder):
             self._add(inventory, host)
@@ -299,10 +299,15 @@ def _state_variables(cluster: _spec.Cluster, state: LocalState | None) -> dict[s
     return {"q8s_state_dir": state.folder, "q8s_state_record": record}
 
 
-def missing_variables(cluster: _spec.Cluster, servers: list[_plan.Server]) -> dict[str, Any]:
-    """What the file asks for and the cloud does not have, as variables of all hosts."""
-    names = {server.name for server in servers}
-    return {"q8s_missing_servers": [spec.name for spec in cluster.servers() if spec.name not in names]}
+def presence_variables(cluster: _spec.Cluster, servers: list[_plan.Server]) -> dict[str, Any]:
+    """Return the names of the file's servers that the cloud lacks, and of those that Q8S created, as variables of all hosts."""
+    present = {server.name for server in servers}
+    created = {server.name for server in servers if _plan.is_ours(server, cluster.cluster_name)}
+    wanted = [spec.name for spec in cluster.servers()]
+    return {
+        "q8s_missing_servers": [name for name in wanted if name not in present],
+        "q8s_created_servers": [name for name in wanted if name in created],
+    }
 
 
 class Host:

@@ -60,4 +60,15 @@ bundle:
   description: Path, name, SHA-256 and size of each artifact, kernel command lines, images of pods, and what is missing.
   type: dict
   returned: success
+artifacts:
+  description: Name and SHA-256 of each artifact, by kind and architecture.
+  type: dict
+  returned: success
+  sample: {"bundle-aarch64": {"name": "bundle-aarch64-0a1b.qcow2", "sha256": "5f2c"}}
+files:
+  description: Name and path of each artifact, as the role C(artifact_server) takes them.
+  type: list
+  elements: dict
+  returned: success
+  sample: [{"name": "bundle-aarch64-0a1b.qcow2", "path": "/root/.cache/q8s/bundle-aarch64-0a1b.qcow2"}]
 """

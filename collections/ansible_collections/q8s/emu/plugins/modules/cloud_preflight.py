@@ -2,27 +2,27 @@
 # Copyright: Q8S contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Check that a cloud has all that a cluster needs, and say what will change."""
+"""Check that a cloud has everything that a cluster needs, and show what will change."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: cloud_preflight
-short_description: Check that a cloud has all that a cluster needs, and say what will change
+short_description: Check that a cloud has everything that a cluster needs, and show what will change
 version_added: 0.1.0
 description:
-  - Plans the key pair, the security group and the servers of a cluster, and gives every change that their modules would make.
-  - Where servers are still to be made, looks up the image, flavors, network, subnet, free addresses and security groups that the cluster names, and
+  - Plans the key pair, the security group and the servers of a cluster, and returns every change that their modules would make.
+  - If servers have to be created, looks up the image, flavors, network, subnet, free addresses and security groups that the cluster names, and
     compares the quota with what the changes take.
   - Compares flavors with what their servers need (memory of a host for its guest, QEMU and the system; disk), and the CPU and machine models of guests
     with what the QEMU of the image's system has.
   - Fails first if the file changes what an existing cluster was created with and cannot change, such as C(guest_ip_prefix).
-  - Fails with every shortfall at once, and changes nothing of what it plans. What may go wrong, and need not, is in C(notes) and a warning.
-  - Leaves word in a tag of the cluster's security group of who began a run, and when. Where somebody else did within the last hour, it warns.
+  - Fails with every shortfall at once, and applies none of the changes. What may go wrong, but need not, is in C(notes) and a warning.
+  - Tags the cluster's security group with the owner and the time of this run, and warns if somebody else started a run within the last hour.
 extends_documentation_fragment: [q8s.emu.cloud]
 options:
   public_key:
-    description: The public key that is going to be uploaded. Without it, a key pair of the cluster's name is taken to be the right one.
+    description: The public key that is going to be uploaded. Without it, an existing key pair of the cluster's name is accepted.
     type: str
   remove_surplus:
     description: As in M(q8s.emu.servers).
@@ -47,24 +47,34 @@ EXAMPLES = r"""
 RETURN = r"""
 extends_documentation_fragment: [q8s.emu.cloud]
 problems:
-  description: Everything that stands against the cluster; empty on success.
+  description: Everything that prevents the cluster, empty on success.
   returned: always
   type: list
   elements: str
   sample: ["quota of vCPUs: needs 2, 19 of 20 used"]
 refused:
-  description: Edits of the cluster file that a cluster which exists does not allow, each with both values, the reason and what to do.
+  description: Edits of the cluster file that an existing cluster does not allow, each with both values, the reason and what to do.
   returned: if there are any
   type: list
   elements: str
   sample: ["guest_ip_prefix is 172.30.0.0/16 in the cluster file, but the cluster has 172.29.0.0/16. ..."]
 quota:
-  description: By name of a quota, what the changes need of it, what is used and what the limit is (-1 is none). Empty when no server has to be made.
+  description: By name of a quota, what the changes need of it, what is used and what the limit is (-1 is none). Empty if no server has to be created.
   returned: success
   type: dict
   sample: {"cores": {"needed": 6, "used": 4, "limit": 40}}
+plan:
+  description: C(changes), C(notes) and C(quota) in one dictionary.
+  returned: success
+  type: dict
+removed_servers:
+  description: Names of the servers that the changes delete or replace.
+  returned: success
+  type: list
+  elements: str
+  sample: [demo-arm-mid-2]
 settled:
-  description: Whether nothing has to be changed and no server is still on its way.
+  description: Whether nothing has to be changed and every server is active.
   returned: success
   type: bool
   sample: false
@@ -107,9 +117,12 @@ def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
         module.fail_json(msg=f"Failed to prepare the cluster: the cloud does not fit\n{text}", problems=problems)
     whole = _plan.joined(plans)
     waiting = any(s.status != "ACTIVE" for s in servers if _plan.is_ours(s, name))
+    result = _module.told(module, whole)
     return {
-        **_module.told(module, whole),
+        **result,
         "changed": False,
+        "plan": {"changes": result["changes"], "notes": result["notes"], "quota": quota},
+        "removed_servers": [change.name for change in whole.of(_plan.SERVER, "delete", "replace")],
         "problems": [],
         "quota": quota,
         "settled": not whole.changed and not waiting,

@@ -13,7 +13,7 @@ version_added: 0.1.0
 description:
   - Does what M(ansible.builtin.copy) and M(ansible.builtin.file) do for one path each, for all the files of a role at once.
     Most of what such a task costs is the call, so that a second run over an unchanged host takes seconds.
-  - Everything belongs to the user that the module runs as. Missing parent folders are made with mode 0755.
+  - Everything belongs to the user that the module runs as. Missing parent folders are created with mode 0755.
 author:
   - Q8S contributors (!UNKNOWN)
 attributes:
@@ -58,7 +58,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 paths:
-  description: Paths that were made or changed.
+  description: Paths that were created or changed.
   returned: always
   type: list
   elements: str
@@ -74,7 +74,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 
 class Entry(NamedTuple):
-    """A path, and what is or shall be there."""
+    """A path with its current or wanted content."""
 
     path: str
     kind: str  # file, link, folder, or other, which is never overwritten
@@ -102,7 +102,7 @@ def wanted_entry(item: dict[str, Any]) -> Entry:
 
 
 def existing_entry(path: str) -> Optional[Entry]:
-    """What is at a path; nothing if there is nothing."""
+    """Return the current state of a path, None if it does not exist."""
     try:
         status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -119,7 +119,7 @@ def existing_entry(path: str) -> Optional[Entry]:
 
 
 def apply(module: AnsibleModule, entry: Entry, existing: Optional[Entry]) -> None:
-    """Make a path what it shall be; a file is replaced in one step."""
+    """Bring a path to the wanted state. A file is replaced atomically."""
     os.makedirs(os.path.dirname(entry.path), mode=0o755, exist_ok=True)
     if entry.kind == "folder":
         if existing is None:
@@ -143,7 +143,7 @@ def apply(module: AnsibleModule, entry: Entry, existing: Optional[Entry]) -> Non
 
 
 def describe(entry: Optional[Entry]) -> str:
-    """For a diff."""
+    """Return the state as text for a diff."""
     if entry is None:
         return ""
     if entry.kind == "link":

@@ -29,7 +29,7 @@ options:
     type: path
     required: true
   files:
-    description: What the archive holds. Folders are made as needed.
+    description: Files and links of the archive. Folders are created as needed.
     type: list
     elements: dict
     required: true
@@ -94,7 +94,7 @@ _FOLDER_MODES = {
 
 
 class Member(NamedTuple):
-    """What identifies a member of the archive."""
+    """The properties by which a member of the archive is compared."""
 
     kind: str
     mode: int
@@ -122,7 +122,7 @@ def members(files: list[dict[str, Any]]) -> dict[str, Member]:
 
 
 def pack(content: dict[str, Member]) -> bytes:
-    """A USTAR archive of the members, folders first; equal content gives equal bytes."""
+    """Return a USTAR archive of the members, folders first. Equal members give equal bytes."""
     folders = set()
     for name in content:
         parent = posixpath.dirname(name)
@@ -150,7 +150,7 @@ def pack(content: dict[str, Member]) -> bytes:
 
 
 def unpack(path: str) -> dict[str, Member]:
-    """The members of an archive that this module wrote; empty if there is none or it is unreadable."""
+    """Return the members of an archive that this module wrote, nothing if it does not exist or is unreadable."""
     found: dict[str, Member] = {}
     try:
         with tarfile.open(path, mode="r:") as archive:
@@ -166,12 +166,12 @@ def unpack(path: str) -> dict[str, Member]:
 
 
 def differing(wanted: dict[str, Member], existing: dict[str, Member]) -> list[str]:
-    """Absolute paths of the members that differ, sorted."""
+    """Return the absolute paths of the members that differ, sorted."""
     return ["/" + name for name in sorted(wanted.keys() | existing.keys()) if wanted.get(name) != existing.get(name)]
 
 
 def write(path: str, data: bytes) -> None:
-    """Replace the archive in one step; readable by its owner only, for it holds keys."""
+    """Replace the archive atomically. It is readable by its owner only, because it contains keys."""
     descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".q8s-")
     try:
         with os.fdopen(descriptor, "wb") as stream:

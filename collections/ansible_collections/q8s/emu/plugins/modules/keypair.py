@@ -2,25 +2,25 @@
 # Copyright: Q8S contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Upload or remove the ssh key of a cluster."""
+"""Upload or delete the SSH key of a cluster."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: keypair
-short_description: Upload or remove the ssh key of a cluster
+short_description: Upload or delete the SSH key of a cluster
 version_added: 0.1.0
 description:
   - The key pair is called C(q8s-) and the cluster's name, and has C(Q8S cluster) and that name as the comment of its key.
   - The same key under that name is used as it is. Another one is never replaced, which is an error.
-  - O(state=absent) removes it only with that comment; a key pair that somebody else made stays, with a note.
+  - O(state=absent) deletes it only with that comment; a key pair that somebody else created is kept, with a note.
 extends_documentation_fragment: [q8s.emu.cloud]
 options:
   public_key:
     description: The public key in OpenSSH's form. Needed for O(state=present).
     type: str
   state:
-    description: Whether the key pair is there.
+    description: Whether the key pair exists.
     type: str
     choices: [present, absent]
     default: present

@@ -2,18 +2,18 @@
 # Copyright: Q8S contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Give Kubernetes nodes their labels and taints."""
+"""Set labels and taints of Kubernetes nodes."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: node_labels
-short_description: Give Kubernetes nodes their labels and taints
+short_description: Set labels and taints of Kubernetes nodes
 version_added: 0.1.0
 description:
-  - A node registers with labels and taints, and a kubelet never changes them afterwards. This module does, with kubectl.
-  - What it set is recorded in the node's annotation C(q8s.io/set), so that what is no longer wanted is removed, and nothing else is.
-  - A node that does not exist is left out.
+  - A node registers with labels and taints, and its kubelet never changes them afterwards. This module changes them with kubectl.
+  - The node's annotation C(q8s.io/set) records what the module has set. It removes only those labels and taints, when they are no longer wanted.
+  - A node that does not exist is skipped.
 author:
   - Q8S contributors (!UNKNOWN)
 attributes:
@@ -36,7 +36,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Give the nodes their labels and taints
+- name: Set the nodes' labels and taints
   q8s.emu.node_labels:
     kubectl: [/var/lib/q8s/bin/kubectl, --kubeconfig=/etc/kubernetes/admin.conf]
     nodes:
@@ -66,7 +66,7 @@ ATTEMPTS = 5  # the node controller changes taints, too
 
 
 class Change(NamedTuple):
-    """What a node needs: a merge patch for kubectl, and its labels and taints before and after as text."""
+    """The change of a node: a merge patch for kubectl, and its labels and taints before and after as text."""
 
     node: str
     patch: dict[str, Any]
@@ -75,7 +75,7 @@ class Change(NamedTuple):
 
 
 def plan_node(node: Mapping[str, Any], labels: Mapping[str, str], taints: list[dict[str, str]]) -> Optional[Change]:
-    """What a node, as the API gives it, needs; nothing if it has all.
+    """Return the change that a node needs, None if it needs none. The node is as the API returns it.
 
     The patch names the version of the node that it was made for, so that a taint that someone sets meanwhile is not lost.
     """
@@ -87,7 +87,7 @@ def plan_node(node: Mapping[str, Any], labels: Mapping[str, str], taints: list[d
         ours = {}
     wanted = [{key: taint[key] for key in ("key", "value", "effect") if taint.get(key)} for taint in taints]
     gone = [name for name in ours.get("labels", ()) if name not in labels and name in has_labels]
-    # a taint is known by key and effect
+    # key and effect identify a taint
     replaced = {(t["key"], t["effect"]) for t in wanted} | {tuple(pair) for pair in ours.get("taints", ())}
     others = [taint for taint in has_taints if (taint["key"], taint["effect"]) not in replaced]
     missing = [t for t in wanted if not any(t.items() <= has.items() for has in has_taints)]
@@ -117,7 +117,7 @@ def _shown(name: str, labels: Mapping[str, str], taints: list[dict[str, str]]) -
 
 
 def plan(nodes: list[dict[str, Any]], wanted: Mapping[str, Any]) -> list[Change]:
-    """What all nodes need."""
+    """Return the changes that the nodes need."""
     changes = []
     for node in nodes:
         one = wanted.get(node["metadata"]["name"])

@@ -2,25 +2,25 @@
 # Copyright: Q8S contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Make or remove the security group of a cluster."""
+"""Create or delete the security group of a cluster."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: security_group
-short_description: Make or remove the security group of a cluster
+short_description: Create or delete the security group of a cluster
 version_added: 0.1.0
 description:
   - The group is called C(q8s-cluster) and is known by its description, so that clusters in one project do not share one.
   - Its ingress rules are the cluster's ports from C(remote_ip_prefix), node ports, ping, and the port by which the initial
     control plane serves bundles inside the group. A rule that is missing is added; one that Q8S made (its description says so) and that is no longer
     asked for is removed. A rule that others made stays, with a note. Egress rules are left as they are.
-  - Every server of the cluster is put into the group, and so is an initial instance that exists and was not made by Q8S; that one is taken out
+  - Every server of the cluster is put into the group, and so is an initial instance that exists and was not created by Q8S; that one is taken out
     before the group is removed.
 extends_documentation_fragment: [q8s.emu.cloud]
 options:
   state:
-    description: Whether the group is there.
+    description: Whether the group exists.
     type: str
     choices: [present, absent]
     default: present
@@ -44,7 +44,7 @@ EXAMPLES = r"""
 RETURN = r"""
 extends_documentation_fragment: [q8s.emu.cloud]
 id:
-  description: Id of the group; empty when there is none.
+  description: Id of the group, empty if it does not exist.
   returned: success
   type: str
   sample: 2f0cf2a1-1ed4-4d55-8a4f-1f6f6a3b8a10

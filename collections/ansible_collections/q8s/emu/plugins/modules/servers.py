@@ -2,13 +2,13 @@
 # Copyright: Q8S contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Make or remove the servers of a cluster."""
+"""Create or delete the servers of a cluster."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: servers
-short_description: Make or remove the servers of a cluster
+short_description: Create or delete the servers of a cluster
 version_added: 0.1.0
 description:
   - Asks for all servers at once, for all new hosts of a type in one call where their numbers start at 1, and polls all of them together until
@@ -17,12 +17,12 @@ description:
     here for its call. The CA's public part is in the server's metadata, the private one in its user-data only.
   - A server that is off is started, and so is an initial instance that others made, which is neither repaired nor replaced. One in C(ERROR), or in C(BUILD) for
     longer than O(timeout), is replaced; one that goes to C(ERROR) while it is waited for is replaced once.
-  - Where C(private_network_id) is a subnet, or its network has several, each server gets a port that Q8S makes in the right one.
-  - Where the subnet has no DHCP, servers get a config drive, which tells them their address.
+  - Where C(private_network_id) is a subnet, or its network has several, each server gets a port that Q8S creates in the right one.
+  - If the subnet has no DHCP, servers get a config drive with their address.
   - With C(server_group) C(soft-anti-affinity), new servers join a server group of Q8S's, whose members Nova spreads as far as it can.
   - With a floating IP in C(access), the initial control plane gets one, by which it and through it the others are reached.
-  - A server that the cluster no longer asks for stays and is reported, unless O(remove_surplus=true).
-  - O(state=absent) removes every server that carries the cluster's name in its metadata, every port and floating IP that carries it in its
+  - A server that is no longer in the cluster file is kept and reported, unless O(remove_surplus=true).
+  - O(state=absent) deletes every server that carries the cluster's name in its metadata, every port and floating IP that carries it in its
     description, and the server group of its name, and waits until the servers are gone. Nothing else is touched.
 extends_documentation_fragment: [q8s.emu.cloud]
 options:
@@ -30,7 +30,7 @@ options:
     description: The public key that may log in, in OpenSSH's form. Needed for O(state=present).
     type: str
   state:
-    description: Whether the servers are there.
+    description: Whether the servers exist.
     type: str
     choices: [present, absent]
     default: present
@@ -39,11 +39,11 @@ options:
     type: list
     elements: str
   remove_surplus:
-    description: Remove servers that the cluster no longer asks for. Drain and delete their nodes before.
+    description: Delete servers that are no longer in the cluster file. Drain and delete their nodes before.
     type: bool
     default: false
   timeout:
-    description: Seconds until all servers must be there, or gone.
+    description: Seconds until all servers must be active, or deleted.
     type: int
     default: 600
 attributes:
@@ -121,7 +121,7 @@ def _going(plan: Any) -> list[Any]:
 
 
 def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, group: Any) -> list[dict[str, Any]]:
-    """Make and start what is wanted, and wait for all of it; gives every server of the cluster."""
+    """Create and start the servers that are missing or stopped, and wait for them. Return every server of the cluster."""
     new = [change.subject for change in plan.of(_plan.SERVER, "create")]
     again = [change.subject.spec for change in plan.of(_plan.SERVER, "replace")]
     group_id = group.id if group and cluster.server_group != "none" else ""
@@ -130,7 +130,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, group: Any
     started = [change.subject for change in plan.of(_plan.SERVER, "start")]
     cloud.start_servers(started)
     refused = _make(module, cluster, cloud, _plan.requests(new) + [_plan.Request((spec,)) for spec in again], group_id)
-    # Wait for what was accepted even when something was refused: the next run then finds it whole.
+    # Wait for accepted servers even when others were refused: the next run then finds them complete.
     by_name = {spec.name: spec for spec in plan.wanted}
     names = set(by_name) - set(refused)
     ready, errors, late = cloud.wait_active(cluster, names, float(module.params["timeout"]))
@@ -143,13 +143,13 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, group: Any
                 f"The server {server.name} went to ERROR and is replaced: {_cloud_errors.fault(server.fault)[0]}"
             )
         cloud.remove_servers(errors, float(module.params["timeout"]))
-        # One by one: where a cloud has no room for all that one call asks for, it makes none of them.
+        # One by one: a cloud that has no room for all servers of a call creates none of them.
         single = [_plan.Request((by_name[server.name],)) for server in errors]
         more = _make(module, cluster, cloud, single, group_id)
         refused.update(more)
         ready, errors, late = cloud.wait_active(cluster, names - set(more), float(module.params["timeout"]))
     failed = len(refused) + len(errors) + len(late)
-    # one line for what one call was to make
+    # one line for each call
     lines = list(dict.fromkeys(_first_line(refused[name]) for name in sorted(refused)))
     faults = {server.name: _cloud_errors.fault(server.fault) for server in errors}
     lines += [f"server {name} is in ERROR: {reason}" for name, (reason, hint) in faults.items()] + late
@@ -170,7 +170,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, group: Any
 
 
 def _make(module: AnsibleModule, cluster: Any, cloud: Any, requests: list[Any], group_id: str) -> dict[str, Any]:
-    """Ask for servers, with ports of their own where they need them; gives what was refused, by name."""
+    """Request servers, with ports of their own if they need them. Return the failures by server name."""
     if not requests:
         return {}
     needs = replace(cloud.needs(cluster), server_group=group_id)

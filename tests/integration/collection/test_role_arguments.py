@@ -1,0 +1,105 @@
+"""The stages' ``group_vars``: with the inventory's variables, they render to arguments that the roles accept."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.q8s.emu.plugins.inventory import openstack
+from ansible_collections.q8s.emu.plugins.module_utils import _spec, _state
+from ansible_collections.q8s.emu.plugins.module_utils._plan import Server
+
+from q8s_wrapper.config import PLAYBOOKS, REPOSITORY
+
+ARTIFACTS = [
+    f"{kind}-{machine}" for kind in ("root", "kernel", "initrd", "bundle") for machine in ("x86_64", "aarch64")
+]
+BUILT = {
+    "artifacts": {key: {"name": f"{key}.img", "sha256": "5f2c"} for key in ("control-plane-x86_64", *ARTIFACTS)},
+    "files": [{"name": "root-x86_64.img", "path": "/cache/root-x86_64.img"}],
+    "bundle": {"cmdlines": {"x86_64": "root=x", "aarch64": "root=a"}, "pod_images": {"flannel": "flannel:1"}},
+}
+ROLES = {
+    "control_plane_initial": ["artifact_server", "k8s_common", "control_plane"],
+    "control_plane:!control_plane_initial": ["k8s_common", "control_plane join"],
+    "worker_hosts": ["qemu_host", "emulated_worker"],
+}
+
+
+def tasks(entries: list[str]) -> list[dict[str, Any]]:
+    """Return the tasks that check a group's variables against the roles' specifications."""
+    found = []
+    for role, entry in ((*text.split(), "main")[:2] for text in entries):
+        spec = f"lookup('file', '{PLAYBOOKS.parent}/roles/{role}/meta/argument_specs.yml') | from_yaml"
+        options = f"({spec}).argument_specs.{entry}.options"
+        given = f"dict({options} | select('in', vars) | zip({options} | select('in', vars) | map('extract', vars)))"
+        found.append(
+            {
+                "name": f"Check {role} {entry}",
+                "ansible.builtin.validate_argument_spec": {
+                    "argument_spec": f"{{{{ {options} }}}}",
+                    "provided_arguments": f"{{{{ {given} }}}}",
+                },
+            }
+        )
+    return found
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Check the arguments on an inventory of the demo's cluster with a second control plane."""
+    folder = tmp_path_factory.mktemp("arguments")
+    text = (REPOSITORY / "examples" / "demo.yaml").read_text()
+    (folder / "demo.yaml").write_text(text.replace("additional_master_nodes: 0", "additional_master_nodes: 1"))
+    cluster = _spec.load_file(str(folder / "demo.yaml"))
+    local = openstack.LocalState("/state/demo", _state.Project("https://cloud.example.org:5000", "p1", "one", "abc"))
+    mark = {"q8s_cluster": "demo"}
+    servers = [
+        Server(f"id-{spec.name}", spec.name, "ACTIVE", (f"10.254.1.{number}",), mark)
+        for number, spec in enumerate(cluster.servers(), 4)
+    ]
+    hosts = openstack.hosts(cluster, servers, "/state/demo")
+    groups: dict[str, Any] = {name: {"hosts": []} for host in hosts for name in host.groups}
+    for host in hosts:
+        for name in host.groups:
+            groups[name]["hosts"].append(host.name)
+    variables: dict[str, Any] = {host.name: {**host.variables, "ansible_connection": "local"} for host in hosts}
+    variables["localhost"] = {"q8s_built": BUILT, "q8s_public_key": "ssh-ed25519 AAAA", "ansible_connection": "local"}
+    secrets = {"control_plane_ca_certificate": "PEM", "control_plane_bootstrap_token": "abcdef.0123456789abcdef"}
+    variables["demo-control-plane"] |= secrets
+    inventory = {
+        **groups,
+        "all": {"hosts": ["localhost"], "vars": openstack.cluster_variables(cluster, local)},
+        "_meta": {"hostvars": variables},
+    }
+    script = folder / "inventory"
+    script.write_text(f"#!/bin/sh\ncat <<'END'\n{json.dumps(inventory)}\nEND\n")
+    script.chmod(0o755)
+    (folder / "group_vars").symlink_to(PLAYBOOKS / "stages" / "group_vars")
+    plays = [{"hosts": group, "gather_facts": False, "tasks": tasks(names)} for group, names in ROLES.items()]
+    (folder / "play.yml").write_text(json.dumps(plays))
+    done = subprocess.run(
+        [Path(sys.executable).parent / "ansible-playbook", "-i", script, folder / "play.yml"],
+        cwd=folder,
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": f"{REPOSITORY}/collections", "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_role_accepts_its_arguments(output: str) -> None:
+    for role in (text for names in ROLES.values() for text in names):
+        assert f"TASK [Check {role}" in output
+    recap = output.partition("PLAY RECAP")[2]
+    for host, checks in (("control-plane", 3), ("control-plane-2", 2), ("x86-small-1", 2), ("arm-mid-1", 2)):
+        assert f"demo-{host} " in recap and any(
+            line.split()[0] == f"demo-{host}" and f"ok={checks} " in line for line in recap.splitlines() if line.strip()
+        ), recap

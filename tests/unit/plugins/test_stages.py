@@ -1,0 +1,87 @@
+"""The playbook that deploys: its stages are short, and group_vars has what the roles need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.q8s.emu.plugins.filter.awaited_nodes import awaited_nodes
+from ansible_collections.q8s.emu.plugins.filter.changed_networks import changed_networks
+from ansible_collections.q8s.emu.plugins.filter.unreached_servers import unreached_servers
+
+from q8s_wrapper import tags
+from q8s_wrapper.config import PLAYBOOKS
+
+VARIABLES = PLAYBOOKS / "stages" / "group_vars"
+ROLES = PLAYBOOKS.parent / "roles"
+
+
+def test_playbooks_read_like_tables_of_contents() -> None:
+    lengths = {str(file): len(file.read_text().splitlines()) for file in PLAYBOOKS.rglob("*.yml")}
+    assert {name: lines for name, lines in lengths.items() if lines > 120} == {}
+
+
+def test_site_imports_every_stage_once_under_its_name() -> None:
+    imports = yaml.safe_load((PLAYBOOKS / "site.yml").read_text())
+    files = [PLAYBOOKS / entry["ansible.builtin.import_playbook"] for entry in imports]
+    assert sorted(files) == sorted((PLAYBOOKS / "stages").glob("*.yml"))
+    assert [entry["name"] for entry in imports] == [play["name"] for play in tags.plays(PLAYBOOKS / "site.yml")]
+
+
+@pytest.mark.parametrize(
+    ("role", "entry", "groups"),
+    [
+        ("artifact_server", "main", ["control_plane_initial"]),
+        ("k8s_common", "main", ["control_plane"]),
+        ("control_plane", "main", ["control_plane", "control_plane_initial"]),
+        ("control_plane", "join", ["control_plane"]),
+        ("qemu_host", "main", ["worker_hosts"]),
+        ("emulated_worker", "main", ["worker_hosts"]),
+    ],
+)
+def test_group_vars_have_the_required_arguments_of_a_role(role: str, entry: str, groups: list[str]) -> None:
+    options: dict[str, Any] = yaml.safe_load((ROLES / role / "meta" / "argument_specs.yml").read_text())
+    options = options["argument_specs"][entry]["options"]
+    given = {name for group in groups for name in yaml.safe_load((VARIABLES / f"{group}.yml").read_text())}
+    assert {name for name, option in options.items() if option.get("required")} <= given
+
+
+def test_group_vars_have_no_argument_that_a_role_lacks() -> None:
+    known = {
+        option
+        for file in ROLES.glob("*/meta/argument_specs.yml")
+        for entry in yaml.safe_load(file.read_text())["argument_specs"].values()
+        for option in entry.get("options", {})
+    }
+    given = {name for file in VARIABLES.glob("*.yml") for name in yaml.safe_load(file.read_text())}
+    assert {name for name in given if not name.startswith("q8s_")} <= known
+
+
+def test_networks_that_the_file_asks_to_change() -> None:
+    cluster = {"pod_cidr": "10.244.0.0/16", "service_cidr": "10.97.0.0/16"}
+    kubeadm = '  podSubnet: 10.244.0.0/16\n  serviceSubnet: "10.96.0.0/16"\n'
+    assert changed_networks(kubeadm, cluster) == [
+        {"field": "service_cidr", "wanted": "10.97.0.0/16", "existing": "10.96.0.0/16"}
+    ]
+    assert changed_networks("", cluster) == [], "there is no cluster yet"
+
+
+def test_awaited_nodes() -> None:
+    hosts = {
+        "cp": {"q8s_node_name": "demo-control-plane"},
+        "w-1": {"q8s_node_name": "arm-1", "emulated_worker_started_at": "2026-11-27T01:02:03Z"},
+        "w-2": {"q8s_node_name": "arm-2", "emulated_worker_started_at": ""},
+        "failed": {},
+    }
+    assert awaited_nodes(hosts, ["cp", "w-1", "w-2"]) == [
+        {"name": "demo-control-plane", "started_at": ""},
+        {"name": "arm-1", "started_at": "2026-11-27T01:02:03Z"},
+        {"name": "arm-2", "started_at": ""},
+    ]
+
+
+def test_unreached_servers_keep_their_order() -> None:
+    servers = ["cp", "z-1", "a-1"]
+    assert unreached_servers(servers, ["cp"]) == ["z-1", "a-1"]
+    assert unreached_servers(servers, [], "localhost,cp,a-1") == ["cp", "a-1"]
