@@ -14,7 +14,7 @@ from ansible_collections.q8s.emu.plugins.module_utils import _guest_changes, _sp
 DOCUMENTATION = r"""
 name: node_plan
 short_description: What a deploy does to nodes that exist
-version_added: 0.1.0
+version_added: 0.2.0
 author:
   - Q8S contributors (!UNKNOWN)
 description:

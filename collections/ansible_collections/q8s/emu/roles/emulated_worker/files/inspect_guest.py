@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import tarfile
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 VIRSH = ["virsh", "--quiet", "--connect", "qemu:///system"]
 QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
