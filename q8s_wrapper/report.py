@@ -266,6 +266,10 @@ def next_steps(end: End, state: State) -> list[str]:
         if what == "deploy" and changes:
             steps.append(f"hint: `{command('destroy')}` removes all of it")
         return steps
+    if end.code == ExitCode.WRONG_INPUT:
+        if changed_nodes(state):
+            return [f"hint: `{end.again} --yes` changes them one at a time"]
+        return [f"hint: fix the cluster file, then run `{end.again}` again"]
     kept = ": it continues where it stopped" if changes else ""
     steps = [f"hint: fix the cause, then run `{end.again}` again{kept}"]
     host = next(iter(sorted(state.failed - {"localhost"})), None)

@@ -122,3 +122,15 @@ def test_how_many_nodes_at_a_time(calls: Any, capsys: pytest.CaptureFixture[str]
     assert calls == [("site", ["-e", '{"q8s_confirmed": true}', "-e", '{"q8s_parallel": 3}'])]
     assert cli.main(["deploy", str(EXAMPLE), "--yes", "--parallel", "0"]) == ExitCode.WRONG_INPUT
     assert "--parallel: is 0; allowed is a number from 1 on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("state", "hint"),
+    [
+        (PLANNED, "hint: `q8s-run deploy c.yaml --yes` changes them one at a time"),
+        (State(), "hint: fix the cluster file, then run `q8s-run deploy c.yaml` again"),
+    ],
+)
+def test_what_to_do_about_a_refusal(state: State, hint: str) -> None:
+    end = report.End("deploy", Invocation(file="c.yaml"), "q8s-run deploy c.yaml", ExitCode.WRONG_INPUT)
+    assert report.next_steps(end, state) == [hint]
