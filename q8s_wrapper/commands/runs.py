@@ -141,7 +141,7 @@ def deploy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         confirmed = arguments.yes
         asks = _asks(arguments)
         if asks:
-            outcome = session.play("plan", rest)
+            outcome = session.play("plan", [*_limit(arguments, cluster), *rest])
             if outcome.code != ExitCode.DONE:
                 return session.end(outcome)
             told = outcome.state.results["q8s_plan"]
@@ -288,17 +288,26 @@ def _options(arguments: argparse.Namespace, cluster: Any = None) -> list[str]:
     options = []
     if arguments.check:
         options += ["--check", "--diff"]
-    if getattr(arguments, "limit", None):
-        from ansible_collections.q8s.emu.plugins.module_utils import _limit
-
-        try:
-            servers = _limit.limited_servers(cluster, arguments.limit)
-        except _limit.LimitError as error:
-            raise WrapperError(f"--limit: {error}", code=ExitCode.WRONG_INPUT) from None
-        options += ["-e", json.dumps({"q8s_limit": servers})]
+    options += _limit(arguments, cluster)
     if getattr(arguments, "tags", None):
         options += ["--tags", arguments.tags]
     return options
+
+
+def _limit(arguments: argparse.Namespace, cluster: Any) -> list[str]:
+    """Return the options that limit a run to servers.
+
+    :raises WrapperError: the limit names something that the file does not have
+    """
+    if not getattr(arguments, "limit", None):
+        return []
+    from ansible_collections.q8s.emu.plugins.module_utils import _limit as limits
+
+    try:
+        servers = limits.limited_servers(cluster, arguments.limit)
+    except limits.LimitError as error:
+        raise WrapperError(f"--limit: {error}", code=ExitCode.WRONG_INPUT) from None
+    return ["-e", json.dumps({"q8s_limit": servers})]
 
 
 def _selection(arguments: argparse.Namespace) -> list[str]:

@@ -100,10 +100,11 @@ def test_a_person_is_asked_before_nodes_are_drained(
     monkeypatch.setattr(sys, "stdin", typed)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("TERM", "dumb")
-    assert (cli.main(["deploy", str(EXAMPLE)]) == ExitCode.DONE) is goes
+    assert (cli.main(["deploy", str(EXAMPLE), "--limit", "arm-mid-1"]) == ExitCode.DONE) is goes
     assert "2 nodes are drained for it. Go on? [y/N]" in capsys.readouterr().err
-    confirmed = ("site", ["-e", '{"q8s_confirmed": true}'])
-    assert calls == [("plan", []), confirmed][: 2 if goes else 1]
+    limit = ["-e", '{"q8s_limit": ["demo-control-plane", "demo-arm-mid-1"]}']
+    confirmed = ("site", ["-e", '{"q8s_confirmed": true}', *limit])
+    assert calls == [("plan", limit), confirmed][: 2 if goes else 1]
 
 
 def test_the_plan_for_programs_has_the_nodes(calls: Any, capsys: pytest.CaptureFixture[str]) -> None:
