@@ -71,7 +71,7 @@ class Command:
 _JSON = Option("json", "JSON on stdout")
 _VERBOSE = Option("verbose", "increase the verbosity of the log (repeatable)", short="v", counted=True)
 _QUIET = Option("quiet", "print errors, warnings and the result only", short="q")
-_YES_OPTION = Option("yes", "do not ask, and allow Q8S to remove servers", short="y")
+_YES_OPTION = Option("yes", "do not ask, and allow Q8S to remove servers and to restart or recreate nodes", short="y")
 _LIMIT = Option(
     "limit", "only these servers or nodes: names, wildcards or groups, separated by commas; ! excludes", "NAMES"
 )
@@ -80,6 +80,12 @@ _LIST_TAGS = Option("list-tags", "list the tags and exit")
 _REPLACE_CONTROL_PLANE = Option(
     "replace-control-plane",
     "give up the data of an initial control plane that is gone or in ERROR, and recreate all servers",
+)
+_PARALLEL = Option(
+    "parallel",
+    "how many nodes at a time are restarted or recreated for an edit of the file (default 1)",
+    "N",
+    number=True,
 )
 _CHECK = Option("check", "show what would change, and change nothing")
 _BUILD = Option(
@@ -127,7 +133,19 @@ COMMANDS: Final = (
         "create the cluster, or whatever is missing from it",
         "runs:deploy",
         "q8s-run deploy cluster.yaml --yes",
-        (_YES_OPTION, _CHECK, _LIMIT, _TAGS, _LIST_TAGS, _REPLACE_CONTROL_PLANE, _BUILD, _JSON, _VERBOSE, _QUIET),
+        (
+            _YES_OPTION,
+            _CHECK,
+            _LIMIT,
+            _TAGS,
+            _LIST_TAGS,
+            _PARALLEL,
+            _REPLACE_CONTROL_PLANE,
+            _BUILD,
+            _JSON,
+            _VERBOSE,
+            _QUIET,
+        ),
         rest=_TO_ANSIBLE,
         more="Shows the plan first; on a terminal it asks before it goes on.",
     ),

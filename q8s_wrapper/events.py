@@ -15,6 +15,8 @@ _ANSI: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1
 _EMPTY_REASONS: Final = frozenset({"non-zero return code", "The command exited with a non-zero return code."})
 _ERROR: Final = re.compile(r"^\[ERROR\]: (.*)$", re.MULTILINE)
 _HIDDEN: Final = "the task's output may hold secrets, so it is in no log (no_log)"
+# How the name of a task begins that fails because the cluster file or the command asks for something that is not done.
+_REFUSES: Final = "Refuse edits"
 # The play that builds bundles and guest images. It takes minutes or nothing, whatever is deployed.
 BUILDS: Final = frozenset({"Build node bundles and guest images", "Build on the initial control plane"})
 # Plays in which hosts run several roles side by side. Each role is a stage, named like the task that includes it; every
@@ -64,10 +66,13 @@ class Work:
 
 @dataclass(frozen=True)
 class Failure:
+    """A task that failed. ``refused``: the cluster file or the command asks for something that is not done."""
+
     host: str
     task: str
     reason: str
     place: str
+    refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,11 @@ class State:
     def took(self, stage: Stage) -> float:
         """Seconds that a stage took, up to now when a host is still in it."""
         return self.seconds - stage.start if stage.name in self.active else stage.seconds
+
+    @property
+    def refused(self) -> bool:
+        """Whether the run failed only because what was asked for is not done."""
+        return bool(self.failures) and all(failure.refused for failure in self.failures)
 
     @property
     def failed(self) -> frozenset[str]:
@@ -266,7 +276,8 @@ def _result(state: State, kind: str, data: Mapping[str, Any], stdout: str) -> St
     unreachable = kind == "runner_on_unreachable" and "skip_reason" not in result
     if unreachable or (kind == "runner_on_failed" and not data.get("ignore_errors")):
         reason = state.failed_items.get(host) or _reason(result, stdout)
-        failure = Failure(host, str(data.get("task", "")), reason, _place(data))
+        task = str(data.get("task", ""))
+        failure = Failure(host, task, reason, _place(data), bool(result.get("refused")) or task.startswith(_REFUSES))
         return replace(state, failures=(*state.failures, failure))
     if kind == "runner_on_ok" and str(data.get("task_action", "")).endswith("debug"):
         return _noted(state, result)

@@ -42,6 +42,9 @@ class Plain:
         if self._show_plan and "q8s_plan" in after.results and "q8s_plan" not in before.results:
             for line in report.plan(after.results["q8s_plan"], self._estimator(after), 70):
                 self._line(after.seconds, f"  {line}".rstrip())
+        if self._show_plan and "q8s_node_plan" in after.results and "q8s_node_plan" not in before.results:
+            for line in report.node_plan(after.results["q8s_node_plan"], 70):
+                self._line(after.seconds, f"  {line}".rstrip())
         known = {stage.name for stage in before.stages}
         for stage in after.stages:
             if stage.name not in known:
@@ -102,6 +105,8 @@ class Terminal:
             self._estimate = self._estimator(after)
         if self._show_plan and "q8s_plan" in after.results and "q8s_plan" not in before.results:
             self.say("\n".join(report.plan(after.results["q8s_plan"], self._estimate, self._console.width)))
+        if self._show_plan and "q8s_node_plan" in after.results and "q8s_node_plan" not in before.results:
+            self.say("\n".join(report.node_plan(after.results["q8s_node_plan"], self._console.width)))
         for failure in after.failures[len(before.failures) :]:
             self.say(f"{failure.host}: FAILED: {failure.task}")
 
@@ -180,6 +185,8 @@ class JsonLines:
     def update(self, before: State, after: State) -> None:
         if "q8s_plan" in after.results and "q8s_plan" not in before.results:
             self._emit({"event": "plan", **report.plan_data(after.results["q8s_plan"], self._estimator(after))})
+        if "q8s_node_plan" in after.results and "q8s_node_plan" not in before.results:
+            self._emit({"event": "node_plan", **report.node_plan_data(after.results["q8s_node_plan"])})
         known = {stage.name for stage in before.stages}
         for stage in after.stages:
             if stage.name not in known:

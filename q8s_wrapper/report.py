@@ -87,6 +87,34 @@ def _build(told: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def node_plan(told: Mapping[str, Any], width: int) -> list[str]:
+    """What happens to nodes that exist, as lines: the action, the node, and each field's old and new value.
+
+    :param told: ``q8s_node_plan`` of the playbooks: changes and hosts that could not be asked; empty for nothing
+    """
+    lines = ["of the nodes:"] if told.get("changes") else []
+    for change in told.get("changes", []):
+        fields = ", ".join(f"{f['field']} {f['has']} -> {f['wanted']}" for f in change["fields"])
+        listed = textwrap.wrap(fields, max(width - 30, 20), break_long_words=False, break_on_hyphens=False)
+        lines.append(f"  {change['action']:<8} {change['node']:<17} {listed[0]}")
+        lines += [f"{'':<29}{line}" for line in listed[1:]]
+    if told.get("unknown"):
+        hosts = ", ".join(f"{host} ({why})" for host, why in told["unknown"].items())
+        text = f"note: not compared with the file, as the host did not answer: {hosts}"
+        lines += textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+    return lines
+
+
+def node_plan_data(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What happens to nodes that exist, for programs."""
+    return {"changes": told.get("changes", []), "unknown": told.get("unknown", {})}
+
+
+def changed_nodes(state: State) -> list[str]:
+    """Names of the nodes that are restarted or recreated."""
+    return [change["node"] for change in (state.results.get("q8s_node_plan") or {}).get("changes", [])]
+
+
 def _use(name: str, use: Mapping[str, int]) -> str:
     """One quota in words: ``2 servers (3 of 20 used)``."""
     plural = "s" if name != "ram" and use["needed"] != 1 else ""
@@ -241,7 +269,7 @@ def next_steps(end: End, state: State) -> list[str]:
     """What to type next: a label and a command each."""
     what, command = end.what, end.invocation.command
     if end.code == ExitCode.DONE and end.check:
-        agreed = " --yes" if destroyed(state.results.get("q8s_plan") or {}) else ""
+        agreed = " --yes" if destroyed(state.results.get("q8s_plan") or {}) or changed_nodes(state) else ""
         return [f"next: {end.again.replace(' --check', '', 1)}{agreed}"]
     if end.code == ExitCode.DONE:
         steps = {
@@ -256,6 +284,10 @@ def next_steps(end: End, state: State) -> list[str]:
         if what == "deploy" and changes:
             steps.append(f"hint: `{command('destroy')}` removes all of it")
         return steps
+    if end.code == ExitCode.WRONG_INPUT:
+        if changed_nodes(state):
+            return [f"hint: `{end.again} --yes` changes them one at a time"]
+        return [f"hint: fix the cluster file, then run `{end.again}` again"]
     kept = ": it continues where it stopped" if changes else ""
     steps = [f"hint: fix the cause, then run `{end.again}` again{kept}"]
     host = next(iter(sorted(state.failed - {"localhost"})), None)

@@ -128,4 +128,6 @@ def run(
         log = keep_log(folder)
     if interrupt.since is not None:
         return Outcome(state, ExitCode.INTERRUPTED, log)
-    return Outcome(state, ExitCode.DONE if runner.rc == 0 else ExitCode.FAILED, log)
+    if runner.rc == 0:
+        return Outcome(state, ExitCode.DONE, log)
+    return Outcome(state, ExitCode.WRONG_INPUT if state.refused else ExitCode.FAILED, log)

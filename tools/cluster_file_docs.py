@@ -15,6 +15,7 @@ REPOSITORY: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "collections"))
 
 from ansible_collections.q8s.emu.plugins.module_utils import _spec_fields as fields  # noqa: E402
+from ansible_collections.q8s.emu.plugins.module_utils._spec_edit import MEANINGS, Edit, Effect  # noqa: E402
 from ansible_collections.q8s.emu.plugins.module_utils._spec_kinds import REQUIRED, Field, Group, Names  # noqa: E402
 
 PAGE: Final = REPOSITORY / "docs" / "reference" / "cluster-file.md"
@@ -25,7 +26,8 @@ _INTRODUCTION: Final = """\
 # Cluster file
 
 One YAML file describes a cluster. [examples/demo.yaml](../../examples/demo.yaml) is a small one with comments.
-`q8s-run init` writes one for your cloud, and `q8s-run validate FILE` checks it without a cloud.
+`q8s-run init` writes one for your cloud, and `q8s-run validate FILE` checks it without a cloud. The column *edit* says what
+a changed field does to a running cluster.
 
 Files of the prototype load unchanged, with the tags `!ClusterData`, `!ClusterDefinition`, `!VmTypes` and `!VmType` or
 without them. Every field that the paper does not have is optional. All errors are reported at once, each with its place:
@@ -70,12 +72,49 @@ that is not text, and any other tag are errors. So are values that YAML 1.1 read
 """
 
 
+_EDITS: Final = """\
+## Changing a running cluster
+
+Each field has a class, which says what `deploy` does to a cluster that is running when the field has changed:
+
+<!-- begin of the classes -->
+"""
+
+
 def page() -> str:
     """The reference page."""
     parts = [_INTRODUCTION, "## Fields\n", _table(fields.CLUSTER, "")]
     for path, group, about in _groups(fields.CLUSTER, ""):
         parts += [f"## {path}\n", about + "\n", _table(group, path)]
-    return "\n".join([*parts, _REST])
+    return "\n".join([*parts, _EDITS, _edits(), _REST])
+
+
+def _edits() -> str:
+    """The tables of the classes and of what is in each."""
+    rows = [f"| {effect.value} | {meaning} |" for effect, meaning in MEANINGS.items()]
+    found: dict[Edit, list[str]] = {}
+    for path, edit in edits():
+        found.setdefault(edit, []).append(f"`{path}`")
+    order = list(MEANINGS)
+    listed = sorted(found.items(), key=lambda item: order.index(item[0].effect))
+    fields_of = [f"| {edit.effect.value} | {', '.join(names)} | {_detail(edit)} |" for edit, names in listed]
+    classes = "\n".join(["| class | what happens |", "|---|---|", *rows])
+    table = "\n".join(["| class | fields | detail |", "|---|---|---|", *fields_of])
+    return f"{classes}\n\n{table}\n\n<!-- end of the classes -->\n"
+
+
+def edits() -> Iterator[tuple[str, Edit]]:
+    """Return every field that has a class, by its path, and the class."""
+    for path, group, _about in [("", fields.CLUSTER, ""), *_groups(fields.CLUSTER, "")]:
+        for field in group.fields:
+            if field.edit is not None:
+                yield (f"{path}.{field.name}" if path else field.name), field.edit
+
+
+def _detail(edit: Edit) -> str:
+    if edit.effect is not Effect.REFUSED:
+        return edit.text
+    return f"{edit.text[:1].upper()}{edit.text[1:]}. To change it: {edit.way}."
 
 
 def schema() -> str:
@@ -101,7 +140,7 @@ def _groups(group: Group, path: str) -> Iterator[tuple[str, Group, str]]:
 
 def _table(group: Group, path: str) -> str:
     rows = [_row(field, path) for field in group.fields]
-    return "\n".join(["| field | value | default | meaning |", "|---|---|---|---|", *rows]) + "\n"
+    return "\n".join(["| field | value | default | edit | meaning |", "|---|---|---|---|---|", *rows]) + "\n"
 
 
 def _row(field: Field, path: str) -> str:
@@ -111,9 +150,10 @@ def _row(field: Field, path: str) -> str:
         what = f"[mapping](#{_anchor(f'{path}.{field.name}' if path else field.name)})"
     elif isinstance(field.kind, Names) and isinstance(field.kind.of, Group):
         what = f"[mapping from names](#{_anchor(f'{path}.{field.name}.NAME')})"
+    edited = field.edit.effect.value if field.edit else ""
     return (
         "| "
-        + " | ".join(text.replace("|", "\\|") for text in (name, what, _default(field.default), field.about))
+        + " | ".join(text.replace("|", "\\|") for text in (name, what, _default(field.default), edited, field.about))
         + " |"
     )
 

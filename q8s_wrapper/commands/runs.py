@@ -116,10 +116,11 @@ def plan(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             return session.end(outcome)
         told = outcome.state.results["q8s_plan"]
         estimate = session.estimate(outcome.state)
+        nodes = outcome.state.results.get("q8s_node_plan") or {}
         if arguments.json:
-            print(json.dumps(report.plan_data(told, estimate), indent=2))
+            print(json.dumps({**report.plan_data(told, estimate), "nodes": report.node_plan_data(nodes)}, indent=2))
         else:
-            print("\n".join(report.plan(told, estimate, columns())))
+            print("\n".join([*report.plan(told, estimate, columns()), *report.node_plan(nodes, columns())]))
             again = session.invocation.command("deploy", *_selection(arguments))
             end = report.End("plan", session.invocation, again, outcome.code)
             for step in report.next_steps(end, outcome.state):
@@ -135,24 +136,40 @@ def deploy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     if arguments.tags:
         tags.check(arguments.tags)
     cluster = load(arguments.file)
-    options = [*_options(arguments, cluster), *_loss(arguments), *rest]
+    options = [*_options(arguments, cluster), *_parallel(arguments), *_loss(arguments), *rest]
     with _session(arguments, cluster, changes=not arguments.check) as session:
         # A run that may remove servers is one that the user has agreed to; the playbook stops before it does otherwise.
         confirmed = arguments.yes
         asks = _asks(arguments)
         if asks:
-            outcome = session.play("plan", [*_plan_options(arguments), *rest])
+            outcome = session.play("plan", [*_limit(arguments, cluster), *_plan_options(arguments), *rest])
             if outcome.code != ExitCode.DONE:
                 return session.end(outcome)
             told = outcome.state.results["q8s_plan"]
-            if told["changes"]:
+            nodes = report.changed_nodes(outcome.state)
+            if told["changes"] or nodes:
                 gone = report.destroyed(told)
                 removed = f"{len(gone)} server{'s are' if len(gone) > 1 else ' is'} removed for it. " if gone else ""
-                _ask(f"{removed}Go on?")
-                confirmed = bool(gone)
+                changed = f"{len(nodes)} node{'s are' if len(nodes) > 1 else ' is'} drained for it. " if nodes else ""
+                _ask(f"{removed}{changed}Go on?")
+                confirmed = bool(gone or nodes)
         given = ["-e", json.dumps({"q8s_confirmed": confirmed}), *options]
         outcome = session.play("site", given, show_plan=not asks)
         return session.end(outcome, remember=not (arguments.check or arguments.limit or arguments.tags))
+
+
+def _parallel(arguments: argparse.Namespace) -> list[str]:
+    """Return the options for how many nodes change at a time.
+
+    :raises WrapperError: it is not at least one
+    """
+    if arguments.parallel is None:
+        return []
+    if arguments.parallel < 1:
+        raise WrapperError(
+            f"--parallel: is {arguments.parallel}; allowed is a number from 1 on", code=ExitCode.WRONG_INPUT
+        )
+    return ["-e", json.dumps({"q8s_parallel": arguments.parallel})]
 
 
 def destroy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -272,14 +289,7 @@ def _options(arguments: argparse.Namespace, cluster: Any = None) -> list[str]:
     options = []
     if arguments.check:
         options += ["--check", "--diff"]
-    if getattr(arguments, "limit", None):
-        from ansible_collections.q8s.emu.plugins.module_utils import _limit
-
-        try:
-            servers = _limit.limited_servers(cluster, arguments.limit)
-        except _limit.LimitError as error:
-            raise WrapperError(f"--limit: {error}", code=ExitCode.WRONG_INPUT) from None
-        options += ["-e", json.dumps({"q8s_limit": servers})]
+    options += _limit(arguments, cluster)
     if getattr(arguments, "tags", None):
         options += ["--tags", arguments.tags]
     return [*options, *_build_options(arguments)]
@@ -299,6 +309,22 @@ def _plan_options(arguments: argparse.Namespace) -> list[str]:
 def _loss(arguments: argparse.Namespace) -> list[str]:
     """The yes to the loss of the control plane's data, for ansible-playbook."""
     return ["-e", json.dumps({"q8s_replace_control_plane": True})] if arguments.replace_control_plane else []
+
+
+def _limit(arguments: argparse.Namespace, cluster: Any) -> list[str]:
+    """Return the options that limit a run to servers.
+
+    :raises WrapperError: the limit names something that the file does not have
+    """
+    if not getattr(arguments, "limit", None):
+        return []
+    from ansible_collections.q8s.emu.plugins.module_utils import _limit as limits
+
+    try:
+        servers = limits.limited_servers(cluster, arguments.limit)
+    except limits.LimitError as error:
+        raise WrapperError(f"--limit: {error}", code=ExitCode.WRONG_INPUT) from None
+    return ["-e", json.dumps({"q8s_limit": servers})]
 
 
 def _selection(arguments: argparse.Namespace) -> list[str]:

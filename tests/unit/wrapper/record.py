@@ -22,7 +22,17 @@ _KINDS = frozenset(
     runner_on_start runner_on_ok runner_on_skipped runner_on_failed runner_on_unreachable""".split()
 )
 _DATA = ("host", "task", "play", "role", "task_action", "task_path", "ignore_errors")
-_FAILED = ("msg", "stderr", "module_stderr", "stdout", "rc", "skip_reason", "censored", "_ansible_item_label")
+_FAILED = (
+    "msg",
+    "stderr",
+    "module_stderr",
+    "stdout",
+    "rc",
+    "skip_reason",
+    "censored",
+    "_ansible_item_label",
+    "refused",
+)
 
 
 def essence(event: Mapping[str, Any]) -> dict[str, Any]:

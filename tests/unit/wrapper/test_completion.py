@@ -23,7 +23,8 @@ def no_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("Q8S_CLUSTER_FILE", raising=False)
 
 
-DEPLOY = "--yes --check --limit --tags --list-tags --replace-control-plane --build --json --verbose --quiet".split()
+DEPLOY = "--yes --check --limit --tags --list-tags --parallel --replace-control-plane --build --json".split()
+DEPLOY += ["--verbose", "--quiet"]
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             "emulated_workers",
             "reached",
             "booted",
+            "changing",
         ):
             inventory.add_group(group)
         if problem or found is None:

@@ -8,6 +8,16 @@
 
 from __future__ import annotations
 
+from ansible_collections.q8s.emu.plugins.module_utils._spec_edit import (
+    LIVE,
+    NEW,
+    NONE,
+    RECREATE,
+    RESTART,
+    Edit,
+    Effect,
+    refused,
+)
 from ansible_collections.q8s.emu.plugins.module_utils._spec_kinds import (
     Anything,
     Choice,
@@ -50,6 +60,32 @@ _LABEL = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 _DOMAIN = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
 _LABEL_RULE = "at most 63 of A-Z, a-z, 0-9, -, _ and ., a letter or digit at either end"
 
+REPLACE_SERVER = Edit(Effect.REPLACE)
+ACCEL = Edit(Effect.RESTART, "`auto` is resolved on the host. Changing to it restarts nothing.")
+NEW_REPORTED = Edit(Effect.NEW, "The plan reports control planes of another flavor.")
+COUNT = Edit(Effect.LIVE, "Fewer: the surplus nodes are drained and their servers removed, after a yes.")
+FLOATING = Edit(Effect.NEW, "An existing floating IP stays.")
+PROXY_EDIT = Edit(Effect.RESTART, "Hosts and control planes have it at once, image pulls of a guest after its restart.")
+URL_EDIT = Edit(Effect.NONE, "The checksum identifies the image.")
+CLUSTER_NAME = refused(
+    "another name is another cluster; what carries the old name stays", "destroy the cluster under its old name first"
+)
+REMOTE_PREFIX = refused("every guest's address, and the rules on every host, follow from it")
+IMAGE = Edit(Effect.NEW, "`q8s-run replace FILE NODE` creates a worker's server from the new image.")
+INITIAL = refused("a second control plane with a CA of its own would be created, which no node of this cluster trusts")
+NODE_PORTS = refused("the API server keeps the range that it was created with")
+GUEST_PREFIX = refused("every guest has an address of it, which the rules on its host and its route rely on")
+CIDR = refused("every node and every Service has an address of it")
+VERSION = refused(
+    "Kubernetes does not support downgrades, and the data in etcd may be of the newer version. A Q8S release has one "
+    "version, so an upgrade is a newer Q8S, which is not tried on a running cluster",
+    "use the Q8S release that deployed the cluster",
+)
+KEY = refused(
+    "the servers trust the key that they were created with", "deploy with that key, or destroy and deploy again"
+)
+SOURCE = Edit(Effect.NEW, "Nodes that exist keep the bundle that they were created with.")
+
 VM_TYPE = Group(
     (
         Field(
@@ -60,8 +96,9 @@ VM_TYPE = Group(
             ),
             "Architecture of the machine, in any case of letters.",
             example="arm_64",
+            edit=RECREATE,
         ),
-        Field("num_cpus", Number(1, 128), "How many CPUs the machine has.", example="2"),
+        Field("num_cpus", Number(1, 128), "How many CPUs the machine has.", example="2", edit=RESTART),
         Field(
             "cpu_model",
             Text(
@@ -72,21 +109,31 @@ VM_TYPE = Group(
             "CPU model, by QEMU's name. One of another architecture, or one that the QEMU of `host_os` does not have, is a "
             "mistake; one that Q8S has not heard of is a warning. The host's QEMU is asked before anything is made there.",
             example="cortex-a57",
+            edit=RESTART,
         ),
         Field(
             "machine_model",
             Text(hint="virt is the architecture's normal machine"),
             "Machine model, by QEMU's name. `virt` is the architecture's normal machine: q35 for x86_64, where QEMU has no virt.",
             example="virt",
+            edit=RESTART,
         ),
-        Field("ram", Number(512, 1 << 22, "MB"), "Memory.", attribute="ram_mb", example="2048"),
-        Field("storage", Number(4, 1 << 16, "GB"), "Size of the root disk.", attribute="storage_gb", example="10"),
+        Field("ram", Number(512, 1 << 22, "MB"), "Memory.", attribute="ram_mb", example="2048", edit=RESTART),
+        Field(
+            "storage",
+            Number(4, 1 << 16, "GB"),
+            "Size of the root disk.",
+            attribute="storage_gb",
+            example="10",
+            edit=RECREATE,
+        ),
         Field(
             "openstack_flavor",
             _FLAVOR,
             "Flavor of the host that runs the machine. It has more memory than the machine, and a disk: "
             "[Cloud requirements](cloud-requirements.md#flavors) says how much.",
             example="c1.medium",
+            edit=REPLACE_SERVER,
         ),
         Field(
             "qemu_args",
@@ -94,6 +141,7 @@ VM_TYPE = Group(
             "Further arguments for QEMU, in one line, separated by spaces. The prototype's placeholder `qemu-args` means nothing.",
             "",
             spelling="qemu-args",
+            edit=RESTART,
         ),
         Field(
             "labels",
@@ -106,6 +154,7 @@ VM_TYPE = Group(
             "node.kubernetes.io and kubelet.kubernetes.io. A deploy changes those of nodes that have joined, and leaves alone "
             "what others have set.",
             {},
+            edit=LIVE,
         ),
         Field(
             "taints",
@@ -119,9 +168,14 @@ VM_TYPE = Group(
             "Taints of this type's nodes, in Kubernetes' form `key=value:Effect`. A deploy changes those of nodes that have joined, "
             "and leaves alone what others have set.",
             [],
+            edit=LIVE,
         ),
         Field(
-            "zone", Text(_LABEL_RULE, _LABEL), f"Value of the label {ZONE_LABEL} of nodes of this type.", default=None
+            "zone",
+            Text(_LABEL_RULE, _LABEL),
+            f"Value of the label {ZONE_LABEL} of nodes of this type.",
+            default=None,
+            edit=LIVE,
         ),
         Field(
             "accel",
@@ -129,6 +183,7 @@ VM_TYPE = Group(
             "`tcg` emulates every instruction. `kvm` runs them on the host's processor, which needs the same architecture and "
             "/dev/kvm on the host. `auto` takes kvm where that is possible.",
             "tcg",
+            edit=ACCEL,
         ),
         Field(
             "tb_cache",
@@ -137,6 +192,7 @@ VM_TYPE = Group(
             "slower, with 64 much slower. Without it QEMU decides.",
             default=None,
             attribute="tb_cache_mb",
+            edit=RESTART,
         ),
     ),
     "a mapping that describes a machine",
@@ -145,12 +201,13 @@ VM_TYPE = Group(
 
 DEFINITION = Group(
     (
-        Field("master_node_flavor", _FLAVOR, "Flavor of the control planes.", example="c1.small"),
+        Field("master_node_flavor", _FLAVOR, "Flavor of the control planes.", example="c1.small", edit=NEW_REPORTED),
         Field(
             "number_additional_master_nodes",
             Number(0, 100),
             "Control planes besides the initial instance.",
             example="0",
+            edit=COUNT,
         ),
         Field(
             "worker",
@@ -158,6 +215,7 @@ DEFINITION = Group(
             "How many workers of each type of `vm_types.types`.",
             attribute="workers",
             example="{arm-mid: 2}",
+            edit=COUNT,
         ),
     ),
     "a mapping",
@@ -189,12 +247,14 @@ ACCESS = Group(
             "`direct`: by their addresses in the private network. `floating_ip`: the initial instance gets a floating IP, the "
             "others are reached through it. `bastion`: through another host's ssh.",
             Access.type,
+            edit=LIVE,
         ),
         Field(
             "floating_network",
             Text(hint="openstack network list --external shows them"),
             "For floating_ip: the network that it comes from, by name or id.",
             default=None,
+            edit=FLOATING,
         ),
         Field(
             "allowed_prefixes",
@@ -202,24 +262,38 @@ ACCESS = Group(
             f"For floating_ip: from where ssh and the API of Kubernetes may be reached; {Access.allowed_prefixes[0]} if not "
             "given. This machine must be among them.",
             default=None,
+            edit=LIVE,
         ),
         Field(
             "host",
             Text("a host name or an IPv4 address", r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"),
             "For bastion: its host name or address.",
             default=None,
+            edit=LIVE,
         ),
-        Field("user", _USER, "For bastion: its user. Without it ssh decides.", default=None),
-        Field("port", Number(1, 65535), f"For bastion: the port of its ssh; {Access.port} if not given.", default=None),
+        Field("user", _USER, "For bastion: its user. Without it ssh decides.", default=None, edit=LIVE),
+        Field(
+            "port",
+            Number(1, 65535),
+            f"For bastion: the port of its ssh; {Access.port} if not given.",
+            default=None,
+            edit=LIVE,
+        ),
     ),
     "a mapping with type",
 )
 
 PROXY = Group(
     (
-        Field("http_proxy", _URL, "Proxy for http.", default=None),
-        Field("https_proxy", _URL, "Proxy for https.", default=None),
-        Field("no_proxy", Text(), "Hosts that are reached without a proxy, separated by commas.", default=None),
+        Field("http_proxy", _URL, "Proxy for http.", default=None, edit=PROXY_EDIT),
+        Field("https_proxy", _URL, "Proxy for https.", default=None, edit=PROXY_EDIT),
+        Field(
+            "no_proxy",
+            Text(),
+            "Hosts that are reached without a proxy, separated by commas.",
+            default=None,
+            edit=PROXY_EDIT,
+        ),
     ),
     "a mapping with http_proxy, https_proxy, no_proxy",
     secret=True,
@@ -236,6 +310,7 @@ GUEST_IMAGE = Group(
             ),
             "Where the image is: on a web server, or a file of the machine that runs Q8S. It is fetched once.",
             example="https://cloud.example.org/debian-13-genericcloud-arm64.qcow2",
+            edit=URL_EDIT,
         ),
         Field(
             "checksum",
@@ -246,6 +321,7 @@ GUEST_IMAGE = Group(
             ),
             "The checksum of that file.",
             example="sha512:HEX",
+            edit=RECREATE,
         ),
     ),
     "a mapping with url and checksum",
@@ -266,24 +342,28 @@ CLUSTER = Group(
             _HOST_NAME,
             "Names the cluster. Everything that Q8S makes in the cloud carries the name; two clusters of a project need two.",
             "q8s",
+            edit=CLUSTER_NAME,
         ),
         Field(
             "private_network_id",
             Text(hint="openstack network list shows them"),
             "Network of the servers: a network's id, its name if no other has it, or a subnet's id.",
             example="private",
+            edit=NEW,
         ),
         Field(
             "remote_ip_prefix",
             Network(),
             "The addresses of that network's subnet. Servers are reached by their address of it, and ports are open to it.",
             example="10.254.1.0/24",
+            edit=REMOTE_PREFIX,
         ),
         Field(
             "default_image_name",
             Text(hint="openstack image list shows them"),
             "Image of all servers: Debian 12 or 13, or Ubuntu, of x86_64, with cloud-init.",
             example="debian-13",
+            edit=IMAGE,
         ),
         Field(
             "host_os",
@@ -291,24 +371,28 @@ CLUSTER = Group(
             "System of that image. It decides which QEMU hosts have, and so which CPU and machine models exist there. "
             "`auto` takes it from the image: from its properties `os_distro` and `os_version`, else from its name.",
             "auto",
+            edit=NONE,
         ),
         Field(
             "name_of_initial_instance",
             _HOST_NAME,
             "The first control plane. A server of that name that is there already is used, and never removed; else it is made.",
             example="demo-control-plane",
+            edit=INITIAL,
         ),
         Field(
             "initial_instance_user",
             _USER,
             "User, with sudo rights, of an initial instance that was there already.",
             "q8s",
+            edit=LIVE,
         ),
         Field(
             "initial_instance_private_key",
             _PRIVATE_KEY,
             "Key that logs in to an initial instance that was there already. Without it, the key of all other servers does.",
             default=None,
+            edit=LIVE,
         ),
         Field(
             "security_groups",
@@ -320,21 +404,30 @@ CLUSTER = Group(
             ),
             f"Security groups of all servers. {REQUIRED_SECURITY_GROUP} must be one: it is made from the ports below.",
             example="[q8s-cluster]",
+            edit=NEW,
         ),
         Field(
             "required_tcp_ports",
             _PORTS,
             "TCP ports that are open among the servers.",
             example="[22, 80, 443, 2222, 2379, 2380, 6443, 10250]",
+            edit=LIVE,
         ),
-        Field("required_udp_ports", _PORTS, "UDP ports that are open among the servers.", example="[8472]"),
+        Field("required_udp_ports", _PORTS, "UDP ports that are open among the servers.", example="[8472]", edit=LIVE),
         Field(
             "worker_port_range_min",
             Number(1, 65535),
             "First port for Services of type NodePort; Kubernetes has 30000.",
             example="30000",
+            edit=NODE_PORTS,
         ),
-        Field("worker_port_range_max", Number(1, 65535), "Last such port; Kubernetes has 32767.", example="32767"),
+        Field(
+            "worker_port_range_max",
+            Number(1, 65535),
+            "Last such port; Kubernetes has 32767.",
+            example="32767",
+            edit=NODE_PORTS,
+        ),
         Field(
             "cluster_definition", DEFINITION, "How many nodes of what.", example="{master_node_flavor: c1.small, ...}"
         ),
@@ -345,18 +438,21 @@ CLUSTER = Group(
             "The guests' own addresses. Each host's guest has a subnet of it, which follows from the host's address. "
             "The default is the paper's; it is public address space, so a private network is better.",
             "192.11.0.0/16",
+            edit=GUEST_PREFIX,
         ),
         Field(
             "pod_cidr",
             Network(8, 24, "each node takes a /24 of it, and Kubernetes allows prefix lengths"),
             "The pods' addresses, a /24 for each node.",
             "10.244.0.0/16",
+            edit=CIDR,
         ),
         Field(
             "service_cidr",
             Network(12, 27, "Kubernetes allows prefix lengths"),
             "The Services' addresses.",
             "10.96.0.0/12",
+            edit=CIDR,
         ),
         Field(
             "kubernetes_version",
@@ -367,18 +463,21 @@ CLUSTER = Group(
             "Version of Kubernetes. The node bundle of one Q8S has one; with it in the file another Q8S refuses the file "
             "instead of changing the version.",
             KUBERNETES_VERSIONS[0],
+            edit=VERSION,
         ),
         Field(
             "guest_user",
             Text("a user's name, and not root, who may log in anyway", r"(?!root$)" + _USER.pattern),
             "User of the guests with sudo rights, besides root.",
             "q8s",
+            edit=RECREATE,
         ),
         Field(
             "ssh_private_key",
             _KEY_PAIR,
             "Your own key for servers and guests. Without it Q8S makes one. With a passphrase it has to be in an ssh agent.",
             default=None,
+            edit=KEY,
         ),
         Field("access", ACCESS, "How this machine reaches the servers.", {}),
         Field(
@@ -392,6 +491,7 @@ CLUSTER = Group(
             _one_of("none", "soft-anti-affinity"),
             "`soft-anti-affinity` asks Nova to put the servers on different machines where it can.",
             "none",
+            edit=NEW,
         ),
         Field(
             "bundle_source",
@@ -399,6 +499,7 @@ CLUSTER = Group(
             "Where the programs of the nodes come from. `upstream`: releases with pinned checksums. `source`: built from Go "
             "modules. `auto`: what is cached, else upstream where it can be reached, else source.",
             "auto",
+            edit=SOURCE,
         ),
         Field(
             "guest_images",
@@ -407,7 +508,9 @@ CLUSTER = Group(
             "architecture without one are made from Debian's packages.",
             {},
         ),
-        Field("git_url", Anything(), "Of the prototype; not used, and never written anywhere.", default=None),
+        Field(
+            "git_url", Anything(), "Of the prototype; not used, and never written anywhere.", default=None, edit=NONE
+        ),
     ),
     "a mapping, as in examples/demo.yaml",
     "!ClusterData",

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from ansible_collections.q8s.emu.plugins.module_utils._spec_edit import Edit
 from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import UNUSABLE, Odd, Report, Value, found, join
 
 REQUIRED: Any = object()  # the default of a field that has none
@@ -286,7 +287,10 @@ class Names(Kind):
 
 @dataclass(frozen=True)
 class Field:
-    """One field: its place is in a Group. ``default`` is in the file's own form; None means that nothing is there."""
+    """One field: its place is in a Group. ``default`` is in the file's own form; None means that nothing is there.
+
+    ``edit`` is the class of its edits on a running cluster. A mapping has none; each field in it has its own.
+    """
 
     name: str
     kind: Kind
@@ -295,6 +299,7 @@ class Field:
     example: str = ""  # of a required field
     spelling: str = ""  # another name that is read too
     attribute: str = ""  # what a Cluster calls it, where that differs
+    edit: Optional[Edit] = None
 
     @property
     def key(self) -> str:
@@ -355,7 +360,8 @@ class Group(Kind):
     def schema(self) -> dict[str, Any]:
         properties: dict[str, Any] = {}
         for one in self.fields:
-            shown = {**one.kind.schema(), "description": one.about}
+            edited = f" An edit on a running cluster: {one.edit.effect.value}." if one.edit else ""
+            shown = {**one.kind.schema(), "description": f"{one.about}{edited}"}
             if one.default not in (REQUIRED, None):
                 shown["default"] = one.default
             for name in filter(None, (one.name, one.spelling)):

@@ -16,6 +16,7 @@ description:
     compares the quota with what the changes take.
   - Compares flavors with what their servers need (memory of a host for its guest, QEMU and the system; disk), and the CPU and machine models of guests
     with what the QEMU of the image's system has.
+  - Fails first if the file changes what an existing cluster was created with and cannot change, such as C(guest_ip_prefix).
   - Fails with every shortfall at once, and applies none of the changes. What may go wrong, but need not, is in C(notes) and a warning.
   - Tags the cluster's security group with the owner and the time of this run, and warns if somebody else started a run within the last hour.
 extends_documentation_fragment: [q8s.emu.cloud]
@@ -60,6 +61,12 @@ problems:
   type: list
   elements: str
   sample: ["quota of vCPUs: needs 2, 19 of 20 used"]
+refused:
+  description: Edits of the cluster file that an existing cluster does not allow, each with both values, the reason and what to do.
+  returned: if there are any
+  type: list
+  elements: str
+  sample: ["guest_ip_prefix is 172.30.0.0/16 in the cluster file, but the cluster has 172.29.0.0/16. ..."]
 quota:
   description: By name of a quota, what the changes need of it, what is used and what the limit is (-1 is none). Empty if no server has to be created.
   returned: success
@@ -85,15 +92,19 @@ settled:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.q8s.emu.plugins.module_utils import _fit, _module, _plan
+from ansible_collections.q8s.emu.plugins.module_utils import _fit, _identity, _module, _plan
 
 
 def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     """Compare what the cluster needs with what the cloud has."""
     name = cluster.cluster_name
     key = cloud.keypair(_plan.keypair_name(name))
-    group = cloud.group(name)
     existing = cloud.existing(cluster)
+    refused = _identity.refused_edits(cluster, existing.servers)
+    if refused:
+        text = "\n".join(f"- {problem}" for problem in refused)
+        module.fail_json(msg=f"Failed to change the cluster: these edits are refused\n{text}", refused=list(refused))
+    group = cloud.group(name)
     servers, ports = existing.servers, cloud.ports(name)
     if group is not None:
         _module.claim(module, cloud, group.id, group.tags, _plan.running_initial(cluster, servers))

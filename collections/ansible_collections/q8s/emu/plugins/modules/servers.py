@@ -110,7 +110,7 @@ from dataclasses import replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _cloud_errors, _hostkeys, _module, _plan
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _cloud_errors, _hostkeys, _identity, _module, _plan
 
 
 def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
@@ -227,11 +227,16 @@ def _make(module: AnsibleModule, cluster: Any, cloud: Any, requests: list[Any], 
         ports = {p.name: p.id for p in cloud.ports(cluster.cluster_name) if p.ours and p.name in wanted}
         ports.update(cloud.make_ports(cluster, needs, [name for name in wanted if name not in ports]))
     public_key = module.params["public_key"]
+
+    def first_boot(spec: Any) -> tuple[str, dict[str, str]]:
+        text, metadata = _hostkeys.first_boot(spec, cluster.cluster_name, public_key)
+        return text, {**metadata, **_identity.metadata(cluster)}
+
     refused: dict[str, Any] = cloud.make_servers(
         cluster,
         needs,
         requests,
-        lambda spec: _hostkeys.first_boot(spec, cluster.cluster_name, public_key),
+        first_boot,
         ports,
     )
     return refused

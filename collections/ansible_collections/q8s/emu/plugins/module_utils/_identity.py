@@ -1,0 +1,107 @@
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a cluster was created with and cannot change while it exists. Pure functions.
+
+Every server carries these values as metadata, so that each controller can compare a cluster file with them, from the
+cloud alone and before anything is changed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Optional
+
+from ansible_collections.q8s.emu.plugins.module_utils import _plan, _spec_fields
+from ansible_collections.q8s.emu.plugins.module_utils._plan import Server
+from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster
+
+# Fields of the cluster file whose edits are refused, in the file's order.
+FIELDS = (
+    "remote_ip_prefix",
+    "name_of_initial_instance",
+    "worker_port_range_min",
+    "worker_port_range_max",
+    "guest_ip_prefix",
+    "pod_cidr",
+    "service_cidr",
+    "kubernetes_version",
+)
+_PREFIX = "q8s_"
+_VERSION = "kubernetes_version"
+
+
+def metadata(cluster: Cluster) -> dict[str, str]:
+    """Return the metadata that records on a new server what its cluster is created with."""
+    return {_PREFIX + field: str(getattr(cluster, field)) for field in FIELDS}
+
+
+def refused_edits(cluster: Cluster, servers: Iterable[Server]) -> tuple[str, ...]:
+    """Return why the cluster file does not fit the cluster that exists; empty if it does, or none exists.
+
+    :param servers: all servers of the project
+    """
+    everything = list(servers)
+    ours = [s for s in everything if _plan.is_ours(s, cluster.cluster_name) and not s.deleting]
+    recorded = _recorded(ours)
+    refused = [
+        refusal(field, has, str(getattr(cluster, field)))
+        for field, has in recorded.items()
+        if _differs(field, has, str(getattr(cluster, field)))
+    ]
+    if "name_of_initial_instance" not in recorded:
+        former = _former_initial(cluster, ours)
+        if former:
+            refused.append(refusal("name_of_initial_instance", former, cluster.name_of_initial_instance))
+    if "remote_ip_prefix" not in recorded:
+        outside = next((s for s in ours if s.addresses and s.address(cluster.remote_ip_prefix) is None), None)
+        if outside:
+            has = f"another one: the server {outside.name} has the address {outside.addresses[0]}"
+            refused.append(refusal("remote_ip_prefix", has, cluster.remote_ip_prefix))
+    return tuple(refused)
+
+
+def refusal(field: str, has: str, wanted: str) -> str:
+    """Return the message about a field whose edit is refused: both values, the reason and what to do."""
+    edit = next(one.edit for one in _spec_fields.CLUSTER.fields if one.name == field)
+    if edit is None:
+        raise ValueError(f"{field} has no class")
+    value = has.split(": ", 1)[0]
+    back = f"Set it back to {value}" if value == has else "Set it back"
+    return (
+        f"{field} is {wanted} in the cluster file, but the cluster has {has}. "
+        f"It cannot be changed while the cluster exists: {edit.text}. {back}, or {edit.way}."
+    )
+
+
+def _recorded(ours: Iterable[Server]) -> dict[str, str]:
+    """Return what the servers record, by field. A later server may record a newer version of Kubernetes."""
+    found: dict[str, str] = {}
+    for server in ours:
+        for field in FIELDS:
+            value = server.metadata.get(_PREFIX + field)
+            if value and (field not in found or (field == _VERSION and _version(value) > _version(found[field]))):
+                found[field] = value
+    return {field: found[field] for field in FIELDS if field in found}
+
+
+def _differs(field: str, has: str, wanted: str) -> bool:
+    return _version(wanted) < _version(has) if field == _VERSION else wanted != has
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text))
+
+
+def _former_initial(cluster: Cluster, ours: Iterable[Server]) -> Optional[str]:
+    """Return the initial control plane of a cluster whose servers do not record its name, if the file names another one."""
+    additional = re.compile(re.escape(cluster.cluster_name) + r"-control-plane-\d+")
+    planes = [s.name for s in ours if _role(s.metadata) == "control_plane"]
+    if cluster.name_of_initial_instance in planes:
+        return None
+    return next((name for name in planes if not additional.fullmatch(name)), None)
+
+
+def _role(values: Mapping[str, str]) -> str:
+    return values.get(_plan.META_ROLE, "")

@@ -1,0 +1,176 @@
+"""Edits of the file of a running cluster: announced, done only after a yes, node by node, and nothing else is touched.
+
+The tests build on each other, in the order of the file. They take about ten minutes, so ``make test-long`` runs them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from q8s_lab import settings
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.e2e,
+    pytest.mark.skipif(
+        not os.environ.get("Q8S_TEST_LONG"), reason="ten minutes: part of make test-long (Q8S_TEST_LONG=1)"
+    ),
+]
+Q8S_RUN = Path(sys.executable).with_name("q8s-run")
+DEMO = Path(__file__).parents[2] / "examples" / "demo.yaml"
+NAME = "edits"
+EDITED, OTHER = "x86-edit-1", "x86-keep-1"
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo with two types of one architecture, of which the tests edit one."""
+    path = tmp_path_factory.mktemp("edits") / "cluster.yaml"
+    data = yaml.safe_load(DEMO.read_text().replace("demo", NAME))
+    data["remote_ip_prefix"] = str(settings.load().subnet)
+    machine = data["vm_types"]["types"]["x86-small"]
+    data["vm_types"]["types"] = {"x86-edit": dict(machine), "x86-keep": dict(machine)}
+    data["cluster_definition"]["worker"] = {"x86-edit": 1, "x86-keep": 1}
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    return path
+
+
+def edit(file: Path, machine: Mapping[str, Any] | None = None, **fields: Any) -> None:
+    data = {**yaml.safe_load(file.read_text()), **fields}
+    data["vm_types"]["types"]["x86-edit"].update(machine or {})
+    file.write_text(yaml.safe_dump(data, sort_keys=False))
+
+
+@pytest.fixture(scope="module")
+def q8s(lab: Mapping[str, str], file: Path) -> Iterator[Run]:
+    """``q8s-run VERB FILE ...`` without a terminal; the cluster is gone afterwards."""
+    environment = {**os.environ, **lab, "XDG_STATE_HOME": str(file.parent / "state")}
+
+    def run(verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [Q8S_RUN, verb, file, *arguments]
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900, check=False
+        )
+        print(*command, done.stdout, done.stderr, f"exit code {done.returncode}", sep="\n")
+        return done
+
+    yield run
+    run("destroy", "--yes")
+
+
+@pytest.fixture(scope="module")
+def nodes(q8s: Run) -> Callable[[], dict[str, Any]]:
+    """The nodes by name, as the API server has them."""
+
+    def read() -> dict[str, Any]:
+        done = q8s("ssh", f"{NAME}-control-plane", "--", "sudo", "kubectl", "get", "nodes", "--output=json")
+        assert done.returncode == 0, done.stderr
+        return {node["metadata"]["name"]: node for node in json.loads(done.stdout)["items"]}
+
+    return read
+
+
+def boots(found: Mapping[str, Any]) -> dict[str, str]:
+    return {name: node["status"]["nodeInfo"]["bootID"] for name, node in found.items()}
+
+
+def is_ready(node: Mapping[str, Any]) -> bool:
+    ready = [c["status"] for c in node["status"]["conditions"] if c["type"] == "Ready"]
+    return ready == ["True"] and not node["spec"].get("unschedulable")
+
+
+def changes(done: subprocess.CompletedProcess[str]) -> int:
+    found = re.search(r"done in [\d.]+ s, (\d+) change", done.stderr + done.stdout)
+    assert found, "the output does not say how much was changed"
+    return int(found[1])
+
+
+@pytest.fixture(scope="module")
+def before(q8s: Run, nodes: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The nodes of a cluster that was deployed, before the first edit."""
+    assert q8s("deploy", "--yes").returncode == 0
+    return nodes()
+
+
+def words(done: subprocess.CompletedProcess[str]) -> str:
+    """What was said, on one line and without the times of plain progress."""
+    return " ".join(re.sub(r"(?m)^\[ *[\d.]+s\]", "", done.stdout + done.stderr).split())
+
+
+def test_an_edit_is_announced_by_plan_and_check_mode(before: Any, q8s: Run, file: Path) -> None:
+    edit(file, {"ram": 1536, "num_cpus": 1})
+    for done in (q8s("plan"), q8s("deploy", "--check")):
+        assert done.returncode == 0
+        assert "of the nodes:" in done.stdout + done.stderr
+        said = words(done)
+        assert f"restart {EDITED}" in said and "ram 2048 MB -> 1536 MB" in said and "num_cpus 2 -> 1" in said
+        assert OTHER not in said.partition("of the nodes:")[2].partition("num_cpus 2 -> 1")[0]
+
+
+def test_without_a_yes_nothing_changes(before: Any, q8s: Run, nodes: Callable[[], Any]) -> None:
+    done = q8s("deploy")
+    assert done.returncode == 2
+    assert f"{EDITED}: would be drained and restarted or recreated. This needs --yes." in words(done)
+    assert boots(nodes()) == boots(before)
+    xml = q8s("ssh", f"{NAME}-{EDITED}", "--", "sudo", "virsh", "dumpxml", "--inactive", EDITED).stdout
+    assert "<memory unit='KiB'>2097152</memory>" in xml, "nothing waits for the next reboot"
+
+
+def test_a_restart_gives_the_node_the_new_values_and_touches_no_other(
+    before: Any, q8s: Run, nodes: Callable[[], Any]
+) -> None:
+    assert q8s("deploy", "--yes").returncode == 0
+    after = nodes()
+    assert is_ready(after[EDITED])
+    capacity = after[EDITED]["status"]["capacity"]
+    assert capacity["cpu"] == "1"
+    assert 0.85 * 1536 * 1024 < int(capacity["memory"].removesuffix("Ki")) <= 1536 * 1024
+    assert after[EDITED]["metadata"]["uid"] == before[EDITED]["metadata"]["uid"], "it is the same node"
+    assert boots(after)[EDITED] != boots(before)[EDITED]
+    assert boots(after)[OTHER] == boots(before)[OTHER]
+
+
+def test_a_larger_disk_recreates_the_node_and_touches_no_other(
+    before: Any, q8s: Run, nodes: Callable[[], Any], file: Path
+) -> None:
+    edit(file, {"storage": 12})
+    assert q8s("deploy", "--yes").returncode == 0
+    after = nodes()
+    assert is_ready(after[EDITED])
+    assert after[EDITED]["metadata"]["uid"] != before[EDITED]["metadata"]["uid"]
+    disk = int(after[EDITED]["status"]["capacity"]["ephemeral-storage"].removesuffix("Ki"))
+    assert 11 * 1024**2 < disk <= 12 * 1024**2
+    assert boots(after)[OTHER] == boots(before)[OTHER]
+
+
+def test_a_refused_edit_names_both_values_and_changes_nothing(
+    before: Any, q8s: Run, nodes: Callable[[], Any], file: Path
+) -> None:
+    text = file.read_text()
+    edit(file, guest_ip_prefix="172.30.0.0/16", name_of_initial_instance="another-control-plane")
+    for verb in (("plan",), ("deploy", "--check"), ("deploy", "--yes")):
+        done = q8s(*verb)
+        assert done.returncode == 2
+        said = words(done)
+        assert "guest_ip_prefix is 172.30.0.0/16 in the cluster file, but the cluster has 172.29.0.0/16." in said
+        assert f"another-control-plane in the cluster file, but the cluster has {NAME}-control-plane." in said
+    file.write_text(text)
+    assert boots(nodes())[OTHER] == boots(before)[OTHER]
+
+
+def test_a_deploy_after_all_edits_changes_nothing(before: Any, q8s: Run) -> None:
+    done = q8s("deploy")
+    assert done.returncode == 0
+    assert changes(done) == 0

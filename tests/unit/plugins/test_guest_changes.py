@@ -1,0 +1,236 @@
+"""What a deploy does to guests that exist: from what a host says of its guest and the cluster file."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from ansible_collections.q8s.emu.plugins.filter.node_plan import node_plan
+from ansible_collections.q8s.emu.plugins.module_utils import _guest_changes, _spec
+from ansible_collections.q8s.emu.plugins.modules import guest_archive
+
+ROLE = Path(__file__).parents[3] / "collections/ansible_collections/q8s/emu/roles/emulated_worker"
+CLUSTER = _spec.load_file(str(Path(__file__).parents[3] / "examples" / "demo.yaml"))
+HOST = "demo-x86-small-1"
+ARM = "demo-arm-mid-1"
+# What inspect_guest.py prints of the demo's x86_64 guest.
+FOUND: Mapping[str, Any] = {
+    "state": "running",
+    "architecture": "x86_64",
+    "machine_model": "pc-q35-10.0",
+    "ram": 2048,
+    "num_cpus": 2,
+    "cpu_model": "EPYC-Rome",
+    "accel": "tcg",
+    "tb_cache": 0,
+    "qemu_args": [],
+    "storage": 10,
+    "node": {"architecture": "x86_64", "guest_image": "", "guest_user": "q8s", "proxy": {}},
+    "address": "172.29.5.5",
+    "prefixlen": 24,
+}
+ADDRESS = {"q8s_status": "ACTIVE", "q8s_private_ip": "10.254.1.5"}
+
+
+def edited(**changes: Any) -> _spec.Cluster:
+    """The demo with another machine of the type x86-small."""
+    types = tuple(replace(t, **changes) if t.name == "x86-small" else t for t in CLUSTER.types)
+    return replace(CLUSTER, types=types)
+
+
+def plan(cluster: _spec.Cluster, **found: Any) -> _guest_changes.NodePlan:
+    hosts = {HOST: {**ADDRESS, "emulated_worker_found": {**FOUND, **found}}}
+    return _guest_changes.node_plan(cluster, hosts, [HOST])
+
+
+def said(cluster: _spec.Cluster, **found: Any) -> list[str]:
+    return [str(change) for change in plan(cluster, **found).changes]
+
+
+def test_a_guest_that_is_as_the_file_says_is_left_alone() -> None:
+    assert plan(CLUSTER) == _guest_changes.NodePlan()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"ram_mb": 1536}, "restart x86-small-1: ram 2048 MB -> 1536 MB"),
+        ({"num_cpus": 1}, "restart x86-small-1: num_cpus 2 -> 1"),
+        ({"cpu_model": "qemu64"}, "restart x86-small-1: cpu_model EPYC-Rome -> qemu64"),
+        ({"machine_model": "pc"}, "restart x86-small-1: machine_model pc-q35-10.0 -> pc"),
+        ({"qemu_args": "-smbios  type=1"}, "restart x86-small-1: qemu_args none -> -smbios type=1"),
+        ({"tb_cache_mb": 64}, "restart x86-small-1: tb_cache none -> 64 MiB"),
+        ({"accel": "kvm"}, "restart x86-small-1: accel tcg -> kvm"),
+        ({"storage_gb": 12}, "recreate x86-small-1: storage 10 GB -> 12 GB"),
+        (
+            {"storage_gb": 12, "ram_mb": 1536},
+            "recreate x86-small-1: ram 2048 MB -> 1536 MB, storage 10 GB -> 12 GB",
+        ),
+        (
+            {"architecture": "aarch64", "cpu_model": "cortex-a57", "machine_model": "virt"},
+            "recreate x86-small-1: architecture x86_64 -> aarch64, cpu_model EPYC-Rome -> cortex-a57, "
+            "machine_model pc-q35-10.0 -> virt",
+        ),
+    ],
+)
+def test_what_an_edit_of_a_type_does(changes: dict[str, Any], expected: str) -> None:
+    assert said(edited(**changes)) == [expected]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": (("disk", "ssd"),)},
+        {"taints": ("a=b:NoSchedule",)},
+        {"zone": "edge"},
+        {"openstack_flavor": "c1.large"},
+        {"accel": "auto"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_an_edit_of_another_class_touches_no_guest(changes: dict[str, Any]) -> None:
+    assert said(edited(**changes)) == []
+
+
+def test_what_only_the_data_disk_tells() -> None:
+    user = replace(CLUSTER, guest_user="me")
+    assert said(user) == ["recreate x86-small-1: guest_user q8s -> me"]
+    proxy = replace(CLUSTER, proxy=replace(CLUSTER.proxy, http_proxy="http://proxy:3128"))
+    assert said(proxy) == ["restart x86-small-1: proxy.http_proxy none -> http://proxy:3128"]
+    image = _spec.load_mapping(
+        {
+            **CLUSTER.to_mapping(),
+            "guest_images": {"x86_64": {"url": "https://example.org/a.qcow2", "checksum": "sha256:" + "a" * 64}},
+        },
+        "data",
+    )
+    assert said(image) == [
+        "recreate x86-small-1: guest_images.x86_64.checksum Q8S's own image -> sha256:aaaaaaaaaaaa..."
+    ]
+    # a guest of an earlier release has no record of them
+    for cluster in (user, proxy, image):
+        assert said(cluster, node={}) == []
+
+
+def test_a_guest_that_does_not_run_needs_no_drain_and_one_that_is_not_there_no_change() -> None:
+    (change,) = plan(edited(ram_mb=1536), state="shut off").changes
+    assert change.stopped
+    (change,) = plan(edited(ram_mb=1536), state="paused").changes
+    assert not change.stopped
+    hosts = {HOST: {**ADDRESS, "emulated_worker_found": {"state": "none"}}}
+    assert _guest_changes.node_plan(edited(ram_mb=1536), hosts, [HOST]) == _guest_changes.NodePlan()
+
+
+def test_kvm_has_no_translation_cache() -> None:
+    assert said(edited(accel="kvm", tb_cache_mb=64), accel="kvm") == []
+
+
+def test_another_guest_ip_prefix_is_refused_with_the_one_that_the_guest_has() -> None:
+    (text,) = plan(replace(CLUSTER, guest_ip_prefix="172.30.0.0/16")).refused
+    assert text.startswith("guest_ip_prefix is 172.30.0.0/16 in the cluster file, but the cluster has 172.29.0.0/16. ")
+    assert plan(replace(CLUSTER, guest_ip_prefix="172.30.0.0/16"), address="").refused == ()
+
+
+def test_hosts_that_were_not_asked_are_named_and_those_outside_of_the_limit_are_not() -> None:
+    hosts = {HOST: {"q8s_status": "SHUTOFF"}, ARM: ADDRESS}
+    told = node_plan(hosts, CLUSTER.to_mapping(), [HOST, ARM, "demo-control-plane", "demo-gone-1"])
+    assert told == {
+        "changes": [],
+        "refused": [],
+        "unknown": {HOST: "the server is SHUTOFF", ARM: "it could not be asked"},
+    }
+    assert node_plan(hosts, CLUSTER.to_mapping(), [ARM])["unknown"] == {ARM: "it could not be asked"}
+
+
+def test_the_plan_as_data() -> None:
+    (change,) = plan(edited(ram_mb=1536)).to_mapping()["changes"]
+    assert change == {
+        "node": "x86-small-1",
+        "host": HOST,
+        "type": "x86-small",
+        "action": "restart",
+        "stopped": False,
+        "fields": [{"field": "ram", "has": "2048 MB", "wanted": "1536 MB"}],
+    }
+    assert json.loads(json.dumps(change)) == change
+
+
+# As libvirt 11.3 prints a machine that runs, shortened.
+DOMAIN = """
+<domain type='qemu' id='1' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+  <name>x86-small-1</name>
+  <memory unit='KiB'>2097152</memory>
+  <currentMemory unit='KiB'>2097152</currentMemory>
+  <vcpu placement='static'>2</vcpu>
+  <os><type arch='x86_64' machine='pc-q35-10.0'>hvm</type></os>
+  <features><acpi/><tcg><tb-cache unit='KiB'>65536</tb-cache></tcg></features>
+  <cpu mode='custom' match='exact' check='none'><model fallback='forbid'>EPYC-Rome</model></cpu>
+  <qemu:commandline><qemu:arg value='-smbios'/><qemu:arg value='type=1,serial=a&amp;b'/></qemu:commandline>
+</domain>
+"""
+DISK = "image: x86-small-1.qcow2\nvirtual size: 10 GiB (10737418240 bytes)\ndisk size: 1 MiB\n"
+
+
+@pytest.fixture
+def script() -> ModuleType:
+    module = ModuleType("inspect_guest")
+    exec((ROLE / "files/inspect_guest.py").read_text(), module.__dict__)
+    return module
+
+
+def answer(script: ModuleType, answers: Mapping[str, str]) -> None:
+    """Let the script's programs print these, by the word that tells them apart."""
+
+    def output(*command: str) -> str:
+        return next((text for word, text in answers.items() if word in command), "")
+
+    script.__dict__["output"] = output
+
+
+def test_the_script_reads_the_machine_its_disk_and_its_data_disk(script: ModuleType, tmp_path: Path) -> None:
+    node = {"architecture": "x86_64", "guest_user": "q8s"}
+    files = [
+        {"path": "/etc/q8s/node.json", "content": json.dumps(node)},
+        {"path": "/etc/systemd/network/10-q8s.network", "content": "[Network]\nAddress=172.29.5.5/24\nGateway=x\n"},
+    ]
+    (tmp_path / "x86-small-1-data.img").write_bytes(guest_archive.pack(guest_archive.members(files)))
+    answer(script, {"domstate": "running\n\n", "dumpxml": DOMAIN, "info": DISK})
+    assert script.main("x86-small-1", str(tmp_path)) == {
+        **FOUND,
+        "tb_cache": 64,
+        "qemu_args": ["-smbios", "type=1,serial=a&b"],
+        "node": node,
+    }
+
+
+def test_the_script_asks_a_machine_that_does_not_run_for_its_definition(script: ModuleType, tmp_path: Path) -> None:
+    answer(script, {"domstate": "shut off\n\n", "--inactive": DOMAIN, "info": DISK})
+    found = script.main("x86-small-1", str(tmp_path))
+    assert (found["state"], found["ram"], found["node"], found["address"]) == ("shut off", 2048, {}, "")
+
+
+def test_the_script_on_a_host_without_a_guest(script: ModuleType, tmp_path: Path) -> None:
+    answer(script, {})
+    assert script.main("x86-small-1", str(tmp_path)) == {"state": "none"}
+
+
+def test_the_script_on_a_data_disk_that_is_no_archive(script: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "x86-small-1-data.img").write_bytes(b"no archive" * 100)
+    answer(script, {"domstate": "running\n", "dumpxml": DOMAIN, "info": DISK})
+    assert script.main("x86-small-1", str(tmp_path))["node"] == {}
+
+
+def test_the_data_disk_is_read_although_other_members_are_odd(script: ModuleType, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x86-small-1-data.img", "w") as archive:
+        member = tarfile.TarInfo("etc/q8s/node.json")
+        member.size = 3
+        archive.addfile(member, io.BytesIO(b"{ x"))
+    answer(script, {"domstate": "running\n", "dumpxml": DOMAIN, "info": DISK})
+    assert script.main("x86-small-1", str(tmp_path))["node"] == {}
