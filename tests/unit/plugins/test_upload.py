@@ -92,6 +92,21 @@ def test_a_folder_that_is_missing_is_named(file: upload.File, shown: list[dict[s
         Here()._upload(nowhere)
 
 
+def test_names_are_read_from_a_terminal_too(tmp_path: Path) -> None:
+    """Ansible's ssh asks for a terminal when it has nothing to send."""
+
+    class OnTerminal(Here):
+        def _low_level_execute_command(self, cmd: str, in_data: bytes | None = None, **_: object) -> dict[str, Any]:
+            command = ["script", "--quiet", "--return", "--command", cmd, "/dev/null"]
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+            return {"rc": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
+
+    for name in ("a", "b", "c"):
+        (tmp_path / name).touch()
+    assert OnTerminal()._names(str(tmp_path)) == {"a", "b", "c"}
+    assert OnTerminal()._names(str(tmp_path / "missing")) == frozenset()
+
+
 def test_progress_has_bytes_and_rate(file: upload.File) -> None:
     seconds = iter([0.0, 2.0, 2.5, 40.0, 50.0])
     events: list[dict[str, Any]] = []

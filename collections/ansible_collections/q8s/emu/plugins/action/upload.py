@@ -79,7 +79,8 @@ class ActionModule(ActionBase):
 
     def _names(self, directory: str) -> frozenset[str]:
         """Return the names in a folder of the host. In check mode the folder may be missing."""
-        return frozenset(self._shell(f"ls -A {shlex.quote(directory)} 2>/dev/null || true").splitlines())
+        # Ansible may run the command on a terminal, where ls writes columns.
+        return frozenset(self._shell(f"ls -1A {shlex.quote(directory)} 2>/dev/null || true").splitlines())
 
     def _upload(self, file: File) -> int:
         """Upload one file, and return the bytes that were sent.
