@@ -16,6 +16,7 @@ from ansible_collections.q8s.emu.plugins.action.cluster_build import Order
 # A systemd of a kind: a unit runs in the background, and is active while its process lives.
 SYSTEMD_RUN = """#!/bin/sh
 while [ "${1#--}" != "$1" ]; do case $1 in --setenv=*) export "${1#--setenv=}";; esac; shift; done
+trap '' HUP  # the terminal goes, and the unit stays
 "$@" & echo $! >"$UNIT_PID"
 """
 SYSTEMCTL = """#!/bin/sh
@@ -45,8 +46,12 @@ class Here(cluster_build.ActionModule):
         if self.breaks:
             self.breaks -= 1
             raise AnsibleConnectionFailure("lost")
-        done = subprocess.run(["sh", "-c", cmd], env=self._environment, capture_output=True, text=True, check=False)
-        return {"rc": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
+        # On a terminal, as Ansible's ssh asks for one when it has nothing to send.
+        command = ["script", "--quiet", "--return", "--command", cmd, "/dev/null"]
+        done = subprocess.run(
+            command, env=self._environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
+        return {"rc": done.returncode, "stdout": done.stdout.decode(), "stderr": done.stderr.decode()}
 
 
 @pytest.fixture
@@ -85,6 +90,19 @@ def test_progress_and_answer(tmp_path: Path, environment: dict[str, str], order:
     assert shown == [{"event": "step", "text": "build it"}]
     answer = (tmp_path / "answer.json").read_text()
     assert answer == f"a b {tmp_path}/cache -m q8s_bundle ensure --arch=x86_64\n"
+
+
+def test_no_line_of_the_progress_is_lost(
+    tmp_path: Path, environment: dict[str, str], order: Order, shown: list[object]
+) -> None:
+    events = "".join(f'echo \'{{"event": "note", "text": "{number}"}}\' >&2; sleep 0.1\n' for number in range(12))
+    build(tmp_path, events)
+    here = Here(environment)
+    here._start(order)
+    assert here._follow(order) == (0, "the build ended with exit code 0")
+    assert shown == [{"event": "step", "text": "build it"}] + [
+        {"event": "note", "text": str(number)} for number in range(12)
+    ]
 
 
 def test_a_build_that_is_running_is_followed(

@@ -74,7 +74,7 @@ class ActionModule(ActionBase):
             state = state.strip()
             if state.isdecimal():
                 return int(state), "\n".join(other).strip() or f"the build ended with exit code {state}"
-            if state not in ("active", "activating", "deactivating", "reloading"):
+            if state != "active":
                 reason = self._shell(f"systemctl show --property=Result --value {UNIT}").strip()
                 return 1, f"the build on the server ended without a result ({UNIT}: {reason or state})"
             time.sleep(_PAUSE)
@@ -98,7 +98,8 @@ class ActionModule(ActionBase):
                 raise AnsibleConnectionFailure(
                     f"Failed to follow the build: {done['stderr'].strip() or done['stdout']}"
                 )
-            return str(done["stdout"])
+            # Ansible may run the command on a terminal, which ends lines with two characters.
+            return str(done["stdout"]).replace("\r\n", "\n")
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,12 @@ class Order:
 
     def look(self, seen: int) -> str:
         """Return the command that prints the progress after so many bytes, and then the exit code or the unit's state."""
-        # The state is read first: a build that ends in between has written all of its progress when it is printed.
+        # The state is read first: all progress of a build that ends in between is printed after it. The exit code is read
+        # again when the unit is not active, because the build may have ended after the first look.
+        code = f"cat {self.file('exit')} 2>/dev/null"
+        active = f"{{ systemctl --quiet is-active {UNIT} && echo active; }}"
         return (
-            f"state=$(cat {self.file('exit')} 2>/dev/null || systemctl is-active {UNIT}); "
+            f"state=$({code} || {active} || {code} || echo inactive); "
             f"tail --bytes=+{seen + 1} {self.file('progress')} 2>/dev/null; printf '\\036%s' \"$state\""
         )
 
