@@ -310,12 +310,14 @@ def test_a_rule_made_by_hand_is_reported_and_left(applied: Mapping[str, Any], cl
 
 def test_two_controllers_are_told(applied: Mapping[str, Any], cloud: Any, cluster: Cluster) -> None:
     group = group_of(cloud, cluster)
-    (own,) = group.tags
-    assert own.startswith("q8s-run:") and "@" in own, "who made the group, and when"
-    cloud.network.set_tags(group, ["blue", f"q8s-run:{int(time.time()) - 120}:bob@elsewhere"])
+    (own,) = (tag for tag in group.tags if tag.startswith("q8s-run:"))
+    assert "@" in own, "who made the group, and when"
+    (etcd,) = (tag for tag in group.tags if tag != own)
+    assert etcd.startswith("q8s-etcd:"), "the server that has etcd"
+    cloud.network.set_tags(group, ["blue", etcd, f"q8s-run:{int(time.time()) - 120}:bob@elsewhere"])
     answer = cluster.module("cloud_preflight", public_key=cluster.public_key)
     assert "bob@elsewhere began a run on this cluster 2 min ago" in str(answer["warnings"])
-    assert sorted(tag.split(":")[0] for tag in group_of(cloud, cluster).tags) == ["blue", "q8s-run"]
+    assert sorted(tag.split(":")[0] for tag in group_of(cloud, cluster).tags) == ["blue", "q8s-etcd", "q8s-run"]
     again = cluster.module("cloud_preflight", public_key=cluster.public_key)
     assert again["settled"] and "bob" not in str(again.get("warnings"))
 
