@@ -1,4 +1,4 @@
-"""Completion for shells: a script for each, and the candidates at a place of the command line, the same for all."""
+"""Shell completion: a script for each shell, and the candidates that all scripts ask for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from q8s_wrapper.arguments import COMMANDS, HANDED_OVER, Command, default_file, is_file_name, positional, takes_next
 
 SHELLS: Final = ("bash", "zsh", "fish")
-HIDDEN: Final = "_complete"  # what the scripts call: q8s-run _complete WORD...
+HIDDEN: Final = "_complete"  # hidden command that the scripts call: q8s-run _complete WORD...
 
 _BASH: Final = """\
 # q8s-run: completion for bash. source <(q8s-run completion bash)
@@ -42,12 +42,16 @@ complete -c q8s-run -a '(__q8s_run)'
 
 
 def script(shell: str) -> str | None:
-    """The script of a shell, or None for one that is not known."""
+    """Return the completion script of a shell, or None if the shell is not supported."""
     return {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}.get(shell)
 
 
 def candidates(words: Sequence[str]) -> list[str]:
-    """What the last of these words, which may be unfinished, may become. Nothing means a file's name."""
+    """Return the completions of the last word.
+
+    :param words: the words of the command line after ``q8s-run``; the last one may be unfinished
+    :returns: the candidates; if there are none, the scripts complete file names
+    """
     *before, unfinished = words or [""]
     if not before:
         names = [*(command.name for command in COMMANDS), *HANDED_OVER, *(["--version"] if unfinished else [])]
@@ -73,7 +77,7 @@ def candidates(words: Sequence[str]) -> list[str]:
 
 
 def _file(given: Sequence[str], command: Command) -> str | None:
-    """Return the cluster file whose nodes may stand next, or None where no node may."""
+    """Return the cluster file whose nodes are candidates for the next argument, or None if it is not a node."""
     if not command.node or len(given) > 1:
         return None
     if not given:
@@ -82,7 +86,7 @@ def _file(given: Sequence[str], command: Command) -> str | None:
 
 
 def _names(file: Path) -> list[str]:
-    """Names of a cluster file's nodes and hosts; a file that cannot be read has none."""
+    """Return the names of the nodes and hosts in a cluster file; none if the file cannot be loaded."""
     from q8s_wrapper.commands import load
     from q8s_wrapper.errors import WrapperError
 

@@ -1,4 +1,4 @@
-"""A first cluster file, from what a cloud offers: pure functions, the cloud is asked elsewhere."""
+"""Compose a cluster file from the networks, images and flavors of a cloud. Pure functions: no cloud is called here."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Final
 from q8s_wrapper.config import add_collections_to_path
 from q8s_wrapper.errors import ExitCode, WrapperError
 
-_SERVERS: Final = 3  # that the file asks for: a control plane and two workers
+_SERVERS: Final = 3  # servers of the new cluster: a control plane and two workers
 _CONTROL_PLANE_MB: Final = 2048
-_CONTROL_PLANE_GB: Final = 5  # its system, its archive, and what guests are made from
-_QEMU_MB: Final = 512  # what a host needs besides its guest's memory
-_GUESTS_MB: Final = (2048, 1024)  # sizes of a guest, the best first
+_CONTROL_PLANE_GB: Final = 5  # operating system, control plane bundle, guest images and worker bundles
+_QEMU_MB: Final = 512  # memory of a host in addition to its guest's
+_GUESTS_MB: Final = (2048, 1024)  # guest memory in MB, in order of preference
 _GUEST_GB: Final = 10
 _CPUS: Final = 2
 _PRIVATE: Final = tuple(ipaddress.IPv4Network(t) for t in ("172.16.0.0/12", "10.0.0.0/8", "192.168.0.0/16"))
 _PODS: Final = ipaddress.IPv4Network("10.244.0.0/16")
 _SERVICES: Final = ipaddress.IPv4Network("10.96.0.0/12")
 
-# Releases that hosts may have, with the month they came out, as years.
+# Operating systems that hosts may have, with their release dates as fractional years.
 _CODENAMES: Final = {"trixie": "debian 13", "bookworm": "debian 12", "noble": "ubuntu 24.04", "jammy": "ubuntu 22.04"}
 _RELEASES: Final = {"debian 13": 2025.6, "debian 12": 2023.5, "ubuntu 22.04": 2022.3}
 _OTHER_ARCHITECTURES: Final = re.compile(r"arm|aarch|ppc|s390|riscv|i[36]86", re.IGNORECASE)
@@ -39,7 +39,11 @@ class Subnet:
 
 @dataclass(frozen=True)
 class Network:
-    """A network that the project sees. ``external``: floating IPs come from it; ``shared``: it is another project's."""
+    """A network that is visible to the project.
+
+    :param external: the network provides floating IPs
+    :param shared: the network belongs to another project
+    """
 
     id: str
     name: str
@@ -50,7 +54,12 @@ class Network:
 
 @dataclass(frozen=True)
 class Image:
-    """An active image; sizes as Glance gives them, in MB and GB. ``architecture`` is empty where nobody said it."""
+    """An active image.
+
+    :param architecture: Glance's property; empty if it is not set
+    :param min_ram: MB
+    :param min_disk: GB
+    """
 
     id: str
     name: str
@@ -62,7 +71,11 @@ class Image:
 
 @dataclass(frozen=True)
 class Flavor:
-    """A flavor; memory in MB, disk in GB, 0 where its servers boot from a volume."""
+    """A flavor.
+
+    :param ram: MB
+    :param disk: GB; 0 if servers of this flavor boot from a volume
+    """
 
     name: str
     vcpus: int
@@ -72,7 +85,7 @@ class Flavor:
 
 @dataclass(frozen=True)
 class Offer:
-    """What a project may use."""
+    """The networks, images and flavors that a project may use."""
 
     networks: tuple[Network, ...]
     images: tuple[Image, ...]
@@ -80,10 +93,11 @@ class Offer:
 
 
 def cluster_file(offer: Offer, name: str) -> str:
-    """The text of a cluster file for a small cluster of two architectures, with comments. It is checked: it loads.
+    """Return the text of a cluster file for a small cluster of two architectures. The text is valid: it is loaded.
 
-    :param name: of the cluster
-    :raises WrapperError: what a cluster needs is not offered (all of it is named), or the name is no host name
+    :param name: name of the cluster
+    :raises WrapperError: the cloud lacks what a cluster needs (the message lists all of it), or the name is not a valid
+        host name
     """
     add_collections_to_path()
     from ansible_collections.q8s.emu.plugins.module_utils import _spec
@@ -129,13 +143,13 @@ def cluster_file(offer: Offer, name: str) -> str:
 
 
 def _listed(words: Iterable[str]) -> str:
-    """At most ten of them."""
+    """Join at most ten names, sorted, and count the rest."""
     found = sorted(words)
     return ", ".join(found[:10]) + (f" and {len(found) - 10} more" if len(found) > 10 else "") or "none"
 
 
 def _ipv4(network: Network) -> list[tuple[Subnet, ipaddress.IPv4Network]]:
-    """The IPv4 subnets that have room for the servers."""
+    """Return the IPv4 subnets with enough addresses for the servers."""
     found = [(subnet, ipaddress.ip_network(subnet.cidr)) for subnet in network.subnets]
     return [
         (s, cidr) for s, cidr in found if isinstance(cidr, ipaddress.IPv4Network) and cidr.num_addresses >= _SERVERS + 3
@@ -143,19 +157,19 @@ def _ipv4(network: Network) -> list[tuple[Subnet, ipaddress.IPv4Network]]:
 
 
 def _network(networks: Sequence[Network]) -> Network | None:
-    """The project's own before shared ones, the largest first. External ones are for floating IPs."""
+    """Choose the network: the project's own before shared ones, then the largest. External networks are excluded."""
     usable = [network for network in networks if _ipv4(network) and not network.external]
     return min(usable, key=lambda n: (n.shared, _ipv4(n)[0][1].prefixlen, n.name, n.id), default=None)
 
 
 def _image(images: Sequence[Image]) -> Image | None:
-    """The newest release, and of its images the one that was made last."""
+    """Choose the image: the newest operating system release, then the newest image."""
     usable = [(release, image) for image in images if (release := _release(image)) is not None]
     return max(usable, key=lambda pair: (pair[0], pair[1].created_at, pair[1].name), default=(0.0, None))[1]
 
 
 def _release(image: Image) -> float | None:
-    """When the image's release came out, in years; None if hosts cannot have it."""
+    """Return the release date of an image's operating system as a fractional year; None if hosts cannot use it."""
     if image.architecture not in ("", "x86_64", "amd64") or _OTHER_ARCHITECTURES.search(image.name):
         return None
     name = re.sub(r"[-_ ]+", " ", image.name.lower())
@@ -175,14 +189,18 @@ def _release(image: Image) -> float | None:
 
 
 def _flavor(flavors: Sequence[Flavor], ram: int, disk: int) -> Flavor | None:
-    """Return the smallest flavor that fits. One with disk 0 boots from a volume, which Q8S does not create."""
+    """Choose the smallest flavor that is large enough. Flavors with disk 0 are excluded: Q8S creates no volumes.
+
+    :param ram: MB
+    :param disk: GB
+    """
     usable = [f for f in flavors if f.vcpus >= _CPUS and f.ram >= ram and f.disk >= max(disk, 1)]
     return min(usable, key=lambda f: (f.ram, f.vcpus, f.disk, f.name), default=None)
 
 
 @dataclass(frozen=True)
 class _Place:
-    """What the file says of networks."""
+    """The network fields of the cluster file."""
 
     network: str
     about: str
@@ -193,7 +211,10 @@ class _Place:
 
 
 def _chosen(network: Network, networks: Sequence[Network]) -> _Place:
-    """The network by its name if that is enough to find it, and address ranges that do not meet."""
+    """Choose the network fields: a unique network name, else an id, and address ranges that do not overlap.
+
+    :raises WrapperError: too few private addresses are free
+    """
     names = Counter(other.name for other in networks)
     subnets = _ipv4(network)
     subnet, servers = subnets[0]
@@ -202,7 +223,7 @@ def _chosen(network: Network, networks: Sequence[Network]) -> _Place:
         value, about = subnet.id, f"a subnet of the network {network.name}"
     elif not network.name or names[network.name] > 1:
         value, about = network.id, f"called {network.name or 'nothing'}"
-    # behind each address of the servers' network is a guest network: of 256 addresses, or fewer where there is no room
+    # The guest prefix has a network for each server address: of 256 addresses, or fewer if there is no space.
     lengths = [length - (32 - servers.prefixlen) for length in range(24, 30)]
     guests = _free(lengths, [servers, _PODS, _SERVICES]) or _free(lengths, [servers])
     pods = services = None
@@ -223,12 +244,16 @@ def _apart(network: ipaddress.IPv4Network, *others: ipaddress.IPv4Network) -> bo
 
 
 def _free(lengths: Sequence[int], taken: Sequence[ipaddress.IPv4Network]) -> ipaddress.IPv4Network | None:
-    """A private network of the first of these prefix lengths that meets none of those taken."""
+    """Find a private network that does not overlap others.
+
+    :param lengths: prefix lengths in order of preference
+    :param taken: networks in use
+    """
     for length in lengths:
         for pool in _PRIVATE:
             if not pool.prefixlen <= length <= 30:
                 continue
-            # from the end, where fewer people look for addresses first
+            # Search from the end of the pool: its first networks are more often in use.
             size = 1 << (32 - length)
             for start in range(int(pool.broadcast_address) + 1 - size, int(pool.network_address) - 1, -size):
                 network = ipaddress.IPv4Network((start, length))
@@ -238,12 +263,12 @@ def _free(lengths: Sequence[int], taken: Sequence[ipaddress.IPv4Network]) -> ipa
 
 
 def _image_name(image: Image, images: Sequence[Image]) -> str:
-    """The name, or the id where the name is not enough."""
+    """Return the image's name, or its id if the name is not unique."""
     return image.name if sum(other.name == image.name for other in images) == 1 else image.id
 
 
 def _word(text: str) -> str:
-    """Text as YAML: plain where that is safe."""
+    """Format a string as YAML: plain if that is safe, else in double quotes."""
     if re.fullmatch(r"[A-Za-z][A-Za-z0-9._/-]*", text) and text.lower() not in (
         "on",
         "off",
@@ -260,6 +285,11 @@ def _word(text: str) -> str:
 
 
 def _text(name: str, place: _Place, image: str, flavors: tuple[Flavor, Flavor], guest_mb: int) -> str:
+    """Return the text of the cluster file.
+
+    :param flavors: of control planes, and of hosts
+    :param guest_mb: memory of a guest in MB
+    """
     control_plane, host = flavors
 
     def line(text: str, about: str) -> str:

@@ -1,4 +1,4 @@
-"""Show a run: live on a terminal, as lines elsewhere, or as JSON lines for programs. All on stderr but the JSON's."""
+"""Show a run: live on a terminal, as plain lines elsewhere, as JSON lines with ``--json``. Only JSON goes to stdout."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ from q8s_wrapper.events import BUILDS, State
 from q8s_wrapper.history import Estimate, building, words
 
 _RETRIES_PER_LINE: Final = 5
-_NAME_WIDTH: Final = 38  # of a stage's name on a terminal that is wide enough
+_NAME_WIDTH: Final = 38  # columns of a stage's name on a wide terminal
 Estimator = Callable[[State], Estimate | None]
 
 
 class Renderer(Protocol):
-    """Is told each new state, and the end. Neither ``say`` nor ``close`` may be called twice by accident: they may."""
+    """Shows the states of a run. Calling ``close`` twice is harmless."""
 
-    def update(self, before: State, after: State) -> None: ...
+    def update(self, before: State, after: State) -> None:
+        """Show a new state of the run."""
 
-    def say(self, text: str) -> None: ...
+    def say(self, text: str) -> None:
+        """Show a message."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End the display."""
 
 
 class Plain:
-    """Timestamped lines: the plan, a stage begins, a host waits, something fails."""
+    """Renderer for logs: timestamped lines for the plan, started stages, repeated retries and failures."""
 
     def __init__(self, estimator: Estimator, show_plan: bool) -> None:
         self._estimator = estimator
@@ -59,7 +62,7 @@ class Plain:
             self._line(after.seconds, f"  {failure.host}: FAILED: {failure.task}")
 
     def say(self, text: str) -> None:
-        # Ansible may have been silent for a while.
+        # The state's time is that of the latest event, which may be old.
         self._line(self._state.seconds + time.monotonic() - self._at, text)
 
     @staticmethod
@@ -71,10 +74,10 @@ class Plain:
 
 
 class Terminal:
-    """Live: each stage with its time, what each host does now, and how long it is likely to take still."""
+    """Renderer for terminals: the stages with their durations, the task of each host, and the estimated time left."""
 
     def __init__(self, estimator: Estimator, show_plan: bool) -> None:
-        # Imported here: the start of `q8s-run validate` must not wait for it.
+        # Imported here because rich is slow to import, and `q8s-run validate` does not need it.
         from rich.console import Console
         from rich.live import Live
 
@@ -90,9 +93,10 @@ class Terminal:
         self._live.start()
 
     def _frame(self) -> Any:
+        """Return the current frame for rich, which calls this several times a second."""
         from rich.text import Text
 
-        # Between two events the time goes on.
+        # The clock goes on between events.
         now = self._state.seconds + (time.monotonic() - self._at if self._state.started else 0.0)
         left = None if self._estimate is None else self._estimate.left(self._state, now)
         size = self._console.size
@@ -118,7 +122,7 @@ class Terminal:
 
 
 def builds(before: State, after: State) -> list[str]:
-    """Return what is new in the build and the upload of artifacts, as lines: a step began, or an artifact is done."""
+    """Return a line for each build step that started, and each build or upload that finished, between two states."""
     lines = []
     for name, work in after.builds.items():
         past = before.builds.get(name)
@@ -130,11 +134,14 @@ def builds(before: State, after: State) -> list[str]:
 
 
 def frame(state: State, now: float, left: float | None, width: int, height: int) -> list[tuple[str, str]]:
-    """What a terminal of that size shows ``now`` seconds after the start: lines, each with its style.
+    """Return the lines that a terminal shows, each with its rich style.
 
-    :param left: seconds that are likely left, or None
+    :param now: seconds since the start of the run
+    :param left: estimated seconds left, or None
+    :param width: columns of the terminal
+    :param height: lines of the terminal
     """
-    room = max(height - 3, 1)  # the last line, an empty one, and one for the cursor
+    room = max(height - 3, 1)  # without the last line, the empty line before it, and the cursor's line
     stages = state.busy[-max(room // 2, room - len(state.current), 1) :]
     lines = []
     name_width = min(_NAME_WIDTH, max(width - 24, 10))
@@ -144,7 +151,7 @@ def frame(state: State, now: float, left: float | None, width: int, height: int)
         count = len(state.hosts(stage))
         hosts = f"{count} host{'s' if count != 1 else ''}"
         ended = state.ended(stage)
-        # one that no host is in now, but another may still begin, has not ended
+        # ◦: no host is in the stage now, but another one may still start it
         name = _cut(stage.name, name_width)
         text = f"{'•' if active else '✓' if ended else '◦'} {name:<{name_width}}{seconds:>7.1f} s  {hosts}"
         lines.append(("bold" if active else "green" if ended else "", _cut(text, width)))
@@ -173,11 +180,12 @@ def frame(state: State, now: float, left: float | None, width: int, height: int)
 
 
 def _cut(text: str, width: int) -> str:
+    """Shorten a text to a width in columns."""
     return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
 
 
 class JsonLines:
-    """One JSON object a line on stdout: the plan, stages as they begin, failures, and the result at the end."""
+    """Renderer for programs: one JSON object a line on stdout for the plan, started stages, builds and failures."""
 
     def __init__(self, estimator: Estimator) -> None:
         self._estimator = estimator
@@ -230,7 +238,7 @@ class JsonLines:
 
 
 class Quiet:
-    """Nothing: what failed is printed at the end."""
+    """Renderer for ``--quiet``: shows nothing. Failures are in the result."""
 
     def update(self, before: State, after: State) -> None:
         pass
@@ -243,10 +251,12 @@ class Quiet:
 
 
 def renderer(as_json: bool, estimator: Estimator, show_plan: bool, *, quiet: bool = False) -> Renderer:
-    """Return the renderer for where the output goes.
+    """Return the renderer for the output: JSON, quiet, a terminal, or plain lines.
 
-    :param show_plan: whether a person sees the plan when it is known; JSON always has it
-    :param quiet: whether a person wants errors, warnings and the result only
+    :param as_json: whether to write JSON lines
+    :param estimator: estimates the duration from the state
+    :param show_plan: whether to show the plan when it is known; JSON always has it
+    :param quiet: whether to show only errors, warnings and the result
     """
     if as_json:
         return JsonLines(estimator)

@@ -1,4 +1,4 @@
-"""What a person reads before and after a run: the plan, the times, failures and the next step. Pure: data to text."""
+"""Format the plan and the result of a run: durations, failures, node table, next steps. Pure functions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ _QUOTA_WORDS: Final = {"instances": "server", "cores": "vCPU", "ram": "MB of mem
 
 @dataclass(frozen=True)
 class End:
-    """How a command ended. ``again`` is the command that was given, quoted for a shell."""
+    """The end of a command.
+
+    :param what: the command
+    :param again: the command line that runs it again, quoted for a shell
+    :param code: the exit code
+    :param check: whether it ran in check mode
+    """
 
     what: str
     invocation: Invocation
@@ -30,7 +36,7 @@ class End:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of the same keys as aligned text with a head line; an empty list gives an empty string."""
+    """Format rows with the same keys as an aligned table with a heading. Return "" for no rows."""
     if not rows:
         return ""
     heads = list(rows[0])
@@ -42,9 +48,11 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def plan(told: Mapping[str, Any], estimate: Estimate | None, width: int) -> list[str]:
-    """What is going to change in the cloud, the quota, and the time, as lines.
+    """Format the plan: changes in the cloud, quota, builds and estimated duration.
 
-    :param told: ``q8s_plan`` of the playbooks: changes, notes and quota
+    :param told: the playbooks' variable ``q8s_plan``: changes, notes, quota and build
+    :param estimate: the estimated duration, or None
+    :param width: columns of the output
     """
     grouped: dict[tuple[str, str], list[str]] = {}
     for change in told.get("changes", []):
@@ -71,7 +79,7 @@ def plan(told: Mapping[str, Any], estimate: Estimate | None, width: int) -> list
 
 
 def _build(told: Mapping[str, Any]) -> list[str]:
-    """Return what is built before the deploy, where and why there, and how much is uploaded."""
+    """Format the builds of a plan: which artifacts, on which machine and why, and the size of the upload."""
     build = told.get("build") or {}
     lines = []
     if missing := build.get("missing"):
@@ -88,9 +96,10 @@ def _build(told: Mapping[str, Any]) -> list[str]:
 
 
 def node_plan(told: Mapping[str, Any], width: int) -> list[str]:
-    """What happens to nodes that exist, as lines: the action, the node, and each field's old and new value.
+    """Format the changes of existing nodes: the action, the node, and the old and new value of each field.
 
-    :param told: ``q8s_node_plan`` of the playbooks: changes and hosts that could not be asked; empty for nothing
+    :param told: the playbooks' variable ``q8s_node_plan``: changes, and hosts that did not answer; may be empty
+    :param width: columns of the output
     """
     lines = ["of the nodes:"] if told.get("changes") else []
     for change in told.get("changes", []):
@@ -106,24 +115,24 @@ def node_plan(told: Mapping[str, Any], width: int) -> list[str]:
 
 
 def node_plan_data(told: Mapping[str, Any]) -> dict[str, Any]:
-    """What happens to nodes that exist, for programs."""
+    """Return the changes of existing nodes as data for ``--json``."""
     return {"changes": told.get("changes", []), "unknown": told.get("unknown", {})}
 
 
 def changed_nodes(state: State) -> list[str]:
-    """Names of the nodes that are restarted or recreated."""
+    """Return the names of the nodes that the plan restarts or recreates."""
     return [change["node"] for change in (state.results.get("q8s_node_plan") or {}).get("changes", [])]
 
 
 def _use(name: str, use: Mapping[str, int]) -> str:
-    """One quota in words: ``2 servers (3 of 20 used)``."""
+    """Format the usage of a quota: ``2 servers (3 of 20 used)``."""
     plural = "s" if name != "ram" and use["needed"] != 1 else ""
     limit = use["limit"] if use["limit"] >= 0 else "any number"
     return f"{use['needed']} {_QUOTA_WORDS[name]}{plural} ({use['used']} of {limit} used)"
 
 
 def _rules(names: Sequence[str]) -> str:
-    """Rules in words, those from one source together: ``tcp 22, tcp 80 from 10.0.0.0/24``."""
+    """Format security group rules, grouped by source: ``tcp 22, tcp 80 from 10.0.0.0/24``."""
     by_source: dict[str, list[str]] = {}
     for name in names:
         what, _, source = name.partition(" from ")
@@ -132,24 +141,24 @@ def _rules(names: Sequence[str]) -> str:
 
 
 def plan_data(told: Mapping[str, Any], estimate: Estimate | None) -> dict[str, Any]:
-    """The plan for programs."""
+    """Return the plan as data for ``--json``."""
     return {**told, "estimate_seconds": estimate.seconds if estimate else None}
 
 
 def destroyed(told: Mapping[str, Any]) -> list[str]:
-    """Names of servers that a plan removes, or replaces by new ones."""
+    """Return the names of the servers that a plan deletes or replaces."""
     changes = told.get("changes", [])
     return [c["name"] for c in changes if c["kind"] == "server" and c["action"] in _DESTRUCTIVE]
 
 
 def made(told: Mapping[str, Any]) -> int:
-    """How many servers a plan makes."""
+    """Return the number of servers that a plan creates, including replacements."""
     changes = told.get("changes", [])
     return sum(1 for c in changes if c["kind"] == "server" and c["action"] in ("create", "replace"))
 
 
 def stage_table(state: State) -> str:
-    """When each stage began and how long it took (the paper's Table 5); stages overlap: the sum exceeds the total."""
+    """Format the start and duration of each stage (the paper's Table 5). Stages overlap: the sum exceeds the total."""
     rows: list[Mapping[str, Any]] = [
         {
             "stage": stage.name,
@@ -163,7 +172,7 @@ def stage_table(state: State) -> str:
 
 
 def failures(state: State, invocation: Invocation, width: int) -> list[str]:
-    """Each failure once, with all the hosts that it hit: where, at which task, why."""
+    """Format the failures, each with its hosts, task, reason and place. Equal failures of several hosts are grouped."""
     grouped: dict[tuple[str, str, str], list[Failure]] = {}
     for failure in state.failures:
         grouped.setdefault((failure.task, failure.reason, failure.place), []).append(failure)
@@ -179,7 +188,7 @@ def failures(state: State, invocation: Invocation, width: int) -> list[str]:
 
 
 def _paragraph(reason: str, width: int) -> list[str]:
-    """Text of any length as a few lines: its begin, where messages have their point, and its end, where programs do."""
+    """Wrap a text and keep its first and last lines: messages start with the reason, programs print it at the end."""
     lines = [
         part
         for line in reason.strip().splitlines()
@@ -192,10 +201,12 @@ def _paragraph(reason: str, width: int) -> list[str]:
 
 
 def ending(end: End, state: State, *, log: str, exists: str, width: int, quiet: bool = False) -> list[str]:
-    """Return the end of a run for people: stage times, failures, how it ended, the log, and what to type next.
+    """Format the end of a run: stage table, failures, result, path of the log, and next steps.
 
-    :param exists: what an interrupted run leaves in the cloud
-    :param quiet: whether only failures, their hints and how it ended are wanted
+    :param log: path of the log
+    :param exists: the servers that an interrupted run leaves in the cloud, as text; may be empty
+    :param width: columns of the output
+    :param quiet: whether to return only failures, the result and hints
     """
     if quiet:
         hints = [step for step in next_steps(end, state) if step.startswith("hint: ")]
@@ -211,7 +222,7 @@ def ending(end: End, state: State, *, log: str, exists: str, width: int, quiet: 
 
 
 def last_line(end: End, state: State) -> str:
-    """How it ended, in one line."""
+    """Format the result of a command as one line."""
     name = f"{end.what} --check" if end.check else end.what
     changes = f"{state.changed} change{'' if state.changed == 1 else 's'}"
     if end.code == ExitCode.DONE and end.check:
@@ -224,14 +235,14 @@ def last_line(end: End, state: State) -> str:
 
 
 def status(rows: Sequence[Mapping[str, Any]], invocation: Invocation, width: int) -> list[str]:
-    """A cluster's nodes as a table that fits, and below it, for each that is not well, what is wrong and what to do."""
+    """Format the table of ``status``, and below it each node's problem with a hint."""
     narrow = ("node", "architecture", "address", "server", "guest", "kubernetes")
     lines = _columns(rows, narrow if width < 110 else ("node", "host", *narrow[1:], "version"))
     return lines + _unwell(rows, invocation, width)
 
 
 def nodes(rows: Sequence[Mapping[str, Any]], invocation: Invocation, width: int) -> list[str]:
-    """A cluster's nodes after a deploy: what a user of Kubernetes wants to know, and what is not well."""
+    """Format the node table after a deploy, with the columns that Kubernetes users need, and each node's problem."""
     narrow = ("node", "architecture", "address", "kubernetes", "version")
     lines = _columns(rows, narrow if width < 110 else ("node", "host", *narrow[1:]))
     return lines + _unwell(rows, invocation, width)
@@ -242,6 +253,7 @@ def _columns(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[st
 
 
 def _unwell(rows: Sequence[Mapping[str, Any]], invocation: Invocation, width: int) -> list[str]:
+    """Format the problem and the hint of each node that has one."""
     lines: list[str] = []
     bad = [row for row in rows if row["problem"]]
     if bad:
@@ -253,20 +265,20 @@ def _unwell(rows: Sequence[Mapping[str, Any]], invocation: Invocation, width: in
     return lines
 
 
-# A command in a text: in backquotes, or up to the end of its part of the sentence.
+# A command in a message: in backquotes, or from q8s-run to the end of the clause.
 _COMMAND: Final = re.compile(r"`[^`]*`|\S*q8s-run .*?(?=: |; |\), |$)")
 _KEPT_SPACE: Final = "\0"
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Return a text as lines; names with hyphens stay whole, and so do commands, which are copied."""
+    """Wrap a text. Do not break names with hyphens, nor commands, which users copy."""
     kept = _COMMAND.sub(lambda found: found[0].replace(" ", _KEPT_SPACE), text)
     lines = textwrap.wrap(kept, width, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
     return [line.replace(_KEPT_SPACE, " ") for line in lines]
 
 
 def next_steps(end: End, state: State) -> list[str]:
-    """What to type next: a label and a command each."""
+    """Return the next steps, each a command with the prefix ``next: `` or ``hint: ``."""
     what, command = end.what, end.invocation.command
     if end.code == ExitCode.DONE and end.check:
         agreed = " --yes" if destroyed(state.results.get("q8s_plan") or {}) or changed_nodes(state) else ""
@@ -297,7 +309,7 @@ def next_steps(end: End, state: State) -> list[str]:
 
 
 def exists(servers: Sequence[str]) -> str:
-    """What an interrupted run leaves in the cloud."""
+    """Describe the servers of the cluster that exist in the cloud."""
     if not servers:
         return "the cloud has no server of this cluster"
     count = f"{len(servers)} server{'s' if len(servers) > 1 else ''}"
@@ -305,7 +317,7 @@ def exists(servers: Sequence[str]) -> str:
 
 
 def result(what: str, code: int, state: State, log: str, *, check: bool = False) -> dict[str, Any]:
-    """The end of a run as data; in check mode, ``changed`` counts what would change."""
+    """Return the result of a run as data for ``--json``. In check mode, ``changed`` counts what would change."""
     return {
         "event": "result",
         "command": what,

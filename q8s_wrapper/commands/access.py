@@ -1,4 +1,4 @@
-"""Commands that look into a cluster's hosts and guests."""
+"""Commands that log in to hosts and guests: ssh, exec, logs, kubeconfig."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LINES: Final = 40
 
 
 def ssh(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Log in to one node or host; this process becomes ssh."""
+    """Log in to one node or host. The process is replaced by ssh (exec)."""
     load(arguments.file)
     command = inventory.ssh_command(
         inventory.find(inventory.read(arguments.file), arguments.node, arguments.invocation), rest
@@ -34,7 +34,7 @@ def ssh(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def execute(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Run a command on several hosts; each line of output has the node's name before it."""
+    """Run a command on several hosts concurrently. Prefix each line of output with the node's name."""
     if not rest:
         raise WrapperError(
             "exec: there is no command",
@@ -54,6 +54,7 @@ def execute(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     lock = threading.Lock()
 
     def one(name: str) -> int:
+        """Run the command on one host, print its output, and return its exit code."""
         done = subprocess.run(
             commands[name],
             stdin=subprocess.DEVNULL,
@@ -81,7 +82,7 @@ def execute(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def logs(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """The end of the last run's log, or what a node says itself."""
+    """Show the end of the last run's log, or a node's console and journal."""
     cluster = load(arguments.file)
     lines = arguments.lines or _LINES
     if arguments.node is None:
@@ -90,10 +91,10 @@ def logs(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     variables = inventory.find(hosts, arguments.node, arguments.invocation)
     journal = f"sudo journalctl --no-pager --lines={lines} --unit=kubelet"
     parts: list[tuple[str, dict[str, Any], str]] = []
-    if "q8s_host" in variables:  # a guest: its console is a file on its host, readable when the guest is not
+    if "q8s_host" in variables:  # the guest's console is a file on its host, readable even if the guest hangs
         host = hosts[variables["q8s_host"]]
         parts.append((f"console of {arguments.node}", host, _console(variables["q8s_vm"]["name"], lines)))
-        # Its user is root, and the guest may have no sudo.
+        # The guest's user is root, and the guest may lack sudo.
         parts.append((f"kubelet of {arguments.node}", variables, journal.removeprefix("sudo ")))
     else:
         system = f"sudo journalctl --no-pager --lines={lines} --priority=warning"
@@ -120,13 +121,20 @@ def logs(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _console(guest: str, lines: int) -> str:
-    """A command that shows the end of a guest's console; where that is, libvirt knows."""
+    """Return a shell command that prints the end of a guest's console log. libvirt names the log file.
+
+    :param guest: the guest's libvirt domain
+    """
     source = f"virsh --connect qemu:///system dumpxml {guest}"
     path = "sed -n \"s/.*<source path='\\(.*\\.console\\)'.*/\\1/p\""
     return f'sudo tail -n {lines} "$(sudo {source} | {path} | head -n 1)"'
 
 
 def _last_run(invocation: Invocation, cluster_name: str, lines: int) -> int:
+    """Print the end of the newest log: of a run that changes the cluster if there is one, else of any run.
+
+    :raises WrapperError: there is no log on this machine
+    """
     folder = state.find(cluster_name)
     runs = [run for run in state.past_runs(folder) if (run / state.LOG).exists()]
     if not runs:
@@ -140,7 +148,10 @@ def _last_run(invocation: Invocation, cluster_name: str, lines: int) -> int:
 
 
 def kubeconfig(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Print the kubeconfig, write it to a file, or merge it into the user's own; fetched again if it is not here."""
+    """Print the kubeconfig, write it to a file, or merge it into the user's own.
+
+    If the local state has no kubeconfig, fetch it from the control plane first.
+    """
     if arguments.write and arguments.merge:
         raise WrapperError(
             "kubeconfig: --write and --merge exclude each other",

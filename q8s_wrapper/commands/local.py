@@ -1,4 +1,4 @@
-"""The command that lists clusters: those of the project, and those with state on this machine."""
+"""The command ``list``: clusters in the OpenStack project, and clusters with state on this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from q8s_wrapper.errors import ExitCode, WrapperError
 
 @dataclass(frozen=True)
 class Local:
-    """The state of a cluster on this machine. ``project`` is None for a folder that does not name one."""
+    """The local state of a cluster.
+
+    :param project: the OpenStack project that the state belongs to; None if none is recorded
+    :param key: whether the state has the cluster's SSH key
+    :param kubeconfig: whether the state has the cluster's kubeconfig
+    :param last_run: date, time and command of the last run that changed the cluster
+    """
 
     name: str
     project: Any
@@ -28,9 +34,11 @@ class Local:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the cloud answered: the project and its clusters, or why it did not.
+    """The cloud's answer: the project and its clusters.
 
-    Without an answer, ``project`` is known if a cluster was deployed from here with the same credentials.
+    :param project: the project; if the cloud did not answer, the one recorded by a deploy with the same credentials
+    :param clusters: the clusters in the project
+    :param problem: why the cloud did not answer; empty if it did
     """
 
     project: Any = None
@@ -56,7 +64,10 @@ def list_clusters(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def local_clusters(root: Path) -> list[Local]:
-    """Return the clusters that have a record, an ssh key or a kubeconfig below the state folder."""
+    """Return the clusters that have a project record, an SSH key or a kubeconfig below the state folder.
+
+    :param root: folder with the state of all clusters
+    """
     add_collections_to_path()
     from ansible_collections.q8s.emu.plugins.module_utils import _state
 
@@ -71,7 +82,7 @@ def local_clusters(root: Path) -> list[Local]:
 
 
 def _last_run(folder: Path) -> str:
-    """Return when the cluster was last changed from here, and how: ``2026-11-25 21:40 deploy``."""
+    """Return date, time and command of the last run that changed the cluster: ``2026-11-25 21:40 deploy``."""
     try:
         runs = [run.name for run in state.past_runs(folder) if state.changing(run)]
     except OSError:
@@ -83,7 +94,7 @@ def _last_run(folder: Path) -> str:
 
 
 def ask(local: Sequence[Local]) -> Asked:
-    """Ask the cloud for its clusters."""
+    """List the clusters in the project of the selected cloud. If the cloud fails, ``problem`` has the reason."""
     add_collections_to_path()
     from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _state
 
@@ -99,7 +110,7 @@ def ask(local: Sequence[Local]) -> Asked:
 
 
 def rows(asked: Asked, local: Sequence[Local]) -> list[tuple[Any, Local | None]]:
-    """Return the clusters of the project, each with its local state, then those that are only on this machine."""
+    """Pair the project's clusters with their local state. Clusters with local state only are at the end."""
     here = {cluster.name: cluster for cluster in local if asked.project and cluster.project == asked.project}
     found: list[tuple[Any, Local | None]] = [(cluster, here.get(cluster.name)) for cluster in asked.clusters]
     paired = {cluster.folder for _, cluster in found if cluster}
@@ -107,7 +118,7 @@ def rows(asked: Asked, local: Sequence[Local]) -> list[tuple[Any, Local | None]]
 
 
 def _texts(row: tuple[Any, Local | None], asked: Asked) -> dict[str, str]:
-    """Return a row of the table for people."""
+    """Return the cells of one row of the table, by heading."""
     here = row[1]
     kept = [word for word, there in (("key", here and here.key), ("kubeconfig", here and here.kubeconfig)) if there]
     return {
@@ -145,7 +156,7 @@ def _servers(row: tuple[Any, Local | None], asked: Asked) -> str:
 
 
 def as_data(asked: Asked, found: Sequence[tuple[Any, Local | None]]) -> dict[str, Any]:
-    """Return the list for programs. ``servers`` is null where the cloud was not asked."""
+    """Return the list as data for ``--json``. ``servers`` is null if the state of the servers is unknown."""
     clusters = []
     for row in found:
         cluster, here = row

@@ -1,4 +1,4 @@
-"""Commands that run a playbook: each shows what happens, and at the end what came of it and what to type next."""
+"""Commands that run a playbook. Each shows the progress, then the result and the next command to type."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from q8s_wrapper.invocation import Invocation
 
 
 class _Session:
-    """One command on one cluster; it may run several playbooks."""
+    """One command on one cluster. It may run several playbooks."""
 
     def __init__(self, arguments: argparse.Namespace, cluster: Any, folder: Path, lock: Path, changes: bool) -> None:
         self.what: str = arguments.command.name
@@ -44,10 +44,12 @@ class _Session:
     def play(
         self, playbook: str, arguments: Sequence[str], as_json: bool | None = None, show_plan: bool = True
     ) -> runner.Outcome:
-        """Run a playbook and show it.
+        """Run a playbook and show its progress.
 
-        :param as_json: whether the progress is JSON lines; by default, whether the user asked for JSON
-        :param show_plan: whether a person sees the plan among the progress
+        :param playbook: name of the playbook without ``.yml``
+        :param arguments: arguments for ansible-playbook
+        :param as_json: whether to write the progress as JSON lines; default: whether ``--json`` was passed
+        :param show_plan: whether to print the plan when the playbook has computed it
         """
         verbose = ["-" + "v" * self._verbose] if self._verbose else []
         shown = render.renderer(
@@ -58,7 +60,7 @@ class _Session:
         return runner.run(playbook, Path(self.file), run_folder, self._lock, arguments=given, renderer=shown)
 
     def estimate(self, known: State) -> Estimate | None:
-        """How long it is going to take, from earlier runs; what is made must be known for that."""
+        """Estimate the duration of the run from earlier runs. Return None until the plan is known."""
         what = "deploy" if self.what == "plan" else self.what
         told = known.results.get("q8s_plan")
         if told is None and what in ("deploy", "replace"):
@@ -70,7 +72,10 @@ class _Session:
         return len(self.cluster.servers())
 
     def end(self, outcome: runner.Outcome, remember: bool = True) -> int:
-        """Report what came of it. Return the exit code."""
+        """Report the result of a run and return its exit code.
+
+        :param remember: whether to record the duration of a successful run for later estimates
+        """
         known = outcome.state
         if outcome.code == ExitCode.DONE and remember:
             made = report.made(known.results.get("q8s_plan") or {})
@@ -85,13 +90,14 @@ class _Session:
         return outcome.code
 
     def _tell(self, outcome: runner.Outcome) -> None:
-        """What a person reads: nodes and notes on stdout; times, failures and the next step on stderr."""
+        """Print the result for a person: nodes and notes on stdout; times, failures and the next step on stderr."""
         known, width = outcome.state, columns()
         notes = [self.invocation.adapt(note) for note in known.notes]
         for line in (*report.nodes(known.results.get("q8s_node_table", []), self.invocation, width), *notes):
             print(line)
         sys.stdout.flush()
-        # Those of the file were said at the start; Ansible knows the file by its whole path, and breaks long words.
+        # Warnings about the cluster file were printed at the start. Ansible repeats them with the file's absolute path
+        # and with line breaks inside long words, so the texts are compared without whitespace.
         whole = str(Path(self.file).resolve())
         said = {_letters(str(warning).replace(self.file, whole)) for warning in self.cluster.warnings}
         for warning in known.warnings:
@@ -138,7 +144,7 @@ def deploy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     cluster = load(arguments.file)
     options = [*_options(arguments, cluster), *_parallel(arguments), *_loss(arguments), *rest]
     with _session(arguments, cluster, changes=not arguments.check) as session:
-        # A run that may remove servers is one that the user has agreed to; the playbook stops before it does otherwise.
+        # The playbook removes servers only if q8s_confirmed is true: the user passed --yes or confirmed the plan.
         confirmed = arguments.yes
         asks = _asks(arguments)
         if asks:
@@ -159,9 +165,9 @@ def deploy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _parallel(arguments: argparse.Namespace) -> list[str]:
-    """Return the options for how many nodes change at a time.
+    """Return the arguments for ansible-playbook that set how many nodes are changed at a time.
 
-    :raises WrapperError: it is not at least one
+    :raises WrapperError: the number is less than 1
     """
     if arguments.parallel is None:
         return []
@@ -191,12 +197,12 @@ def destroy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _kept(keep: Sequence[str]) -> list[str]:
-    """The options that say what stays."""
+    """Return the ``--keep`` options as they are typed in a command."""
     return [f"--keep {what}" for what in keep]
 
 
 def _with_what(keep: Sequence[str]) -> str:
-    """What goes with the servers, or does not, in words."""
+    """Describe what is removed with the servers: ``with its key pair, but not its security group``."""
     words = {"keypair": "key pair", "security_group": "security group"}
     gone = [word for what, word in words.items() if what not in keep]
     stays = [word for what, word in words.items() if what in keep]
@@ -205,7 +211,7 @@ def _with_what(keep: Sequence[str]) -> str:
 
 
 def replace(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Make one worker anew."""
+    """Replace one worker: drain it, delete its server, deploy it again."""
     with _session(arguments) as session:
         node = _worker(session, arguments.node)
         if _asks(arguments):
@@ -221,7 +227,11 @@ def replace(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _worker(session: _Session, name: str) -> str:
-    """The node that is meant: by its own name, or by its host's."""
+    """Return the node name of a worker.
+
+    :param name: name of the node or of its host
+    :raises WrapperError: no worker has this name
+    """
     workers: dict[str, Any] = {s.node: s for s in session.cluster.servers() if s.vm_type}
     for node, spec in workers.items():
         if name in (node, spec.name):
@@ -234,15 +244,15 @@ def _worker(session: _Session, name: str) -> str:
 
 
 def verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Run a pod on every node and let them talk."""
+    """Run a pod on every node and connect each pod to all others."""
     with _session(arguments) as session:
         return session.end(session.play("verify", rest))
 
 
 def status(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """What cloud, hosts, guests and Kubernetes say."""
+    """Show the state of every node in the cloud, on its host and in Kubernetes. Return 1 if a node has a problem."""
     with _session(arguments, changes=False) as session:
-        # --json is one document, so the progress goes where a person's does
+        # With --json, stdout has one document: the progress goes to stderr.
         outcome = session.play("status", rest, as_json=False)
         if outcome.code != ExitCode.DONE:
             return session.end(outcome, remember=False)
@@ -255,7 +265,7 @@ def status(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def fetch_kubeconfig(arguments: argparse.Namespace, cluster: Any) -> int:
-    """Bring the kubeconfig from the control plane, where local state was lost."""
+    """Fetch the kubeconfig from the control plane into the local state. Return the exit code."""
     with _session(arguments, cluster, changes=False) as session:
         outcome = session.play("kubeconfig", [], as_json=False)
         return ExitCode.DONE if outcome.code == ExitCode.DONE else session.end(outcome)
@@ -263,7 +273,12 @@ def fetch_kubeconfig(arguments: argparse.Namespace, cluster: Any) -> int:
 
 @contextmanager
 def _session(arguments: argparse.Namespace, cluster: Any = None, *, changes: bool = True) -> Iterator[_Session]:
-    """A session; one that changes nothing does not wait for those that do, nor they for it."""
+    """Open a session on the arguments' cluster, and hold the cluster's lock.
+
+    :param cluster: the cluster, if the file was loaded before
+    :param changes: whether the run may change the cluster. Such a run excludes others; read-only runs exclude none
+    :raises WrapperError: another run holds the lock, the cloud does not answer, or the state folder is not usable
+    """
     cluster = load(arguments.file) if cluster is None else cluster
     check = getattr(arguments, "check", False)
     try:
@@ -280,11 +295,11 @@ def _session(arguments: argparse.Namespace, cluster: Any = None, *, changes: boo
 
 
 def _options(arguments: argparse.Namespace, cluster: Any = None) -> list[str]:
-    """Options for ansible-playbook.
+    """Return the arguments for ansible-playbook that follow from the command's options.
 
-    Not its own --limit, which selects among servers that exist, and leaves out localhost.
+    ``--limit`` becomes a variable: Ansible's own ``--limit`` selects existing hosts only, and excludes localhost.
 
-    :raises WrapperError: the limit names something that the file does not have
+    :raises WrapperError: the limit names a server or node that is not in the cluster file
     """
     options = []
     if arguments.check:
@@ -296,25 +311,25 @@ def _options(arguments: argparse.Namespace, cluster: Any = None) -> list[str]:
 
 
 def _build_options(arguments: argparse.Namespace) -> list[str]:
-    """Return the options for ansible-playbook that say where to build."""
+    """Return the arguments for ansible-playbook that set where to build."""
     where = getattr(arguments, "build", None)
     return ["-e", json.dumps({"q8s_build": where})] if where else []
 
 
 def _plan_options(arguments: argparse.Namespace) -> list[str]:
-    """Return the options for ansible-playbook that plan and deploy have in common."""
+    """Return the arguments for ansible-playbook that plan and deploy share."""
     return [*_build_options(arguments), *_loss(arguments)]
 
 
 def _loss(arguments: argparse.Namespace) -> list[str]:
-    """The yes to the loss of the control plane's data, for ansible-playbook."""
+    """Return the arguments for ansible-playbook that allow the loss of the control plane's data."""
     return ["-e", json.dumps({"q8s_replace_control_plane": True})] if arguments.replace_control_plane else []
 
 
 def _limit(arguments: argparse.Namespace, cluster: Any) -> list[str]:
-    """Return the options that limit a run to servers.
+    """Return the arguments for ansible-playbook that limit the run to some servers.
 
-    :raises WrapperError: the limit names something that the file does not have
+    :raises WrapperError: the limit names a server or node that is not in the cluster file
     """
     if not getattr(arguments, "limit", None):
         return []
@@ -328,7 +343,7 @@ def _limit(arguments: argparse.Namespace, cluster: Any) -> list[str]:
 
 
 def _selection(arguments: argparse.Namespace) -> list[str]:
-    """The options that say which part of the run was asked for, as they may stand in a command."""
+    """Return the options that select a part of the run, as they are typed in a command."""
     given = [(name, getattr(arguments, name, None)) for name in ("limit", "tags", "build")]
     words = [f"--{name} {shlex.quote(value)}" for name, value in given if value]
     flags = [name for name in ("check", "replace_control_plane") if getattr(arguments, name, False)]
@@ -336,7 +351,7 @@ def _selection(arguments: argparse.Namespace) -> list[str]:
 
 
 def _asks(arguments: argparse.Namespace) -> bool:
-    """Whether somebody is there who can be asked, and should."""
+    """Return whether to ask for confirmation: on a terminal, without ``--yes``, ``--json`` and ``--check``."""
     return bool(
         sys.stdin.isatty()
         and sys.stderr.isatty()
@@ -347,11 +362,11 @@ def _asks(arguments: argparse.Namespace) -> bool:
 
 
 def _ask(question: str) -> None:
-    """Go on only after a yes.
+    """Ask for confirmation on the terminal.
 
-    :raises WrapperError: the answer is anything else
+    :raises WrapperError: the answer is not yes
     """
-    # What was typed before the question was read is no answer to it.
+    # Discard what was typed before the question was printed.
     with suppress(termios.error, OSError):
         termios.tcflush(sys.stdin, termios.TCIFLUSH)
     messages.question(f"{question} [y/N]")
@@ -360,12 +375,13 @@ def _ask(question: str) -> None:
 
 
 def _servers(file: str) -> list[str]:
-    """Names of the servers that Q8S made for the cluster."""
+    """Return the names of the existing servers that Q8S created for the cluster."""
     hosts = inventory.read(file)
     return sorted(name for name, v in hosts.items() if "q8s_host" not in v and not v.get("q8s_foreign"))
 
 
 def _what_exists(file: str) -> str:
+    """Describe the servers that exist in the cloud, or why that is not known."""
     try:
         return report.exists(_servers(file))
     except WrapperError as error:
@@ -373,11 +389,12 @@ def _what_exists(file: str) -> str:
 
 
 def _letters(text: str) -> str:
+    """Remove all whitespace from a text."""
     return "".join(text.split())
 
 
 def _tail(log: Path) -> str:
-    """Why Ansible did not even begin: its errors, or else the end of what it wrote."""
+    """Return why Ansible did not start, from its log: its errors, else the last lines."""
     try:
         lines = without_colours(log.read_text(errors="replace")).splitlines()
     except OSError:
@@ -387,5 +404,5 @@ def _tail(log: Path) -> str:
 
 
 def columns() -> int:
-    """Width of the terminal, 80 where there is none."""
+    """Return the width of the terminal in columns; 80 without a terminal."""
     return shutil.get_terminal_size((80, 24)).columns

@@ -1,4 +1,4 @@
-"""The command that comes before there is a cluster file."""
+"""The command ``init``, which writes a cluster file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def init(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Write a cluster file from what the cloud offers."""
+    """Write a cluster file from the networks, images and flavors of the cloud.
+
+    :raises WrapperError: the file exists or cannot be written, or the cloud lacks what a cluster needs
+    """
     from q8s_wrapper import init as files
 
     printed = arguments.file == "-"
@@ -45,7 +48,10 @@ def init(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _offer() -> Offer:
-    """What the cloud offers, in the form of ``q8s_wrapper.init``."""
+    """List the networks, images and flavors of the cloud.
+
+    :raises WrapperError: the cloud does not answer
+    """
     from q8s_wrapper import init as files
 
     add_collections_to_path()
