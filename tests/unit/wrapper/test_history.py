@@ -1,4 +1,4 @@
-"""How long a run is likely to take, from earlier runs; and what a terminal shows of it."""
+"""Estimates of a run's duration from earlier runs, and their display on a terminal."""
 
 from __future__ import annotations
 
