@@ -15,8 +15,8 @@ from q8s_wrapper import invocation, messages
 from q8s_wrapper.errors import ExitCode, WrapperError
 
 Run = Callable[[argparse.Namespace, Sequence[str]], int]
-_YES: Final = frozenset({"1", "true", "yes", "on"})
-_NO: Final = frozenset({"", "0", "false", "no", "off"})
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"", "0", "false", "no", "off"})
 FILE_VARIABLE: Final = "Q8S_CLUSTER_FILE"
 DEFAULT_FILE: Final = "cluster.yaml"
 _SUFFIXES: Final = (".yaml", ".yml", ".json")
@@ -277,13 +277,13 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="store_true", help="print the versions of Q8S, ansible-core and Kubernetes")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
-        _add(commands, command)
+        _add_command(commands, command)
     for name, text in HANDED_OVER.items():
         commands.add_parser(name, help=text)
     return top
 
 
-def _add(commands: Any, command: Command) -> None:
+def _add_command(commands: Any, command: Command) -> None:
     """Add a command with its arguments and options to the parser."""
     usage = f"%(prog)s{' [OPTIONS]' if command.options else ''}"
     usage += f"{' [FILE]' if command.file else ''}{f' {command.node}' if command.node else ''}"
@@ -307,9 +307,9 @@ def _add(commands: Any, command: Command) -> None:
         flags = ([f"-{option.short}"] if option.short else []) + [f"--{option.name}"]
         text = f"{option.help} [{option.variable}]"
         if option.counted:
-            sub.add_argument(*flags, action="count", default=_from_environment(option), help=text)
+            sub.add_argument(*flags, action="count", default=_default_from_environment(option), help=text)
         elif option.several:
-            # argparse would append to a default; values on the command line replace the environment's (see settle)
+            # No default: argparse would append to it. apply_environment() sets the value if the option is absent.
             sub.add_argument(*flags, metavar=option.metavar, action="append", choices=option.choices or None, help=text)
         elif option.metavar:
             sub.add_argument(
@@ -317,12 +317,12 @@ def _add(commands: Any, command: Command) -> None:
                 metavar=option.metavar,
                 type=int if option.number else str,
                 choices=option.choices or None,
-                default=_from_environment(option),
+                default=_default_from_environment(option),
                 help=text,
             )
         else:
             sub.add_argument(
-                *flags, action=argparse.BooleanOptionalAction, default=_from_environment(option), help=text
+                *flags, action=argparse.BooleanOptionalAction, default=_default_from_environment(option), help=text
             )
 
 
@@ -334,7 +334,7 @@ _NODE_HELP: Final[Mapping[str, str]] = {
 }
 
 
-def _from_environment(option: Option) -> Any:
+def _default_from_environment(option: Option) -> Any:
     """Return the default of an option, from its environment variable.
 
     An invalid value counts as unset here: check_environment() reports it for the command that is run.
@@ -344,7 +344,7 @@ def _from_environment(option: Option) -> Any:
         return int(value) if value and value.isdecimal() else 0
     if option.metavar:
         return value or None
-    return (value or "").lower() in _YES
+    return (value or "").lower() in _TRUE
 
 
 def check_environment(options: Sequence[Option]) -> None:
@@ -357,16 +357,16 @@ def check_environment(options: Sequence[Option]) -> None:
         if value is None:
             continue
         if option.counted or option.number:
-            good, allowed = value == "" or value.isdecimal(), "a whole number"
+            valid, allowed = value == "" or value.isdecimal(), "a whole number"
         elif option.choices:
             several = option.several
-            good = set(value.split()) <= set(option.choices) if several else value in ("", *option.choices)
+            valid = set(value.split()) <= set(option.choices) if several else value in ("", *option.choices)
             allowed = (" and " if several else ", ").join(option.choices)
         elif option.metavar:
-            good, allowed = True, ""
+            valid, allowed = True, ""
         else:
-            good, allowed = value.lower() in _YES | _NO, "1 or 0 (also true, yes, on; false, no, off)"
-        if not good:
+            valid, allowed = value.lower() in _TRUE | _FALSE, "1 or 0 (also true, yes, on; false, no, off)"
+        if not valid:
             raise WrapperError(
                 f"{option.variable}: is {value!r}; allowed is {allowed}",
                 f"unset {option.variable}, or use --{option.name}",
@@ -383,7 +383,7 @@ _BUNDLE_CHOICE: Final = (
 )
 # Options of `lab` and `bundle` that have an environment variable. Their own parsers hold the help and read no
 # environment.
-_THEIRS: Final[Mapping[tuple[str, str], tuple[Option, ...]]] = {
+_HANDED_OVER_OPTIONS: Final[Mapping[tuple[str, str], tuple[Option, ...]]] = {
     ("bundle", "build"): _BUNDLE_CHOICE,
     ("bundle", "ensure"): (*_BUNDLE_CHOICE, _CHECK),
     ("bundle", "list"): (_JSON,),
@@ -398,7 +398,7 @@ _THEIRS: Final[Mapping[tuple[str, str], tuple[Option, ...]]] = {
 }
 
 
-def with_environment(command: str, argv: Sequence[str]) -> list[str]:
+def add_environment_options(command: str, argv: Sequence[str]) -> list[str]:
     """Return the arguments of ``lab`` or ``bundle``, extended by options from environment variables.
 
     An option on the command line takes precedence over its variable. A variable with several values is split as a
@@ -406,20 +406,20 @@ def with_environment(command: str, argv: Sequence[str]) -> list[str]:
 
     :raises WrapperError: the value of a variable is not valid for its option
     """
-    given: list[str] = []
-    for option in _THEIRS.get((command, argv[0] if argv else ""), ()):
+    added: list[str] = []
+    for option in _HANDED_OVER_OPTIONS.get((command, argv[0] if argv else ""), ()):
         flag = f"--{option.name}"
-        if any(word.partition("=")[0] == flag for word in argv):
+        if any(argument.partition("=")[0] == flag for argument in argv):
             continue
         check_environment([option])
         if option.metavar:
-            given += [f"{flag}={word}" for word in _values(option)]
-        elif _from_environment(option):
-            given.append(flag)
-    return [*argv, *given]
+            added += [f"{flag}={value}" for value in _environment_values(option)]
+        elif _default_from_environment(option):
+            added.append(flag)
+    return [*argv, *added]
 
 
-def _values(option: Option) -> list[str]:
+def _environment_values(option: Option) -> list[str]:
     """Return the values in an option's environment variable.
 
     :raises WrapperError: a quote in the variable is not closed
@@ -437,7 +437,7 @@ def _values(option: Option) -> list[str]:
         ) from None
 
 
-def settle(arguments: argparse.Namespace) -> None:
+def apply_environment(arguments: argparse.Namespace) -> None:
     """Set repeatable options that are not on the command line from their environment variables."""
     command: Command = arguments.command
     for option in command.options:
@@ -445,7 +445,7 @@ def settle(arguments: argparse.Namespace) -> None:
             setattr(arguments, option.name, os.environ.get(option.variable, "").split())
 
 
-def with_file(argv: Sequence[str]) -> tuple[list[str], bool]:
+def insert_cluster_file(argv: Sequence[str]) -> tuple[list[str], bool]:
     """Insert the default cluster file into the arguments if they name none.
 
     For a command that takes FILE and NODE, a single argument is FILE if that file exists or the argument looks like a
@@ -458,15 +458,18 @@ def with_file(argv: Sequence[str]) -> tuple[list[str], bool]:
     command = next((command for command in COMMANDS if arguments and command.name == arguments[0]), None)
     if command is None or not command.file or {"-h", "--help"} & set(arguments):
         return arguments, False
-    given = positional(arguments[1:], command)
+    positionals = positional_arguments(arguments[1:], command)
     needed = 1 if command.node in ("NODE", "NODES") else 0
-    if len(given) > needed and (len(given) > 1 or needed or not command.node or is_file_name(given[0])):
+    if len(positionals) > needed and (
+        len(positionals) > 1 or needed or not command.node or is_file_name(positionals[0])
+    ):
         return arguments, False
-    if needed and given and is_file_name(given[0]):
+    if needed and positionals and is_file_name(positionals[0]):
         return arguments, False  # the parser reports that NODE is missing
     file = default_file(exists=command.name != "init")
     if file is None:
-        taken = f" ({given[0]} is taken for {command.node.strip('[]')}: there is no such file)" if given else ""
+        node = command.node.strip("[]")
+        taken = f" ({positionals[0]} is taken for {node}: there is no such file)" if positionals else ""
         raise WrapperError(
             f"{command.name}: no cluster file was given, and this folder has no {DEFAULT_FILE}{taken}",
             f"pass FILE, set {FILE_VARIABLE}, or write one: {invocation.program()} init {DEFAULT_FILE}",
@@ -485,28 +488,28 @@ def default_file(exists: bool = True) -> str | None:
     return named or (DEFAULT_FILE if not exists or Path(DEFAULT_FILE).is_file() else None)
 
 
-def is_file_name(word: str) -> bool:
+def is_file_name(text: str) -> bool:
     """Return whether an argument is a cluster file rather than a node: it is a file, or has the form of a path."""
-    return word == "-" or os.sep in word or word.endswith(_SUFFIXES) or Path(word).is_file()
+    return text == "-" or os.sep in text or text.endswith(_SUFFIXES) or Path(text).is_file()
 
 
-def positional(words: Sequence[str], command: Command) -> list[str]:
+def positional_arguments(argv: Sequence[str], command: Command) -> list[str]:
     """Return the positional arguments: all that are neither options nor values of options."""
-    found, value = [], False
-    for word in words:
-        if value:
-            value = False
-        elif word == "-" or not word.startswith("-"):
-            found.append(word)
+    positionals, is_value = [], False
+    for argument in argv:
+        if is_value:
+            is_value = False
+        elif argument == "-" or not argument.startswith("-"):
+            positionals.append(argument)
         else:
-            value = takes_next(word, command)
-    return found
+            is_value = expects_value(argument, command)
+    return positionals
 
 
-def takes_next(word: str, command: Command) -> bool:
+def expects_value(flag: str, command: Command) -> bool:
     """Return whether the next argument is this option's value: yes for ``--limit`` and ``--lim``, no for ``-n5``."""
     for option in command.options:
-        long = word.startswith("--") and len(word) > 2 and f"--{option.name}".startswith(word)
-        if option.metavar and (long or (option.short and word == f"-{option.short}")):
+        long = flag.startswith("--") and len(flag) > 2 and f"--{option.name}".startswith(flag)
+        if option.metavar and (long or (option.short and flag == f"-{option.short}")):
             return True
     return False

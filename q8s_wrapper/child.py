@@ -47,25 +47,25 @@ def main(argv: Sequence[str]) -> int:
     # preexec_fn is safe here: this process has no threads.
     process = subprocess.Popen(command, pass_fds=[descriptor], preexec_fn=_end_with_parent)  # noqa: PLW1509
     Path(pid_file).write_text(str(process.pid))
-    ending = False
+    stopping = False
 
-    def end(number: int, frame: FrameType | None) -> None:
-        nonlocal ending
-        ending = True
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
         process.terminate()
         signal.alarm(_SECONDS_TO_STOP)
 
     signal.signal(signal.SIGALRM, lambda number, frame: process.kill())
     # SIGHUP: the kernel sends it when ansible-runner's pseudo terminal closes
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end)
+        signal.signal(number, stop)
     code = process.wait()
-    if code < 0 and not ending:
+    if code < 0 and not stopping:
         # "ERROR!" is Ansible's own prefix. Orphans are killed, or they would hold the lock for some seconds.
         name = signal.Signals(-code).name
         memory = "; this machine may have run out of memory (dmesg shows it)" if name == "SIGKILL" else ""
         print(f"ERROR! Ansible was killed by {name}{memory}", flush=True)
-    if ending or code < 0:
+    if stopping or code < 0:
         end_orphans()
     return code if code >= 0 else 128 - code
 
@@ -102,9 +102,9 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def _refuse(why: str) -> int:
+def _refuse(reason: str) -> int:
     """Print why Ansible is not started, and return the exit code."""
-    print(f"Failed to start Ansible: {why}")
+    print(f"Failed to start Ansible: {reason}")
     return 1
 
 

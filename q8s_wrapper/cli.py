@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
         return code
     except WrapperError as error:
         messages.error(str(error), error.hint)
-        return _flushed(error.code)
+        return _flush_output(error.code)
     except KeyboardInterrupt:
         messages.error("interrupted")
         return ExitCode.INTERRUPTED
@@ -31,8 +31,8 @@ def main(argv: Sequence[str]) -> int:
         return ExitCode.DONE
     except (OSError, UnicodeDecodeError) as error:
         # The user can fix these: a full disk, a folder without write permission.
-        messages.error(f"Failed to run: {_reason(error)}")
-        return _flushed(ExitCode.FAILED)
+        messages.error(f"Failed to run: {_format_error(error)}")
+        return _flush_output(ExitCode.FAILED)
     except SystemExit:
         # The parser exits; the reader of its help may have exited before.
         try:
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
         except BrokenPipeError:
             _silence_output()
         except OSError as error:
-            messages.error(f"Failed to write the output: {_reason(error)}")
+            messages.error(f"Failed to write the output: {_format_error(error)}")
             _silence_output()
             return ExitCode.FAILED
         raise
@@ -59,15 +59,15 @@ def _run(argv: Sequence[str]) -> int:
         return ExitCode.DONE
     if list(argv) == ["--version"]:
         argv = ["version"]
-    own, rest = _split(argv)
-    own, default = table.with_file(own)
+    own, rest = _split_arguments(argv)
+    own, default = table.insert_cluster_file(own)
     parser = table.parser()
     arguments = parser.parse_args(own)
     command: table.Command = arguments.command
     if rest and not command.rest:
         parser.error(f"{command.name} takes nothing after --")
     table.check_environment(command.options)
-    table.settle(arguments)
+    table.apply_environment(arguments)
     messages.set_quiet(getattr(arguments, "quiet", False))
     arguments.invocation = invocation.Invocation(invocation.program())
     if command.file:
@@ -78,7 +78,7 @@ def _run(argv: Sequence[str]) -> int:
     return int(command.function()(arguments, rest))
 
 
-def _flushed(code: int) -> int:
+def _flush_output(code: int) -> int:
     """Flush stdout and return the exit code."""
     try:
         sys.stdout.flush()
@@ -87,7 +87,7 @@ def _flushed(code: int) -> int:
     return code
 
 
-def _reason(error: OSError | UnicodeDecodeError) -> str:
+def _format_error(error: OSError | UnicodeDecodeError) -> str:
     """Format an error as file and reason, without the error number."""
     if isinstance(error, UnicodeDecodeError):
         return f"a file is not UTF-8 text ({error})"
@@ -103,7 +103,7 @@ def _silence_output() -> None:
 
 def _hand_over(command: str, argv: Sequence[str]) -> int:
     """Run ``lab`` or ``bundle``, which parse their own arguments. Return the exit code."""
-    argv = table.with_environment(command, argv)
+    argv = table.add_environment_options(command, argv)
     os.umask(0o022)  # both build files that other users' processes must read
     if command == "lab":
         from q8s_lab.cli import main as lab_main
@@ -114,10 +114,10 @@ def _hand_over(command: str, argv: Sequence[str]) -> int:
     return bundle_main(argv)
 
 
-def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+def _split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split the arguments at the first ``--``."""
     arguments = list(argv)
     if "--" in arguments:
-        place = arguments.index("--")
-        return arguments[:place], arguments[place + 1 :]
+        index = arguments.index("--")
+        return arguments[:index], arguments[index + 1 :]
     return arguments, []

@@ -24,13 +24,13 @@ def state_root() -> Path:
     """
     explicit = os.environ.get("Q8S_STATE")
     if explicit:
-        return _expanded(explicit).absolute()
+        return _expand_user(explicit).absolute()
     base = Path(os.environ.get("XDG_STATE_HOME", ""))
     # The XDG base directory specification says to ignore relative paths.
-    return (base if base.is_absolute() else _expanded("~/.local/state").absolute()) / "q8s"
+    return (base if base.is_absolute() else _expand_user("~/.local/state").absolute()) / "q8s"
 
 
-def _expanded(path: str) -> Path:
+def _expand_user(path: str) -> Path:
     """Expand ``~`` in a path. Unlike pathlib, leave it as it is if the home folder is not known."""
     return Path(os.path.expanduser(path))  # noqa: PTH111
 

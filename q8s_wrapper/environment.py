@@ -34,8 +34,8 @@ _REMOVED: Final = frozenset(
 _PATHS: Final = ("OS_CLIENT_CONFIG_FILE", "OS_CLIENT_SECURE_FILE", "OS_CACERT", "OS_CERT", "OS_KEY")
 # openstacksdk looks for these files in the current folder first (openstack/config/loader.py), unless a variable
 # names one.
-_FILES_OF_THE_SDK: Final = {"OS_CLIENT_CONFIG_FILE": "clouds", "OS_CLIENT_SECURE_FILE": "secure"}
-_SUFFIXES_OF_THE_SDK: Final = (".yaml", ".yml", ".json")
+_SDK_FILES: Final = {"OS_CLIENT_CONFIG_FILE": "clouds", "OS_CLIENT_SECURE_FILE": "secure"}
+_SDK_SUFFIXES: Final = (".yaml", ".yml", ".json")
 _LOCALES: Final = ("C.UTF-8", "C.utf8", "en_US.UTF-8", "en_US.utf8")
 
 
@@ -53,7 +53,7 @@ def child_environment(user: Mapping[str, str]) -> dict[str, str]:
         **kept,
         **_absolute_paths(user, Path.cwd()),
         "PATH": os.pathsep.join([programs, user.get("PATH") or os.defpath]),
-        "HOME": user.get("HOME") or _home(),
+        "HOME": user.get("HOME") or _home_folder(),
         # ssh runs ProxyCommand with $SHELL: fish or nologin may not understand the command.
         "SHELL": "/bin/sh",
         "LANG": utf8,
@@ -101,9 +101,9 @@ def replaced(variables: Mapping[str, str]) -> Iterator[None]:
 def isolate() -> None:
     """Prepare this process for any caller: closed standard streams, a deleted current folder, no HOME."""
     _open_standard_streams()
-    _leave_lost_folder()
+    _leave_unusable_folder()
     if not os.environ.get("HOME"):
-        os.environ["HOME"] = _home()
+        os.environ["HOME"] = _home_folder()
     # Do not fail on a character that the terminal cannot show.
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):
@@ -125,7 +125,7 @@ def _open_standard_streams() -> None:
             setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
-def _leave_lost_folder() -> None:
+def _leave_unusable_folder() -> None:
     """Change to / if the current folder was deleted or this user may not enter it."""
     try:
         usable = os.access(Path.cwd(), os.X_OK)
@@ -143,9 +143,9 @@ def _absolute_paths(user: Mapping[str, str], folder: Path) -> dict[str, str]:
     """
     found = {
         variable: str(file)
-        for variable, stem in _FILES_OF_THE_SDK.items()
+        for variable, stem in _SDK_FILES.items()
         if not user.get(variable)
-        for file in reversed([folder / (stem + suffix) for suffix in _SUFFIXES_OF_THE_SDK])
+        for file in reversed([folder / (stem + suffix) for suffix in _SDK_SUFFIXES])
         if os.path.exists(file)  # noqa: PTH110 (pathlib's raises where the folder may not be searched)
     }
     # pathlib ignores the folder if the path is absolute
@@ -168,7 +168,7 @@ def _utf8_locale() -> str:
     return _LOCALES[0]
 
 
-def _home() -> str:
+def _home_folder() -> str:
     """Return the user's home folder from the user database, or / if the user is not in it."""
     try:
         return pwd.getpwuid(os.getuid()).pw_dir

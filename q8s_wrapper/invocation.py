@@ -28,13 +28,13 @@ class Invocation:
     program: str = NAME
     file: str = ""
 
-    def command(self, verb: str, *words: str) -> str:
+    def command(self, verb: str, *arguments: str) -> str:
         """Return a command line on the same cluster file.
 
         :param verb: the command of ``q8s-run``
-        :param words: further arguments, quoted for a shell
+        :param arguments: further arguments, quoted for a shell
         """
-        return " ".join(word for word in (self.program, verb, self.file, *words) if word)
+        return " ".join(part for part in (self.program, verb, self.file, *arguments) if part)
 
     def adapt(self, text: str) -> str:
         """Replace the commands in a message of the collection by those that this user has to type."""

@@ -13,13 +13,13 @@ from q8s_wrapper.errors import ExitCode, WrapperError
 _PARTS: Final = ("clusters", "contexts", "users")
 
 
-def users_own() -> Path:
+def user_file() -> Path:
     """Return the user's kubeconfig, which kubectl changes: the first of ``KUBECONFIG``, else ``~/.kube/config``."""
     first = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
     return Path(first) if first else Path.home() / ".kube" / "config"
 
 
-def named(text: str, name: str) -> str:
+def renamed(text: str, name: str) -> str:
     """Rename the cluster, context and user of a kubeconfig: kubeadm uses the same names for every cluster.
 
     :param text: the kubeconfig as YAML
@@ -49,10 +49,10 @@ def merge(target: Path, text: str, name: str) -> Path | None:
         try:
             existing = yaml.safe_load(target.read_text())
         except yaml.YAMLError as error:
-            raise _no_kubeconfig(target, str(error).splitlines()[0]) from None
+            raise _merge_error(target, str(error).splitlines()[0]) from None
     merged = merged_with(existing, yaml.safe_load(text), name)
     if merged is None:
-        raise _no_kubeconfig(target, "it has no lists of clusters, contexts and users")
+        raise _merge_error(target, "it has no lists of clusters, contexts and users")
     backup = None
     if target.exists():
         backup = target.with_name(f"{target.name}.q8s-{time.strftime('%Y%m%d-%H%M%S')}")
@@ -61,9 +61,9 @@ def merge(target: Path, text: str, name: str) -> Path | None:
     return backup
 
 
-def _no_kubeconfig(target: Path, why: str) -> WrapperError:
+def _merge_error(target: Path, reason: str) -> WrapperError:
     return WrapperError(
-        f"Failed to merge into {target}: {why}", "fix it, or use --write for a file of its own", ExitCode.WRONG_INPUT
+        f"Failed to merge into {target}: {reason}", "fix it, or use --write for a file of its own", ExitCode.WRONG_INPUT
     )
 
 
@@ -78,13 +78,13 @@ def merged_with(existing: Any, ours: dict[str, Any], name: str) -> dict[str, Any
     base = {"apiVersion": "v1", "kind": "Config"} if existing is None else existing
     if not isinstance(base, dict) or not all(isinstance(base.get(part) or [], list) for part in _PARTS):
         return None
-    named = {
+    entries = {
         "clusters": {"name": name, "cluster": ours["clusters"][0]["cluster"]},
         "contexts": {"name": name, "context": {"cluster": name, "user": name}},
         "users": {"name": name, "user": ours["users"][0]["user"]},
     }
     merged = dict(base)
-    for part, entry in named.items():
+    for part, entry in entries.items():
         others = [item for item in base.get(part) or [] if not isinstance(item, dict) or item.get("name") != name]
         merged[part] = [*others, entry]
     merged["current-context"] = name
@@ -94,8 +94,8 @@ def merged_with(existing: Any, ours: dict[str, Any], name: str) -> dict[str, Any
 def write_private(path: Path, text: str) -> None:
     """Write a file with mode 0600 atomically: readers see the old content or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as stream:
         stream.write(text)
-    fresh.replace(path)
+    temporary.replace(path)

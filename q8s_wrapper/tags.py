@@ -37,10 +37,10 @@ def check(text: str) -> None:
     :raises WrapperError: no task has one of the tags
     """
     allowed = known()
-    wrong = [tag for tag in (word.strip() for word in text.split(",")) if tag not in {*allowed, *_SPECIAL}]
-    if wrong:
+    unknown = [tag for tag in (name.strip() for name in text.split(",")) if tag not in {*allowed, *_SPECIAL}]
+    if unknown:
         raise WrapperError(
-            f"--tags: no task has the tag {', '.join(map(repr, wrong))}; allowed are {', '.join(allowed)}",
+            f"--tags: no task has the tag {', '.join(map(repr, unknown))}; allowed are {', '.join(allowed)}",
             f"{invocation.program()} deploy --list-tags lists them",
             ExitCode.WRONG_INPUT,
         )

@@ -172,14 +172,14 @@ def kubeconfig(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     text = path.read_text()
     if arguments.write:
         target = Path(arguments.write).expanduser()
-        files.write_private(target, files.named(text, cluster.cluster_name))
+        files.write_private(target, files.renamed(text, cluster.cluster_name))
         messages.info(f"written: {target}; use it with export KUBECONFIG={shlex.quote(str(target.absolute()))}")
     elif arguments.merge:
-        target = files.users_own()
+        target = files.user_file()
         backup = files.merge(target, text, cluster.cluster_name)
         messages.info(f"merged into {target}; kubectl --context {cluster.cluster_name} get nodes")
         if backup:
             messages.info(f"the file as it was: {backup}")
     else:
-        print(files.named(text, cluster.cluster_name), end="")
+        print(files.renamed(text, cluster.cluster_name), end="")
     return ExitCode.DONE

@@ -619,9 +619,9 @@ def test_values_with_spaces_in_the_environment(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("Q8S_KEY", "/root/my keys/id")
-    assert arguments.with_environment("lab", ["host", "up"]) == ["host", "up", "--key=/root/my keys/id"]
+    assert arguments.add_environment_options("lab", ["host", "up"]) == ["host", "up", "--key=/root/my keys/id"]
     monkeypatch.setenv("Q8S_IMAGE", "'x86_64,/my images/a,b' aarch64,c,d")
-    assert arguments.with_environment("bundle", ["ensure"])[1:] == [
+    assert arguments.add_environment_options("bundle", ["ensure"])[1:] == [
         "--image=x86_64,/my images/a,b",
         "--image=aarch64,c,d",
     ]
