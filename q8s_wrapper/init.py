@@ -103,37 +103,41 @@ def cluster_file(offer: Offer, name: str) -> str:
     from ansible_collections.q8s.emu.plugins.module_utils import _spec
 
     missing: list[str] = []
-    network = _network(offer.networks)
+    network = _choose_network(offer.networks)
     if network is None:
         missing.append(
             f"a network with an IPv4 subnet of at least {_SERVERS + 3} addresses "
-            f"(found: {_listed(n.name + ' ' + ', '.join(s.cidr for s in n.subnets) for n in offer.networks)})"
+            f"(found: {_join_names(n.name + ' ' + ', '.join(s.cidr for s in n.subnets) for n in offer.networks)})"
         )
-    image = _image(offer.images)
+    image = _choose_image(offer.images)
     if image is None:
         missing.append(
             "an image of Debian 12 or 13, or Ubuntu from 22.04 on, for x86_64 "
-            f"(found: {_listed(i.name for i in offer.images)})"
+            f"(found: {_join_names(i.name for i in offer.images)})"
         )
     least_ram, least_disk = (image.min_ram, image.min_disk) if image else (0, 0)
-    control_plane = _flavor(offer.flavors, max(_CONTROL_PLANE_MB, least_ram), max(_CONTROL_PLANE_GB, least_disk))
+    control_plane = _choose_flavor(offer.flavors, max(_CONTROL_PLANE_MB, least_ram), max(_CONTROL_PLANE_GB, least_disk))
     guest_mb, host = 0, None
     for guest_mb in _GUESTS_MB:
-        host = _flavor(offer.flavors, max(guest_mb + _QEMU_MB, least_ram), max(_GUEST_GB + 4, least_disk))
+        host = _choose_flavor(offer.flavors, max(guest_mb + _QEMU_MB, least_ram), max(_GUEST_GB + 4, least_disk))
         if host is not None:
             break
     if control_plane is None or host is None:
         missing.append(
             f"a flavor with {_CPUS} vCPUs, {_CONTROL_PLANE_MB} MB of memory and a disk of {_GUEST_GB + 4} GB "
-            f"(found: {_listed(f'{f.name} {f.vcpus}/{f.ram}/{f.disk}' for f in offer.flavors)})"
+            f"(found: {_join_names(f'{f.name} {f.vcpus}/{f.ram}/{f.disk}' for f in offer.flavors)})"
         )
     if network is None or image is None or control_plane is None or host is None:
         raise WrapperError(
             "Failed to write a cluster file: the cloud does not offer\n- " + "\n- ".join(missing),
             "ask for it, or write the file from examples/demo.yaml by hand",
         )
-    text = _text(
-        name, _chosen(network, offer.networks), _image_name(image, offer.images), (control_plane, host), guest_mb
+    text = _format_file(
+        name,
+        _choose_addresses(network, offer.networks),
+        _image_name(image, offer.images),
+        (control_plane, host),
+        guest_mb,
     )
     try:
         _spec.load_text(text, "the new file")
@@ -142,13 +146,13 @@ def cluster_file(offer: Offer, name: str) -> str:
     return text
 
 
-def _listed(words: Iterable[str]) -> str:
+def _join_names(names: Iterable[str]) -> str:
     """Join at most ten names, sorted, and count the rest."""
-    found = sorted(words)
+    found = sorted(names)
     return ", ".join(found[:10]) + (f" and {len(found) - 10} more" if len(found) > 10 else "") or "none"
 
 
-def _ipv4(network: Network) -> list[tuple[Subnet, ipaddress.IPv4Network]]:
+def _ipv4_subnets(network: Network) -> list[tuple[Subnet, ipaddress.IPv4Network]]:
     """Return the IPv4 subnets with enough addresses for the servers."""
     found = [(subnet, ipaddress.ip_network(subnet.cidr)) for subnet in network.subnets]
     return [
@@ -156,19 +160,19 @@ def _ipv4(network: Network) -> list[tuple[Subnet, ipaddress.IPv4Network]]:
     ]
 
 
-def _network(networks: Sequence[Network]) -> Network | None:
+def _choose_network(networks: Sequence[Network]) -> Network | None:
     """Choose the network: the project's own before shared ones, then the largest. External networks are excluded."""
-    usable = [network for network in networks if _ipv4(network) and not network.external]
-    return min(usable, key=lambda n: (n.shared, _ipv4(n)[0][1].prefixlen, n.name, n.id), default=None)
+    usable = [network for network in networks if _ipv4_subnets(network) and not network.external]
+    return min(usable, key=lambda n: (n.shared, _ipv4_subnets(n)[0][1].prefixlen, n.name, n.id), default=None)
 
 
-def _image(images: Sequence[Image]) -> Image | None:
+def _choose_image(images: Sequence[Image]) -> Image | None:
     """Choose the image: the newest operating system release, then the newest image."""
-    usable = [(release, image) for image in images if (release := _release(image)) is not None]
+    usable = [(release, image) for image in images if (release := _release_date(image)) is not None]
     return max(usable, key=lambda pair: (pair[0], pair[1].created_at, pair[1].name), default=(0.0, None))[1]
 
 
-def _release(image: Image) -> float | None:
+def _release_date(image: Image) -> float | None:
     """Return the release date of an image's operating system as a fractional year; None if hosts cannot use it."""
     if image.architecture not in ("", "x86_64", "amd64") or _OTHER_ARCHITECTURES.search(image.name):
         return None
@@ -188,7 +192,7 @@ def _release(image: Image) -> float | None:
     return None
 
 
-def _flavor(flavors: Sequence[Flavor], ram: int, disk: int) -> Flavor | None:
+def _choose_flavor(flavors: Sequence[Flavor], ram: int, disk: int) -> Flavor | None:
     """Choose the smallest flavor that is large enough. Flavors with disk 0 are excluded: Q8S creates no volumes.
 
     :param ram: MB
@@ -199,7 +203,7 @@ def _flavor(flavors: Sequence[Flavor], ram: int, disk: int) -> Flavor | None:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _NetworkFields:
     """The network fields of the cluster file."""
 
     network: str
@@ -210,13 +214,13 @@ class _Place:
     services: ipaddress.IPv4Network
 
 
-def _chosen(network: Network, networks: Sequence[Network]) -> _Place:
+def _choose_addresses(network: Network, networks: Sequence[Network]) -> _NetworkFields:
     """Choose the network fields: a unique network name, else an id, and address ranges that do not overlap.
 
     :raises WrapperError: too few private addresses are free
     """
     names = Counter(other.name for other in networks)
-    subnets = _ipv4(network)
+    subnets = _ipv4_subnets(network)
     subnet, servers = subnets[0]
     value, about = network.name, f"of the subnet {servers}"
     if len(subnets) > 1:
@@ -225,25 +229,33 @@ def _chosen(network: Network, networks: Sequence[Network]) -> _Place:
         value, about = network.id, f"called {network.name or 'nothing'}"
     # The guest prefix has a network for each server address: of 256 addresses, or fewer if there is no space.
     lengths = [length - (32 - servers.prefixlen) for length in range(24, 30)]
-    guests = _free(lengths, [servers, _PODS, _SERVICES]) or _free(lengths, [servers])
+    guests = _find_free_network(lengths, [servers, _PODS, _SERVICES]) or _find_free_network(lengths, [servers])
     pods = services = None
     if guests:
-        pods = _PODS if _apart(_PODS, servers, guests) else _free([16, 20], [servers, guests, _SERVICES])
+        pods = (
+            _PODS
+            if _is_disjoint(_PODS, servers, guests)
+            else _find_free_network([16, 20], [servers, guests, _SERVICES])
+        )
     if guests and pods:
-        services = _SERVICES if _apart(_SERVICES, servers, guests, pods) else _free([16, 20], [servers, guests, pods])
+        services = (
+            _SERVICES
+            if _is_disjoint(_SERVICES, servers, guests, pods)
+            else _find_free_network([16, 20], [servers, guests, pods])
+        )
     if guests is None or pods is None or services is None:
         raise WrapperError(
             f"Failed to write a cluster file: beside {servers} too few private addresses are left for guests and pods",
             "use a network with a smaller subnet",
         )
-    return _Place(value, about, servers, guests, pods, services)
+    return _NetworkFields(value, about, servers, guests, pods, services)
 
 
-def _apart(network: ipaddress.IPv4Network, *others: ipaddress.IPv4Network) -> bool:
+def _is_disjoint(network: ipaddress.IPv4Network, *others: ipaddress.IPv4Network) -> bool:
     return not any(network.overlaps(other) for other in others)
 
 
-def _free(lengths: Sequence[int], taken: Sequence[ipaddress.IPv4Network]) -> ipaddress.IPv4Network | None:
+def _find_free_network(lengths: Sequence[int], taken: Sequence[ipaddress.IPv4Network]) -> ipaddress.IPv4Network | None:
     """Find a private network that does not overlap others.
 
     :param lengths: prefix lengths in order of preference
@@ -257,7 +269,7 @@ def _free(lengths: Sequence[int], taken: Sequence[ipaddress.IPv4Network]) -> ipa
             size = 1 << (32 - length)
             for start in range(int(pool.broadcast_address) + 1 - size, int(pool.network_address) - 1, -size):
                 network = ipaddress.IPv4Network((start, length))
-                if _apart(network, *taken):
+                if _is_disjoint(network, *taken):
                     return network
     return None
 
@@ -267,7 +279,7 @@ def _image_name(image: Image, images: Sequence[Image]) -> str:
     return image.name if sum(other.name == image.name for other in images) == 1 else image.id
 
 
-def _word(text: str) -> str:
+def _quote_yaml(text: str) -> str:
     """Format a string as YAML: plain if that is safe, else in double quotes."""
     if re.fullmatch(r"[A-Za-z][A-Za-z0-9._/-]*", text) and text.lower() not in (
         "on",
@@ -284,7 +296,7 @@ def _word(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _text(name: str, place: _Place, image: str, flavors: tuple[Flavor, Flavor], guest_mb: int) -> str:
+def _format_file(name: str, fields: _NetworkFields, image: str, flavors: tuple[Flavor, Flavor], guest_mb: int) -> str:
     """Return the text of the cluster file.
 
     :param flavors: of control planes, and of hosts
@@ -298,8 +310,8 @@ def _text(name: str, place: _Place, image: str, flavors: tuple[Flavor, Flavor], 
     extra = [
         line(f"{key}: {network}", about)
         for key, network, default, about in (
-            ("pod_cidr", place.pods, _PODS, "the usual one overlaps the servers' network"),
-            ("service_cidr", place.services, _SERVICES, "the usual one overlaps the servers' network"),
+            ("pod_cidr", fields.pods, _PODS, "the usual one overlaps the servers' network"),
+            ("service_cidr", fields.services, _SERVICES, "the usual one overlaps the servers' network"),
         )
         if network != default
     ]
@@ -308,18 +320,18 @@ def _text(name: str, place: _Place, image: str, flavors: tuple[Flavor, Flavor], 
         "      machine_model: virt",
         line(f"      ram: {guest_mb}", "MB"),
         line(f"      storage: {_GUEST_GB}", "GB"),
-        line(f"      openstack_flavor: {_word(host.name)}", f"of the host: {host.vcpus} vCPUs, {host.ram} MB"),
+        line(f"      openstack_flavor: {_quote_yaml(host.name)}", f"of the host: {host.vcpus} vCPUs, {host.ram} MB"),
     ]
     lines = [
         "# A small cluster of two architectures, for `q8s-run deploy`.",
         "# All fields: docs/reference/cluster-file.md",
         "",
-        line(f"cluster_name: {_word(name)}", "everything made in the cloud carries this name"),
-        line(f"private_network_id: {_word(place.network)}", place.about),
-        f"remote_ip_prefix: {place.servers}",
-        line(f"default_image_name: {_word(image)}", "of all servers"),
-        line(f"name_of_initial_instance: {_word(name + '-control-plane')}", "the first control plane"),
-        line(f"guest_ip_prefix: {place.guests}", "the guests' own addresses, behind their hosts"),
+        line(f"cluster_name: {_quote_yaml(name)}", "everything made in the cloud carries this name"),
+        line(f"private_network_id: {_quote_yaml(fields.network)}", fields.about),
+        f"remote_ip_prefix: {fields.servers}",
+        line(f"default_image_name: {_quote_yaml(image)}", "of all servers"),
+        line(f"name_of_initial_instance: {_quote_yaml(name + '-control-plane')}", "the first control plane"),
+        line(f"guest_ip_prefix: {fields.guests}", "the guests' own addresses, behind their hosts"),
         *extra,
         "",
         line("security_groups: [q8s-cluster]", "made from the ports below"),
@@ -330,7 +342,8 @@ def _text(name: str, place: _Place, image: str, flavors: tuple[Flavor, Flavor], 
         "",
         "cluster_definition:",
         line(
-            f"  master_node_flavor: {_word(control_plane.name)}", f"{control_plane.vcpus} vCPUs, {control_plane.ram} MB"
+            f"  master_node_flavor: {_quote_yaml(control_plane.name)}",
+            f"{control_plane.vcpus} vCPUs, {control_plane.ram} MB",
         ),
         "  number_additional_master_nodes: 0",
         line("  worker:", "how many of each type below"),

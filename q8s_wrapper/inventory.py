@@ -39,20 +39,20 @@ def read(file: str, pattern: str = "") -> Hosts:
     ]
     state.create_root()
     variables = environment.ansible_environment(os.environ)
-    done = subprocess.run(
+    completed = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8", env=variables, check=False
     )
-    if done.returncode != 0:
-        raise WrapperError(f"Failed to read the inventory: {done.stderr.strip()}")
-    listed = json.loads(done.stdout, object_hook=_plain)
-    problem = listed.get("all", {}).get("vars", {}).get("q8s_cloud_problem")
+    if completed.returncode != 0:
+        raise WrapperError(f"Failed to read the inventory: {completed.stderr.strip()}")
+    output = json.loads(completed.stdout, object_hook=_unwrap_unsafe)
+    problem = output.get("all", {}).get("vars", {}).get("q8s_cloud_problem")
     if problem:
         raise WrapperError(str(problem))
-    hosts: Hosts = listed["_meta"]["hostvars"]
+    hosts: Hosts = output["_meta"]["hostvars"]
     return hosts
 
 
-def _plain(value: dict[str, Any]) -> Any:
+def _unwrap_unsafe(value: dict[str, Any]) -> Any:
     """Unwrap a value that Ansible marks as unsafe to template (``__ansible_unsafe``)."""
     return value["__ansible_unsafe"] if set(value) == {"__ansible_unsafe"} else value
 
@@ -87,7 +87,7 @@ def ssh_command(variables: Mapping[str, Any], command: Sequence[str]) -> list[st
         return list(command) or [os.environ.get("SHELL", "/bin/sh")]
     key = Path(str(variables.get("ansible_ssh_private_key_file", "")))
     if not key.exists():
-        raise key_is_lost(key)
+        raise missing_key_error(key)
     return [
         "ssh",
         *shlex.split(variables.get("ansible_ssh_common_args", "")),
@@ -102,7 +102,7 @@ def ssh_command(variables: Mapping[str, Any], command: Sequence[str]) -> list[st
     ]
 
 
-def key_is_lost(key: Path) -> WrapperError:
+def missing_key_error(key: Path) -> WrapperError:
     """Return the error for a missing SSH key: without it, nobody can log in to the servers."""
     return WrapperError(
         f"Failed to log in: the ssh key {key} is not here, and nobody gets into the servers without it",

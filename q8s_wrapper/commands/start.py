@@ -33,7 +33,7 @@ def init(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             ExitCode.WRONG_INPUT,
         )
     name = arguments.name or re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-") or "cluster"
-    text = files.cluster_file(_offer(), name)
+    text = files.cluster_file(_query_offer(), name)
     if printed:
         print(text, end="")
         return ExitCode.DONE
@@ -47,7 +47,7 @@ def init(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     return ExitCode.DONE
 
 
-def _offer() -> Offer:
+def _query_offer() -> Offer:
     """List the networks, images and flavors of the cloud.
 
     :raises WrapperError: the cloud does not answer
@@ -58,13 +58,13 @@ def _offer() -> Offer:
     from ansible_collections.q8s.emu.plugins.module_utils import _cloud
 
     try:
-        told = _cloud.Cloud(os.environ.get("OS_CLOUD")).offer()
+        offer = _cloud.Cloud(os.environ.get("OS_CLOUD")).offer()
     except _cloud.CloudError as error:
         raise WrapperError(str(error)) from None
     networks = [
         files.Network(**{**network, "subnets": tuple(files.Subnet(**subnet) for subnet in network["subnets"])})
-        for network in told["networks"]
+        for network in offer["networks"]
     ]
-    images = [files.Image(**image) for image in told["images"]]
-    flavors = [files.Flavor(**flavor) for flavor in told["flavors"]]
+    images = [files.Image(**image) for image in offer["images"]]
+    flavors = [files.Flavor(**flavor) for flavor in offer["flavors"]]
     return files.Offer(tuple(networks), tuple(images), tuple(flavors))
