@@ -149,10 +149,10 @@ def _absolute_paths(user: Mapping[str, str], folder: Path) -> dict[str, str]:
         if os.path.exists(file)  # noqa: PTH110 (pathlib's raises where the folder may not be searched)
     }
     # pathlib ignores the folder if the path is absolute
-    given = {variable: str(folder / user[variable]) for variable in _PATHS if user.get(variable)}
+    configured = {variable: str(folder / user[variable]) for variable in _PATHS if user.get(variable)}
     if cache := user.get("Q8S_CACHE"):
-        given["Q8S_CACHE"] = str(folder / Path(cache).expanduser())
-    return {**found, **given}
+        configured["Q8S_CACHE"] = str(folder / Path(cache).expanduser())
+    return {**found, **configured}
 
 
 def _utf8_locale() -> str:

@@ -14,9 +14,9 @@ _ANSI: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1
 # Messages of the command module that only repeat the exit code: ansible-core before 2.20, and since.
 _EMPTY_REASONS: Final = frozenset({"non-zero return code", "The command exited with a non-zero return code."})
 _ERROR: Final = re.compile(r"^\[ERROR\]: (.*)$", re.MULTILINE)
-_HIDDEN: Final = "the task's output may hold secrets, so it is in no log (no_log)"
+_HIDDEN_OUTPUT: Final = "the task's output may hold secrets, so it is in no log (no_log)"
 # Prefix of the names of tasks that refuse the cluster file or the command.
-_REFUSES: Final = "Refuse edits"
+_REFUSAL_PREFIX: Final = "Refuse edits"
 # Plays that build bundles and guest images. They take minutes, or no time if everything is cached.
 BUILDS: Final = frozenset({"Build node bundles and guest images", "Build on the initial control plane"})
 # Plays in which hosts run several roles concurrently. Each role is a stage, named after the task that includes it.
@@ -47,7 +47,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Doing:
+class RunningTask:
     """The task that a host runs now.
 
     :param since: seconds from the start of the run to the start of the task
@@ -61,7 +61,7 @@ class Doing:
 
 
 @dataclass(frozen=True)
-class Work:
+class BuildProgress:
     """A running build of an artifact.
 
     :param number: position of the artifact among those that are built, from 1
@@ -115,7 +115,7 @@ class State:
     started: datetime | None = None
     seconds: float = 0.0
     stages: tuple[Stage, ...] = ()
-    current: Mapping[str, Doing] = field(default_factory=dict)
+    current: Mapping[str, RunningTask] = field(default_factory=dict)
     failures: tuple[Failure, ...] = ()
     warnings: tuple[str, ...] = ()
     results: Mapping[str, Any] = field(default_factory=dict)
@@ -126,14 +126,14 @@ class State:
     includes: Mapping[str, str] = field(default_factory=dict)
     titles: Mapping[str, str] = field(default_factory=dict)
     failed_items: Mapping[str, str] = field(default_factory=dict)
-    builds: Mapping[str, Work] = field(default_factory=dict)
+    builds: Mapping[str, BuildProgress] = field(default_factory=dict)
     built: Mapping[str, float] = field(default_factory=dict)
     uploaded: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def active(self) -> frozenset[str]:
         """Return the names of the stages in which a host runs a task now."""
-        return frozenset(doing.stage for doing in self.current.values())
+        return frozenset(running.stage for running in self.current.values())
 
     def ended(self, stage: Stage) -> bool:
         """Return whether a stage has ended, which is when its play has: until then, another host may start it."""
@@ -141,14 +141,14 @@ class State:
 
     def hosts(self, stage: Stage) -> frozenset[str]:
         """Return the hosts of a stage: those that ran a task in it, and those that run one now."""
-        return stage.hosts | {host for host, doing in self.current.items() if doing.stage == stage.name}
+        return stage.hosts | {host for host, running in self.current.items() if running.stage == stage.name}
 
     @property
     def busy(self) -> tuple[Stage, ...]:
         """Return the stages in which at least one host ran a task."""
         return tuple(stage for stage in self.stages if self.hosts(stage))
 
-    def took(self, stage: Stage) -> float:
+    def duration(self, stage: Stage) -> float:
         """Return the duration of a stage in seconds, up to now if a host is still in it."""
         return self.seconds - stage.start if stage.name in self.active else stage.seconds
 
@@ -170,58 +170,58 @@ def reduce(state: State, event: Mapping[str, Any]) -> State:
     """
     kind = event.get("event", "")
     data = event.get("event_data") or {}
-    state = _clock(state, event)
+    state = _with_time(state, event)
     host = str(data.get("host", ""))
     if kind == "playbook_on_play_start" or (kind.startswith("runner_on_") and data.get("play")):
         state = replace(state, play=str(data.get("play", "")))
     if kind == "runner_on_start":
-        state = _stage(_titled(state, data), data)
-        doing = Doing(_stage_name(state, data), str(data.get("task", "")), state.seconds)
+        state = _with_stage(_with_title(state, data), data)
+        running = RunningTask(_stage_name(state, data), str(data.get("task", "")), state.seconds)
         failed_items = {name: reason for name, reason in state.failed_items.items() if name != host}
-        return replace(state, current={**state.current, host: doing}, failed_items=failed_items)
+        return replace(state, current={**state.current, host: running}, failed_items=failed_items)
     if kind == "runner_item_on_failed" and host not in state.failed_items:
         # The task's own result only says that some items failed.
         result = data.get("res") or {}
         label = str(result.get("_ansible_item_label", ""))
-        reason = _reason(result, str(event.get("stdout") or ""))
-        named = f"{label}: {reason}" if label and label not in reason else reason
-        return replace(state, failed_items={**state.failed_items, host: named})
+        reason = _failure_reason(result, str(event.get("stdout") or ""))
+        labelled = f"{label}: {reason}" if label and label not in reason else reason
+        return replace(state, failed_items={**state.failed_items, host: labelled})
     if kind == "runner_retry" and host in state.current:
-        doing = state.current[host]
-        return replace(state, current={**state.current, host: replace(doing, tries=doing.tries + 1)})
+        running = state.current[host]
+        return replace(state, current={**state.current, host: replace(running, tries=running.tries + 1)})
     if kind in _RESULTS:
-        return _result(state, kind, data, str(event.get("stdout") or ""))
+        return _with_result(state, kind, data, str(event.get("stdout") or ""))
     if kind == "verbose":
-        return _progress(state, str(event.get("stdout") or ""))
+        return _with_build_progress(state, str(event.get("stdout") or ""))
     if kind in {"warning", "deprecated"}:
-        return _warned(state, [event.get("stdout", "")])
+        return _with_warnings(state, [event.get("stdout", "")])
     if kind == "playbook_on_stats":
         changed = sum(int(count) for count in (data.get("changed") or {}).values())
         return replace(state, changed=changed, finished=True, current={})
     return state
 
 
-def _progress(state: State, text: str) -> State:
+def _with_build_progress(state: State, text: str) -> State:
     """Return the state with the progress of a build. The progress is a line of JSON among the output."""
     if '"q8s_progress"' not in text:
         return state
     try:
         progress = json.loads(without_colours(text))["q8s_progress"]
         name, number, total = str(progress["artifact"]), int(progress["number"]), int(progress["total"])
-        event, told = str(progress["event"]), str(progress["text"])
+        event, message = str(progress["event"]), str(progress["text"])
     except (ValueError, KeyError, TypeError):
         return state
-    others = {artifact: work for artifact, work in state.builds.items() if artifact != name}
+    others = {artifact: build for artifact, build in state.builds.items() if artifact != name}
     if event == "built":
         built = {**state.built, name: float(progress.get("seconds") or 0.0)}
         return replace(state, builds=others, built=built)
     if event == "uploaded":
-        return replace(state, builds=others, uploaded={**state.uploaded, name: told})
-    before = state.builds.get(name) or Work(name, number, total, "", state.seconds)
+        return replace(state, builds=others, uploaded={**state.uploaded, name: message})
+    before = state.builds.get(name) or BuildProgress(name, number, total, "", state.seconds)
     if event == "step":
         now = replace(before, step=str(progress.get("step") or ""), since=state.seconds, text="")
     elif event == "note":
-        now = replace(before, text=told)
+        now = replace(before, text=message)
     else:
         now = before
     return replace(state, builds={**others, name: now})
@@ -232,12 +232,12 @@ def without_colours(text: str) -> str:
     return _ANSI.sub("", text).replace("\r", "")
 
 
-def _words(text: object) -> str:
+def _clean_warning(text: object) -> str:
     """Return a warning without colours, label, and Ansible's line breaks for a terminal of 80 columns."""
     return " ".join(without_colours(str(text)).split()).removeprefix("[WARNING]: ")
 
 
-def _clock(state: State, event: Mapping[str, Any]) -> State:
+def _with_time(state: State, event: Mapping[str, Any]) -> State:
     """Return the state with the time of an event."""
     created = event.get("created")
     if not created:
@@ -248,12 +248,12 @@ def _clock(state: State, event: Mapping[str, Any]) -> State:
     return replace(state, seconds=max(state.seconds, (now - state.started).total_seconds()))
 
 
-def _titled(state: State, data: Mapping[str, Any]) -> State:
+def _with_title(state: State, data: Mapping[str, Any]) -> State:
     """Return the state with the title of a role that a host starts: the name of the task that includes it.
 
     A role keeps its first title, because its handlers run after the host has included other roles.
     """
-    host, role = str(data.get("host", "")), _role(data)
+    host, role = str(data.get("host", "")), _find_role(data)
     if str(data.get("task_action") or "").endswith("include_role"):
         return replace(state, includes={**state.includes, host: str(data.get("task", ""))})
     if role and role not in state.titles and host in state.includes:
@@ -261,7 +261,7 @@ def _titled(state: State, data: Mapping[str, Any]) -> State:
     return state
 
 
-def _role(data: Mapping[str, Any]) -> str:
+def _find_role(data: Mapping[str, Any]) -> str:
     """Return the role of a task in a play whose roles are stages, or "" for a task outside of roles.
 
     The place of the task decides: its event may name the role of another host's task.
@@ -276,11 +276,11 @@ def _role(data: Mapping[str, Any]) -> str:
 def _stage_name(state: State, data: Mapping[str, Any]) -> str:
     """Return the stage of an event, or "" for a task outside of roles in a play whose roles are stages."""
     play = str(data.get("play") or "")
-    role = _role(data)
+    role = _find_role(data)
     return state.titles.get(role, role) if play in _PLAYS_OF_ROLES else play
 
 
-def _stage(state: State, data: Mapping[str, Any], *hosts: str) -> State:
+def _with_stage(state: State, data: Mapping[str, Any], *hosts: str) -> State:
     """Return the state with the stage of an event, and with hosts that ran a task in it."""
     name = _stage_name(state, data)
     if not name:
@@ -295,35 +295,37 @@ def _stage(state: State, data: Mapping[str, Any], *hosts: str) -> State:
     return replace(state, stages=tuple(stages))
 
 
-def _result(state: State, kind: str, data: Mapping[str, Any], stdout: str) -> State:
+def _with_result(state: State, kind: str, data: Mapping[str, Any], stdout: str) -> State:
     """Return the state after a host's task has ended."""
     host = str(data.get("host", ""))
-    current = {name: doing for name, doing in state.current.items() if name != host}
+    current = {name: running for name, running in state.current.items() if name != host}
     hosts = () if kind == "runner_on_skipped" else (host,)
     # A build play has one task that builds, so its end is the end of all builds.
     builds = {} if data.get("play") in BUILDS else state.builds
-    state = replace(_stage(state, data, *hosts), current=current, builds=builds)
+    state = replace(_with_stage(state, data, *hosts), current=current, builds=builds)
     result = data.get("res") or {}
-    state = _warned(state, result.get("warnings") or [])
+    state = _with_warnings(state, result.get("warnings") or [])
     # With ignore_unreachable, the result of an unreachable host has a skip_reason.
     unreachable = kind == "runner_on_unreachable" and "skip_reason" not in result
     if unreachable or (kind == "runner_on_failed" and not data.get("ignore_errors")):
-        reason = state.failed_items.get(host) or _reason(result, stdout)
+        reason = state.failed_items.get(host) or _failure_reason(result, stdout)
         task = str(data.get("task", ""))
-        failure = Failure(host, task, reason, _place(data), bool(result.get("refused")) or task.startswith(_REFUSES))
+        failure = Failure(
+            host, task, reason, _task_location(data), bool(result.get("refused")) or task.startswith(_REFUSAL_PREFIX)
+        )
         return replace(state, failures=(*state.failures, failure))
     if kind == "runner_on_ok" and str(data.get("task_action", "")).endswith("debug"):
-        return _noted(state, result)
+        return _with_debug_output(state, result)
     return state
 
 
-def _warned(state: State, texts: Iterable[object]) -> State:
+def _with_warnings(state: State, texts: Iterable[object]) -> State:
     """Return the state with warnings: from Ansible's warning events, or from a module's result."""
     # Ansible repeats warnings each time it reads the inventory.
-    return replace(state, warnings=tuple(dict.fromkeys((*state.warnings, *map(_words, texts)))))
+    return replace(state, warnings=tuple(dict.fromkeys((*state.warnings, *map(_clean_warning, texts)))))
 
 
-def _noted(state: State, result: Mapping[str, Any]) -> State:
+def _with_debug_output(state: State, result: Mapping[str, Any]) -> State:
     """Return the state with the output of a debug task: messages become notes, ``q8s_*`` variables become results."""
     items = result["results"] if isinstance(result.get("results"), list) else [result]
     notes, results = list(state.notes), dict(state.results)
@@ -338,7 +340,7 @@ def _noted(state: State, result: Mapping[str, Any]) -> State:
     return replace(state, notes=tuple(notes), results=results)
 
 
-def _reason(result: Mapping[str, Any], stdout: str = "") -> str:
+def _failure_reason(result: Mapping[str, Any], stdout: str = "") -> str:
     """Return why a task failed.
 
     :param result: the task's result
@@ -349,7 +351,7 @@ def _reason(result: Mapping[str, Any], stdout: str = "") -> str:
         reason = found[1].strip() if found else ""
         for prefix in ("Task failed: ", "Module failed: ", "Action failed: "):
             reason = reason.removeprefix(prefix)
-        return _HIDDEN if reason in ("", *_EMPTY_REASONS) else f"{reason} ({_HIDDEN})"
+        return _HIDDEN_OUTPUT if reason in ("", *_EMPTY_REASONS) else f"{reason} ({_HIDDEN_OUTPUT})"
     failed_items = [item for item in result.get("results") or [] if isinstance(item, Mapping) and item.get("failed")]
     source = failed_items[0] if failed_items else result
     for key in ("stderr", "module_stderr", "msg", "stdout"):
@@ -362,7 +364,7 @@ def _reason(result: Mapping[str, Any], stdout: str = "") -> str:
     return str(source.get("msg") or "no reason given")
 
 
-def _place(data: Mapping[str, Any]) -> str:
+def _task_location(data: Mapping[str, Any]) -> str:
     """Return file and line of a task, relative to the collection."""
     path = str(data.get("task_path") or "")
     for folder in ("roles/", "playbooks/"):

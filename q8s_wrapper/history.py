@@ -74,8 +74,8 @@ def building(state: State, now: float, since: float = 0.0) -> float:
     )
 
 
-def of(what: str, servers: int, made: int, state: State) -> Run:
-    """Return the record of a run.
+def summarize_run(what: str, servers: int, made: int, state: State) -> Run:
+    """Summarize a finished run for the history.
 
     :param what: the command
     :param servers: number of servers in the plan
@@ -106,16 +106,16 @@ def estimate(runs: Iterable[Run], what: str, servers: int, made: int) -> Estimat
     def size(servers: int, made: int) -> int:
         return made or servers
 
-    wanted = size(servers, made)
-    alike = []
+    target_size = size(servers, made)
+    similar = []
     for number, run in enumerate(runs):
-        have = size(run.servers, run.made)
-        if run.what == what and bool(run.made) == bool(made) and wanted and have:
-            ratio = max(wanted / have, have / wanted)
+        run_size = size(run.servers, run.made)
+        if run.what == what and bool(run.made) == bool(made) and target_size and run_size:
+            ratio = max(target_size / run_size, run_size / target_size)
             if ratio <= _SIMILAR:
-                alike.append((ratio, -number, run))
+                similar.append((ratio, -number, run))
     # Prefer the nearest size, then the newest run: runs are ordered from old to new.
-    nearest = sorted(alike, key=lambda found: found[:2])[:_RUNS_OF_ESTIMATE]
+    nearest = sorted(similar, key=lambda found: found[:2])[:_RUNS_OF_ESTIMATE]
     if not nearest:
         return None
     by_time = sorted((run for _, _, run in nearest), key=lambda run: run.seconds)
@@ -137,7 +137,7 @@ def read(root: Path) -> list[Run]:
     return runs
 
 
-def remember(folder: Path, run: Run) -> None:
+def append_run(folder: Path, run: Run) -> None:
     """Append a run to the cluster's history, which keeps the newest runs.
 
     :raises OSError: the file cannot be written
@@ -147,7 +147,7 @@ def remember(folder: Path, run: Run) -> None:
     file.write_text("\n".join([*lines[-(_KEPT - 1) :], json.dumps(asdict(run))]) + "\n")
 
 
-def words(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Format a duration: ``45 s``, ``2 min 40 s``."""
     whole = round(seconds)
     return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"

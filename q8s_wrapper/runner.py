@@ -24,7 +24,7 @@ from q8s_wrapper.state import keep_log
 # Seconds until Ansible is killed after SIGINT. Ansible forwards the signal to its workers and their child processes.
 _SECONDS_TO_STOP: Final = 15.0
 # Interval at which ansible-runner calls the cancel callback. Its default of 5 s is too long at a terminal.
-_SECONDS_BETWEEN_LOOKS: Final = 0.5
+_POLL_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class _Interrupt:
 
     def __init__(self, folder: Path, renderer: Renderer) -> None:
         self.since: float | None = None
-        self._asked = False
+        self._interrupt_sent = False
         self._folder = folder
         self._renderer = renderer
         self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -52,22 +52,22 @@ class _Interrupt:
             keep_log(self._folder)
             os._exit(ExitCode.INTERRUPTED)  # child.py then kills Ansible
         self.since = time.monotonic()
-        self._renderer.say("stopping; press Ctrl-C again to end at once")
-        self._ask()
+        self._renderer.show_message("stopping; press Ctrl-C again to end at once")
+        self._interrupt_ansible()
 
-    def _ask(self) -> None:
+    def _interrupt_ansible(self) -> None:
         """Send SIGINT to Ansible."""
         # Without a pid file Ansible has not started yet: overdue() tries again.
         with suppress(OSError, ValueError):
             os.kill(int((self._folder / "pid").read_text()), signal.SIGINT)
-            self._asked = True
+            self._interrupt_sent = True
 
     def overdue(self) -> bool:
         """Return whether Ansible has not stopped in time after SIGINT: ansible-runner then kills it."""
         if self.since is None:
             return False
-        if not self._asked:
-            self._ask()
+        if not self._interrupt_sent:
+            self._interrupt_ansible()
         return time.monotonic() - self.since > _SECONDS_TO_STOP
 
     def restore(self) -> None:
@@ -116,7 +116,7 @@ def run(
                 inventory=str(INVENTORY),
                 cmdline=shlex.join([*cluster_variable(cluster_file), *arguments]),
                 ident="run",
-                settings={"pexpect_timeout": _SECONDS_BETWEEN_LOOKS},
+                settings={"pexpect_timeout": _POLL_SECONDS},
                 event_handler=handle,
                 status_handler=forget_environment,
                 cancel_callback=interrupt.overdue,

@@ -47,7 +47,9 @@ def cluster_folder(cluster_name: str, *, changes: bool = True) -> Path:
     :raises WrapperError: the folder is not usable, or the project is not known
     """
     root = create_root()
-    return _private_folder(_private_folder(_place(root, cluster_name, changes, move=True).parent) / cluster_name)
+    return _private_folder(
+        _private_folder(_locate_folder(root, cluster_name, changes, move=True).parent) / cluster_name
+    )
 
 
 def check_folder(cluster_name: str) -> Path:
@@ -58,7 +60,7 @@ def check_folder(cluster_name: str) -> Path:
     from q8s_bundle.cache import cache_root
 
     root = state_root()
-    folder = cache_root() / "checks" / _place(root, cluster_name, online=True, move=False).relative_to(root)
+    folder = cache_root() / "checks" / _locate_folder(root, cluster_name, online=True, move=False).relative_to(root)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -78,35 +80,38 @@ def find(cluster_name: str) -> Path:
 
     :raises WrapperError: this machine has several clusters of that name, or only clusters of other clouds
     """
-    from_collection = _Modules()
+    modules = _Modules()
     root = state_root()
-    places = [Path(place) for place in from_collection.state.local_folders(str(root), cluster_name)]
+    locations = [Path(location) for location in modules.state.local_folders(str(root), cluster_name)]
     try:
-        place = _place(root, cluster_name, online=False, move=False)
+        location = _locate_folder(root, cluster_name, online=False, move=False)
     except CloudUnknownError as error:
-        if len(places) == 1:
-            messages.warning(f"{str(error).splitlines()[0]}. Used is the only cluster {cluster_name} here: {places[0]}")
-            return places[0]
-        if places:
+        if len(locations) == 1:
+            messages.warning(
+                f"{str(error).splitlines()[0]}. Used is the only cluster {cluster_name} here: {locations[0]}"
+            )
+            return locations[0]
+        if locations:
             raise WrapperError(
-                f"{str(error).splitlines()[0]}; this machine has several clusters {cluster_name}: {_named(places)}",
+                f"{str(error).splitlines()[0]}; this machine has several clusters {cluster_name}: "
+                f"{_format_folders(locations)}",
                 "choose the cloud: OS_CLOUD names one of clouds.yaml",
             ) from None
         return root / cluster_name
-    if not place.exists() and places:
+    if not location.exists() and locations:
         raise WrapperError(
-            f"Failed to find local state of cluster {cluster_name} in this cloud ({place}); "
-            f"other clouds have a cluster of that name: {_named(places)}",
+            f"Failed to find local state of cluster {cluster_name} in this cloud ({location}); "
+            f"other clouds have a cluster of that name: {_format_folders(locations)}",
             "choose the cloud: OS_CLOUD names one of clouds.yaml",
         )
-    return place
+    return location
 
 
-def _named(places: list[Path]) -> str:
+def _format_folders(locations: list[Path]) -> str:
     """Format state folders, each with the project that it belongs to."""
     read = _Modules().state.read_record
-    named = [(place, read(str(place))) for place in places]
-    return ", ".join(f"{place} ({record.project})" if record else str(place) for place, record in named)
+    records = [(location, read(str(location))) for location in locations]
+    return ", ".join(f"{location} ({record.project})" if record else str(location) for location, record in records)
 
 
 class CloudUnknownError(WrapperError):
@@ -148,7 +153,7 @@ def login() -> str:
         raise CloudUnknownError(str(error)) from None
 
 
-def _place(root: Path, cluster_name: str, online: bool, move: bool) -> Path:
+def _locate_folder(root: Path, cluster_name: str, online: bool, move: bool) -> Path:
     """Return the path of a cluster's state folder, and report state in the layout of an earlier version.
 
     :param online: whether to ask the cloud for the project even if an earlier deploy recorded it
@@ -161,7 +166,7 @@ def _place(root: Path, cluster_name: str, online: bool, move: bool) -> Path:
             return Path(modules.state.folder(str(root), project, cluster_name))
     cloud = connect()
     try:
-        place = modules.state.settle(
+        location = modules.state.settle(
             str(root),
             cloud.project(),
             cluster_name,
@@ -172,9 +177,9 @@ def _place(root: Path, cluster_name: str, online: bool, move: bool) -> Path:
         raise CloudUnknownError(str(error)) from None
     except modules.state.StateError as error:
         raise WrapperError(str(error), code=ExitCode.WRONG_INPUT) from None
-    if place.note:
-        (messages.info if place.moved else messages.warning)(place.note)
-    return Path(place.folder)
+    if location.note:
+        (messages.info if location.moved else messages.warning)(location.note)
+    return Path(location.folder)
 
 
 def _private_folder(folder: Path) -> Path:
@@ -193,14 +198,14 @@ def _private_folder(folder: Path) -> Path:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise WrapperError(
-            f"Failed to use the state folder {folder}{_origin()}: {error.strerror}",
+            f"Failed to use the state folder {folder}{_root_variable()}: {error.strerror}",
             "set Q8S_STATE to a folder that you may write to",
             ExitCode.WRONG_INPUT,
         ) from None
     return folder
 
 
-def _origin() -> str:
+def _root_variable() -> str:
     """Return the variable that sets the state folder, in brackets, for a message."""
     for name in ("Q8S_STATE", "XDG_STATE_HOME", "HOME"):
         if value := os.environ.get(name):
@@ -222,7 +227,7 @@ def locked(folder: Path, what: str) -> Iterator[Path]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             stream.seek(0)
-            raise _refused(folder.name, stream.read()) from None
+            raise _lock_error(folder.name, stream.read()) from None
         _write_owner(
             path, f"{os.getpid()}\nq8s-run {what} (process {os.getpid()}, since {time.strftime('%H:%M:%S')})\n"
         )
@@ -249,7 +254,7 @@ def shared(folder: Path) -> Path:
     return path
 
 
-def _refused(cluster_name: str, owner: str) -> WrapperError:
+def _lock_error(cluster_name: str, owner: str) -> WrapperError:
     """Return the error for a cluster whose lock is taken.
 
     :param owner: content of the lock file
@@ -258,7 +263,7 @@ def _refused(cluster_name: str, owner: str) -> WrapperError:
     if len(lines) < 2 or not lines[0].isdecimal():
         return WrapperError(f"Failed to start: another process is working on cluster {cluster_name}")
     pid, holder = int(lines[0]), lines[1]
-    if _runs(pid):
+    if _process_exists(pid):
         return WrapperError(
             f"Failed to start: {holder} is working on cluster {cluster_name}",
             f"wait for it, or end it: kill -INT {pid}",
@@ -269,7 +274,7 @@ def _refused(cluster_name: str, owner: str) -> WrapperError:
     )
 
 
-def _runs(pid: int) -> bool:
+def _process_exists(pid: int) -> bool:
     """Return whether a process exists."""
     try:
         os.kill(pid, 0)
@@ -291,10 +296,10 @@ def new_run(folder: Path, what: str, alone: bool) -> Path:
     """
     runs = folder / "runs"
     runs.mkdir(mode=0o700, exist_ok=True)
-    earlier = [run for run in past_runs(folder) if changing(run) == (what in _CHANGING)]
-    for old in earlier[: -(_RUNS_KEPT - 1)]:
+    earlier_runs = [run for run in past_runs(folder) if changing(run) == (what in _CHANGING)]
+    for old in earlier_runs[: -(_RUNS_KEPT - 1)]:
         shutil.rmtree(old, ignore_errors=True)
-    for killed in earlier[-(_RUNS_KEPT - 1) :] if alone else []:
+    for killed in earlier_runs[-(_RUNS_KEPT - 1) :] if alone else []:
         keep_log(killed)
     # The order of names is the order of time; with microseconds, also for two playbooks of one command.
     run = runs / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{what}"

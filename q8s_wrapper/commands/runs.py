@@ -65,7 +65,7 @@ class _Session:
         cloud_plan = run_state.results.get("q8s_plan")
         if cloud_plan is None and what in ("deploy", "replace"):
             return None
-        return history.estimate(self._earlier, what, self._server_count, report.made(cloud_plan or {}))
+        return history.estimate(self._earlier, what, self._server_count, report.count_created_servers(cloud_plan or {}))
 
     @property
     def _server_count(self) -> int:
@@ -78,9 +78,11 @@ class _Session:
         """
         run_state = outcome.state
         if outcome.code == ExitCode.DONE and remember:
-            created = report.made(run_state.results.get("q8s_plan") or {})
+            created = report.count_created_servers(run_state.results.get("q8s_plan") or {})
             try:
-                history.remember(self.folder, history.of(self.what, self._server_count, created, run_state))
+                history.append_run(
+                    self.folder, history.summarize_run(self.what, self._server_count, created, run_state)
+                )
             except OSError as error:
                 messages.warning(f"the time of this run is not remembered: {error.filename}: {error.strerror}")
         if self.json:
@@ -163,7 +165,7 @@ def deploy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             cloud_plan = outcome.state.results["q8s_plan"]
             nodes = report.changed_nodes(outcome.state)
             if cloud_plan["changes"] or nodes:
-                deleted = report.destroyed(cloud_plan)
+                deleted = report.deleted_servers(cloud_plan)
                 removed = (
                     f"{len(deleted)} server{'s are' if len(deleted) > 1 else ' is'} removed for it. " if deleted else ""
                 )
@@ -195,7 +197,7 @@ def destroy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         if _asks_for_confirmation(arguments):
             servers = _list_servers(arguments.file)
             if servers:
-                messages.result(report.exists(servers))
+                messages.result(report.describe_servers(servers))
                 _confirm(f"Remove all of it, {_describe_removal(arguments.keep)}?")
         elif not arguments.yes and not arguments.check:
             raise WrapperError(
@@ -397,7 +399,7 @@ def _list_servers(file: str) -> list[str]:
 def _describe_servers(file: str) -> str:
     """Describe the servers that exist in the cloud, or why that is not known."""
     try:
-        return report.exists(_list_servers(file))
+        return report.describe_servers(_list_servers(file))
     except WrapperError as error:
         return f"what is in the cloud is not known: {error}"
 

@@ -423,7 +423,7 @@ def test_plan(ansible: Any, folder: Path, capsys: pytest.CaptureFixture[str]) ->
     end = planned(change("create", "q8s-demo", "key pair"), *servers)
     # Of the same size, and made servers too; one that only looked says nothing about one that makes.
     for run in (history.Run("deploy", 3, 2, 100.0, {}), history.Run("deploy", 3, 0, 9.0, {})):
-        history.remember(folder, run)
+        history.append_run(folder, run)
     calls = ansible((ExitCode.DONE, end), (ExitCode.DONE, end))
     assert cli.main(["plan", str(EXAMPLE)]) == ExitCode.DONE
     out, err = capsys.readouterr()

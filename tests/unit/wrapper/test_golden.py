@@ -44,7 +44,7 @@ def events(run: str) -> list[dict[str, Any]]:
 def ending(run: str, state: State, width: int) -> str:
     """What stands below the last of the progress, on stdout and stderr."""
     what, code = RUNS[run]
-    exists = report.exists(["small-control-plane"]) if code == ExitCode.INTERRUPTED else ""
+    exists = report.describe_servers(["small-control-plane"]) if code == ExitCode.INTERRUPTED else ""
     again = f"q8s-run {what} cluster.yaml"
     invocation = Invocation(file="cluster.yaml")
     shown = report.nodes(state.results.get("q8s_node_table", []), invocation, width)
