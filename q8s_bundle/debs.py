@@ -174,7 +174,7 @@ def _download(architecture: str, suite: str, names: Sequence[str], folder: Path)
 
 
 def _write_config(state: Path, architecture: str, suite: str) -> Path:
-    """An apt configuration whose every folder is inside ``state``; gives its path."""
+    """Write an apt configuration that uses only folders in ``state``, and return its path."""
     for name in ("lists/partial", "cache/archives/partial", "preferences.d", "sources.list.d"):
         (state / name).mkdir(parents=True)
     (state / "status").touch()

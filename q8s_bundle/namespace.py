@@ -182,7 +182,7 @@ def _handled_by(handler: signal._HANDLER) -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """In a process that `run` started, send SIGTERM to this process when its parent exits."""
+    """Send SIGTERM to this process when its parent exits, if `run` started it."""
     if not os.environ.pop(_MARK, ""):
         return
 

@@ -34,6 +34,7 @@ class Hollow:
         return self.folder / "hollow"
 
     def create(self) -> None:
+        """Create the server's folder. The server is powered off."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "console.log").write_text("a hollow server: there is no machine behind it\n")
         self._power.write_text("off")

@@ -66,6 +66,7 @@ class Spec:
 
     @property
     def address(self) -> str:
+        """Return the address of the network interface."""
         return self.nic.address
 
 
@@ -106,6 +107,7 @@ class Machine:
 
     @property
     def spec(self) -> Spec:
+        """Return the definition of the machine."""
         data = json.loads((self.folder / "spec.json").read_text())
         return Spec(**{**data, "nic": Nic(**data["nic"]), "user_data": bytes.fromhex(data["user_data"])})
 

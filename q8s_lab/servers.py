@@ -17,19 +17,32 @@ CONTAINER, VM, HOLLOW = "container", "vm", "hollow"
 
 
 class Server(Protocol):
-    """The operations of every kind of server."""
+    """A server of any kind, stored in a folder."""
 
     folder: Path
 
     @property
-    def soft_reboot_seconds(self) -> int: ...
+    def soft_reboot_seconds(self) -> int:
+        """Return the timeout of a soft reboot in seconds."""
+
     @property
-    def exists(self) -> bool: ...
-    def running(self) -> bool: ...
-    def start(self) -> None: ...
-    def stop(self, timeout: float) -> None: ...
-    def reboot(self, timeout: float) -> bool: ...
-    def remove(self) -> None: ...
+    def exists(self) -> bool:
+        """Return whether the folder holds a complete server of this kind."""
+
+    def running(self) -> bool:
+        """Return whether the server is powered on."""
+
+    def start(self) -> None:
+        """Start the server, unless it runs."""
+
+    def stop(self, timeout: float) -> None:
+        """Shut the server down. Kill it after ``timeout`` seconds; with 0, at once."""
+
+    def reboot(self, timeout: float) -> bool:
+        """Reboot the server. Return whether it shut down within ``timeout`` seconds."""
+
+    def remove(self) -> None:
+        """Stop the server and remove its folder."""
 
 
 _CLASSES: Final = (Machine, VirtualMachine, Hollow)

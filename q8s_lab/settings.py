@@ -88,6 +88,7 @@ class Settings:
 
     @property
     def log(self) -> Path:
+        """Return the folder with the logs of services."""
         return self.folder / "log"
 
 

@@ -77,6 +77,7 @@ class Spec:
 
     @property
     def address(self) -> str:
+        """Return the address of the first port."""
         return self.ports[0].address
 
 
@@ -90,6 +91,7 @@ class VirtualMachine:
 
     @property
     def spec(self) -> Spec:
+        """Return the definition of the machine."""
         data = json.loads(self._description.read_text())
         return Spec(**{**data, "ports": tuple(Port(**port) for port in data["ports"])})
 

@@ -85,7 +85,7 @@ def end_orphans() -> None:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             with suppress(ChildProcessError):
-                os.waitpid(pid, 0)  # the kernel has made its children ours
+                os.waitpid(pid, 0)  # the kernel reparents its children to this process
 
 
 def _end_with_parent() -> None:
