@@ -1,7 +1,7 @@
 """Entry point of ``q8s-run`` and of ``python -m q8s_wrapper``.
 
-This module imports only os and sys at the top: Python has loaded both before it reads PYTHONPATH, through which a
-user's folder may replace any other module.
+This module imports only os and sys at the top, which Python has loaded at its own start. With PYTHONPATH set, any other
+module may be replaced by one in a user's folder.
 """
 
 from __future__ import annotations

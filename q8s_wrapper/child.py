@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return _refuse("another run holds the cluster")
-    # The user's umask may be strict. Ansible builds bundles here, and hosts must be able to read their files.
+    # The user's umask may be strict. Ansible builds bundles here, whose files other users must be able to read.
     os.umask(0o022)
     # preexec_fn is safe here: this process has no threads.
     process = subprocess.Popen(command, pass_fds=[descriptor], preexec_fn=_end_with_parent)  # noqa: PLW1509

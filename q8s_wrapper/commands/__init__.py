@@ -18,7 +18,7 @@ def load(file: str, *, warn: bool = True) -> Any:
 
     :param file: path of the cluster file
     :param warn: whether to print the file's warnings to stderr
-    :returns: the cluster, a ``_spec.Cluster`` of the collection
+    :returns: the cluster, a ``Cluster`` of the collection
     :raises WrapperError: the file cannot be read, or has errors; the message lists each with line and column
     """
     add_collections_to_path()

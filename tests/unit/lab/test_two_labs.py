@@ -1,4 +1,4 @@
-"""Two labs on one machine: shared kernel settings, separate package folders, chains and processes."""
+"""Two labs on one machine: shared kernel settings, separate package folders, and locks."""
 
 from __future__ import annotations
 
