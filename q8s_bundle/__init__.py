@@ -1,1 +1,1 @@
-"""What a Q8S node runs: binaries, container images and guest disks, built once per architecture and kept in a cache."""
+"""Build what Q8S's nodes run: bundles and guest images, once per architecture, kept in a cache."""

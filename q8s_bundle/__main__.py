@@ -1,4 +1,4 @@
-"""``python -m q8s_bundle``."""
+"""Entry point of ``python -m q8s_bundle``."""
 
 import sys
 

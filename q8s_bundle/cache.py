@@ -1,7 +1,7 @@
-"""A content-keyed store of build results.
+"""A content-addressed cache of build results.
 
-Every result is a folder ``<cache>/<kind>/<name>-<key>``. The key names everything that the result depends on, so an
-entry never goes stale: it is there, whole, or it is not there. Two processes that want the same entry build it once.
+Every entry is a folder ``<cache>/<kind>/<name>-<key>``. The key is a hash of everything that the result depends on, so
+an entry never becomes stale: it is complete, or it does not exist. Concurrent processes build an entry only once.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Final
 
 from q8s_bundle.errors import BundleError
 
-# Our packages in the sources of a key, each with its first name: what is built does not depend on what they are called.
+# The names of our packages, each with its original one: renaming a package must not change the keys of its sources.
 _PACKAGES: Final = ((b"q8s_bundle", b"bundle"), (b"q8s_lab", b"lab"))
-_KEY_LENGTH = 16  # hex digits of sha256: 64 bits, plenty for some hundred entries, and short enough to read
+_KEY_LENGTH = 16  # hex digits of SHA-256: 64 bits are plenty for hundreds of entries, and short to read
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """One finished file: where it is, its sha256 (hex) and its size in bytes."""
+    """A finished file: its path, its SHA-256 (hex) and its size in bytes."""
 
     path: Path
     sha256: str
@@ -34,7 +34,7 @@ class Artifact:
 
 
 class NotCachedError(BundleError):
-    """An entry is not in the cache, and nothing may be built or downloaded now."""
+    """An entry is not in the cache, and builds and downloads are not allowed (``looking_only``)."""
 
 
 _builds_allowed = True
@@ -43,7 +43,7 @@ _asked_for: set[tuple[str, str]] = set()
 
 @contextmanager
 def looking_only() -> Iterator[None]:
-    """Let everything that would have to be built or downloaded raise ``NotCachedError``, in all threads."""
+    """Forbid builds and downloads within the context, in all threads: they raise ``NotCachedError``."""
     global _builds_allowed  # noqa: PLW0603
     _builds_allowed = False
     try:
@@ -53,16 +53,17 @@ def looking_only() -> Iterator[None]:
 
 
 def require_builds(name: str) -> None:
-    """Return only where what is not in the cache may be built or downloaded.
+    """Check that builds and downloads are allowed.
 
-    :raises NotCachedError: nothing may
+    :param name: name of the missing entry, for the message
+    :raises NotCachedError: they are not allowed
     """
     if not _builds_allowed:
         raise NotCachedError(f"{name} is not in the cache")
 
 
 def cache_root() -> Path:
-    """The folder that holds every cached result: ``Q8S_CACHE``, else ``q8s`` in the user's cache folder (XDG)."""
+    """Return the folder of the cache: ``Q8S_CACHE``, else ``q8s`` in the user's cache folder (XDG)."""
     if own := os.environ.get("Q8S_CACHE"):
         return Path(own).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME")
@@ -70,22 +71,23 @@ def cache_root() -> Path:
 
 
 def content_key(*parts: str | bytes | Path) -> str:
-    """A key of 16 hex digits for what the parts say.
+    """Return a key of 16 hex digits, the hash of all parts.
 
-    A ``Path`` stands for its content: a file's bytes, or a folder's regular files by sorted relative name and bytes
-    (Python's own caches left out). The names of our packages in a file do not count. A path that does not exist raises
-    ``FileNotFoundError``.
+    :param parts: text, bytes, or paths. A path stands for its content: the bytes of a file, or the relative names and
+        bytes of a folder's regular files (without ``__pycache__``). The names of our packages in a file do not count
+    :raises FileNotFoundError: a path does not exist
     """
     digest = hashlib.sha256()
     for part in parts:
         for tag, data in _flatten(part):
-            # Length before data, so that ("ab", "c") and ("a", "bc") differ.
+            # Hash the length before the data: ("ab", "c") and ("a", "bc") must differ.
             digest.update(f"{tag}:{len(data)}:".encode())
             digest.update(data)
     return digest.hexdigest()[:_KEY_LENGTH]
 
 
 def _flatten(part: str | bytes | Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the kind and the data of everything that a part of a key stands for."""
     if isinstance(part, str):
         yield "text", part.encode()
     elif isinstance(part, bytes):
@@ -101,7 +103,7 @@ def _flatten(part: str | bytes | Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _content(file: Path) -> bytes:
-    """Return a file's bytes, with the first names of our packages."""
+    """Return a file's bytes, with the names of our packages replaced by their original ones."""
     content = file.read_bytes()
     for name, first in _PACKAGES:
         content = content.replace(name, first)
@@ -109,10 +111,12 @@ def _content(file: Path) -> bytes:
 
 
 def entry(kind: str, name: str, key: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
-    """The folder of an entry, and whether this call built it.
+    """Build an entry if it is not in the cache. A concurrent caller for the same entry waits.
 
-    ``build`` fills the folder that it is given; it becomes the entry by one rename. If ``build`` raises, nothing is
-    left. A second caller of the same entry waits for the first.
+    :param build: fills the folder that it is called with, which is then renamed to the entry. If it raises, the folder
+        is removed
+    :returns: the folder of the entry, and whether this call built it
+    :raises NotCachedError: the entry is not in the cache, and builds are not allowed
     """
     if found := find(kind, name, key):
         return found, False
@@ -135,7 +139,7 @@ def entry(kind: str, name: str, key: str, build: Callable[[Path], None]) -> tupl
 
 
 def find(kind: str, name: str, key: str) -> Path | None:
-    """The folder of an entry, or None if it is not there (or not yet)."""
+    """Return the folder of an entry, or None if it is not in the cache or still being built."""
     final = cache_root() / kind / f"{name}-{key}"
     _asked_for.add((kind, final.name))
     return final if final.is_dir() else None
@@ -143,7 +147,7 @@ def find(kind: str, name: str, key: str) -> Path | None:
 
 @contextmanager
 def recording() -> Iterator[set[tuple[str, str]]]:
-    """Collect kind and folder name of every entry that is asked for, cached or not. It does not count as use."""
+    """Record kind and folder name of every entry that is looked up within the context. It does not count as use."""
     global _asked_for  # noqa: PLW0603
     before, _asked_for = _asked_for, set()
     try:
@@ -153,30 +157,30 @@ def recording() -> Iterator[set[tuple[str, str]]]:
 
 
 def mark_used() -> None:
-    """Let the age of every entry that this process has asked for count from now."""
+    """Set the time of last use of every entry that this process has looked up to now."""
     for kind, name in _asked_for:
-        # There is no such entry, or another user owns the cache.
+        # The entry does not exist, or another user owns the cache.
         with suppress(OSError):
             os.utime(lock_file(cache_root() / kind / name))
 
 
 def lock_file(folder: Path) -> Path:
-    """Return the lock of an entry. Its time is when the entry was last used."""
+    """Return the lock file of an entry. Its modification time is the time of the entry's last use."""
     return folder.with_name(f".{folder.name}.lock")
 
 
 def _remove_abandoned(home: Path, prefix: str) -> None:
-    """Remove what a killed builder of this entry left behind. The caller holds the entry's lock, so nobody uses it."""
+    """Remove the folders of killed builds of an entry. The caller holds the entry's lock, so they are not in use."""
     for folder in home.glob(f"{prefix}*.tmp"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
 def locked(path: Path, mode: int = fcntl.LOCK_EX) -> Iterator[None]:
-    """Hold the lock of that file, whose folder is created if it is missing; who else wants it waits.
+    """Hold a lock on a file within the context. Create the file and its folder if they are missing.
 
     :param mode: how to lock, as for :func:`fcntl.flock`
-    :raises BlockingIOError: another process has it, and ``mode`` has ``LOCK_NB``
+    :raises BlockingIOError: another process holds the lock, and ``mode`` has ``LOCK_NB``
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:
@@ -185,27 +189,28 @@ def locked(path: Path, mode: int = fcntl.LOCK_EX) -> Iterator[None]:
 
 
 def builds_lock() -> Path:
-    """Return the lock that every build holds (shared), and that removing entries needs (alone)."""
+    """Return the lock file that builds lock shared, and the removal of entries exclusively."""
     return cache_root() / ".builds.lock"
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 (hex) of a file's content."""
+    """Return the SHA-256 (hex) of a file's content."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def record(path: Path) -> Artifact:
-    """Describe a finished file and keep its checksum beside it, so that a later ``recall`` need not read the file."""
+    """Return a finished file as an artifact, and write its checksum beside it for later calls of ``recall``."""
     artifact = Artifact(path, sha256_of(path), path.stat().st_size)
     checksum_file(path).write_text(artifact.sha256 + "\n", encoding="ascii")
     return artifact
 
 
 def recall(path: Path) -> Artifact:
-    """The artifact that ``record`` described when the file was made (the entry may have been renamed since)."""
+    """Return a file as an artifact, with the checksum that ``record`` wrote: the file is not read."""
     return Artifact(path, checksum_file(path).read_text(encoding="ascii").strip(), path.stat().st_size)
 
 
 def checksum_file(path: Path) -> Path:
+    """Return the path of the file with an artifact's checksum."""
     return path.with_name(path.name + ".sha256")

@@ -1,4 +1,4 @@
-"""The command line: build artifacts, and list, remove and verify what the cache holds."""
+"""The command line of ``q8s-run bundle``: build artifacts, and list, prune and verify the cache."""
 
 from __future__ import annotations
 
@@ -25,12 +25,18 @@ _DONE: Final = 0
 _FAILED: Final = 1
 _INTERRUPTED: Final = 130
 
-_SUFFIXES: Final = {"root": ".qcow2", "bundle": ".qcow2"}  # by the first word of an artifact's name
+_SUFFIXES: Final = {"root": ".qcow2", "bundle": ".qcow2"}  # by the part of an artifact's name before the first hyphen
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is to be built: architectures of workers and of control planes, and from what."""
+    """The artifacts to build.
+
+    :param workers: architectures of workers
+    :param control_planes: architectures of control planes
+    :param source: where programs are from: auto, upstream or source
+    :param images: cloud images from which guest images are built, by architecture; Debian's packages for all others
+    """
 
     workers: Sequence[str]
     control_planes: Sequence[str]
@@ -39,15 +45,16 @@ class Choice:
 
     @property
     def node_names(self) -> list[str]:
+        """Return the names of the bundles."""
         return [f"control-plane-{name}" for name in self.control_planes] + [f"bundle-{name}" for name in self.workers]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run ``bundle ...``; return the exit code (0 done, 1 failed, 2 wrong arguments, 130 interrupted)."""
+    """Run ``bundle ...`` and return the exit code: 0 done, 1 failed, 2 wrong arguments, 130 interrupted."""
     parser = _parser()
     arguments = parser.parse_args(argv)
     namespace.end_with_parent()
-    # On SIGTERM and SIGHUP, clean up as after Ctrl-C: a containerd may be running for us.
+    # Handle SIGTERM and SIGHUP like Ctrl-C, to clean up: a containerd may be running.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
@@ -109,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_choice(command: argparse.ArgumentParser) -> None:
-    """Add the options that choose what is built, and from what."""
+    """Add the options that select the artifacts and their sources."""
     known = sorted(versions.ARCHITECTURES)
     command.add_argument(
         "--arch", action="append", default=[], choices=known, help="an architecture of emulated workers [Q8S_ARCH]"
@@ -141,7 +148,7 @@ def _add_choice(command: argparse.ArgumentParser) -> None:
 
 
 def _choice(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Choice:
-    """Return what the arguments ask for."""
+    """Return the artifacts that the arguments select."""
     images = dict(arguments.image)
     if unused := sorted(set(images) - set(arguments.arch)):
         parser.error(f"--image is of {', '.join(unused)}, and no --arch is")
@@ -149,12 +156,12 @@ def _choice(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> C
 
 
 def _ensure(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
-    """Print where the artifacts are, as JSON, after building those that are missing (not with --check)."""
+    """Build the missing artifacts (not with --check), and print the paths of all as JSON."""
     return _obtain(parser, arguments, argv, lambda answer: print(json.dumps(answer, indent=2, sort_keys=True)))
 
 
 def _build(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
-    """Build what is missing, and show the artifacts as a table. Without --arch and --control-plane, those of a demo."""
+    """Build the missing artifacts, and print all as a table. The default architectures are those of the demo."""
     if not arguments.arch and not arguments.control_plane:
         arguments.arch, arguments.control_plane = sorted(versions.ARCHITECTURES), ["x86_64"]
     return _obtain(parser, arguments, argv, _show_artifacts)
@@ -171,14 +178,14 @@ def _obtain(
     argv: Sequence[str],
     show: Callable[[Mapping[str, Any]], None],
 ) -> int:
-    """Look the artifacts up, build those that are missing unless this is a check, and show the answer."""
+    """Look the artifacts up in the cache, build the missing ones unless this is a check, and show the result."""
     choice = _choice(parser, arguments)
     if arguments.progress == "json":
         use_json()
     answer = look_up(choice)
     if not arguments.check:
         if answer["missing"]:
-            if namespace.needed():  # run the whole command again with the rights that a build needs
+            if namespace.needed():  # run the command again in a user namespace, where it has the rights for a build
                 _require_ability(choice, answer["missing"])
                 return namespace.run(argv)
             answer = ensure(choice, answer["missing"])
@@ -188,16 +195,16 @@ def _obtain(
 
 
 def _require_ability(choice: Choice, missing: Sequence[str]) -> None:
-    """Refuse at once what would fail after minutes.
+    """Check that this machine can build the missing artifacts, before a build that would fail after minutes.
 
-    :raises BundleError: this machine cannot build; the message names everything that it lacks
+    :raises BundleError: this machine cannot build; the message lists everything that is missing
     """
     if found := requirements.obstacles(missing, choice.images):
         raise requirements.explain(found, missing)
 
 
 def _list(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
-    """Show every cache entry."""
+    """List the entries of the cache."""
     with muted():
         found = contents.entries()
     if arguments.json:
@@ -212,7 +219,7 @@ def _list(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: 
 
 
 def _prune(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
-    """Remove what is no longer used, and show it."""
+    """Remove unused entries from the cache, and list them."""
     with muted():
         removed = contents.prune(arguments.keep_days, check=arguments.check)
     rows = [(entry.kind, entry.name, size(entry.size), age(entry.unused_seconds)) for entry in removed]
@@ -224,7 +231,7 @@ def _prune(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv:
 
 
 def _verify(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
-    """Check every artifact; the exit code is 1 if one is damaged."""
+    """Verify every artifact. Return 1 if one is damaged."""
     good = bad = 0
     for checked in contents.verify():
         if checked.problem:
@@ -239,7 +246,7 @@ def _verify(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv
 
 
 def _pack(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
-    """Write the program's archive, and print the archive's name and checksum."""
+    """Write the archive of this package, and print its path and checksum as JSON."""
     print(json.dumps({"path": str(arguments.file), "sha256": pack.write_sources(arguments.file)}))
     return _DONE
 
@@ -294,19 +301,25 @@ def _unique(values: Sequence[str]) -> list[str]:
 
 
 def ensure(choice: Choice, missing: Sequence[str]) -> dict[str, Any]:
-    """Return every artifact of these architectures, made where it is missing, in the form that the command prints."""
+    """Build the missing artifacts.
+
+    :param missing: names of the missing artifacts
+    :returns: all artifacts, in the form that ``bundle ensure`` prints
+    :raises BundleError: this machine cannot build, or a build failed
+    """
     _require_ability(choice, missing)
     parts = {name: Part(name, number, len(missing)) for number, name in enumerate(missing, 1)}
-    # A bootstrap keeps one core busy, and builds not always all of them: side by side, both take less time.
+    # Run both concurrently: mmdebstrap uses one core, and Go builds do not use all cores all the time.
     with cache.locked(cache.builds_lock(), fcntl.LOCK_SH):
         programs, guests = _side_by_side(lambda: _nodes(choice, parts), lambda: _guests(choice, parts))
     return _answer(choice, programs, guests)
 
 
 def look_up(choice: Choice) -> dict[str, Any]:
-    """Return the same of what is in the cache.
+    """Look the artifacts up in the cache, without building any.
 
-    For the rest, ``missing`` has names, ``sha256`` is ``missing``, and ``obstacles`` say why this machine cannot build.
+    :returns: as ``ensure``. For artifacts that are not cached, ``missing`` has the names, and ``sha256`` is
+        ``missing``. ``obstacles`` has the reasons why this machine cannot build them
     """
     supply = node.Supply(choice.source)
     programs: dict[str, node.NodeArtifacts] = {}
@@ -334,6 +347,7 @@ def look_up(choice: Choice) -> dict[str, Any]:
 def _answer(
     choice: Choice, programs: Mapping[str, node.NodeArtifacts], guests: Mapping[str, image.ImageArtifacts]
 ) -> dict[str, Any]:
+    """Return the artifacts in the form that ``bundle ensure`` prints."""
     artifacts = {name: made.bundle for name, made in programs.items()}
     sources: dict[str, object] = {name: made.origins for name, made in programs.items()}
     for name, guest in guests.items():
@@ -359,16 +373,16 @@ def _answer(
 
 
 def served_name(name: str, sha256: str) -> str:
-    """Return the file name of an artifact on the cluster's server and on hosts. It changes with the content.
+    """Return the file name of an artifact on the initial control plane and on hosts. It changes with the content.
 
-    Disks need the suffix: where AppArmor confines libvirt, virt-aa-helper may read no backing file without one.
+    Disks need a suffix: where AppArmor confines libvirt, virt-aa-helper may not read a backing file without one.
     """
     kind = name.partition("-")[0]
     return f"{name}-{sha256[:12]}{_SUFFIXES.get(kind, '')}"
 
 
 def _nodes(choice: Choice, parts: Mapping[str, Part]) -> dict[str, node.NodeArtifacts]:
-    """Build what nodes run, under the names that the command prints."""
+    """Build the bundles, and return them by name."""
     supply = node.Supply(choice.source)
     made = {}
     for name in choice.node_names:
@@ -378,14 +392,14 @@ def _nodes(choice: Choice, parts: Mapping[str, Part]) -> dict[str, node.NodeArti
 
 
 def _node(name: str, supply: node.Supply) -> node.NodeArtifacts:
-    """Return the artifact of that name: ``control-plane-ARCH`` or ``bundle-ARCH``."""
+    """Build a bundle by its name, ``control-plane-ARCH`` or ``bundle-ARCH``, if it is not cached."""
     kind, _, architecture = name.rpartition("-")
     build = node.ensure_control_plane if kind == "control-plane" else node.ensure_worker
     return build(versions.ARCHITECTURES[architecture], supply)
 
 
 def _guests(choice: Choice, parts: Mapping[str, Part]) -> dict[str, image.ImageArtifacts]:
-    """Build guest images, by architecture."""
+    """Build the guest images, and return them by architecture."""
     made = {}
     for name in choice.workers:
         with building(parts[f"image-{name}"]) if f"image-{name}" in parts else nullcontext():
@@ -394,7 +408,10 @@ def _guests(choice: Choice, parts: Mapping[str, Part]) -> dict[str, image.ImageA
 
 
 def _side_by_side[A, B](one: Callable[[], A], other: Callable[[], B]) -> tuple[A, B]:
-    """What both give. A failure of one, or Ctrl-C, ends the other's tools, and is raised when these have ended."""
+    """Run two functions concurrently and return both results.
+
+    If one fails, or on Ctrl-C, stop the tools of the other, and raise the error after they have exited.
+    """
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.submit(one), pool.submit(other)
         both: list[Future[Any]] = [first, second]

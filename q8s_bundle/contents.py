@@ -1,4 +1,4 @@
-"""What the cache holds: list it, remove what is no longer used, and check it."""
+"""List, prune and verify the entries of the cache."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from q8s_bundle.errors import BundleError
 from q8s_bundle.image import rootfs
 from q8s_bundle.node import gobuild, images, versions
 
-# The kinds of entries that are a bundle's own. The lab keeps its own kinds in the same cache.
+# The kinds of entries of this package. The lab has other kinds in the same cache.
 KINDS: Final = ("bundles", "images", "programs", "rootfs", "kernels", "debs", "trees", "cloud-images")
 _DAY: Final = 86400
 _ENSURE: Final = (node.ensure_worker, node.ensure_control_plane)
@@ -26,9 +26,11 @@ _PROGRAMS: Final = gobuild.NODE_PROGRAMS + gobuild.CONTROL_PLANE_PROGRAMS
 
 @dataclass(frozen=True)
 class Entry:
-    """A cache entry: its size in bytes, the seconds since it was last used, and whether current recipes use it.
+    """An entry of the cache.
 
-    ``current`` is None where recipes cannot tell: a cloud image is named by a cluster file.
+    :param size: bytes
+    :param unused_seconds: seconds since its last use
+    :param current: whether the current recipes use it; None for a cloud image, which only cluster files name
     """
 
     kind: str
@@ -40,7 +42,7 @@ class Entry:
 
 
 def entries() -> list[Entry]:
-    """Return every entry of a bundle's kinds, by kind and name."""
+    """Return the entries of this package's kinds, ordered by kind and name."""
     now = time.time()
     root = cache.cache_root()
     found = [
@@ -59,12 +61,12 @@ def entries() -> list[Entry]:
 def _current(kind: str, name: str, used: frozenset[tuple[str, str]]) -> bool | None:
     if kind == "cloud-images":
         return None
-    # A tree is unpacked from the packages of the same name, which are not asked for while it is there.
+    # A tree is unpacked from the packages of the same name, which are not looked up while the tree exists.
     return (kind, name) in used or (kind == "debs" and ("trees", name) in used)
 
 
 def _used_by_recipes() -> frozenset[tuple[str, str]]:
-    """Return kind and folder name of every entry that a build of any architecture from any source would use."""
+    """Return kind and folder name of every entry that builds use, for all architectures and sources."""
     with cache.looking_only(), cache.recording() as used:
         for name, architecture in versions.ARCHITECTURES.items():
             looks: list[Callable[[], object]] = [
@@ -80,13 +82,13 @@ def _used_by_recipes() -> frozenset[tuple[str, str]]:
                 looks += [partial(ensure, architecture, supply) for ensure in _ENSURE]
                 looks += [partial(supply.obtain, program, architecture) for program in _PROGRAMS]
             for look in looks:
-                with suppress(BundleError):  # not cached, or this machine could not build it
+                with suppress(BundleError):  # it is not cached, or this machine cannot build it
                     look()
     return frozenset(used)
 
 
 def _last_used(folder: Path) -> float:
-    """Return when an entry was last used, in seconds since the epoch."""
+    """Return the time of an entry's last use, in seconds since the epoch."""
     try:
         return cache.lock_file(folder).stat().st_mtime
     except OSError:  # a copied cache may lack the locks
@@ -94,7 +96,7 @@ def _last_used(folder: Path) -> float:
 
 
 def _size(folder: Path) -> int:
-    """Return the bytes that a folder occupies on the disk."""
+    """Return the disk usage of a folder in bytes."""
     total = 0
     for parent, _, files in folder.walk():
         for name in files:
@@ -104,10 +106,11 @@ def _size(folder: Path) -> int:
 
 
 def prune(keep_days: float, *, check: bool) -> list[Entry]:
-    """Remove the entries that current recipes do not use, and that nobody used within so many days.
+    """Remove the entries that current recipes do not use and that were not used for some days.
 
-    :param check: remove nothing
-    :returns: what was removed, or would be
+    :param keep_days: keep entries that were used within this number of days
+    :param check: whether to remove nothing
+    :returns: the entries that were removed, or would be
     :raises BundleError: a build is running
     """
     removed = []
@@ -126,11 +129,11 @@ def prune(keep_days: float, *, check: bool) -> list[Entry]:
 
 
 def _remove(entry: Entry) -> bool:
-    """Remove an entry, unless another process, such as the lab, is building it."""
+    """Remove an entry, unless another process is building it. Return whether it was removed."""
     lock = cache.lock_file(entry.path)
     try:
         with cache.locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
-            # By one rename, so that there is never half of an entry.
+            # Rename it first, so that there is never an incomplete entry.
             going = lock.with_name(f".{entry.name}.removed.tmp")
             entry.path.rename(going)
             shutil.rmtree(going)
@@ -142,14 +145,14 @@ def _remove(entry: Entry) -> bool:
 
 @dataclass(frozen=True)
 class Checked:
-    """A cached file, and what is wrong with it: "" where its checksum is the recorded one."""
+    """A verified file and its problem; the problem is empty if the checksum is the recorded one."""
 
     path: Path
     problem: str
 
 
 def verify() -> Iterator[Checked]:
-    """Compare every cached artifact with the checksum that was recorded when it was made."""
+    """Compare the checksum of every artifact in the cache with the one that was recorded when it was built."""
     root = cache.cache_root()
     for kind in KINDS:
         for record in sorted((root / kind).glob("[!.]*/*.sha256")):

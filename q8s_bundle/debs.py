@@ -1,7 +1,7 @@
-"""Fetch Debian packages of any architecture and suite, verified by apt, without touching the machine's own apt state.
+"""Download Debian packages of any architecture and suite with apt, separate from the machine's own apt state.
 
-The mirrors are the machine's own: they are read from its apt sources. apt checks the archive's signature and each
-package's checksum; nothing of a package is run.
+The mirrors are those in the machine's apt sources. apt verifies the archive's signature and the checksum of each
+package. Maintainer scripts are not run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _RECIPE: Final = "1"
 
 @dataclass(frozen=True)
 class Source:
-    """One apt source: where, and which suites."""
+    """An apt source: its URI and its suites."""
 
     uri: str
     suites: tuple[str, ...]
@@ -34,14 +34,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Mirrors:
-    """Where Debian's packages, and its security updates (None: the machine has no such source), come from."""
+    """The URIs of Debian's archive and of its security updates (None if the machine has no such source)."""
 
     archive: str
     security: str | None
 
 
 def parse_sources(text: str, *, deb822: bool) -> list[Source]:
-    """The binary-package sources in an apt sources file, in either of apt's formats (sources.list(5))."""
+    """Return the sources of binary packages in an apt sources file (sources.list(5)).
+
+    :param deb822: whether the file has the deb822 format instead of one line for each source
+    """
     sources: list[Source] = []
     if deb822:
         for stanza in re.split(r"\n\s*\n", text):
@@ -62,7 +65,10 @@ def parse_sources(text: str, *, deb822: bool) -> list[Source]:
 
 
 def choose_mirrors(sources: Sequence[Source], codename: str) -> Mirrors | None:
-    """The mirrors that serve the machine's own release, or None if no source does."""
+    """Return the mirrors of a release, or None if no source has it.
+
+    :param codename: code name of the release, such as ``trixie``
+    """
 
     def serving(suite: str) -> str | None:
         return next((source.uri for source in sources if suite in source.suites), None)
@@ -72,7 +78,10 @@ def choose_mirrors(sources: Sequence[Source], codename: str) -> Mirrors | None:
 
 
 def mirrors() -> Mirrors:
-    """The machine's Debian mirrors; ``Q8S_DEBIAN_MIRROR`` (a URI) replaces them, for machines that are not Debian."""
+    """Return ``Q8S_DEBIAN_MIRROR`` (a URI, for machines that are not Debian), else the machine's Debian mirrors.
+
+    :raises BundleError: the apt sources name no mirror, or Debian's keyring is missing
+    """
     if own := os.environ.get("Q8S_DEBIAN_MIRROR"):
         return Mirrors(own, None)
     sources: list[Source] = []
@@ -92,7 +101,10 @@ def mirrors() -> Mirrors:
 
 
 def machine_suite() -> str:
-    """The code name of the machine's own release (os-release(5)), such as ``bookworm``."""
+    """Return the code name of the machine's release (os-release(5)), such as ``bookworm``.
+
+    :raises BundleError: /etc/os-release has none
+    """
     for line in Path("/etc/os-release").read_text().splitlines():
         name, _, value = line.partition("=")
         if name == "VERSION_CODENAME":
@@ -101,10 +113,13 @@ def machine_suite() -> str:
 
 
 def fetch(architecture: str, suite: str, names: Sequence[str]) -> tuple[Path, bool]:
-    """A folder that holds the ``.deb`` files of exactly these packages, and whether they were downloaded now.
+    """Download packages without their dependencies, unless they are in the cache.
 
-    ``architecture`` is Debian's name. Dependencies are not followed. A fetched set stays as it is: what a mirror offers
-    changes from day to day, and an image that is built twice should be the same image.
+    Downloaded packages are kept: mirrors change from day to day, but an image that is built twice should be the same.
+
+    :param architecture: Debian's name of the architecture
+    :param names: the packages
+    :returns: the folder with the ``.deb`` files, and whether this call downloaded them
     """
     return cache.entry(
         "debs",
@@ -115,7 +130,10 @@ def fetch(architecture: str, suite: str, names: Sequence[str]) -> tuple[Path, bo
 
 
 def tree(architecture: str, suite: str, names: Sequence[str]) -> tuple[Path, bool]:
-    """A folder with these packages' files unpacked over one another, and whether it was made now."""
+    """Download packages and unpack them into one folder, unless it is in the cache.
+
+    :returns: the folder, and whether this call created it
+    """
 
     def build(folder: Path) -> None:
         packages, _ = fetch(architecture, suite, names)
@@ -127,14 +145,14 @@ def tree(architecture: str, suite: str, names: Sequence[str]) -> tuple[Path, boo
 
 
 def unpack(packages: Path, root: Path) -> None:
-    """Unpack every ``.deb`` of a folder into ``root``; no maintainer script is run."""
-    # Merged /usr, as an installed Debian has it: packages of older suites still ship /lib and /sbin.
+    """Unpack all ``.deb`` files of a folder into ``root``, without running maintainer scripts."""
+    # Use merged /usr, as an installed Debian does: packages of older suites still have files in /lib and /sbin.
     for name in ("bin", "sbin", "lib", "lib64"):
         (root / "usr" / name).mkdir(parents=True, exist_ok=True)
         if not (root / name).exists():
             (root / name).symlink_to(f"usr/{name}")
     log = cache.cache_root() / "logs" / "unpack.log"
-    # Through tar, for dpkg-deb -x would replace the links above by folders.
+    # Unpack with tar: dpkg-deb -x would replace the links above by folders.
     script = 'set -e; dpkg-deb --fsys-tarfile "$1" | tar --extract --keep-directory-symlink --directory "$2"'
     for package in sorted(packages.glob("*.deb")):
         run(
@@ -156,7 +174,7 @@ def _download(architecture: str, suite: str, names: Sequence[str], folder: Path)
 
 
 def _write_config(state: Path, architecture: str, suite: str) -> Path:
-    """An apt configuration whose every folder is inside ``state``; gives its path."""
+    """Write an apt configuration that uses only folders in ``state``, and return its path."""
     for name in ("lists/partial", "cache/archives/partial", "preferences.d", "sources.list.d"):
         (state / name).mkdir(parents=True)
     (state / "status").touch()
@@ -189,7 +207,10 @@ Acquire::Retries "3";
 
 
 def require(tool: str) -> None:
-    """Fail with a hint unless a tool is on the PATH."""
+    """Check that a tool is in PATH.
+
+    :raises BundleError: it is missing
+    """
     if shutil.which(tool) is None:
         raise BundleError(
             f"Failed to find the program {tool!r} on this machine",

@@ -1,4 +1,4 @@
-"""Fetch files whose checksums are known, over https; proxies and certificates are the environment's."""
+"""Download files with known checksums over https. Proxies and certificates are those of the environment."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from q8s_bundle.errors import BundleError
 from q8s_bundle.progress import ended_by, say, step
 
 PROBE_SECONDS: Final = 5.0
-_STALL_SECONDS: Final = 30.0  # without a byte, until a download counts as broken
+_STALL_SECONDS: Final = 30.0  # without data, after which a download is broken off
 _ATTEMPTS: Final = 3
 _REPORT_SECONDS: Final = 10.0
 _CHUNK: Final = 1 << 20
 
 
 class UnavailableError(BundleError):
-    """A server cannot be reached or does not have the file: the same thing from elsewhere may do."""
+    """The server is not reachable or does not have the file. Another source may have it."""
 
 
 class _Broken(Exception):
-    """A download that began and did not arrive whole: worth another attempt."""
+    """A download that started and did not finish. It is retried."""
 
 
 class _HttpsOnly(HTTPRedirectHandler):
-    """Follow redirects, as upstream's addresses lead to other servers, but never to one without TLS."""
+    """Follow redirects, which upstream's URLs need, but never to a URL without TLS."""
 
     @override
     def redirect_request(
@@ -48,7 +48,7 @@ class _HttpsOnly(HTTPRedirectHandler):
 
 
 def unreachable(url: str) -> str:
-    """Why a URL's server cannot be reached, or "" if it answers, whatever it answers; in ``PROBE_SECONDS`` at most."""
+    """Return why a URL's server is not reachable, or "" if it sends any response within ``PROBE_SECONDS``."""
     answer: list[str] = []
 
     def ask() -> None:
@@ -61,7 +61,7 @@ def unreachable(url: str) -> str:
         else:
             answer.append("")
 
-    # In a thread: no timeout of ours ends a name look-up that gets no answer.
+    # In a thread, because the timeout of a request does not cover the name resolution.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(PROBE_SECONDS)
@@ -69,11 +69,15 @@ def unreachable(url: str) -> str:
 
 
 def fetch(what: str, url: str, checksum: str, target: Path, hint: str) -> None:
-    """Fetch a file to ``target``, which exists afterwards only if its content has the checksum (``sha512:HEX``, say).
+    """Download a file, or copy it from this machine, and verify its checksum. Retry a broken download twice.
 
-    ``url`` is https, or a file of this machine (``file://``, or a path). A download that breaks is begun again, twice.
-    Raises ``UnavailableError`` if the file is not to be had, and a plain ``BundleError`` with the hint if it is another
-    file than the pinned one: then somebody must look, and no other source is tried.
+    :param what: what the file is, for messages
+    :param url: an https URL, or a file of this machine (``file://`` or an absolute path)
+    :param checksum: the pinned checksum, such as ``sha512:HEX``
+    :param target: the file to write. It exists afterwards only if its content has the checksum
+    :param hint: what to do if the checksum differs
+    :raises UnavailableError: the file is not available
+    :raises BundleError: the checksum differs. Somebody must look at it: no other source is tried
     """
     algorithm, _, wanted = checksum.partition(":")
     file = local_file(url)
@@ -96,7 +100,7 @@ def fetch(what: str, url: str, checksum: str, target: Path, hint: str) -> None:
 
 
 def local_file(url: str) -> Path | None:
-    """The file of this machine that a URL or an absolute path means, or None if it is elsewhere."""
+    """Return the local file that a ``file://`` URL or an absolute path names, or None for another URL."""
     if url.startswith("/"):
         return Path(url)
     parts = urlsplit(url)
@@ -104,7 +108,7 @@ def local_file(url: str) -> Path | None:
 
 
 def _copy_file(what: str, file: Path, target: Path, algorithm: str) -> str:
-    """Copy a file of this machine to ``target``; gives the content's checksum (hex)."""
+    """Copy a local file to ``target``. Return the checksum of its content (hex)."""
     try:
         with step(f"copy {what} from {file}"):
             shutil.copyfile(file, target)
@@ -115,7 +119,7 @@ def _copy_file(what: str, file: Path, target: Path, algorithm: str) -> str:
 
 
 def _transfer(what: str, url: str, target: Path, algorithm: str) -> str:
-    """Download to ``target``; gives the content's checksum (hex)."""
+    """Download a file to ``target``. Return the checksum of its content (hex)."""
     try:
         response = _open(url, "GET", _STALL_SECONDS)
     except (OSError, HTTPException) as error:
@@ -125,7 +129,7 @@ def _transfer(what: str, url: str, target: Path, algorithm: str) -> str:
 
     def stop() -> None:
         broken_off.set()
-        # the reader, in another thread, gets an end instead of what it waits for
+        # the reader in another thread then sees the end of the stream
         with (
             contextlib.suppress(OSError, ValueError),
             socket.socket(fileno=os.dup(response.fileno())) as connection,
@@ -147,6 +151,13 @@ def _transfer(what: str, url: str, target: Path, algorithm: str) -> str:
 def _copy(
     response: HTTPResponse, size: int, output: IO[bytes], digest: hashlib._Hash, report: Callable[[int], None]
 ) -> None:
+    """Copy a response to a file.
+
+    :param size: the expected number of bytes; 0 if it is not known
+    :param digest: is updated with the content
+    :param report: is called with the number of bytes so far, every ten seconds
+    :raises _Broken: the connection failed, or ended too early
+    """
     got = 0
     said = time.monotonic()
     while True:
@@ -167,7 +178,11 @@ def _copy(
 
 
 def _open(url: str, method: str, timeout: float) -> HTTPResponse:
-    """Send a request; raises ``OSError`` (``HTTPError`` and ``TimeoutError`` are such) or ``HTTPException``."""
+    """Send a request and return the response.
+
+    :raises OSError: it failed; ``HTTPError`` and ``TimeoutError`` are subclasses
+    :raises HTTPException: the response is not valid
+    """
     _require_https(url)
     opener = build_opener(HTTPSHandler(context=ssl.create_default_context()), _HttpsOnly)
     return cast(HTTPResponse, opener.open(Request(url, method=method), timeout=timeout))
@@ -179,7 +194,7 @@ def _require_https(url: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """An error in words, without its number."""
+    """Format an error without its number."""
     if isinstance(error, HTTPError):
         return f"HTTP {error.code} {error.reason}"
     cause = error.reason if isinstance(error, URLError) else error

@@ -1,10 +1,13 @@
-"""What the bundle's code says when something cannot be done."""
+"""Errors of bundle builds that a user sees."""
 
 from __future__ import annotations
 
 
 class BundleError(Exception):
-    """A failure to tell the user about: ``Failed to <do what>: <why>``, with an optional hint on what to do next."""
+    """An error that the user sees: ``Failed to <do what>: <why>``.
+
+    :param hint: what to do about it; None for none
+    """
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)

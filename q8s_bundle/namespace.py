@@ -1,7 +1,7 @@
-"""Build without root: run this program again in a user namespace, in which the user is root over a range of ids.
+"""Build without root: run this program again in a user namespace, where the user is root over a range of ids.
 
-In it, mmdebstrap may change roots, containerd may mount overlays, and files may have owners other than the user. Two
-things stay impossible: device nodes (a guest's are the kernel's devtmpfs, so none is needed) and loop devices.
+In the namespace, mmdebstrap can chroot, containerd can mount overlays, and files can have owners other than the user.
+Two things are not possible: creating device nodes (not needed: a guest has devtmpfs) and using loop devices.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Final
 
 from q8s_bundle import cache
 
-# 0 to 65534, the id of nobody: one id is the user's own, the others come from /etc/subuid.
+# The namespace needs ids 0 to 65534 (nobody). One is the user's own; /etc/subuid provides the others.
 _IDS: Final = 65534
 _ENTER: Final = (
     *("unshare", "--user", "--map-root-user", "--map-auto"),
     *("--mount", "--pid", "--fork", "--kill-child=KILL", "--"),
 )
-# containerd looks itself up in /proc by the number that it has in the namespace. The machine's rules for programs of
-# other architectures stay visible in the new /proc.
+# containerd looks itself up in /proc by its process id in the namespace, so it needs a new /proc. The machine's
+# binfmt_misc rules are bound into it: they run programs of other architectures.
 _PREPARE: Final = """\
 set -e
 rules=/proc/sys/fs/binfmt_misc
@@ -43,7 +43,7 @@ else
 fi
 exec "$@"
 """
-_MARK: Final = "Q8S_BUNDLE_NAMESPACE"  # in the environment: this process was started by `run`
+_MARK: Final = "Q8S_BUNDLE_NAMESPACE"  # environment variable of a process that `run` started
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _APPARMOR: Final = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 _DEBIAN_SWITCH: Final = Path("/proc/sys/kernel/unprivileged_userns_clone")
@@ -51,12 +51,16 @@ _MAXIMUM: Final = Path("/proc/sys/user/max_user_namespaces")
 
 
 def needed() -> bool:
-    """Return whether this process lacks the rights of root, so that a build has to enter a namespace."""
+    """Return whether a build has to run in a namespace: this process is not root."""
     return os.geteuid() != 0
 
 
 def range_missing(file: Path, names: Sequence[str]) -> bool:
-    """Return whether a file like /etc/subuid (subuid(5)) gives none of these users a range that is large enough."""
+    """Return whether no user has a sufficient range of subordinate ids.
+
+    :param file: /etc/subuid or /etc/subgid (subuid(5))
+    :param names: names of the user, see user_names()
+    """
     try:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -70,7 +74,7 @@ def range_missing(file: Path, names: Sequence[str]) -> bool:
 
 
 def user_names() -> list[str]:
-    """Return the names under which /etc/subuid may list this user: the login name, and the number."""
+    """Return the names by which /etc/subuid may list this user: the login name and the user id."""
     number = os.getuid()
     with suppress(KeyError):
         return [pwd.getpwuid(number).pw_name, str(number)]
@@ -78,9 +82,9 @@ def user_names() -> list[str]:
 
 
 def refusal() -> tuple[str, str] | None:
-    """Try to enter a namespace and to mount in it.
+    """Try to create a namespace and to mount in it.
 
-    :returns: why that failed and what to do about it, or None if it works
+    :returns: why it failed and what to do about it, or None if it works
     """
     mount = "mount -t tmpfs tmpfs /sys && chown 1:1 /sys"
     command = [*_ENTER, "sh", "-c", _PREPARE, "sh", "sh", "-c", mount]
@@ -115,19 +119,19 @@ def _read(file: Path) -> str:
 
 
 def environment(user: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of the program in the namespace.
+    """Return the environment for the program in the namespace.
 
-    :param user: the environment that this process has
+    :param user: the environment of this process
     """
     package = str(Path(__file__).resolve().parent.parent)
     return {
         **user,
-        # mke2fs and other programs are there, and an ordinary user's PATH does not have it.
+        # mke2fs and other programs are in folders that an ordinary user's PATH lacks.
         "PATH": os.pathsep.join([user.get("PATH") or os.defpath, "/usr/local/sbin", "/usr/sbin", "/sbin"]),
         "HOME": str(Path.home()),
         "Q8S_CACHE": str(cache.cache_root()),
         "PYTHONPATH": os.pathsep.join([package, *filter(None, [user.get("PYTHONPATH")])]),
-        # A system's archive has device nodes, which no namespace may create.
+        # Archives of root file systems have device nodes, which cannot be created in a namespace.
         "TAR_OPTIONS": "--exclude=./dev/*",
         _MARK: "1",
     }
@@ -136,17 +140,17 @@ def environment(user: Mapping[str, str]) -> dict[str, str]:
 def run(arguments: Sequence[str]) -> int:
     """Run ``bundle ARGUMENTS`` in a namespace, and return its exit code.
 
-    It ends with this process, however that ends: the kernel kills a pid namespace as a whole.
+    It stops when this process exits or is killed: the kernel kills all processes of a pid namespace.
     """
     package = __name__.partition(".")[0]
-    # Its standard input: when this process has ended, there is nobody at the other end.
+    # The child's standard input is a pipe: it reads the end of file when this process exits (end_with_parent).
     reader, writer = os.pipe()
     try:
         process = subprocess.Popen(
             [*_ENTER, "sh", "-c", _PREPARE, "sh", sys.executable, "-m", package, *arguments],
             stdin=reader,
             env=environment(os.environ),
-            process_group=0,  # so that Ctrl-C reaches it once, through us
+            process_group=0,  # the terminal sends Ctrl-C only to this process, which forwards it
         )
     finally:
         os.close(reader)
@@ -168,6 +172,7 @@ def run(arguments: Sequence[str]) -> int:
 
 @contextmanager
 def _handled_by(handler: signal._HANDLER) -> Iterator[None]:
+    """Handle SIGINT, SIGTERM and SIGHUP with a handler within the context."""
     before = {number: signal.signal(number, handler) for number in _SIGNALS}
     try:
         yield
@@ -177,7 +182,7 @@ def _handled_by(handler: signal._HANDLER) -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """In a process that `run` started: end as by SIGTERM when the process outside has ended."""
+    """Send SIGTERM to this process when its parent exits, if `run` started it."""
     if not os.environ.pop(_MARK, ""):
         return
 

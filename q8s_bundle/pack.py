@@ -1,4 +1,4 @@
-"""Pack this program, for a build on another machine. It needs Python and one library, which are both in the archive."""
+"""Pack this package and its only library, elftools, for a build on another machine, which needs just Python."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _FOLDERS: Final = (Path(__file__).parent, Path(elftools.__file__).parent)
 
 
 def write_sources(target: Path) -> str:
-    """Write the package and its library as a compressed tar, to be unpacked into one folder.
+    """Write the package and its library as a tar archive, compressed with gzip.
 
-    The same sources always give the same bytes.
+    The archive is reproducible: the same sources result in the same bytes.
 
     :returns: the archive's SHA-256
     :raises OSError: the archive cannot be written
@@ -34,6 +34,7 @@ def write_sources(target: Path) -> str:
 
 
 def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:
+    """Add a file to the archive, without time and owner."""
     member = archive.gettarinfo(path, name)
     member.mtime = member.uid = member.gid = 0
     member.uname = member.gname = "root"

@@ -1,4 +1,4 @@
-"""Progress lines on stderr, and running a tool with its output in a log."""
+"""Write progress to stderr, and run tools whose output goes to a log."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pathlib import Path
 from q8s_bundle.errors import BundleError
 
 _running: set[subprocess.Popen[bytes]] = set()
-_stops: set[Callable[[], None]] = set()  # of what runs for us and is no tool
-_TAIL_LINES = 12  # of a failed tool's log that are shown: enough for a compiler's first complaint
+_stops: set[Callable[[], None]] = set()  # stop callbacks of running work that is not a tool (see ended_by)
+_TAIL_LINES = 12  # lines of a failed tool's log in the message: enough for a compiler's first error
 
 
 @dataclass(frozen=True)
 class Part:
-    """An artifact that is being built: its name, and which one it is of how many."""
+    """An artifact that is being built: its name, its position from 1, and the number of artifacts."""
 
     name: str
     number: int
@@ -36,14 +36,14 @@ _muted = False
 
 
 def use_json() -> None:
-    """Write progress as JSON, one object a line, for the program that shows it."""
+    """Write progress as JSON lines from now on, for a program that shows it."""
     global _as_json  # noqa: PLW0603
     _as_json = True
 
 
 @contextmanager
 def muted() -> Iterator[None]:
-    """Write no progress, in any thread."""
+    """Write no progress within the context, in all threads."""
     global _muted  # noqa: PLW0603
     _muted = True
     try:
@@ -54,7 +54,7 @@ def muted() -> Iterator[None]:
 
 @contextmanager
 def building(part: Part) -> Iterator[None]:
-    """Let all that is said belong to the build of an artifact."""
+    """Attribute all progress within the context to the build of an artifact, and write when it starts and ends."""
     token = _part.set(part)
     start = time.monotonic()
     try:
@@ -67,13 +67,13 @@ def building(part: Part) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Write one timestamped progress line."""
+    """Write a progress message, with a timestamp."""
     _emit("note", "", text)
 
 
 @contextmanager
 def step(text: str) -> Iterator[None]:
-    """Say what begins, and how many seconds it took when it is done."""
+    """Write when a step starts, and at the end its duration."""
     _emit("step", text, f"{text} ...")
     start = time.monotonic()
     yield
@@ -82,7 +82,12 @@ def step(text: str) -> Iterator[None]:
 
 
 def _emit(event: str, name: str, text: str, seconds: float | None = None) -> None:
-    """Write a progress event. Events: artifact and built, step and done (with seconds), note."""
+    """Write a progress event.
+
+    :param event: ``artifact`` and ``built``, ``step`` and ``done``, or ``note``
+    :param name: name of the step; empty for other events
+    :param seconds: duration, for ``built`` and ``done``
+    """
     part = _part.get()
     if _muted:
         return
@@ -108,7 +113,11 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> None:
-    """Run a tool, appending its output to ``log``; a failure is "Failed to <what>: ..." with the log's last lines."""
+    """Run a tool and append its output to a log.
+
+    :param what: what the tool does, for the message
+    :raises BundleError: the tool is missing or failed: "Failed to <what>: ..." with the last lines of the log
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         try:
@@ -142,7 +151,7 @@ def run(
 
 @contextmanager
 def ended_by(stop: Callable[[], None]) -> Iterator[None]:
-    """While this lasts, ``end_running`` calls ``stop``."""
+    """Let ``end_running`` call ``stop`` while the context lasts."""
     _stops.add(stop)
     try:
         yield
@@ -151,9 +160,9 @@ def ended_by(stop: Callable[[], None]) -> Iterator[None]:
 
 
 def end_running() -> None:
-    """Ask the tools that ``run`` waits for, and what is ``ended_by`` this, to end, in whatever thread. Each fails then.
+    """Stop all running tools of all threads, and call the callbacks of ``ended_by``. The stopped work then fails.
 
-    A tool is asked with all that it started, as by Ctrl-C: mmdebstrap waits for apt, and then unmounts what it mounted.
+    SIGTERM goes to the tool's process group, as with Ctrl-C: mmdebstrap waits for apt, and then unmounts its mounts.
     """
     for stop in tuple(_stops):
         stop()

@@ -1,4 +1,4 @@
-"""What a machine needs to build what is missing in the cache: the programs, and the rights."""
+"""Check whether this machine can build the artifacts that are not cached: programs and rights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from q8s_bundle.errors import BundleError
 from q8s_bundle.node import gobuild, versions
 
 _BINFMT: Final = Path("/proc/sys/fs/binfmt_misc")
-# Program -> Debian package. q8s_bundle/packages.txt says what each is for.
+# Program -> Debian package. q8s_bundle/packages.txt has the purpose of each package.
 _ALWAYS: Final = {
     "apt-get": "apt",
     "dpkg-deb": "dpkg",
@@ -33,17 +33,17 @@ _FOR_NAMESPACE: Final = {"newgidmap": "uidmap", "newuidmap": "uidmap", "unshare"
 
 @dataclass(frozen=True)
 class Obstacle:
-    """A reason why this machine cannot build, and how to remove it."""
+    """A reason why this machine cannot build, and what to do about it."""
 
     reason: str
     hint: str
 
 
 def obstacles(missing: Collection[str], cloud_images: Collection[str] = ()) -> list[Obstacle]:
-    """Return everything that keeps this machine from building the artifacts, without changing anything.
+    """Return the reasons why this machine cannot build the missing artifacts.
 
-    :param missing: names as in the answer of ``ensure``: ``bundle-x86_64``, ``control-plane-x86_64``, ``image-aarch64``
-    :param cloud_images: architectures whose guest image is made from a cloud image
+    :param missing: names of artifacts: ``bundle-x86_64``, ``control-plane-x86_64``, ``image-aarch64``
+    :param cloud_images: architectures whose guest image is built from a cloud image
     """
     if not missing:
         return []
@@ -59,6 +59,7 @@ def obstacles(missing: Collection[str], cloud_images: Collection[str] = ()) -> l
 
 
 def _programs(missing: Collection[str], cloud_images: Collection[str]) -> Iterator[Obstacle]:
+    """Yield an obstacle for missing programs, and one for a missing Go toolchain."""
     wanted = dict(_ALWAYS)
     images = {name.removeprefix("image-") for name in missing if name.startswith("image-")}
     nodes = {name.rpartition("-")[2] for name in missing if not name.startswith("image-")}
@@ -89,12 +90,17 @@ def _programs(missing: Collection[str], cloud_images: Collection[str]) -> Iterat
 
 
 def _has(program: str) -> bool:
+    """Return whether this machine has a program."""
     # An ordinary user's PATH may lack the folders of mke2fs and depmod.
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
     return shutil.which(program, path=path) is not None
 
 
 def _rights(missing: Collection[str], cloud_images: Collection[str], *, able: bool) -> Iterator[Obstacle]:
+    """Yield an obstacle for each right that a user other than root lacks.
+
+    :param able: whether all programs are installed, so that a namespace can be tried
+    """
     names = namespace.user_names()
     lacking = [file for file in ("/etc/subuid", "/etc/subgid") if namespace.range_missing(Path(file), names)]
     if lacking:
@@ -120,7 +126,11 @@ def _rights(missing: Collection[str], cloud_images: Collection[str], *, able: bo
 
 
 def explain(found: Sequence[Obstacle], missing: Collection[str]) -> BundleError:
-    """Return the error that names all obstacles."""
+    """Return the error that lists all obstacles.
+
+    :param found: the obstacles
+    :param missing: names of the artifacts that cannot be built
+    """
     reasons = "; ".join(obstacle.reason for obstacle in found)
     hints = "; ".join(obstacle.hint for obstacle in found)
     return BundleError(

@@ -1,4 +1,4 @@
-"""``q8s-run lab``: the command line."""
+"""The command line of ``q8s-run lab``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _VERBS: Final = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run ``lab ...``; gives the exit code (0 done, 1 failed, 2 wrong arguments, 130 interrupted)."""
+    """Run ``lab ...`` and return the exit code: 0 done, 1 failed, 2 wrong arguments, 130 interrupted."""
     arguments = _parser().parse_args(argv)
     try:
         settings = load()
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _why(error: Exception) -> str:
-    """What a program said, and not only how it was called."""
+    """Format an error. For a failed program, use its error output instead of its command line."""
     if isinstance(error, subprocess.CalledProcessError) and error.stderr:
         said = error.stderr.decode(errors="replace") if isinstance(error.stderr, bytes) else error.stderr
         return f"{error.cmd[0]}: {said.strip()[-800:]}"
@@ -107,7 +107,7 @@ def _add_image(commands: Any) -> None:
 
 
 def _up(settings: Settings, arguments: argparse.Namespace) -> int:
-    # a terminal that is closed, or a supervisor: the same way out as Ctrl-C
+    # Handle a closed terminal (SIGHUP) and a supervisor (SIGTERM) like Ctrl-C.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     control.up(settings)

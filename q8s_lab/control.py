@@ -1,4 +1,4 @@
-"""The lab as a whole: up, down, status, reset."""
+"""Start and stop the lab, and report its status."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _MEGABYTES_NEEDED = 3072
 def up(settings: Settings) -> None:
     """Start the lab, unless it runs.
 
-    :raises LabError: something is missing or does not start; what was started is ended again
+    :raises LabError: a prerequisite is missing, or a service did not start; everything is stopped again
     """
     _check_machine(settings)
     with _alone(settings):
@@ -55,12 +55,13 @@ def up(settings: Settings) -> None:
         if any(settings.folder.iterdir()):
             say("a lab that ended badly left something behind: cleaning")
             _down(settings)
-    # cleaning took the folder away, and the lock with it
+    # _down removed the folder and with it the lock
     with _alone(settings):
         _up(settings)
 
 
 def _up(settings: Settings) -> None:
+    """Start the lab. On a failure, stop everything again. The caller holds the lock."""
     begin = time.monotonic()
     try:
         with step("OpenStack's programs"):
@@ -93,7 +94,7 @@ def _up(settings: Settings) -> None:
             _write_firewall_auth(settings, passwords)
             lab.start_helper("firewall", [sys.executable, "-m", "q8s_lab.firewall"])
     except BaseException:
-        # a second Ctrl-C may not stop the cleaning
+        # Ignore a second Ctrl-C, which would interrupt the cleanup.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         say("failed: ending what was started")
@@ -104,17 +105,18 @@ def _up(settings: Settings) -> None:
 
 
 def down(settings: Settings) -> None:
-    """End the lab and leave the machine as it was: servers, services, bridge, rules, kernel settings, files.
+    """Stop the lab and restore the machine: remove servers, services, bridge, firewall rules, kernel settings, files.
 
-    It cleans up after a lab that crashed just as well: nothing in it needs a service that answers.
+    This also cleans up after a lab that crashed: no step needs a service that answers.
 
-    :raises LabError: the lab is being started or ended by another process
+    :raises LabError: another process starts or stops the lab
     """
     with _alone(settings):
         _down(settings)
 
 
 def _down(settings: Settings) -> None:
+    """Stop the lab. The caller holds the lock."""
     for folder in sorted(settings.machines.glob("*")):
         servers.remove(folder)
     services.stop_all(settings)
@@ -125,7 +127,7 @@ def _down(settings: Settings) -> None:
 
 
 def status(settings: Settings) -> dict[str, Any]:
-    """What runs: services by name with their process ids, and machines."""
+    """Return the state of the lab: running services with their process ids, services that exited, and servers."""
     since = settings.folder / "since"
     machines = [
         {
@@ -150,12 +152,13 @@ def status(settings: Settings) -> dict[str, Any]:
 
 
 def say(text: str) -> None:
-    """One line of progress."""
+    """Print a line of progress to stderr."""
     print(f"lab: {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager
 def step(what: str) -> Iterator[None]:
+    """Print the duration of the context."""
     begin = time.monotonic()
     yield
     say(f"{what}: {time.monotonic() - begin:.1f} s")
@@ -163,6 +166,10 @@ def step(what: str) -> Iterator[None]:
 
 @contextmanager
 def _alone(settings: Settings) -> Iterator[None]:
+    """Hold the lab's lock within the context.
+
+    :raises LabError: another process starts or stops the lab
+    """
     try:
         with locks.locked(settings.folder, wait=False):
             yield
@@ -174,6 +181,10 @@ def _alone(settings: Settings) -> Iterator[None]:
 
 
 def _check_machine(settings: Settings) -> None:
+    """Check that the lab can run on this machine.
+
+    :raises LabError: the user is not root, or a device, disk space or a package is missing
+    """
     if os.geteuid() != 0:
         raise LabError(
             "Failed to start the lab: it makes machines and a bridge, which only root may", hint="run it as root"
@@ -196,6 +207,7 @@ def _check_machine(settings: Settings) -> None:
 
 
 def _write_firewall_auth(settings: Settings, passwords: services.Secrets) -> None:
+    """Write the credentials with which ``q8s_lab.firewall`` reads Neutron."""
     path = settings.folder / "etc" / "firewall.yaml"
     auth = {
         "auth_url": settings.url("keystone") + "/v3",

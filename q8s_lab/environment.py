@@ -1,4 +1,4 @@
-"""The Python environment of the OpenStack services: locked, made once, kept in the cache."""
+"""The virtual environment of the OpenStack services, installed from a lock file and kept in the cache."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ LOCK: Final = Path(__file__).parent / "requirements.lock"
 
 
 def ensure() -> tuple[Path, bool]:
-    """The environment's folder, and whether it was made now.
+    """Create the virtual environment if it is not in the cache.
 
-    :raises LabError: uv could not install the locked packages
+    :returns: its folder, and whether this call created it
+    :raises LabError: uv is missing, or could not install the locked packages
     """
     version = ".".join(map(str, sys.version_info[:3]))
-    # A virtual environment names its own path, so it is made where it stays, and a marker tells that it is whole.
+    # A virtual environment contains its own path, so it is created in its final place. A marker file marks it complete.
     folder = cache.cache_root() / "lab-venv" / cache.content_key(LOCK, version, "compiled")
     marker = folder / ".complete"
     if marker.exists():
         return folder, False
-    with cache.locked(folder.parent / f".{folder.name}.lock"):  # of several labs that start, one makes it
+    with cache.locked(folder.parent / f".{folder.name}.lock"):  # only one of several starting labs creates it
         if marker.exists():
             return folder, False
         _make(folder)
@@ -35,6 +36,7 @@ def ensure() -> tuple[Path, bool]:
 
 
 def _make(folder: Path) -> None:
+    """Create the virtual environment and install the locked packages with uv."""
     uv = shutil.which(
         "uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     )

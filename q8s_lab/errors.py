@@ -1,10 +1,13 @@
-"""What the lab says when something cannot be done."""
+"""Errors of the lab that a user sees."""
 
 from __future__ import annotations
 
 
 class LabError(Exception):
-    """``Failed to <do what>: <why>``, with a hint on what to do next."""
+    """An error of the lab: ``Failed to <do what>: <why>``.
+
+    :param hint: what to do about it; empty for none
+    """
 
     code = 1
 
@@ -14,6 +17,6 @@ class LabError(Exception):
 
 
 class SettingsError(LabError):
-    """A variable that chooses the lab has a value that cannot be."""
+    """An environment variable of the lab has an invalid value."""
 
     code = 2

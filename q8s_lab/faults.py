@@ -1,7 +1,7 @@
-"""A service that fails on demand: a small HTTP proxy in front of a real one, for tests.
+"""Fault injection for tests: an HTTP proxy in front of a real service.
 
-It passes everything on, except for what it was told to spoil. What is spoiled is chosen by method and path, so that
-"the second POST of a server is answered by 503" is one line, and the service behind it stays a real one.
+The proxy forwards every request, except those for which a fault is set. A fault selects requests by method and path:
+"answer the second POST of a server with 503" is one line, and the service behind the proxy is a real one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import yaml
 
 from q8s_lab.settings import CLOUD_NAME, Settings
 
-# The service behind each type, and what its endpoint has behind host and port.
+# The service of each type, and the path of its endpoint.
 _SERVICES: Final = {
     "compute": ("nova", "/v2.1"),
     "image": ("glance", ""),
@@ -37,7 +37,7 @@ _NO_BODY: Final = (204, 304)
 
 @dataclass(frozen=True)
 class Request:
-    """One request that came, and the status that it got; None if the connection was dropped."""
+    """A request that the proxy received. ``status`` is that of the response; None if the connection was closed."""
 
     method: str
     path: str
@@ -58,17 +58,22 @@ class _Fault:
 
 
 class FaultProxy:
-    """The proxy, in threads of its own, on a free port of 127.0.0.1; a context manager.
+    """A proxy that injects faults, on a free port of 127.0.0.1. A context manager; it runs in its own threads.
 
-    ``method`` and ``path`` are regular expressions: the method's must match whole, the path's (with its query)
-    anywhere. ``times`` is how many requests are spoiled (None: all), ``after`` how many matching ones pass before that.
-    Of several faults that match, the first one told that has something left counts.
+    The methods that set a fault share these parameters. If several faults match a request, the oldest one that is not
+    used up applies.
+
+    :param method: regular expression that matches the whole request method
+    :param path: regular expression that matches anywhere in the path with its query
+    :param times: number of requests to which the fault applies; None for all
+    :param after: number of matching requests that pass before
     """
 
     def __init__(self, target: str, certificate: Path | None = None) -> None:
-        """``target`` is the real service: ``http://host:port``.
+        """Create the proxy.
 
-        With a certificate, its key in the same PEM file, the proxy speaks TLS.
+        :param target: the real service, as ``http://host:port``
+        :param certificate: PEM file with certificate and key; if set, the proxy speaks TLS
         """
         parts = urllib.parse.urlsplit(target)
         self._target = (parts.hostname or "", parts.port or 80)
@@ -96,10 +101,11 @@ class FaultProxy:
 
     @property
     def url(self) -> str:
+        """Return the URL of the proxy."""
         return f"{self.scheme}://127.0.0.1:{self._server.server_port}"
 
     def requests(self, method: str = ".*", path: str = "") -> list[Request]:
-        """What came so far, in the order of the answers."""
+        """Return the requests so far that match, in the order of their responses."""
         with self._lock:
             return [one for one in self._requests if re.fullmatch(method, one.method) and re.search(path, one.path)]
 
@@ -113,20 +119,27 @@ class FaultProxy:
         after: int = 0,
         retry_after: int | None = None,
     ) -> None:
-        """Answer with an error instead of asking the service: 401 is a token that expired, 429 may say Retry-After."""
+        """Respond with an error instead of forwarding the request.
+
+        :param status: HTTP status, such as 401 for an expired token, 429 or 503
+        :param retry_after: seconds in the header Retry-After; None for no header
+        """
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
         self._add(method, path, times, after, status=status, headers=headers)
 
     def hang(self, method: str, path: str, seconds: float, *, times: int | None = 1, after: int = 0) -> None:
-        """Wait before the request is passed on."""
+        """Wait some seconds before forwarding the request."""
         self._add(method, path, times, after, seconds=seconds)
 
     def drop(self, method: str, path: str, *, times: int | None = 1, after: int = 0, delivered: bool = False) -> None:
-        """Close the connection without an answer; if ``delivered``, the service has got the request, and did it."""
+        """Close the connection without a response.
+
+        :param delivered: whether to forward the request to the service before, which then processes it
+        """
         self._add(method, path, times, after, drop=True, delivered=delivered)
 
     def heal(self) -> None:
-        """Forget every fault, and what came so far."""
+        """Remove all faults and all recorded requests."""
         with self._lock:
             self._faults.clear()
             self._requests.clear()
@@ -137,7 +150,7 @@ class FaultProxy:
             self._faults.append(_Fault(re.compile(method), re.compile(path), after, left, **what))
 
     def _take(self, method: str, path: str) -> _Fault | None:
-        """The fault that spoils this request, if any."""
+        """Return the fault that applies to a request, or None, and count it down."""
         with self._lock:
             for fault in self._faults:
                 if not fault.left or not fault.method.fullmatch(method) or not fault.path.search(path):
@@ -150,6 +163,7 @@ class FaultProxy:
         return None
 
     def _note(self, method: str, path: str, status: int | None) -> None:
+        """Record a request."""
         with self._lock:
             self._requests.append(Request(method, path, status))
 
@@ -160,7 +174,7 @@ class _Server(ThreadingHTTPServer):
     proxy: FaultProxy
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is none of our business."""
+        """Ignore errors of connections: a client may have exited."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -182,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         connection = http.client.HTTPConnection(*proxy._target, timeout=300)
         try:
-            # with the proxy's own Host, or a service's links would lead past it
+            # Keep the header Host, which names the proxy: otherwise the links in responses would bypass it.
             headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
             connection.request(self.command, self.path, body, headers)
             answer = connection.getresponse()
@@ -195,7 +209,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and fault.drop:
             self._hang_up()
             return
-        # A service does not know that TLS lies before it.
+        # The service writes http:// links: it does not know that the proxy speaks TLS.
         content = content.replace(proxy.url.replace("https:", "http:").encode(), proxy.url.encode())
         kept = {name: value for name, value in answer.getheaders() if name.lower() not in _HOP_BY_HOP}
         self._send(answer.status, kept, content)
@@ -230,14 +244,21 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def target(settings: Settings, service: str) -> str:
-    """Where a service of the lab is, by the name of its type: ``compute``, ``image``, ``network``, ..."""
+    """Return the URL of a service of the lab.
+
+    :param service: type of the service: ``compute``, ``image``, ``network``, ``placement`` or ``identity``
+    """
     return settings.url(_SERVICES[service][0])
 
 
 def clouds_yaml(settings: Settings, service: str, proxy: FaultProxy, path: Path) -> dict[str, str]:
-    """Write the lab's clouds.yaml anew with one service behind the proxy, readable by its owner only.
+    """Write a copy of the lab's clouds.yaml in which one service is behind the proxy. The file has mode 0600.
 
-    The catalog stays the cloud's. Gives the environment variables that choose this file.
+    The service catalog does not change: an endpoint override selects the proxy.
+
+    :param service: type of the service
+    :param path: the file to write
+    :returns: the environment variables that select the file
     """
     data = yaml.safe_load(settings.clouds_yaml.read_text())
     url = proxy.url + _SERVICES[service][1]

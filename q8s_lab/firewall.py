@@ -1,7 +1,7 @@
-"""Neutron's security groups and floating IPs on this machine: stateful, following later changes.
+"""Enforce Neutron's security groups and floating IPs on this machine with iptables, and follow later changes.
 
-Runs as a process of the lab (``python -m q8s_lab.firewall``) that reads Neutron as its own service user would, and
-writes chains of its own into this machine's iptables. A rule that is missing in the cloud is so missing here, too.
+This runs as a process of the lab (``python -m q8s_lab.firewall``). It reads Neutron with the credentials of Neutron's
+service user, and writes its own iptables chains. A port for which the cloud has no rule is therefore closed here, too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from q8s_lab.settings import Settings, load
 
 _SECONDS_BETWEEN: Final = 0.2
 _SECONDS_TO_SETTLE: Final = 2
-_SECONDS_UNASKED: Final = 30  # Neutron says when something changed; this is for what it does not say
+_SECONDS_UNASKED: Final = 30  # read Neutron at least this often, also without a notification of a change
 _HOOKS: Final = (
     ("filter", "FORWARD", ""),
     ("filter", "OUTPUT", ""),
@@ -31,18 +31,24 @@ _HOOKS: Final = (
 
 
 def chain_of(bridge: str) -> str:
-    """The chain of the lab with this bridge; those of its ports begin with it (iptables takes 28 characters)."""
+    """Return the name of a lab's chain, the prefix of its ports' chains. iptables allows 28 characters.
+
+    :param bridge: the lab's bridge
+    """
     return f"Q8S-{bridge}"
 
 
 def link_of(identifier: str) -> str:
-    """Return the name of the link on the bridge of a port or a server (a name has 15 characters at most)."""
+    """Return the name of the link on the bridge of a port or a server. Linux allows 15 characters.
+
+    :param identifier: UUID of the port or the server
+    """
     return f"vb-q8sl{identifier[:8]}"
 
 
 @dataclass(frozen=True)
 class Port:
-    """A server's port: its link on the bridge, its address, its groups."""
+    """A port of a server: its link on the bridge, its address, and its security groups."""
 
     link: str
     address: str
@@ -50,7 +56,7 @@ class Port:
 
 
 def port_chain(port: Port, bridge: str) -> str:
-    """The chain that a packet to this port passes."""
+    """Return the name of the chain for packets to a port."""
     return f"{chain_of(bridge)}-{port.link.removeprefix('vb-q8sl')}"
 
 
@@ -62,11 +68,16 @@ def rules(
     members: Sequence[Port] = (),
     unfiltered: Sequence[str] = (),
 ) -> str:
-    """The filter table's text for ``iptables-restore --noflush``.
+    """Return the filter table as input for ``iptables-restore --noflush``.
 
-    A packet that no rule of the port's groups lets in is dropped; so is one to an address that is no port's, or whose
-    port is not known yet, unless the port is ``unfiltered`` (its port security is off). A group's members may be more
-    than the ports that are filtered here.
+    A packet is dropped unless a rule of the port's security groups allows it. A packet to an address without a known
+    port is dropped, too, unless the address is unfiltered.
+
+    :param ports: the ports to filter
+    :param groups: the rules of each security group, by its id
+    :param bridge: the lab's bridge
+    :param members: all ports of servers, which are the members of the groups; default: ``ports``
+    :param unfiltered: addresses of ports without port security
     """
     addresses: dict[str, list[str]] = {}
     for port in members or ports:
@@ -74,12 +85,12 @@ def rules(
             addresses.setdefault(group, []).append(port.address)
     lab = chain_of(bridge)
     lines = ["*filter", f":{lab} - [0:0]"]
-    # this machine forwards between servers, and would tell them of the shorter way past the rules
+    # This machine forwards between servers. Its ICMP redirects would show them a route that bypasses the rules.
     bodies = [f"-A {lab} -o {bridge} -p icmp -m icmp --icmp-type redirect -j DROP"]
     for port in ports:
         chain = port_chain(port, bridge)
         lines.append(f":{chain} - [0:0]")
-        # from other servers: across the bridge; from outside: from this machine
+        # Packets from other servers cross the bridge; all others are sent by this machine.
         bodies.append(f"-A {lab} -m physdev --physdev-is-bridged --physdev-out {port.link} -g {chain}")
         bodies.append(f"-A {lab} -o {bridge} -d {port.address} -g {chain}")
         bodies.append(f"-A {chain} -m conntrack --ctstate ESTABLISHED,RELATED -j RETURN")
@@ -93,17 +104,26 @@ def rules(
 
 
 def translations(floating: Mapping[str, str], bridge: str, subnet: str) -> str:
-    """The nat table's text for ``iptables-restore --noflush``: from floating addresses to servers' own."""
+    """Return the nat table as input for ``iptables-restore --noflush``.
+
+    :param floating: the server's address for each floating IP
+    :param bridge: the lab's bridge
+    :param subnet: the servers' subnet
+    """
     lab = chain_of(bridge)
     lines = ["*nat", f":{lab} - [0:0]", f":{lab}-out - [0:0]"]
     lines += [f"-A {lab} -d {address} -j DNAT --to-destination {fixed}" for address, fixed in sorted(floating.items())]
     if floating:
-        # a neighbour would get its answer across the bridge, from an address that it did not call
+        # Otherwise a server in the same subnet would reply directly, from an address that the client did not call.
         lines.append(f"-A {lab}-out -s {subnet} -o {bridge} -m conntrack --ctstate DNAT -j MASQUERADE")
     return "\n".join([*lines, "COMMIT", ""])
 
 
 def _rule(chain: str, rule: Mapping[str, Any], members: Mapping[str, Iterable[str]]) -> list[str]:
+    """Return the iptables rules for a rule of a security group; none for egress and IPv6.
+
+    :param members: the addresses of each security group, by its id
+    """
     if rule["direction"] != "ingress" or rule["ethertype"] != "IPv4":
         return []
     match = ""
@@ -119,7 +139,11 @@ def _rule(chain: str, rule: Mapping[str, Any], members: Mapping[str, Iterable[st
 
 
 def apply(text: str, bridge: str) -> None:
-    """Load the lab's chains, each table in one step, and jump to them first."""
+    """Load the lab's chains, each table atomically, and insert the jumps to them at position 1.
+
+    :param text: both tables, as input for ``iptables-restore``
+    :raises subprocess.CalledProcessError: iptables-restore failed
+    """
     subprocess.run(["iptables-restore", "--noflush", "--wait"], input=text, text=True, check=True, capture_output=True)
     for table, hook, suffix in _HOOKS:
         if not _iptables(table, "-C", hook, "-j", chain_of(bridge) + suffix):
@@ -128,7 +152,7 @@ def apply(text: str, bridge: str) -> None:
 
 
 def remove(bridge: str) -> None:
-    """Take the lab's chains away, and no other lab's."""
+    """Remove the lab's chains and the jumps to them. Other labs' chains are kept."""
     for table, hook, suffix in _HOOKS:
         while _iptables(table, "-D", hook, "-j", chain_of(bridge) + suffix):
             pass
@@ -137,7 +161,7 @@ def remove(bridge: str) -> None:
 
 
 def _chains(table: str, bridge: str) -> list[str]:
-    """The lab's chains that there are, its own first."""
+    """Return the existing chains of the lab in a table: its main chains first, then those of ports."""
     command = ["iptables", "-w", "-t", table, "-S"]
     listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     pattern = rf"^-N ({re.escape(chain_of(bridge))}(?:-out|-[0-9a-f]{{8}})?)$"
@@ -151,13 +175,13 @@ def _delete(table: str, chains: Sequence[str]) -> None:
 
 
 def _iptables(table: str, *arguments: str) -> bool:
-    """Whether iptables did it, or found it."""
+    """Run iptables. Return whether it succeeded (for ``-C``: whether the rule exists)."""
     command = ["iptables", "-w", "-t", table, *arguments]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def _observe(cloud: Any, settings: Settings, links: Container[str]) -> str:
-    """Both tables, for the ports whose machines have a link."""
+    """Return both tables for Neutron's current state. Only ports whose link exists on this machine have a chain."""
     members, unfiltered = [], []
     for port in cloud.network.ports():
         if not str(port.device_owner).startswith("compute:") or not port.fixed_ips:
@@ -166,7 +190,7 @@ def _observe(cloud: Any, settings: Settings, links: Container[str]) -> str:
         if not port.is_port_security_enabled:
             unfiltered.append(address)
             continue
-        # a virtual machine has a link for each port; a container has one
+        # A virtual machine has a link for each port, named after the port; a container has one, named after the server.
         link = next((name for name in map(link_of, (port.id, port.device_id)) if name in links), "")
         members.append(Port(link or link_of(port.device_id), address, tuple(port.security_group_ids)))
     ports = [port for port in sorted(members, key=lambda port: port.link) if port.link in links]
@@ -188,7 +212,7 @@ def _links() -> frozenset[str]:
 
 
 def main() -> int:
-    """Follow Neutron and the machines' links until the process is ended."""
+    """Update iptables whenever Neutron or the machines' links change. Run until the process is killed."""
     import openstack
     import yaml
 
@@ -203,7 +227,7 @@ def main() -> int:
         now = (changed, _links())
         if now != seen or begin - asked > _SECONDS_UNASKED:
             asked = begin
-            # Neutron says so before its database does: only what is read a while later is sure to have the change
+            # Neutron notifies before its database has the change: read again until some seconds have passed.
             settled = asked - int(changed or 0) / 1e9 > _SECONDS_TO_SETTLE
             try:
                 text = _observe(cloud, settings, now[1])
@@ -211,10 +235,10 @@ def main() -> int:
                     apply(text, settings.bridge)
                     known = text
                 seen = now if settled else None
-            except Exception as error:  # whatever it was, the next round tries again; the chains stay as they are
+            except Exception as error:  # the next iteration retries; the chains stay as they are
                 detail = getattr(error, "stderr", None) or error
                 print(f"{type(error).__name__}: {detail}", file=sys.stderr, flush=True)
-        # while hundreds of servers are made, Neutron has more to do than to answer this
+        # Wait at least as long as the request took: Neutron is busy while hundreds of servers are created.
         time.sleep(max(_SECONDS_BETWEEN, time.monotonic() - begin))
 
 

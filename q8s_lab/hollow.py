@@ -1,7 +1,9 @@
-"""Servers with nothing behind them: Nova and Neutron keep books of them as of any other, and hundreds fit on a machine.
+"""Hollow servers: servers without a machine, for tests of scale and of failures.
 
-For tests of scale and of failure. A flavor says so in an extra spec, and only the lab's own driver reads it: what uses
-the cloud sees a flavor with a name. Standard library only, as ``q8s_lab.machine``.
+Nova and Neutron manage them like any other server, and hundreds fit on a machine. An extra spec of the flavor selects
+them. Only the lab's compute driver reads it: users of the cloud see an ordinary flavor.
+
+Standard library only, like ``q8s_lab.machine``.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ FAULT: Final = "hollow.error: this flavor's servers never start"
 
 
 class Hollow:
-    """A hollow server's folder: it remembers whether it is switched on."""
+    """A hollow server. Its folder records whether it is powered on."""
 
     soft_reboot_seconds: Final = 0
 
@@ -32,6 +34,7 @@ class Hollow:
         return self.folder / "hollow"
 
     def create(self) -> None:
+        """Create the server's folder. The server is powered off."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "console.log").write_text("a hollow server: there is no machine behind it\n")
         self._power.write_text("off")
@@ -43,11 +46,11 @@ class Hollow:
         self._power.write_text("on")
 
     def stop(self, timeout: float) -> None:
-        """There is nothing to wait for."""
+        """Power the server off at once."""
         self._power.write_text("off")
 
     def reboot(self, timeout: float) -> bool:
-        """Whether it was on, as for a machine."""
+        """Return whether the server is powered on, which counts as a successful reboot."""
         return self.running()
 
     def remove(self) -> None:

@@ -1,7 +1,7 @@
-"""A single host without OpenStack: what Molecule runs a role on.
+"""Single hosts without OpenStack, on which Molecule runs roles.
 
-Such hosts have a bridge, a subnet and a folder of their own beside the lab's, so that a lab may come up and go down
-meanwhile, and no address of theirs is one that Neutron gives away. With the last host all of it goes.
+These hosts have their own bridge, subnet and folder, separate from the lab's. A lab may start and stop meanwhile, and
+Neutron never assigns their addresses. Removing the last host removes the bridge and the folder, too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _VM_DISK: Final = 20  # GB
 
 @dataclass(frozen=True)
 class Host:
-    """A host that runs: its address, the ssh host key that it answers with, and the URL of its package proxy."""
+    """A running host: its address, its public SSH host key, and the URL of its package proxy."""
 
     name: str
     address: str
@@ -39,7 +39,7 @@ class Host:
 
 
 def beside(settings: Settings) -> Settings:
-    """Where hosts live: the next subnet, and names that follow from the lab's."""
+    """Return the settings for hosts beside a lab: the next subnet, other ports, and names derived from the lab's."""
     subnet = settings.subnet
     following = ipaddress.IPv4Network((int(subnet.network_address) + subnet.num_addresses, subnet.prefixlen))
     return replace(
@@ -53,7 +53,14 @@ def beside(settings: Settings) -> Settings:
 
 @dataclass(frozen=True)
 class Order:
-    """A host to start. Without an address it gets a free one; memory in MB; ``image`` is a virtual machine's."""
+    """A host to start.
+
+    :param key: file with the public SSH key for the user ``debian``
+    :param address: None for a free address
+    :param memory: MB
+    :param machine: ``container`` or ``vm``
+    :param image: image of a virtual machine
+    """
 
     name: str
     key: Path
@@ -64,12 +71,13 @@ class Order:
 
 
 def up(lab: Settings, order: Order) -> Host:
-    """Start a host that ``debian`` can log in to with a key, unless it runs.
+    """Start a host, unless it runs. The user ``debian`` can log in with the key.
 
-    :raises LabError: the address is taken or not in the hosts' subnet, or ssh does not answer
+    :raises LabError: the address is in use or not in the hosts' subnet, a host of that name is of another kind, or SSH
+        is not reachable in time
     """
     settings = beside(lab)
-    # may take minutes, and nobody has to wait for it
+    # before the lock is taken: building the image may take minutes
     disk = images.find_disk(order.image) if order.machine == servers.VM else None
     with _locked():
         identifier = _identifier(settings, order.name)
@@ -105,7 +113,7 @@ def up(lab: Settings, order: Order) -> Host:
         machine.start()
         spec = machine.spec
     seconds = _SSH_SECONDS[order.machine]
-    # The file is read as root of this machine, not asked over the network: it is the host's own key for certain.
+    # Read the host key from the host's files, which is safer than asking for it over the network.
     public = folder / ("host_key.pub" if disk else "upper/etc/ssh/ssh_host_ed25519_key.pub")
     if not wait(lambda: _greets(spec.address), seconds) or not read(public):
         raise LabError(
@@ -173,7 +181,13 @@ def _create_vm(machine: vm.VirtualMachine, order: Order, settings: Settings, nic
 
 
 def nocloud(*, instance: str, hostname: str, key: str, host_key: str, proxy: str, nic: Nic) -> dict[str, str]:
-    """Return the files of cloud-init's data source NoCloud: the ssh host key is given, not asked over the network."""
+    """Return the files of cloud-init's data source NoCloud, by name.
+
+    :param instance: the instance id
+    :param key: public SSH key for the user ``debian``
+    :param host_key: private SSH host key, so that its public key is known before the first connection
+    :param proxy: URL of the package proxy
+    """
     user = {
         "users": [
             {
@@ -201,7 +215,7 @@ def nocloud(*, instance: str, hostname: str, key: str, host_key: str, proxy: str
 
 
 def down(lab: Settings, name: str) -> None:
-    """Remove a host, and with the last one what hosts share; nothing happens if there is none."""
+    """Remove a host if it exists. After the last one, remove the bridge, the package proxy and the folder, too."""
     settings = beside(lab)
     with _locked():
         servers.remove(settings.machines / str(_identifier(settings, name)))
@@ -209,13 +223,17 @@ def down(lab: Settings, name: str) -> None:
 
 
 def _identifier(settings: Settings, name: str) -> uuid.UUID:
-    """The same for the same host; another lab's host of that name has another link and cgroup."""
+    """Return the UUID of a host, computed from folder and name: hosts of other labs have other links and cgroups."""
     return uuid.uuid5(uuid.NAMESPACE_URL, f"{settings.folder}/{name}")
 
 
 def _address(
     settings: Settings, name: str, wanted: ipaddress.IPv4Address | None, taken: list[str]
 ) -> ipaddress.IPv4Address:
+    """Return the wanted address, or the first free one.
+
+    :raises LabError: the address is not free
+    """
     usable = [
         address for address in settings.subnet.hosts() if address != settings.gateway and str(address) not in taken
     ]
@@ -227,7 +245,7 @@ def _address(
 
 
 def _clean_up(settings: Settings) -> None:
-    """Leave the machine as it was, if no host is left."""
+    """Remove the bridge, the package proxy and the folder if no host is left."""
     if servers.with_machines(settings.machines) or not settings.folder.exists():
         return
     services.stop_all(settings)
@@ -237,7 +255,7 @@ def _clean_up(settings: Settings) -> None:
 
 
 def _greets(address: str) -> bool:
-    """Whether an ssh server answers, not only a port."""
+    """Return whether an SSH server sends its banner, which an open port alone does not show."""
     try:
         with socket.create_connection((address, 22), timeout=2) as connection:
             return connection.recv(4) == b"SSH-"
@@ -246,12 +264,12 @@ def _greets(address: str) -> bool:
 
 
 def _locked() -> AbstractContextManager[None]:
-    """One at a time: two that start at once would choose the same address."""
+    """Return the lock for starting and removing hosts: two concurrent starts would choose the same address."""
     return cache.locked(cache.cache_root() / "hosts.lock")
 
 
 def _lower(settings: Settings) -> Path:
-    """The host image, unpacked."""
+    """Unpack the host image, unless it is unpacked, and return the folder."""
     archive, _ = image.ensure()
     lower = settings.folder / "images" / archive.parent.name
     if not lower.exists():

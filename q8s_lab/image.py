@@ -1,6 +1,6 @@
-"""The image of the lab's hosts: a Debian 13 with systemd, sshd, Python, apt and cloud-init, like a cloud's.
+"""The image of the lab's containers: Debian 13 with systemd, sshd, Python, apt and cloud-init, like a cloud's image.
 
-QEMU, libvirt and Kubernetes are not in it: the roles install them.
+It does not include QEMU, libvirt and Kubernetes: the roles install them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _PACKAGES: Final = (
     "ca-certificates openssl ethtool netbase apt gpgv debian-archive-keyring zstd libpam-systemd"
 ).split()
 
-# No hardware, clock, kernel settings or terminals of its own in a container; and nothing that flushes the
-# registrations of foreign binaries, which are the whole machine's.
+# Units for what a container lacks: hardware, a clock, kernel settings, terminals. systemd-binfmt is masked because it
+# would flush the binfmt registrations of the whole machine.
 _MASKED: Final = (
     "systemd-udevd.service systemd-udevd-kernel.socket systemd-udevd-control.socket systemd-udev-trigger.service "
     "systemd-networkd.service systemd-networkd.socket systemd-resolved.service systemd-binfmt.service "
@@ -84,9 +84,10 @@ rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/log/*.log
 
 
 def ensure() -> tuple[Path, bool]:
-    """The image, a tar archive compressed with zstd, and whether it was built now.
+    """Build the image if it is not in the cache.
 
-    :raises LabError: mmdebstrap failed; its log is named
+    :returns: the image, a tar archive compressed with zstd, and whether this call built it
+    :raises LabError: mmdebstrap failed; the hint names its log
     """
     key = cache.content_key(_SUITE, *_PACKAGES, *_MASKED, _HOST_UNIT, _CLOUD_CONFIG, _CUSTOMIZE)
     folder, built = cache.entry("lab-image", f"debian-{_SUITE}", key, _build)

@@ -1,4 +1,4 @@
-"""Disk images for the lab's virtual machines: those that Q8S builds, the user's, and those in the lab's Glance."""
+"""Disk images for the lab's virtual machines: images that Q8S builds, images of the user, and the lab's Glance."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ from q8s_lab.settings import ADMIN_CLOUD_NAME, CONTAINER_IMAGE, DISK_FORMAT, IMA
 
 _UEFI: Final = "uefi"
 _GB: Final = 1 << 30
-# an emulated machine takes longer to shut down than the 60 s after which Nova would switch it off, and a worker's host
-# waits up to 300 s for its guest
+# Nova's default of 60 s is too short for an emulated machine, and a worker's host waits up to 300 s for its guest.
 _SHUTDOWN_SECONDS: Final = 420
 
 
 @dataclass(frozen=True)
 class Disk:
-    """A file with a disk image: its format, the size of its disk in bytes, and whether it needs UEFI to boot."""
+    """A disk image file: its format, the virtual size in bytes, and whether it boots with UEFI."""
 
     path: Path
     format: str
@@ -37,7 +36,7 @@ class Disk:
 
 @dataclass(frozen=True)
 class Image:
-    """An image in the lab's cloud."""
+    """An image in the lab's Glance."""
 
     name: str
     kind: str
@@ -46,9 +45,12 @@ class Image:
 
 
 def find_disk(name: str, file: Path | None = None, *, uefi: bool = False) -> Disk:
-    """Return a disk image: a file, or without one the image of a name that Q8S builds, or a file of that name.
+    """Find a disk image: a file, or an image that Q8S builds. Build the latter if it is not in the cache.
 
-    :raises LabError: there is no such image, or it is no disk image that a server can use
+    :param name: name of an image that Q8S builds, or path of a file if ``file`` is None
+    :param file: the file
+    :param uefi: whether the file boots with UEFI
+    :raises LabError: the image does not exist, or servers cannot use its format
     """
     if file is None and name in cloud_image.NAMES:
         try:
@@ -79,7 +81,7 @@ def find_disk(name: str, file: Path | None = None, *, uefi: bool = False) -> Dis
 
 
 def _boots(path: Path) -> bool:
-    """Return whether a raw disk has a boot sector; GPT disks have one that protects them."""
+    """Return whether a raw disk has a boot sector. GPT disks have one, too: the protective MBR."""
     with path.open("rb") as stream:
         return stream.read(512)[510:] == b"\x55\xaa"
 
@@ -90,9 +92,13 @@ def _unusable(path: Path, reason: str, given: str) -> LabError:
 
 
 class Images:
-    """The images of a lab that is up."""
+    """The images in the Glance of a running lab."""
 
     def __init__(self, settings: Settings) -> None:
+        """Check the access to the lab.
+
+        :raises LabError: the user is not root, or the lab is down
+        """
         if os.geteuid() != 0:
             raise LabError("Failed to use the lab's images: only root may", hint="run it as root")
         if not (settings.folder / "since").exists():
@@ -100,6 +106,7 @@ class Images:
         self._settings = settings
 
     def list(self) -> list[Image]:
+        """List the images, sorted by name."""
         with self._connect() as cloud:
             found = [
                 Image(
@@ -113,9 +120,10 @@ class Images:
         return sorted(found, key=lambda image: image.name)
 
     def add(self, name: str, disk: Disk) -> bool:
-        """Upload a disk image for everybody. Return whether it was not there yet.
+        """Upload a disk image as a public image, converted to qcow2.
 
-        :raises LabError: there is another image of that name
+        :returns: whether it was uploaded; False if the cloud has the same image
+        :raises LabError: the cloud has another image of that name
         """
         with self._connect() as cloud, TemporaryDirectory(dir=self._settings.folder) as folder:
             path = disk.path
@@ -145,9 +153,9 @@ class Images:
         return True
 
     def remove(self, name: str) -> None:
-        """Remove an image, and what servers had fetched of it, unless one is using it.
+        """Delete an image, and the local copy of it unless a server uses it.
 
-        :raises LabError: there is none of that name, or it is the one that containers are made of
+        :raises LabError: the image does not exist, or the lab's containers need it
         """
         if name == IMAGE_NAME:
             raise LabError(f"Failed to remove the image {name}: the lab's containers are made of it")
@@ -163,6 +171,7 @@ class Images:
 
     @contextmanager
     def _connect(self) -> Iterator[Any]:
+        """Connect to the lab's cloud as administrator."""
         from openstack.config import OpenStackConfig
         from openstack.connection import Connection
 
@@ -172,7 +181,7 @@ class Images:
 
 
 def _properties(name: str, disk: Disk) -> dict[str, str]:
-    """Return what Nova and the lab's driver read of an image."""
+    """Return the properties of an image that Nova and the lab's driver read."""
     properties = {"os_shutdown_timeout": str(_SHUTDOWN_SECONDS), CONTAINER_IMAGE: IMAGE_NAME}
     if disk.uefi:
         properties["hw_firmware_type"] = _UEFI

@@ -1,4 +1,4 @@
-"""One at a time: locks on folders. They end with the process that holds them, however that ends."""
+"""Locks on folders. The kernel releases a lock when the process that holds it exits."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from pathlib import Path
 
 @contextmanager
 def locked(folder: Path, *, wait: bool) -> Iterator[None]:
-    """Hold a folder, which is made if it is missing and may be removed by the one who holds it.
+    """Hold the lock of a folder within the context. Create the folder if it is missing.
 
-    :raises BlockingIOError: somebody else holds it, and ``wait`` is false
+    The holder may remove the folder.
+
+    :param wait: whether to wait for the lock
+    :raises BlockingIOError: another process holds the lock, and ``wait`` is false
     """
     while True:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -23,7 +26,7 @@ def locked(folder: Path, *, wait: bool) -> Iterator[None]:
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            # Who held it before may have removed it: then this is the lock of a folder that nobody else finds.
+            # The previous holder may have removed the folder. Then this lock is on a deleted folder: try again.
             if _same(descriptor, folder):
                 yield
                 return
@@ -32,6 +35,7 @@ def locked(folder: Path, *, wait: bool) -> Iterator[None]:
 
 
 def _same(descriptor: int, folder: Path) -> bool:
+    """Return whether a descriptor refers to the folder at that path."""
     try:
         return os.path.samestat(os.fstat(descriptor), folder.stat())
     except FileNotFoundError:

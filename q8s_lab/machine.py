@@ -1,7 +1,7 @@
-"""One systemd-nspawn machine: start, stop, remove.
+"""A container of systemd-nspawn: create, start, stop, remove.
 
-All that is known of a machine is in its folder, so that whoever started it may be gone. Standard library only: Nova's
-driver imports this in an environment of its own.
+The folder of a machine holds its whole state: the process that started it may have exited. Standard library only:
+Nova's driver imports this module in another virtual environment.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _REBOOT: Final = signal.SIGRTMIN + 5
 
 
 class MachineError(Exception):
-    """A machine did not do what it was told."""
+    """An operation on a machine failed."""
 
 
 @dataclass(frozen=True)
 class Nic:
-    """The machine's only network interface; ``prefix`` is a prefix length."""
+    """The network interface of a machine. ``prefix`` is the prefix length of its subnet."""
 
     address: str
     prefix: int
@@ -41,7 +41,15 @@ class Nic:
 
 @dataclass(frozen=True)
 class Spec:
-    """What a machine is. Memory in MB."""
+    """The definition of a machine.
+
+    :param name: name of the container, and of its link without ``vb-``
+    :param lower: folder with the unpacked image, the lowest layer of the root file system
+    :param memory: MB
+    :param key: public SSH key
+    :param proxy: URL of the package proxy; empty for none
+    :param metadata: further keys of cloud-init's meta-data
+    """
 
     name: str
     hostname: str
@@ -58,11 +66,12 @@ class Spec:
 
     @property
     def address(self) -> str:
+        """Return the address of the network interface."""
         return self.nic.address
 
 
 def read(path: Path) -> str:
-    """A small file's text, empty if there is none."""
+    """Return the text of a file; empty if it cannot be read."""
     try:
         return path.read_text()
     except OSError:
@@ -70,13 +79,16 @@ def read(path: Path) -> str:
 
 
 def start_time(pid: int) -> str | None:
-    """When a process started, in clock ticks (proc_pid_stat(5)); None if it is gone. With it a process id is unique."""
+    """Return the start time of a process in clock ticks since boot (proc_pid_stat(5)), or None if it has exited.
+
+    Process id and start time together identify a process: the kernel reuses ids.
+    """
     fields = read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
     return None if not fields or fields[0] in "ZX" else fields[19]
 
 
 def wait(condition: Callable[[], object], seconds: float) -> bool:
-    """Whether a condition became true in time."""
+    """Wait for a condition. Return whether it became true within some seconds."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -86,7 +98,7 @@ def wait(condition: Callable[[], object], seconds: float) -> bool:
 
 
 class Machine:
-    """The machine of a folder."""
+    """A machine, stored in a folder."""
 
     soft_reboot_seconds: Final = 60
 
@@ -95,6 +107,7 @@ class Machine:
 
     @property
     def spec(self) -> Spec:
+        """Return the definition of the machine."""
         data = json.loads((self.folder / "spec.json").read_text())
         return Spec(**{**data, "nic": Nic(**data["nic"]), "user_data": bytes.fromhex(data["user_data"])})
 
@@ -104,11 +117,11 @@ class Machine:
 
     @property
     def veth(self) -> str:
-        """Name of the bridge's end of the machine's link, as systemd-nspawn makes it."""
+        """Return the name of the bridge's end of the machine's veth link, as systemd-nspawn names it."""
         return f"vb-{self.spec.name}"[:15]
 
     def runner(self) -> int | None:
-        """Process id of the runner, if it is alive."""
+        """Return the process id of the runner (runner.sh), or None if it does not run."""
         words = read(self.folder / "run.pid").split()
         return int(words[0]) if len(words) == 2 and start_time(int(words[0])) == words[1] else None
 
@@ -116,7 +129,7 @@ class Machine:
         return self.runner() is not None
 
     def init(self) -> int | None:
-        """The machine's process 1 as a process id of this machine: runner, systemd-nspawn, init."""
+        """Return the process id, on this machine, of the container's process 1. It is a grandchild of the runner."""
         runner = self.runner()
         for nspawn in _children(runner) if runner else ():
             for child in _children(nspawn):
@@ -127,9 +140,9 @@ class Machine:
         return None
 
     def create(self, spec: Spec) -> None:
-        """Write the machine's folder: an upper layer for its root, and a /var of its own.
+        """Create the machine's folder: the upper layer of its root file system, and /var.
 
-        /var is a real folder and no overlay, because containerd and libvirt keep file systems of their own in it.
+        /var is a real folder instead of an overlay: containerd and libvirt mount file systems in it.
         """
         upper = self.folder / "upper"
         for name in ("upper", "work", "root"):
@@ -148,12 +161,12 @@ class Machine:
             f"NAME={spec.name}\nHOST={spec.hostname}\nBRIDGE={spec.bridge}\nLOWER={spec.lower}\n"
             f"MEMORY={spec.memory * 1024 * 1024}\nVCPUS={spec.vcpus}\n"
         )
-        # Last, and readable by root only, for user-data may hold keys: from here on the machine exists.
+        # The machine exists when this file does, so write it last. Mode 0600: user-data may contain keys.
         with open(self.folder / "spec.json", "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream:
             json.dump(data, stream)
 
     def start(self) -> None:
-        """Start it, unless it runs.
+        """Start the machine, unless it runs.
 
         :raises MachineError: its process 1 did not appear within 30 s
         """
@@ -184,7 +197,7 @@ class Machine:
             raise MachineError(f"Failed to start {self.spec.name}: {tail}")
 
     def stop(self, timeout: float) -> None:
-        """Power it off; after ``timeout`` seconds, or at once if that is 0, kill it."""
+        """Power the machine off. Kill it after ``timeout`` seconds; with 0, at once."""
         init = self.init()
         if init and timeout:
             os.kill(init, _POWER_OFF)
@@ -192,7 +205,7 @@ class Machine:
         self._reap()
 
     def reboot(self, timeout: float) -> bool:
-        """Ask for a reboot; whether it happened within ``timeout`` seconds."""
+        """Reboot the machine. Return whether it rebooted within ``timeout`` seconds."""
         init, generation = self.init(), read(self.folder / "generation")
         if not init:
             return False
@@ -200,13 +213,13 @@ class Machine:
         return wait(lambda: read(self.folder / "generation") != generation and self.init(), timeout)
 
     def remove(self) -> None:
-        """Kill it and remove its folder."""
+        """Kill the machine and remove its folder."""
         self._reap()
         (self.folder / "spec.json").unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _reap(self) -> None:
-        """End what is left of it: processes in its own cgroups, the cgroups, the link. Nothing is found by its name."""
+        """Kill the processes in the machine's cgroups, and remove the cgroups and the link. Names do not matter."""
         groups = [Path(line) for line in read(self.folder / "cgroups").split()]
 
         def processes() -> set[int]:
@@ -237,12 +250,13 @@ def _children(pid: int) -> list[int]:
 
 
 def _tree(group: Path) -> Iterator[Path]:
-    """A cgroup and those below it, deepest first."""
+    """Yield a cgroup and its descendants, deepest first."""
     for folder, _, _ in os.walk(group, topdown=False):
         yield Path(folder)
 
 
 def _remove_group(group: Path) -> bool:
+    """Remove a cgroup. Return whether it is gone."""
     try:
         group.rmdir()
     except FileNotFoundError:
@@ -253,12 +267,13 @@ def _remove_group(group: Path) -> bool:
 
 
 def _files(spec: Spec) -> Iterator[tuple[str, bytes, int]]:
+    """Yield path, content and mode of the files to write into a machine."""
     nic = spec.nic
     yield "etc/hostname", f"{spec.hostname}\n".encode(), 0o644
     yield "etc/hosts", f"127.0.0.1 localhost\n{nic.address} {spec.hostname}\n".encode(), 0o644
     yield "etc/resolv.conf", f"nameserver {nic.gateway}\n".encode(), 0o644
-    # A veth leaves the checksum of a packet to hardware that is not there; VXLAN through DNAT would send it on wrong.
-    # systemd-nspawn gives a machine the cgroups of version 1 without leave to write, which a kubelet needs.
+    # A veth device leaves checksums to hardware that does not exist; VXLAN behind DNAT would forward wrong ones.
+    # systemd-nspawn mounts cgroups of version 1 read-only, and the kubelet needs to write to them.
     host = f"""\
 set -e
 ip link set lo up

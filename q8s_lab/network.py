@@ -1,4 +1,4 @@
-"""The lab's part of this machine's network: a bridge, and a package proxy on its address."""
+"""The lab's part of this machine's network: a bridge, floating IPs, and machine-wide kernel settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from q8s_lab.settings import Settings
 
 
 def bridge_up(settings: Settings) -> None:
-    """Make the bridge with the gateway's address, unless it is there."""
+    """Create the bridge with the gateway's address, unless it exists.
+
+    :raises LabError: another link of this machine has the address
+    """
     if not (Path("/sys/class/net") / settings.bridge).exists():
         for link in sorted(Path("/sys/class/net").iterdir()):
             shown = _ip("-brief", "-4", "address", "show", "dev", link.name)
@@ -29,18 +32,18 @@ def bridge_up(settings: Settings) -> None:
 
 
 def floating_up(settings: Settings) -> None:
-    """Make the way to floating addresses, from this machine and, through it, from anywhere else."""
+    """Route floating IPs: add their gateway's address to the bridge, and turn IP forwarding on."""
     _ip("address", "replace", f"{settings.external_gateway}/{settings.external.prefixlen}", "dev", settings.bridge)
     (_KERNEL / "net/ipv4/ip_forward").write_text("1")
 
 
 def bridge_down(settings: Settings) -> None:
-    """Remove the bridge, if it is there."""
+    """Delete the bridge, if it exists."""
     if (Path("/sys/class/net") / settings.bridge).exists():
         _ip("link", "del", settings.bridge)
 
 
-# The lab, and the kubelets and daemons of its hosts, change these for the whole machine.
+# Kernel settings that the lab, and the kubelets and daemons on its hosts, change for the whole machine.
 _WATCHED: Final = (
     "kernel/panic",
     "kernel/panic_on_oops",
@@ -56,15 +59,18 @@ _WATCHED: Final = (
 )
 
 
-# Written by the first lab of this machine, removed by the last: what the settings were, and whose folder is in use.
-# A reboot loses it together with the settings.
+# Folder with the original settings and the folders of the running labs. The first lab creates it, the last one removes
+# it. /run is empty after a reboot, as the settings are reset.
 _RECORD: Final = Path("/run/q8s-lab")
 _KERNEL: Final = Path("/proc/sys")
 _INOTIFY_INSTANCES: Final = 8192
 
 
 def hold_kernel_settings(folder: Path) -> None:
-    """Remember the machine-wide kernel settings that hosts change, unless another lab has done so."""
+    """Record the machine-wide kernel settings that hosts change, unless another lab has recorded them.
+
+    :param folder: the folder of this lab, which holds the settings until release_kernel_settings()
+    """
     with locks.locked(_RECORD, wait=True):
         values, users = _recorded()
         if not users:
@@ -75,14 +81,14 @@ def hold_kernel_settings(folder: Path) -> None:
 
 
 def _raise_inotify_limit() -> None:
-    """Raise the number of inotify instances: all containers share it, and each systemd and kubelet needs dozens."""
+    """Raise the limit of inotify instances: all containers share it, and each systemd and kubelet needs dozens."""
     limit = _KERNEL / "fs/inotify/max_user_instances"
     if 0 < int(read(limit) or 0) < _INOTIFY_INSTANCES:
         limit.write_text(str(_INOTIFY_INSTANCES))
 
 
 def release_kernel_settings(folder: Path) -> None:
-    """Put back what was changed, unless another lab still needs it."""
+    """Restore the recorded kernel settings, unless another lab still needs them."""
     if not _RECORD.exists():
         return
     with locks.locked(_RECORD, wait=True):
@@ -99,7 +105,7 @@ def release_kernel_settings(folder: Path) -> None:
 
 
 def _recorded() -> tuple[dict[str, str], list[str]]:
-    """Values, and the folders of labs that are still there: one may have been removed by hand."""
+    """Return the recorded settings, and the folders of labs that still exist: a user may have removed one."""
     text = read(_RECORD / "kernel.json")
     data = json.loads(text) if text else {"values": {}, "users": []}
     return data["values"], [user for user in data["users"] if Path(user).exists()]
@@ -112,6 +118,10 @@ def _write(data: dict[str, object]) -> None:
 
 
 def _ip(*arguments: str) -> str:
+    """Run ip(8) and return its output.
+
+    :raises LabError: it failed
+    """
     done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise LabError(f"Failed to run ip {' '.join(arguments)}: {done.stderr.strip()}")

@@ -1,4 +1,4 @@
-"""Fill an empty OpenStack: services, their users, two projects with plain members, networks, flavors, image."""
+"""Create the initial objects of an empty OpenStack: services, users, two projects, networks, flavors, an image."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ _PROJECTS = {"lab": CLOUD_NAME, "scale": SCALE_CLOUD_NAME}
 
 
 def _connect(settings: Settings, user: str, password: str, project: str) -> Any:
+    """Connect to the lab's cloud."""
     return openstack.connect(
         load_yaml_config=False,
         load_envvars=False,
@@ -53,7 +54,10 @@ def _connect(settings: Settings, user: str, password: str, project: str) -> Any:
 
 
 def identity(settings: Settings, passwords: Secrets) -> dict[str, str]:
-    """Services, endpoints and the members; writes both clouds.yaml. Gives the projects' ids by name."""
+    """Create services, endpoints, projects and members, and write clouds.yaml for members and the administrator.
+
+    :returns: the ids of the projects, by name
+    """
     admin = _connect(settings, "admin", passwords.admin, "admin").identity
     roles = {role.name: role for role in admin.roles()}
     service_role = roles.get("service") or admin.create_role(name="service")
@@ -91,7 +95,10 @@ def identity(settings: Settings, passwords: Secrets) -> dict[str, str]:
 
 
 def resources(settings: Settings, passwords: Secrets, image: Path) -> None:
-    """Networks, image and the rules that Neutron gives every new security group."""
+    """Create the networks, the router, the image, and the default rules of security groups.
+
+    :param image: the image of containers
+    """
     admin = _connect(settings, "admin", passwords.admin, "admin")
     if not list(admin.network.default_security_group_rules()):
         for direction in ("egress", "ingress"):
@@ -112,9 +119,9 @@ def resources(settings: Settings, passwords: Secrets, image: Path) -> None:
         ip_version=4,
         gateway_ip=str(settings.gateway),
         dns_nameservers=[str(settings.gateway)],
-        is_dhcp_enabled=False,  # so Nova writes the address into a config drive
+        is_dhcp_enabled=False,  # without DHCP, Nova writes the address to the config drive
     )
-    # the router is this machine: q8s_lab.firewall does what is said of it here
+    # This machine is the router: q8s_lab.firewall implements it with iptables.
     external = admin.network.create_network(name="external", is_router_external=True)
     admin.network.create_subnet(
         network_id=external.id,
@@ -132,7 +139,7 @@ def resources(settings: Settings, passwords: Secrets, image: Path) -> None:
 
 
 def flavors(settings: Settings, passwords: Secrets, projects: Mapping[str, str]) -> None:
-    """What needs Nova: flavors, an ordinary quota for one project, and none for the other."""
+    """Create the flavors, and set an ordinary quota for one project and an unlimited one for the other. Needs Nova."""
     admin = _connect(settings, "admin", passwords.admin, "admin")
     for name, vcpus, memory, disk, specs in _FLAVORS:
         flavor = admin.compute.create_flavor(name=name, vcpus=vcpus, ram=memory, disk=disk)
@@ -144,6 +151,7 @@ def flavors(settings: Settings, passwords: Secrets, projects: Mapping[str, str])
 
 
 def _write_clouds(settings: Settings, path: Path, clouds: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write a clouds.yaml with mode 0600."""
     url = settings.url("keystone") + "/v3"
     data = {
         "clouds": {

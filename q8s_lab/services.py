@@ -1,4 +1,4 @@
-"""The OpenStack services and their database: configuration, start, and stop by recorded process id."""
+"""Configure, start and stop the OpenStack services and their database. Processes are stopped by recorded process id."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _MARK: Final = "Q8S_LAB_PROCESS"
 
 @dataclass(frozen=True)
 class Secrets:
-    """Passwords of one lab, made anew at each start."""
+    """The passwords of a lab, generated at each start."""
 
     admin: str
     service: str
@@ -56,11 +56,12 @@ class Secrets:
 
     @classmethod
     def new(cls) -> Secrets:
+        """Generate new passwords."""
         return cls(secrets.token_hex(16), secrets.token_hex(16), secrets.token_hex(16))
 
 
 class Services:
-    """The processes of one lab."""
+    """The processes of a lab."""
 
     def __init__(self, settings: Settings, environment: Path, passwords: Secrets) -> None:
         self._settings = settings
@@ -73,7 +74,7 @@ class Services:
     # -- configuration ------------------------------------------------------------------------------------------------
 
     def configure(self) -> None:
-        """Write every service's configuration, readable by root only: it holds the passwords."""
+        """Write the configuration files of all services with mode 0600: they contain passwords."""
         for name in ("etc", "state", "state/lock", "log", "glance", "pids"):
             (self._settings.folder / name).mkdir(parents=True, exist_ok=True)
         for name, text in configuration(self._settings, self._environment, self._passwords).items():
@@ -83,7 +84,7 @@ class Services:
         self._link_packages()
 
     def _link_packages(self) -> None:
-        """Make our packages, and nothing that is installed beside them, importable by the services."""
+        """Make our packages importable by the services, but not the other packages of our environment."""
         self._python.mkdir(exist_ok=True)
         for package in ("q8s_lab", "q8s_bundle"):
             link = self._python / package
@@ -91,9 +92,9 @@ class Services:
             link.symlink_to(_PACKAGES / package)
 
     def check_ports(self) -> None:
-        """Every port must be free.
+        """Check that every service's port is free.
 
-        :raises LabError: one is in use
+        :raises LabError: a port is in use
         """
         for name, port in self._settings.ports.items():
             with socket.socket() as probe:
@@ -109,9 +110,10 @@ class Services:
     # -- database -----------------------------------------------------------------------------------------------------
 
     def start_database(self) -> None:
-        """Start MariaDB with every service's empty tables. Nothing in it outlives the lab: a power cut may spoil it.
+        """Start MariaDB with the empty tables of all services.
 
-        The tables are made once and kept in the cache, for they take most of the time that a lab needs to start.
+        The tables are created once and kept in the cache: creating them takes most of the time of a lab's start.
+        MariaDB runs without durability, because no data outlives the lab.
         """
         version = subprocess.run(["mariadbd", "--version"], capture_output=True, text=True, check=False).stdout
         key = cache.content_key(inspect.getsource(Services._make_tables), repr(DATABASES), LOCK, sys.version, version)
@@ -133,7 +135,7 @@ class Services:
         )
 
     def first_user(self) -> None:
-        """Make Keystone's keys and its administrator."""
+        """Create Keystone's keys and its administrator."""
         url = self._settings.url("keystone") + "/v3"
         owner = ["--keystone-user", "root", "--keystone-group", "root"]
 
@@ -142,7 +144,7 @@ class Services:
 
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(lambda job: run(job, *owner), ("fernet_setup", "credential_setup")))
-        # It reads the keys when it starts, and fails where there are none.
+        # `bootstrap` needs the keys.
         run(
             "bootstrap",
             *("--bootstrap-region-id", REGION, "--bootstrap-admin-url", url),
@@ -228,7 +230,7 @@ class Services:
         return ["mariadb", "--no-defaults", f"--socket={self._settings.folder}/mysql.sock", "-uroot"]
 
     def _sql(self, statements: str) -> None:
-        """Run statements, given on stdin: they hold passwords."""
+        """Run SQL statements. They contain passwords, so they are passed on stdin."""
         subprocess.run(self._client, input=statements, text=True, check=True, capture_output=True)
 
     # -- services -----------------------------------------------------------------------------------------------------
@@ -236,7 +238,7 @@ class Services:
     def start(self, names: Sequence[str]) -> None:
         """Start services and wait until each answers.
 
-        :raises LabError: one does not answer within 90 s; the end of its log is in the message
+        :raises LabError: a service did not answer within 90 s; the message has the end of its log
         """
         for name in names:
             self._spawn(
@@ -245,7 +247,7 @@ class Services:
                     *(self._environment / "bin" / "gunicorn", "--no-control-socket", "--workers", "1"),
                     *("--worker-class", "gthread", "--threads", str(_THREADS.get(name, 8)), "--timeout", "300"),
                     *("--graceful-timeout", "2", "--keep-alive", "75"),
-                    # without gunicorn's own limit: Nova asks Neutron for many servers' ports in one line of 8 KB
+                    # no limit: Nova requests the ports of many servers from Neutron with a URL of 8 KB
                     *("--limit-request-line", "0"),
                     *("--bind", f"127.0.0.1:{self._settings.ports[name]}", "wsgi:application"),
                 ],
@@ -258,10 +260,14 @@ class Services:
                 )
 
     def start_helper(self, name: str, command: Sequence[str | Path]) -> None:
-        """Start a process of the lab's own."""
+        """Start a process of the lab that is not an OpenStack service."""
         self._spawn(name, command)
 
     def _spawn(self, name: str, command: Sequence[str | Path], extra: Mapping[str, str] | None = None) -> None:
+        """Start a process in a new session and record its process id.
+
+        :param extra: additional environment variables
+        """
         with (self._settings.log / f"{name}.out").open("ab") as output:
             process = subprocess.Popen(
                 list(map(str, command)),
@@ -275,6 +281,10 @@ class Services:
         _record(self._settings, name, process.pid)
 
     def _run(self, what: str, command: Sequence[str | Path]) -> None:
+        """Run a program and wait for it.
+
+        :raises LabError: it failed: "Failed to <what>: ..."
+        """
         done = subprocess.run(
             list(map(str, command)),
             stdin=subprocess.DEVNULL,
@@ -287,6 +297,7 @@ class Services:
             raise LabError(f"Failed to {what}: {(done.stderr or done.stdout).strip()[-800:]}")
 
     def _variables(self) -> dict[str, str]:
+        """Return the environment of the services."""
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         lab = {name: value for name, value in os.environ.items() if name.startswith("Q8S_")}
         return {
@@ -310,6 +321,7 @@ class Services:
         }
 
     def _tail(self, name: str) -> str:
+        """Return the last lines of a process's output and log."""
         lines: list[str] = []
         for path in (self._settings.log / f"{name}.out", self._settings.log / f"{name}.log"):
             lines += read(path).splitlines()[-6:]
@@ -317,10 +329,9 @@ class Services:
 
 
 def start_package_proxy(settings: Settings) -> None:
-    """Start the hosts' package proxy, which keeps what it fetched in the cache.
+    """Start apt-cacher-ng as the hosts' package proxy. It keeps packages in the cache.
 
-    The distribution's own configuration maps hosts to lists of mirrors of its choice; here only those are asked that
-    the hosts' apt sources name.
+    The configuration is written here: the distribution's default would replace the mirrors in the hosts' apt sources.
     """
     etc = settings.folder / "etc" / "package-proxy"
     etc.mkdir(parents=True, exist_ok=True)
@@ -348,15 +359,15 @@ ExThreshold: 4000
             env={**os.environ, **_marked(settings)},
             pass_fds=[lock],
         )
-    # the proxy has inherited the lock, and holds it as long as it lives
+    # the proxy has inherited the descriptor, and holds the lock until it exits
     os.close(lock)
     _record(settings, "package-proxy", process.pid)
 
 
 def _package_store() -> tuple[Path, int]:
-    """A folder for packages that no other proxy writes to, and the descriptor of its lock.
+    """Lock a package folder that no other proxy uses. Return the folder and the descriptor of its lock.
 
-    The first lab of a machine always gets the same one, so does the second that runs at the same time.
+    The first lab on a machine always gets the first folder, a concurrent second one always the second.
     """
     for number in itertools.count(1):
         store = cache.cache_root() / f"lab-packages{'' if number == 1 else f'-{number}'}"
@@ -372,29 +383,30 @@ def _package_store() -> tuple[Path, int]:
 
 
 def _marked(settings: Settings) -> dict[str, str]:
-    """What a process of the lab has in its environment, and so has all that it starts."""
-    # gunicorn names its workers, for which setproctitle would overwrite the environment that /proc shows
+    """Return the environment variables that mark processes of the lab and their child processes."""
+    # gunicorn sets the titles of its workers. By default, setproctitle would overwrite the environment in /proc.
     return {_MARK: str(settings.folder), "SPT_NOENV": "1"}
 
 
 def _record(settings: Settings, name: str, pid: int) -> None:
-    """Remember a process by its id and start time."""
+    """Record a process by its id and start time."""
     folder = settings.folder / "pids"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(f"{pid} {start_time(pid)}")
 
 
 def running(settings: Settings) -> dict[str, int]:
-    """The lab's processes that are alive, by name."""
+    """Return the process ids of the lab's running processes, by name."""
     return {name: pid for name, pid in _recorded(settings).items() if pid}
 
 
 def ended(settings: Settings) -> list[str]:
-    """Names of the lab's processes that were started and are gone."""
+    """Return the names of the lab's processes that have exited."""
     return [name for name, pid in _recorded(settings).items() if not pid]
 
 
 def _recorded(settings: Settings) -> dict[str, int | None]:
+    """Return the process ids of all recorded processes, by name; None for a process that has exited."""
     found: dict[str, int | None] = {}
     for path in sorted((settings.folder / "pids").glob("*")):
         words = read(path).split()
@@ -404,12 +416,12 @@ def _recorded(settings: Settings) -> dict[str, int | None]:
 
 
 def stop_all(settings: Settings) -> None:
-    """End every recorded process, the database last; then, by their mark, whatever else they started."""
+    """Stop all recorded processes, the database last. Then kill the remaining processes that have the lab's mark."""
     alive = running(settings)
     database = {name: pid for name, pid in alive.items() if name == "mariadb"}
     for group in ({name: pid for name, pid in alive.items() if name not in database}, database):
         for name, pid in group.items():
-            # Each leads a session and process group of its own; SIGQUIT is gunicorn's quick end.
+            # Each process leads its own session and process group. SIGQUIT is gunicorn's quick shutdown.
             _signal_group(pid, signal.SIGQUIT if name in _APPLICATIONS else signal.SIGTERM)
         end = time.monotonic() + _SECONDS_TO_END
         for pid in group.values():
@@ -428,14 +440,14 @@ def stop_all(settings: Settings) -> None:
 
 
 def _marked_processes(settings: Settings) -> list[int]:
-    """Processes of the lab, also those whose parents were killed, or were killed before they recorded them."""
+    """Return the ids of all processes with the lab's mark in their environment, recorded or not."""
     mark = f"{_MARK}={settings.folder}".encode()
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
             if mark in path.read_bytes().split(b"\0"):
                 found.append(int(path.parent.name))
-        except OSError:  # it is gone, or has no environment
+        except OSError:  # it has exited, or has no environment
             continue
     return [pid for pid in found if start_time(pid)]
 
@@ -452,6 +464,7 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 
 
 def _answers(url: str) -> bool:
+    """Return whether a service answers."""
     try:
         with urllib.request.urlopen(url, timeout=2) as response:
             return response.status in _UP
@@ -463,11 +476,12 @@ def _answers(url: str) -> bool:
 
 
 def _database(settings: Settings, passwords: Secrets, name: str) -> str:
+    """Return the SQLAlchemy URL of a database."""
     return f"mysql+pymysql://os:{passwords.database}@127.0.0.1:{settings.ports['mariadb']}/{name}?charset=utf8"
 
 
 def _use_package_proxy(settings: Settings) -> str:
-    """Return cloud-init's vendor data: the cloud's package proxy. A boothook is not overridden by user data."""
+    """Return the vendor data that sets the package proxy. It is a boothook, which user data does not override."""
     return f"""\
 #cloud-boothook
 #!/bin/sh
@@ -477,7 +491,7 @@ def _use_package_proxy(settings: Settings) -> str:
 
 
 def configuration(settings: Settings, environment: Path, passwords: Secrets) -> dict[str, str]:
-    """The text of every configuration file, by name."""
+    """Return the text of all configuration files, by file name."""
     folder = settings.folder
     keystone = settings.url("keystone")
 

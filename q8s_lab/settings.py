@@ -1,4 +1,4 @@
-"""Where the lab lives and which addresses and ports it uses."""
+"""Settings of the lab: its folder, addresses and ports."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ CLOUD_NAME: Final = "q8s-lab"
 SCALE_CLOUD_NAME: Final = "q8s-lab-scale"
 ADMIN_CLOUD_NAME: Final = "q8s-lab-admin"
 IMAGE_NAME: Final = "debian-13"
-DISK_FORMAT: Final = "qcow2"  # of every disk image in the cloud; a container's image is raw
-CONTAINER_IMAGE: Final = "q8s_container_image"  # a disk image's property: which image stands for it in a container
+DISK_FORMAT: Final = "qcow2"  # disk format of virtual machines' images in Glance; containers' images are raw
+CONTAINER_IMAGE: Final = "q8s_container_image"  # property of a disk image: the image that containers use instead
 REGION: Final = "RegionOne"
 _NOBODYS: Final = ipaddress.IPv4Network("198.18.0.0/15")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One lab. A second one on the same machine needs another folder, bridge, subnet and port base."""
+    """The settings of a lab. Each lab on a machine needs its own folder, bridge, subnet and port base."""
 
     folder: Path
     bridge: str
@@ -32,69 +32,73 @@ class Settings:
 
     @property
     def gateway(self) -> ipaddress.IPv4Address:
-        """The bridge's own address: what hosts see as their gateway and package proxy."""
+        """Return the address of the bridge, the hosts' gateway and package proxy."""
         return next(self.subnet.hosts())
 
     @property
     def ports(self) -> dict[str, int]:
-        """TCP ports on loopback, by service."""
+        """Return the TCP ports on loopback, by service."""
         names = ("keystone", "glance", "placement", "neutron", "nova", "mariadb")
         return {name: self.port_base + number for number, name in enumerate(names)}
 
     @property
     def proxy_port(self) -> int:
-        """TCP port of the package proxy, on the gateway address."""
+        """Return the TCP port of the package proxy on the gateway's address."""
         return self.port_base + 9
 
     def url(self, service: str) -> str:
+        """Return the URL of a service, by its name: ``keystone``, ``nova``, ..."""
         return f"http://127.0.0.1:{self.ports[service]}"
 
     @property
     def clouds_yaml(self) -> Path:
+        """Return the clouds.yaml of the projects' members."""
         return self.folder / "clouds.yaml"
 
     @property
     def machines(self) -> Path:
+        """Return the folder with a folder for each server."""
         return self.folder / "machines"
 
     @property
     def images(self) -> Path:
-        """Glance's images as servers use them: unpacked, or a disk under their own."""
+        """Return the folder with images as servers use them: unpacked, or as backing file of their disks."""
         return self.folder / "images"
 
     @property
     def external(self) -> ipaddress.IPv4Network:
-        """Where floating addresses are from: the servers' subnet moved to a range that is nobody's (RFC 2544)."""
+        """Return the network of floating IPs: the servers' subnet, moved into 198.18.0.0/15, reserved by RFC 2544."""
         within = int(self.subnet.network_address) & int(_NOBODYS.hostmask)
         return ipaddress.IPv4Network((int(_NOBODYS.network_address) + within, self.subnet.prefixlen))
 
     @property
     def external_gateway(self) -> ipaddress.IPv4Address:
-        """This machine's own address among the floating ones."""
+        """Return this machine's address in the network of floating IPs."""
         return next(self.external.hosts())
 
     @property
     def admin_clouds_yaml(self) -> Path:
-        """The administrator's way in, for tests."""
+        """Return the clouds.yaml of the administrator, for tests and ``q8s-run lab image``."""
         return self.folder / "admin-clouds.yaml"
 
     @property
     def network_changes(self) -> Path:
-        """Neutron writes to it whenever something of its own changed that this machine has to follow."""
+        """Return the file that Neutron's driver writes when a port, security group or floating IP changes."""
         return self.folder / "state" / "network-changes"
 
     @property
     def log(self) -> Path:
+        """Return the folder with the logs of services."""
         return self.folder / "log"
 
 
 def load() -> Settings:
-    """The lab that the environment names: ``Q8S_LAB_DIR``, ``Q8S_LAB_BRIDGE``, ``Q8S_LAB_SUBNET``, ``Q8S_LAB_PORT``.
+    """Load the settings from ``Q8S_LAB_DIR``, ``Q8S_LAB_BRIDGE``, ``Q8S_LAB_SUBNET`` and ``Q8S_LAB_PORT``.
 
-    :raises SettingsError: one of them cannot be
+    :raises SettingsError: a variable has an invalid value
     """
     folder = Path(os.environ.get("Q8S_LAB_DIR", "/var/lib/q8s-lab"))
-    # the longest path of a socket, unix(7), is 107 bytes
+    # the path of a socket has at most 107 bytes, unix(7)
     if not folder.is_absolute() or len(os.fsencode(folder / "mysql.sock")) > 107:
         raise _wrong("Q8S_LAB_DIR", folder, "an absolute path of at most 96 bytes")
     bridge = os.environ.get("Q8S_LAB_BRIDGE", "q8s-lab0")

@@ -1,7 +1,7 @@
-"""A virtual machine: a disk image booted by a QEMU of its own, without KVM.
+"""A virtual machine: a disk image that a QEMU process boots, without KVM.
 
-Everything about a machine is in its folder, so that whoever started it may be gone. Standard library only: Nova's
-driver imports this in an environment of its own.
+The folder of a machine holds its whole state: the process that started it may have exited. Standard library only:
+Nova's driver imports this module in another virtual environment.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from q8s_lab.machine import MachineError, read, start_time, wait
 
 FIRMWARE: Final = Path("/usr/share/OVMF")
 _CODE, _VARIABLES = "OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"
-# An x86-64-v2 processor without AVX, whose long instructions are slow to emulate. Linux takes model 28 for an Atom that
-# does not speculate, and so leaves out page table isolation, which flushes QEMU's translated addresses at each system
-# call. The clock of an Intel processor is trusted on several CPUs; an AMD one without `invtsc`, which QEMU cannot
-# emulate, would read the slow HPET.
+# An x86-64-v2 processor without AVX, which is slow to emulate. Model 28 is an Atom without speculation, for which Linux
+# disables page table isolation: that would flush QEMU's address translations at each system call. It is an Intel model
+# because Linux trusts its TSC on several CPUs. On an AMD model without `invtsc`, which QEMU cannot emulate, Linux would
+# read the slow HPET.
 _CPU: Final = "Nehalem,model=28"
 _SECONDS_TO_START: Final = 60
-_SECONDS_BETWEEN_PRESSES: Final = 10  # a guest that is still booting does not notice the power button
-# Records QEMU's process ("pid starttime") before QEMU runs: exec keeps both.
+_SECONDS_BETWEEN_PRESSES: Final = 10  # a machine that is still booting ignores the power button
+# Record process id and start time of QEMU before QEMU runs: exec keeps both.
 _LAUNCH: Final = """\
 read -r -a stat < "/proc/$BASHPID/stat"
 echo "$BASHPID ${stat[21]}" > run.pid.new
@@ -46,7 +46,7 @@ _TAP_FLAGS: Final = 0x0002 | 0x1000 | 0x4000  # IFF_TAP, IFF_NO_PI, IFF_VNET_HDR
 
 @dataclass(frozen=True)
 class Port:
-    """A virtio NIC, and its tap device on the bridge."""
+    """A virtio NIC and its tap device on the bridge."""
 
     link: str
     mac: str
@@ -56,7 +56,13 @@ class Port:
 
 @dataclass(frozen=True)
 class Spec:
-    """A virtual machine. Memory in MB; disk in GB, 0 for the image's own size."""
+    """The definition of a virtual machine.
+
+    :param image: path of the disk image
+    :param memory: MB
+    :param disk: GB; 0 for the image's virtual size
+    :param uefi: whether the image boots with UEFI
+    """
 
     hostname: str
     uuid: str
@@ -71,11 +77,12 @@ class Spec:
 
     @property
     def address(self) -> str:
+        """Return the address of the first port."""
         return self.ports[0].address
 
 
 class VirtualMachine:
-    """The virtual machine of a folder."""
+    """A virtual machine, stored in a folder."""
 
     soft_reboot_seconds: Final = 420  # libvirt-guests alone waits up to 300 s for guests of its own
 
@@ -84,6 +91,7 @@ class VirtualMachine:
 
     @property
     def spec(self) -> Spec:
+        """Return the definition of the machine."""
         data = json.loads(self._description.read_text())
         return Spec(**{**data, "ports": tuple(Port(**port) for port in data["ports"])})
 
@@ -104,9 +112,10 @@ class VirtualMachine:
         return self.process() is not None
 
     def create(self, spec: Spec, write_seed: Callable[[Path], None]) -> None:
-        """Create the root disk, an overlay on the image, and cloud-init's data source, which ``write_seed`` writes.
+        """Create the machine's folder: the root disk, which is an overlay on the image, and cloud-init's data source.
 
-        :raises MachineError: the image is not a disk image that QEMU can read
+        :param write_seed: writes the data source as an ISO image to the path that it is called with
+        :raises MachineError: QEMU cannot read the image, or the UEFI firmware is missing
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         size = [f"{spec.disk}G"] if spec.disk else []
@@ -121,9 +130,9 @@ class VirtualMachine:
         self._description.write_text(json.dumps(asdict(spec)))  # last: from here on the machine exists
 
     def start(self) -> None:
-        """Start it, unless it runs.
+        """Start the machine, unless it runs.
 
-        :raises MachineError: QEMU ended at once, or did not answer in time; its last messages are in the error
+        :raises MachineError: QEMU exited or did not answer in time; the message has the end of its output
         """
         if self.running():
             return
@@ -156,36 +165,36 @@ class VirtualMachine:
             raise MachineError(f"Failed to start {spec.hostname}: {said or 'QEMU does not answer'}")
 
     def stop(self, timeout: float) -> None:
-        """Press the power button; after ``timeout`` seconds, or at once if that is 0, end QEMU."""
+        """Press the power button. Kill QEMU after ``timeout`` seconds; with 0, at once."""
         if timeout:
             self._power_off(timeout)
         self._reap()
 
     def reboot(self, timeout: float) -> bool:
-        """Power the machine off and on again. Return whether it powered off within ``timeout`` seconds."""
+        """Power the machine off and start it again. Return whether it powered off within ``timeout`` seconds."""
         if not self.running() or not self._power_off(timeout):
             return False
         self.start()
         return True
 
     def remove(self) -> None:
-        """End QEMU and remove the machine's folder."""
+        """Kill QEMU and remove the machine's folder."""
         self._reap()
         self._description.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _power_off(self, timeout: float) -> bool:
-        """Press the power button until the machine is off. Return whether it is."""
+        """Press the power button repeatedly. Return whether the machine is off within ``timeout`` seconds."""
         end = time.monotonic() + timeout
         while (left := end - time.monotonic()) > 0:
-            with contextlib.suppress(OSError):  # it has just ended
+            with contextlib.suppress(OSError):  # QEMU has just exited
                 self._ask("system_powerdown")
             if wait(lambda: not self.running(), min(left, _SECONDS_BETWEEN_PRESSES)):
                 return True
         return False
 
     def _reap(self) -> None:
-        """End QEMU. Its tap devices end with it."""
+        """Kill QEMU. The kernel then removes its tap devices."""
         for number, seconds in ((signal.SIGTERM, 5), (signal.SIGKILL, 15)):
             pid = self.process()
             if pid is None:
@@ -197,12 +206,15 @@ class VirtualMachine:
             (self.folder / name).unlink(missing_ok=True)
 
     def _ask(self, name: str) -> Any:
-        """Run a command of the QEMU Machine Protocol (QMP). Raises OSError if QEMU does not answer."""
+        """Run a command of the QEMU Machine Protocol (QMP) and return its result.
+
+        :raises OSError: QEMU does not answer, or the command failed
+        """
         descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.settimeout(10)
-                # the folder's own path may be longer than a socket's may be, unix(7)
+                # through /proc: the folder's path may be too long for a socket, unix(7)
                 connection.connect(f"/proc/self/fd/{descriptor}/qmp.sock")
                 with connection.makefile("rw", encoding="utf-8") as stream:
                     stream.readline()  # the greeting
@@ -217,7 +229,7 @@ class VirtualMachine:
 
 
 def _answer(lines: Iterator[str]) -> Any:
-    """Return the answer to a command; events may come before it."""
+    """Return the result of a QMP command, and skip events before it."""
     for line in lines:
         message = json.loads(line)
         if "return" in message:
@@ -228,12 +240,15 @@ def _answer(lines: Iterator[str]) -> Any:
 
 
 def command(spec: Spec, taps: Sequence[int]) -> list[str]:
-    """Return QEMU's command line, for the machine's folder as current one and open tap devices."""
+    """Return QEMU's command line. The machine's folder must be the current folder.
+
+    :param taps: descriptors of the ports' tap devices
+    """
     words = ["qemu-system-x86_64", "-name", f"{spec.hostname},process=q8s-lab-vm", "-uuid", spec.uuid]
     words += ["-nodefaults", "-no-user-config", "-machine", "q35", "-rtc", "base=utc"]
-    words += ["-display", "none", "-vga", "std"]  # GRUB waits for ever for a video BIOS, as every cloud has one
+    words += ["-display", "none", "-vga", "std"]  # as in every cloud; GRUB hangs without a video BIOS
     words += ["-accel", "tcg,thread=multi", "-cpu", _CPU, "-smp", str(spec.vcpus), "-m", f"{spec.memory}M"]
-    # what Nova's libvirt driver says of itself, and what cloud-init looks for
+    # the values of Nova's libvirt driver, by which cloud-init detects OpenStack
     words += ["-smbios", f"type=1,manufacturer=OpenStack Foundation,product=OpenStack Nova,uuid={spec.uuid}"]
     words += ["-chardev", "file,id=console,path=console.log,append=on", "-serial", "chardev:console"]
     words += ["-chardev", "socket,id=qmp,path=qmp.sock,server=on,wait=off", "-mon", "chardev=qmp,mode=control"]
@@ -252,7 +267,7 @@ def command(spec: Spec, taps: Sequence[int]) -> list[str]:
 
 @contextmanager
 def _tap(port: Port, bridge: str) -> Iterator[int]:
-    """Create a tap device on the bridge. It lasts as long as somebody has its file open, which is QEMU after this."""
+    """Create a tap device on the bridge, and yield its descriptor. QEMU inherits it, which keeps the device alive."""
     tap = os.open("/dev/net/tun", os.O_RDWR)
     try:
         try:
@@ -270,7 +285,7 @@ def _tap(port: Port, bridge: str) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class DiskImage:
-    """A disk image file: its format, its disk's size in bytes, and the file that it is a layer over, if any."""
+    """A disk image file: its format, the virtual size in bytes, and its backing file (empty for none)."""
 
     format: str
     size: int
@@ -278,15 +293,19 @@ class DiskImage:
 
 
 def inspect_image(path: Path) -> DiskImage:
-    """Return what QEMU finds in a disk image.
+    """Inspect a disk image with qemu-img.
 
-    :raises MachineError: it is not a disk image that QEMU can read
+    :raises MachineError: QEMU cannot read the image
     """
     found = json.loads(_qemu_img("info", "--output=json", str(path)))
     return DiskImage(found["format"], found["virtual-size"], found.get("backing-filename", ""))
 
 
 def _qemu_img(*arguments: str) -> str:
+    """Run qemu-img and return its output.
+
+    :raises MachineError: it failed; the message is its error output
+    """
     done = subprocess.run(["qemu-img", *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise MachineError(done.stderr.strip()[-800:])
@@ -294,7 +313,7 @@ def _qemu_img(*arguments: str) -> str:
 
 
 def write_iso(target: Path, label: str, folder: Path) -> None:
-    """Write a folder's files as an ISO 9660 file system, for cloud-init to find by its label.
+    """Write the files of a folder as an ISO 9660 file system. cloud-init finds it by its label.
 
     :raises MachineError: genisoimage failed
     """

@@ -1,8 +1,8 @@
-"""The thin wrapper around the playbooks: input, progress and results; no deployment logic."""
+"""The command ``q8s-run``: it runs the playbooks and shows progress and results. It holds no deployment logic."""
 
 from importlib.metadata import PackageNotFoundError, version
 
 try:
     __version__ = version("q8s")
-except PackageNotFoundError:  # run from a checkout that was not installed
+except PackageNotFoundError:  # the checkout is not installed as a package
     __version__ = "0+checkout"

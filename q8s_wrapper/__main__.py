@@ -1,6 +1,7 @@
-"""The start of ``q8s-run``, also as ``python -m q8s_wrapper``.
+"""Entry point of ``q8s-run`` and of ``python -m q8s_wrapper``.
 
-Only os and sys are imported here, which Python has loaded by itself: with PYTHONPATH, any other module may be another.
+This module imports only os and sys at the top, which Python has loaded at its own start. With PYTHONPATH set, any other
+module may be replaced by one in a user's folder.
 """
 
 from __future__ import annotations
@@ -8,18 +9,21 @@ from __future__ import annotations
 import os
 import sys
 
-# Set in many container images, and harmless.
+# Many container images set these; they do not change what q8s-run does.
 _HARMLESS = ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
-_CALLED_AS = "_Q8S_CALLED_AS"  # how a user called the process before, which the new one cannot see
+_CALLED_AS = "_Q8S_CALLED_AS"  # holds the argv[0] that the user typed: execve replaces it
 
 
 def entry() -> None:
-    """Run ``q8s-run``, in a new process if Python's own variables or an encoding other than UTF-8 affect this one."""
+    """Run ``q8s-run`` and exit with its code.
+
+    If Python's own variables are set, or the encoding is not UTF-8, replace this process by one without them.
+    """
     called_as = os.environ.pop(_CALLED_AS, sys.argv[0])
     variables = {name for name in os.environ if name.startswith("PYTHON") and name not in _HARMLESS}
     if (variables or sys.getfilesystemencoding().lower() != "utf-8") and not sys.flags.ignore_environment:
         kept = {name: value for name, value in os.environ.items() if name not in variables}
-        # -E: no variables of Python's; -P: no modules of the current folder
+        # -E ignores PYTHON* variables; -P does not import modules from the current folder
         command = [sys.executable, "-E", "-P", "-X", "utf8", "-m", "q8s_wrapper", *sys.argv[1:]]
         os.execve(sys.executable, command, {**kept, _CALLED_AS: sys.argv[0]})
 

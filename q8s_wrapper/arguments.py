@@ -1,4 +1,4 @@
-"""The commands and their options: one table, from which the parser, environment variables and completion are made."""
+"""Table of the commands and their options. The parser, environment variables and shell completion are built from it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from q8s_wrapper import invocation, messages
 from q8s_wrapper.errors import ExitCode, WrapperError
 
 Run = Callable[[argparse.Namespace, Sequence[str]], int]
-_YES: Final = frozenset({"1", "true", "yes", "on"})
-_NO: Final = frozenset({"", "0", "false", "no", "off"})
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"", "0", "false", "no", "off"})
 FILE_VARIABLE: Final = "Q8S_CLUSTER_FILE"
 DEFAULT_FILE: Final = "cluster.yaml"
 _SUFFIXES: Final = (".yaml", ".yml", ".json")
@@ -24,9 +24,12 @@ _SUFFIXES: Final = (".yaml", ".yml", ".json")
 
 @dataclass(frozen=True)
 class Option:
-    """One option. Its environment variable is ``Q8S_`` and its name. ``metavar`` is empty for a switch.
+    """An option of a command.
 
-    One with ``several`` may be given several times; its variable holds the values with spaces between.
+    :param metavar: name of the value in the help; empty for a switch
+    :param counted: each repetition of the switch adds one (``-vv``)
+    :param number: the value is a whole number
+    :param several: the option may be repeated; its environment variable holds the values separated by spaces
     """
 
     name: str
@@ -40,15 +43,19 @@ class Option:
 
     @property
     def variable(self) -> str:
+        """Return the name of the option's environment variable: ``Q8S_`` and the option's name."""
         return "Q8S_" + self.name.upper().replace("-", "_")
 
 
 @dataclass(frozen=True)
 class Command:
-    """One verb. ``run`` is the function that does it, as ``module:name``: it is imported only when it is asked for.
+    """A command of ``q8s-run``.
 
-    ``node`` is "" for none, else what the help calls it, in brackets where it may be left out. ``rest`` says what
-    stands behind ``--``.
+    :param run: the function that runs the command, as ``module:name``. It is imported only when it is called
+    :param file: whether the command takes a cluster file
+    :param node: name of the node argument in the help, in brackets if it is optional; empty for a command without one
+    :param rest: help for the arguments after ``--``; empty for a command that takes none
+    :param more: further sentences of the command's help
     """
 
     name: str
@@ -62,7 +69,7 @@ class Command:
     more: str = ""
 
     def function(self) -> Run:
-        """The function that does it."""
+        """Import and return the function that runs the command."""
         module, _, name = self.run.partition(":")
         found: Run = getattr(importlib.import_module(f"q8s_wrapper.commands.{module}"), name)
         return found
@@ -242,7 +249,7 @@ COMMANDS: Final = (
         more="SHELL is bash, zsh or fish. Node names come from the cluster file, without the cloud.",
     ),
 )
-# Each has a parser of its own, in its own package.
+# Commands of other packages, each with its own parser.
 HANDED_OVER: Final = {
     "lab": "an OpenStack on this machine: up, down, status, reset, image, host",
     "bundle": "what nodes run: build, list, prune, verify, ensure, pack",
@@ -250,9 +257,10 @@ HANDED_OVER: Final = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors look like all others."""
+    """A parser that reports errors in the format of all other errors of ``q8s-run``."""
 
     def error(self, message: str) -> NoReturn:
+        """Print the error and exit with code 2."""
         messages.error(message, f"{self.prog} --help")
         raise SystemExit(ExitCode.WRONG_INPUT)
 
@@ -269,13 +277,14 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="store_true", help="print the versions of Q8S, ansible-core and Kubernetes")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
-        _add(commands, command)
+        _add_command(commands, command)
     for name, text in HANDED_OVER.items():
         commands.add_parser(name, help=text)
     return top
 
 
-def _add(commands: Any, command: Command) -> None:
+def _add_command(commands: Any, command: Command) -> None:
+    """Add a command with its arguments and options to the parser."""
     usage = f"%(prog)s{' [OPTIONS]' if command.options else ''}"
     usage += f"{' [FILE]' if command.file else ''}{f' {command.node}' if command.node else ''}"
     usage += f" [-- {'COMMAND...' if 'command' in command.rest else 'ARGUMENTS...'}]" if command.rest else ""
@@ -298,9 +307,9 @@ def _add(commands: Any, command: Command) -> None:
         flags = ([f"-{option.short}"] if option.short else []) + [f"--{option.name}"]
         text = f"{option.help} [{option.variable}]"
         if option.counted:
-            sub.add_argument(*flags, action="count", default=_from_environment(option), help=text)
+            sub.add_argument(*flags, action="count", default=_default_from_environment(option), help=text)
         elif option.several:
-            # no default: what is given counts instead of the environment's, and not beside it
+            # No default: argparse would append to it. apply_environment() sets the value if the option is absent.
             sub.add_argument(*flags, metavar=option.metavar, action="append", choices=option.choices or None, help=text)
         elif option.metavar:
             sub.add_argument(
@@ -308,12 +317,12 @@ def _add(commands: Any, command: Command) -> None:
                 metavar=option.metavar,
                 type=int if option.number else str,
                 choices=option.choices or None,
-                default=_from_environment(option),
+                default=_default_from_environment(option),
                 help=text,
             )
         else:
             sub.add_argument(
-                *flags, action=argparse.BooleanOptionalAction, default=_from_environment(option), help=text
+                *flags, action=argparse.BooleanOptionalAction, default=_default_from_environment(option), help=text
             )
 
 
@@ -325,36 +334,39 @@ _NODE_HELP: Final[Mapping[str, str]] = {
 }
 
 
-def _from_environment(option: Option) -> Any:
-    """The default of an option. Of a value that is none, only the command that has the option may complain."""
+def _default_from_environment(option: Option) -> Any:
+    """Return the default of an option, from its environment variable.
+
+    An invalid value counts as unset here: check_environment() reports it for the command that is run.
+    """
     value = os.environ.get(option.variable)
     if option.counted:
         return int(value) if value and value.isdecimal() else 0
     if option.metavar:
         return value or None
-    return (value or "").lower() in _YES
+    return (value or "").lower() in _TRUE
 
 
 def check_environment(options: Sequence[Option]) -> None:
-    """Refuse values of the options' environment variables that say nothing.
+    """Check the environment variables of the options.
 
-    :raises WrapperError: one is not what its option takes
+    :raises WrapperError: the value of a variable is not valid for its option
     """
     for option in options:
         value = os.environ.get(option.variable)
         if value is None:
             continue
         if option.counted or option.number:
-            good, allowed = value == "" or value.isdecimal(), "a whole number"
+            valid, allowed = value == "" or value.isdecimal(), "a whole number"
         elif option.choices:
             several = option.several
-            good = set(value.split()) <= set(option.choices) if several else value in ("", *option.choices)
+            valid = set(value.split()) <= set(option.choices) if several else value in ("", *option.choices)
             allowed = (" and " if several else ", ").join(option.choices)
         elif option.metavar:
-            good, allowed = True, ""
+            valid, allowed = True, ""
         else:
-            good, allowed = value.lower() in _YES | _NO, "1 or 0 (also true, yes, on; false, no, off)"
-        if not good:
+            valid, allowed = value.lower() in _TRUE | _FALSE, "1 or 0 (also true, yes, on; false, no, off)"
+        if not valid:
             raise WrapperError(
                 f"{option.variable}: is {value!r}; allowed is {allowed}",
                 f"unset {option.variable}, or use --{option.name}",
@@ -369,8 +381,9 @@ _BUNDLE_CHOICE: Final = (
     Option("image", "", "ARCH,URL,CHECKSUM", several=True),
     Option("progress", "", "FORM"),
 )
-# Options of the programs behind `lab` and `bundle`, which have the help for them and read no environment themselves.
-_THEIRS: Final[Mapping[tuple[str, str], tuple[Option, ...]]] = {
+# Options of `lab` and `bundle` that have an environment variable. Their own parsers hold the help and read no
+# environment.
+_HANDED_OVER_OPTIONS: Final[Mapping[tuple[str, str], tuple[Option, ...]]] = {
     ("bundle", "build"): _BUNDLE_CHOICE,
     ("bundle", "ensure"): (*_BUNDLE_CHOICE, _CHECK),
     ("bundle", "list"): (_JSON,),
@@ -380,32 +393,37 @@ _THEIRS: Final[Mapping[tuple[str, str], tuple[Option, ...]]] = {
         Option("ip", "", "IP"),
         Option("key", "", "FILE"),
         Option("memory", "", "MB"),
-        Option("machine", "", "MACHINE"),  # and not its --image: Q8S_IMAGE is that of `bundle ensure`
+        Option("machine", "", "MACHINE"),  # --image is left out: Q8S_IMAGE belongs to `bundle ensure`
     ),
 }
 
 
-def with_environment(command: str, argv: Sequence[str]) -> list[str]:
-    """The arguments of ``lab`` or ``bundle``, and as options what the environment says and they do not.
+def add_environment_options(command: str, argv: Sequence[str]) -> list[str]:
+    """Return the arguments of ``lab`` or ``bundle``, extended by options from environment variables.
 
-    Of several values in one variable, one with a space is quoted as for a shell.
+    An option on the command line takes precedence over its variable. A variable with several values is split as a
+    shell would: a value with a space is quoted.
 
-    :raises WrapperError: a variable says nothing that its option takes
+    :raises WrapperError: the value of a variable is not valid for its option
     """
-    given: list[str] = []
-    for option in _THEIRS.get((command, argv[0] if argv else ""), ()):
+    added: list[str] = []
+    for option in _HANDED_OVER_OPTIONS.get((command, argv[0] if argv else ""), ()):
         flag = f"--{option.name}"
-        if any(word.partition("=")[0] == flag for word in argv):
+        if any(argument.partition("=")[0] == flag for argument in argv):
             continue
         check_environment([option])
         if option.metavar:
-            given += [f"{flag}={word}" for word in _values(option)]
-        elif _from_environment(option):
-            given.append(flag)
-    return [*argv, *given]
+            added += [f"{flag}={value}" for value in _environment_values(option)]
+        elif _default_from_environment(option):
+            added.append(flag)
+    return [*argv, *added]
 
 
-def _values(option: Option) -> list[str]:
+def _environment_values(option: Option) -> list[str]:
+    """Return the values in an option's environment variable.
+
+    :raises WrapperError: a quote in the variable is not closed
+    """
     value = os.environ.get(option.variable, "")
     if not option.several:
         return [value] if value else []
@@ -419,34 +437,39 @@ def _values(option: Option) -> list[str]:
         ) from None
 
 
-def settle(arguments: argparse.Namespace) -> None:
-    """Fill in values from the environment that were not given on the command line."""
+def apply_environment(arguments: argparse.Namespace) -> None:
+    """Set repeatable options that are not on the command line from their environment variables."""
     command: Command = arguments.command
     for option in command.options:
         if option.several and getattr(arguments, option.name) is None:
             setattr(arguments, option.name, os.environ.get(option.variable, "").split())
 
 
-def with_file(argv: Sequence[str]) -> tuple[list[str], bool]:
-    """Return the arguments with the cluster file among them, and whether it was found by default.
+def insert_cluster_file(argv: Sequence[str]) -> tuple[list[str], bool]:
+    """Insert the default cluster file into the arguments if they name none.
 
-    Where FILE and NODE may stand, a single word is FILE if there is such a file, or if it looks like the name of one.
+    For a command that takes FILE and NODE, a single argument is FILE if that file exists or the argument looks like a
+    file name; otherwise it is NODE.
 
-    :raises WrapperError: no file was given, and there is none by default
+    :returns: the arguments with the cluster file, and whether it is the default one
+    :raises WrapperError: the arguments name no file, and the default file does not exist
     """
     arguments = list(argv)
     command = next((command for command in COMMANDS if arguments and command.name == arguments[0]), None)
     if command is None or not command.file or {"-h", "--help"} & set(arguments):
         return arguments, False
-    given = positional(arguments[1:], command)
+    positionals = positional_arguments(arguments[1:], command)
     needed = 1 if command.node in ("NODE", "NODES") else 0
-    if len(given) > needed and (len(given) > 1 or needed or not command.node or is_file_name(given[0])):
+    if len(positionals) > needed and (
+        len(positionals) > 1 or needed or not command.node or is_file_name(positionals[0])
+    ):
         return arguments, False
-    if needed and given and is_file_name(given[0]):
-        return arguments, False  # the parser says that NODE is missing
+    if needed and positionals and is_file_name(positionals[0]):
+        return arguments, False  # the parser reports that NODE is missing
     file = default_file(exists=command.name != "init")
     if file is None:
-        taken = f" ({given[0]} is taken for {command.node.strip('[]')}: there is no such file)" if given else ""
+        node = command.node.strip("[]")
+        taken = f" ({positionals[0]} is taken for {node}: there is no such file)" if positionals else ""
         raise WrapperError(
             f"{command.name}: no cluster file was given, and this folder has no {DEFAULT_FILE}{taken}",
             f"pass FILE, set {FILE_VARIABLE}, or write one: {invocation.program()} init {DEFAULT_FILE}",
@@ -456,36 +479,37 @@ def with_file(argv: Sequence[str]) -> tuple[list[str], bool]:
 
 
 def default_file(exists: bool = True) -> str | None:
-    """Return the cluster file for a command that names none.
+    """Return the default cluster file: ``Q8S_CLUSTER_FILE``, else ``cluster.yaml`` in the current folder.
 
-    :param exists: whether the one in the current folder must exist
+    :param exists: whether ``cluster.yaml`` must exist
+    :returns: the file name, or None if ``cluster.yaml`` must exist and does not
     """
     named = os.environ.get(FILE_VARIABLE)
     return named or (DEFAULT_FILE if not exists or Path(DEFAULT_FILE).is_file() else None)
 
 
-def is_file_name(word: str) -> bool:
-    """Return whether a word that may be a node's name is a file: it exists, or has the form of a path."""
-    return word == "-" or os.sep in word or word.endswith(_SUFFIXES) or Path(word).is_file()
+def is_file_name(text: str) -> bool:
+    """Return whether an argument is a cluster file rather than a node: it is a file, or has the form of a path."""
+    return text == "-" or os.sep in text or text.endswith(_SUFFIXES) or Path(text).is_file()
 
 
-def positional(words: Sequence[str], command: Command) -> list[str]:
-    """Return the words that are no options and no values of options."""
-    found, value = [], False
-    for word in words:
-        if value:
-            value = False
-        elif word == "-" or not word.startswith("-"):
-            found.append(word)
+def positional_arguments(argv: Sequence[str], command: Command) -> list[str]:
+    """Return the positional arguments: all that are neither options nor values of options."""
+    positionals, is_value = [], False
+    for argument in argv:
+        if is_value:
+            is_value = False
+        elif argument == "-" or not argument.startswith("-"):
+            positionals.append(argument)
         else:
-            value = takes_next(word, command)
-    return found
+            is_value = expects_value(argument, command)
+    return positionals
 
 
-def takes_next(word: str, command: Command) -> bool:
-    """Return whether the next word is the value of this one: ``--limit``, abbreviated too, and ``-n``, not ``-n5``."""
+def expects_value(flag: str, command: Command) -> bool:
+    """Return whether the next argument is this option's value: yes for ``--limit`` and ``--lim``, no for ``-n5``."""
     for option in command.options:
-        long = word.startswith("--") and len(word) > 2 and f"--{option.name}".startswith(word)
-        if option.metavar and (long or (option.short and word == f"-{option.short}")):
+        long = flag.startswith("--") and len(flag) > 2 and f"--{option.name}".startswith(flag)
+        if option.metavar and (long or (option.short and flag == f"-{option.short}")):
             return True
     return False

@@ -1,4 +1,4 @@
-"""``q8s-run``: the command line."""
+"""The command line of ``q8s-run``: parses it, runs the command, and reports errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from q8s_wrapper.errors import ExitCode, WrapperError
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one command and return its exit code. A user sees messages and hints, never a traceback."""
+    """Run one command and return its exit code. Report errors as messages with hints, never as a traceback."""
     messages.set_quiet(False)
     try:
         code = _run(argv)
@@ -21,32 +21,37 @@ def main(argv: Sequence[str]) -> int:
         return code
     except WrapperError as error:
         messages.error(str(error), error.hint)
-        return _flushed(error.code)
+        return _flush_output(error.code)
     except KeyboardInterrupt:
         messages.error("interrupted")
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output went away, as `| head` does.
+        # The reader of our output has exited, as `| head` does.
         _silence_output()
         return ExitCode.DONE
     except (OSError, UnicodeDecodeError) as error:
-        # A full disk, a folder that cannot be written: the user's to fix.
-        messages.error(f"Failed to run: {_reason(error)}")
-        return _flushed(ExitCode.FAILED)
+        # The user can fix these: a full disk, a folder without write permission.
+        messages.error(f"Failed to run: {_format_error(error)}")
+        return _flush_output(ExitCode.FAILED)
     except SystemExit:
-        # of the parser; its help may be on its way to a reader that went away
+        # The parser exits; the reader of its help may have exited before.
         try:
             sys.stdout.flush()
         except BrokenPipeError:
             _silence_output()
         except OSError as error:
-            messages.error(f"Failed to write the output: {_reason(error)}")
+            messages.error(f"Failed to write the output: {_format_error(error)}")
             _silence_output()
             return ExitCode.FAILED
         raise
 
 
 def _run(argv: Sequence[str]) -> int:
+    """Parse the arguments and run the command.
+
+    :returns: the exit code
+    :raises WrapperError: the command failed, or an argument is wrong
+    """
     if argv and argv[0] in table.HANDED_OVER:
         return _hand_over(argv[0], argv[1:])
     if argv and argv[0] == completion.HIDDEN:
@@ -54,15 +59,15 @@ def _run(argv: Sequence[str]) -> int:
         return ExitCode.DONE
     if list(argv) == ["--version"]:
         argv = ["version"]
-    own, rest = _split(argv)
-    own, default = table.with_file(own)
+    own, rest = _split_arguments(argv)
+    own, default = table.insert_cluster_file(own)
     parser = table.parser()
     arguments = parser.parse_args(own)
     command: table.Command = arguments.command
     if rest and not command.rest:
         parser.error(f"{command.name} takes nothing after --")
     table.check_environment(command.options)
-    table.settle(arguments)
+    table.apply_environment(arguments)
     messages.set_quiet(getattr(arguments, "quiet", False))
     arguments.invocation = invocation.Invocation(invocation.program())
     if command.file:
@@ -73,8 +78,8 @@ def _run(argv: Sequence[str]) -> int:
     return int(command.function()(arguments, rest))
 
 
-def _flushed(code: int) -> int:
-    """Write what is left of the output; return the exit code."""
+def _flush_output(code: int) -> int:
+    """Flush stdout and return the exit code."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -82,8 +87,8 @@ def _flushed(code: int) -> int:
     return code
 
 
-def _reason(error: OSError | UnicodeDecodeError) -> str:
-    """Return what failed and why, without the number that Python puts before it."""
+def _format_error(error: OSError | UnicodeDecodeError) -> str:
+    """Format an error as file and reason, without the error number."""
     if isinstance(error, UnicodeDecodeError):
         return f"a file is not UTF-8 text ({error})"
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
@@ -91,14 +96,15 @@ def _reason(error: OSError | UnicodeDecodeError) -> str:
 
 
 def _silence_output() -> None:
-    """Drop what is left of the output: Python would fail again when it ends."""
+    """Redirect stdout to /dev/null: Python flushes it again at exit, which would fail."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _hand_over(command: str, argv: Sequence[str]) -> int:
-    argv = table.with_environment(command, argv)
-    os.umask(0o022)  # files of machines are built, which others must read
+    """Run ``lab`` or ``bundle``, which parse their own arguments. Return the exit code."""
+    argv = table.add_environment_options(command, argv)
+    os.umask(0o022)  # both build files that other users' processes must read
     if command == "lab":
         from q8s_lab.cli import main as lab_main
 
@@ -108,9 +114,10 @@ def _hand_over(command: str, argv: Sequence[str]) -> int:
     return bundle_main(argv)
 
 
-def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+def _split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split the arguments at the first ``--``."""
     arguments = list(argv)
     if "--" in arguments:
-        place = arguments.index("--")
-        return arguments[:place], arguments[place + 1 :]
+        index = arguments.index("--")
+        return arguments[:index], arguments[index + 1 :]
     return arguments, []

@@ -1,4 +1,4 @@
-"""Completion for shells: a script for each, and the candidates at a place of the command line, the same for all."""
+"""Shell completion: a script for each shell, and the candidates that all scripts ask for."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from q8s_wrapper.arguments import COMMANDS, HANDED_OVER, Command, default_file, is_file_name, positional, takes_next
+from q8s_wrapper.arguments import (
+    COMMANDS,
+    HANDED_OVER,
+    Command,
+    default_file,
+    expects_value,
+    is_file_name,
+    positional_arguments,
+)
 
 SHELLS: Final = ("bash", "zsh", "fish")
-HIDDEN: Final = "_complete"  # what the scripts call: q8s-run _complete WORD...
+HIDDEN: Final = "_complete"  # hidden command that the scripts call: q8s-run _complete WORD...
 
 _BASH: Final = """\
 # q8s-run: completion for bash. source <(q8s-run completion bash)
@@ -42,13 +50,17 @@ complete -c q8s-run -a '(__q8s_run)'
 
 
 def script(shell: str) -> str | None:
-    """The script of a shell, or None for one that is not known."""
+    """Return the completion script of a shell, or None if the shell is not supported."""
     return {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}.get(shell)
 
 
-def candidates(words: Sequence[str]) -> list[str]:
-    """What the last of these words, which may be unfinished, may become. Nothing means a file's name."""
-    *before, unfinished = words or [""]
+def candidates(arguments: Sequence[str]) -> list[str]:
+    """Return the completions of the last word of the command line.
+
+    :param arguments: the command line after ``q8s-run``; its last word may be unfinished
+    :returns: the candidates; if there are none, the scripts complete file names
+    """
+    *before, unfinished = arguments or [""]
     if not before:
         names = [*(command.name for command in COMMANDS), *HANDED_OVER, *(["--version"] if unfinished else [])]
         return [name for name in names if name.startswith(unfinished)]
@@ -61,28 +73,28 @@ def candidates(words: Sequence[str]) -> list[str]:
     choices = {f"--{option.name}": option.choices for option in command.options if option.choices}
     if before[-1] in choices:
         return [choice for choice in choices[before[-1]] if choice.startswith(unfinished)]
-    if len(before) > 1 and before[-1].startswith("-") and takes_next(before[-1], command):
+    if len(before) > 1 and before[-1].startswith("-") and expects_value(before[-1], command):
         return []
-    given = positional(before[1:], command)
+    positionals = positional_arguments(before[1:], command)
     if command.node == "SHELL":
-        return [shell for shell in SHELLS if shell.startswith(unfinished) and not given]
-    file = _file(given, command)
+        return [shell for shell in SHELLS if shell.startswith(unfinished) and not positionals]
+    file = _cluster_file(positionals, command)
     if file is None:
         return []
-    return [name for name in _names(Path(file).expanduser()) if name.startswith(unfinished)]
+    return [name for name in _node_names(Path(file).expanduser()) if name.startswith(unfinished)]
 
 
-def _file(given: Sequence[str], command: Command) -> str | None:
-    """Return the cluster file whose nodes may stand next, or None where no node may."""
-    if not command.node or len(given) > 1:
+def _cluster_file(positionals: Sequence[str], command: Command) -> str | None:
+    """Return the cluster file whose nodes are candidates for the next argument, or None if it is not a node."""
+    if not command.node or len(positionals) > 1:
         return None
-    if not given:
+    if not positionals:
         return default_file()
-    return given[0] if is_file_name(given[0]) else None
+    return positionals[0] if is_file_name(positionals[0]) else None
 
 
-def _names(file: Path) -> list[str]:
-    """Names of a cluster file's nodes and hosts; a file that cannot be read has none."""
+def _node_names(file: Path) -> list[str]:
+    """Return the names of the nodes and hosts in a cluster file; none if the file cannot be loaded."""
     from q8s_wrapper.commands import load
     from q8s_wrapper.errors import WrapperError
 

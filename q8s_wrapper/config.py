@@ -1,4 +1,4 @@
-"""Where things are: the files that Ansible reads, the caches, the state of each cluster."""
+"""Paths: the files that Ansible reads, and the state folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 _PACKAGED: Final = Path(__file__).resolve().parent / "data"
-# The collection, the inventory and Ansible's settings: data of the wheel, or a checkout with the same layout.
+# Folder with the collection, the inventory and ansible.cfg: data of the wheel, or a checkout with the same layout.
 DATA: Final = _PACKAGED if _PACKAGED.is_dir() else REPOSITORY
 COLLECTIONS: Final = DATA / "collections"
 PLAYBOOKS: Final = COLLECTIONS / "ansible_collections" / "q8s" / "emu" / "playbooks"
@@ -18,27 +18,30 @@ INVENTORY: Final = DATA / "inventory" / "cluster.q8s.yml"
 
 
 def state_root() -> Path:
-    """Local state of all clusters: ``Q8S_STATE``, else below the user's state directory (XDG)."""
+    """Return the folder with the local state of all clusters.
+
+    It is ``Q8S_STATE``, else ``q8s`` below ``XDG_STATE_HOME``, else ``~/.local/state/q8s``.
+    """
     explicit = os.environ.get("Q8S_STATE")
     if explicit:
-        return _expanded(explicit).absolute()
+        return _expand_user(explicit).absolute()
     base = Path(os.environ.get("XDG_STATE_HOME", ""))
-    # The XDG specification has relative paths ignored.
-    return (base if base.is_absolute() else _expanded("~/.local/state").absolute()) / "q8s"
+    # The XDG base directory specification says to ignore relative paths.
+    return (base if base.is_absolute() else _expand_user("~/.local/state").absolute()) / "q8s"
 
 
-def _expanded(path: str) -> Path:
-    """The path with ~ replaced; as it is where the home folder is not known, which pathlib takes for an error."""
+def _expand_user(path: str) -> Path:
+    """Expand ``~`` in a path. Unlike pathlib, leave it as it is if the home folder is not known."""
     return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 def cluster_variable(file: Path) -> list[str]:
-    """How Ansible is told of the cluster file; as JSON, for ``name=value`` ends at a space."""
+    """Return the arguments that pass the cluster file to Ansible, as JSON: ``name=value`` would end at a space."""
     return ["-e", json.dumps({"q8s_cluster_file": str(file.resolve())})]
 
 
 def add_collections_to_path() -> None:
-    """Let ``ansible_collections.q8s.emu`` be imported without importing Ansible."""
+    """Add the collection to ``sys.path``: ``ansible_collections.q8s.emu`` can then be imported without Ansible."""
     folder = str(COLLECTIONS)
     if folder not in sys.path:
         sys.path.insert(0, folder)

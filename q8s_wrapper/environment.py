@@ -1,7 +1,7 @@
 """The process environment of ``q8s-run`` and of everything that it starts.
 
-What users set for other work (Ansible's variables, Python's, locales, helpers of ssh) must not change what a command
-does. Only this module decides what reaches a child process. The ssh options are in the collection (``_ssh.py``), for
+Variables that users set for other work (Ansible, Python, locales, ssh helpers) must not change what a command does.
+Only this module decides which variables reach a child process. The ssh options are in the collection (``_ssh.py``):
 ``ansible-playbook`` needs them as well.
 """
 
@@ -18,8 +18,8 @@ from typing import Final
 
 from q8s_wrapper.config import DATA, state_root
 
-# Removed from the environment of all children. No variable of Ansible's is let through: what a run needs comes from
-# this repository, and what a user wants to change goes behind `--`, as arguments of ansible-playbook.
+# Removed from the environment of all child processes. No Ansible variable passes: this repository sets what a run
+# needs, and users pass arguments of ansible-playbook after `--`.
 _REMOVED_PREFIXES: Final = ("ANSIBLE_", "_ANSIBLE_", "AWX_", "RUNNER_", "PYTHON", "LC_")
 _REMOVED: Final = frozenset(
     {
@@ -30,18 +30,19 @@ _REMOVED: Final = frozenset(
         *("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES"),
     }
 )
-# Paths that start at the user's current folder; children may run elsewhere.
+# Paths relative to the user's current folder. They are made absolute: child processes may run in another folder.
 _PATHS: Final = ("OS_CLIENT_CONFIG_FILE", "OS_CLIENT_SECURE_FILE", "OS_CACERT", "OS_CERT", "OS_KEY")
-# openstacksdk finds these in the current folder first (openstack/config/loader.py); two have a variable.
-_FILES_OF_THE_SDK: Final = {"OS_CLIENT_CONFIG_FILE": "clouds", "OS_CLIENT_SECURE_FILE": "secure"}
-_SUFFIXES_OF_THE_SDK: Final = (".yaml", ".yml", ".json")
+# openstacksdk looks for these files in the current folder first (openstack/config/loader.py), unless a variable
+# names one.
+_SDK_FILES: Final = {"OS_CLIENT_CONFIG_FILE": "clouds", "OS_CLIENT_SECURE_FILE": "secure"}
+_SDK_SUFFIXES: Final = (".yaml", ".yml", ".json")
 _LOCALES: Final = ("C.UTF-8", "C.utf8", "en_US.UTF-8", "en_US.utf8")
 
 
 def child_environment(user: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of any child process, ssh for example.
+    """Return the environment for any child process, such as ssh.
 
-    :param user: the environment that the user runs ``q8s-run`` in
+    :param user: the environment in which the user runs ``q8s-run``
     """
     kept = {
         name: value for name, value in user.items() if name not in _REMOVED and not name.startswith(_REMOVED_PREFIXES)
@@ -52,8 +53,8 @@ def child_environment(user: Mapping[str, str]) -> dict[str, str]:
         **kept,
         **_absolute_paths(user, Path.cwd()),
         "PATH": os.pathsep.join([programs, user.get("PATH") or os.defpath]),
-        "HOME": user.get("HOME") or _home(),
-        # ssh runs a ProxyCommand with it: fish or nologin may not understand the command.
+        "HOME": user.get("HOME") or _home_folder(),
+        # ssh runs ProxyCommand with $SHELL: fish or nologin may not understand the command.
         "SHELL": "/bin/sh",
         "LANG": utf8,
         "LC_ALL": utf8,
@@ -61,9 +62,9 @@ def child_environment(user: Mapping[str, str]) -> dict[str, str]:
 
 
 def ansible_environment(user: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of Ansible's programs: none of the user's ``ANSIBLE_*``, and a home of their own.
+    """Return the environment for Ansible's programs: without the user's ``ANSIBLE_*``, with a separate ANSIBLE_HOME.
 
-    :param user: the environment that the user runs ``q8s-run`` in
+    :param user: the environment in which the user runs ``q8s-run``
     """
     from q8s_bundle.cache import cache_root
 
@@ -72,21 +73,21 @@ def ansible_environment(user: Mapping[str, str]) -> dict[str, str]:
         **{name: value for name, value in child_environment(user).items() if name != "KUBECONFIG"},
         "Q8S_STATE": str(state),
         "ANSIBLE_CONFIG": str(DATA / "ansible.cfg"),
-        # Plugins and temporary files; ~/.ansible may have plugins of the user's, or be read-only. Hidden, as the
-        # other folders of the state are clusters. A run in check mode may be the first, and makes no state.
+        # For plugins and temporary files: ~/.ansible may hold plugins of the user, or be read-only. The name is hidden
+        # because the other folders of the state are clusters. Check mode creates no state: it uses the cache.
         "ANSIBLE_HOME": str((state if state.is_dir() else cache_root()) / ".ansible"),
-        "ANSIBLE_HOST_KEY_CHECKING": "True",  # ansible-runner would turn it off
+        "ANSIBLE_HOST_KEY_CHECKING": "True",  # ansible-runner turns it off by default
         "ANSIBLE_NOCOLOR": "True",
-        "Q8S_PROGRESS_EVENTS": "1",  # a build reports its progress as data
+        "Q8S_PROGRESS_EVENTS": "1",  # builds report their progress as JSON
         "PYTHONUNBUFFERED": "1",
-        # No module from the current folder, where a yaml.py or openstack.py may lie.
+        # Do not import from the current folder: it may have a yaml.py or openstack.py.
         "PYTHONSAFEPATH": "1",
     }
 
 
 @contextmanager
 def replaced(variables: Mapping[str, str]) -> Iterator[None]:
-    """Let this process have these variables only: ansible-runner copies them, and reads some itself."""
+    """Replace the environment of this process within the context: ansible-runner copies it to Ansible."""
     before = dict(os.environ)
     os.environ.clear()
     os.environ.update(variables)
@@ -98,19 +99,19 @@ def replaced(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def isolate() -> None:
-    """Make this process independent of the files and the folder that it was started with. For the console script."""
+    """Prepare this process for any caller: closed standard streams, a deleted current folder, no HOME."""
     _open_standard_streams()
-    _leave_lost_folder()
+    _leave_unusable_folder()
     if not os.environ.get("HOME"):
-        os.environ["HOME"] = _home()
-    # A terminal that cannot show a character is no reason to fail.
+        os.environ["HOME"] = _home_folder()
+    # Do not fail on a character that the terminal cannot show.
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def _open_standard_streams() -> None:
-    """Open what is closed of stdin, stdout and stderr: files that are opened later would get their numbers."""
+    """Open closed standard streams on /dev/null: otherwise the next opened file would get descriptor 0, 1 or 2."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
@@ -124,8 +125,8 @@ def _open_standard_streams() -> None:
             setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
-def _leave_lost_folder() -> None:
-    """Leave a current folder that was deleted or is closed to this user: nothing is found by a relative path there."""
+def _leave_unusable_folder() -> None:
+    """Change to / if the current folder was deleted or this user may not enter it."""
     try:
         usable = os.access(Path.cwd(), os.X_OK)
     except OSError:
@@ -135,22 +136,27 @@ def _leave_lost_folder() -> None:
 
 
 def _absolute_paths(user: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Return the variables that name files, with absolute paths.
+
+    :param user: the environment in which the user runs ``q8s-run``
+    :param folder: the user's current folder
+    """
     found = {
         variable: str(file)
-        for variable, stem in _FILES_OF_THE_SDK.items()
+        for variable, stem in _SDK_FILES.items()
         if not user.get(variable)
-        for file in reversed([folder / (stem + suffix) for suffix in _SUFFIXES_OF_THE_SDK])
+        for file in reversed([folder / (stem + suffix) for suffix in _SDK_SUFFIXES])
         if os.path.exists(file)  # noqa: PTH110 (pathlib's raises where the folder may not be searched)
     }
-    # the folder comes first unless the path is absolute
-    given = {variable: str(folder / user[variable]) for variable in _PATHS if user.get(variable)}
+    # pathlib ignores the folder if the path is absolute
+    configured = {variable: str(folder / user[variable]) for variable in _PATHS if user.get(variable)}
     if cache := user.get("Q8S_CACHE"):
-        given["Q8S_CACHE"] = str(folder / Path(cache).expanduser())
-    return {**found, **given}
+        configured["Q8S_CACHE"] = str(folder / Path(cache).expanduser())
+    return {**found, **configured}
 
 
 def _utf8_locale() -> str:
-    """Return a UTF-8 locale that this machine has: Ansible refuses any other encoding."""
+    """Return a UTF-8 locale that this machine has: Ansible requires the encoding UTF-8."""
     before = locale.setlocale(locale.LC_CTYPE)
     try:
         for name in _LOCALES:
@@ -162,8 +168,8 @@ def _utf8_locale() -> str:
     return _LOCALES[0]
 
 
-def _home() -> str:
-    """Return the home folder that the system knows for this user, or / for a user that it does not know."""
+def _home_folder() -> str:
+    """Return the user's home folder from the user database, or / if the user is not in it."""
     try:
         return pwd.getpwuid(os.getuid()).pw_dir
     except KeyError:

@@ -1,4 +1,4 @@
-"""Errors that a user sees, and the exit codes that go with them."""
+"""Errors that a user sees, and exit codes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What ``q8s-run`` ends with (design, section 7)."""
+    """An exit code of ``q8s-run``."""
 
     DONE = 0
     FAILED = 1
@@ -15,7 +15,12 @@ class ExitCode(IntEnum):
 
 
 class WrapperError(Exception):
-    """An error that the user can fix, with a hint where there is one."""
+    """An error that the user can fix.
+
+    :param message: what failed, the value and the reason
+    :param hint: what to do about it; empty for none
+    :param code: the exit code
+    """
 
     def __init__(self, message: str, hint: str = "", code: ExitCode = ExitCode.FAILED) -> None:
         super().__init__(message)

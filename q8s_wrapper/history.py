@@ -1,4 +1,4 @@
-"""How long earlier runs took, and from that how long one will take: a file of times per cluster, and pure functions."""
+"""Durations of earlier runs, kept in one file per cluster, and estimates computed from them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,20 @@ from q8s_wrapper.events import BUILDS, State
 
 _FILE: Final = "history.jsonl"
 _KEPT: Final = 50
-_SIMILAR: Final = 2.0  # a run of up to this many times the size, or the inverse, says something
+_SIMILAR: Final = 2.0  # runs whose sizes differ by at most this factor are comparable
 _RUNS_OF_ESTIMATE: Final = 3
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that ended well. ``servers`` were in the plan, ``made`` of them new; stages: their start in seconds."""
+    """A successful run.
+
+    :param what: the command
+    :param servers: number of servers in the plan
+    :param made: number of servers that the run created
+    :param seconds: duration without builds
+    :param stages: start of each stage, in seconds since the start of the run, without builds
+    """
 
     what: str
     servers: int
@@ -30,14 +37,22 @@ class Run:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run is likely to take beside the build, in seconds, by the run in the middle of those most like it."""
+    """The estimated duration of a run without builds, from the median of the most similar earlier runs.
+
+    :param seconds: estimated duration
+    :param stages: start of each stage in the median run, in seconds since its start
+    :param runs: number of runs that the estimate is based on
+    """
 
     seconds: float
     stages: Mapping[str, float]
     runs: int
 
     def left(self, state: State, now: float) -> float:
-        """Seconds that are left, ``now`` seconds after the start, counted from the start of the newest stage."""
+        """Return the seconds that are left, measured from the start of the newest stage.
+
+        :param now: seconds since the start of the run
+        """
         known = [stage for stage in state.stages if stage.name in self.stages]
         offset = max(known, key=lambda stage: stage.start) if known else None
         if offset is None:
@@ -47,7 +62,11 @@ class Estimate:
 
 
 def building(state: State, now: float, since: float = 0.0) -> float:
-    """Return how many seconds the builds that began ``since`` then took, or take so far."""
+    """Return the seconds spent in builds.
+
+    :param now: seconds since the start of the run, the end of a build that still runs
+    :param since: count only builds that started at or after this second of the run
+    """
     return sum(
         (now if stage.name in state.active else stage.end) - stage.start
         for stage in state.stages
@@ -55,8 +74,13 @@ def building(state: State, now: float, since: float = 0.0) -> float:
     )
 
 
-def of(what: str, servers: int, made: int, state: State) -> Run:
-    """What to remember of a run."""
+def summarize_run(what: str, servers: int, made: int, state: State) -> Run:
+    """Summarize a finished run for the history.
+
+    :param what: the command
+    :param servers: number of servers in the plan
+    :param made: number of servers that the run created
+    """
     built = building(state, state.seconds)
     builds = [stage for stage in state.stages if stage.name in BUILDS]
     stages = {
@@ -68,24 +92,30 @@ def of(what: str, servers: int, made: int, state: State) -> Run:
 
 
 def estimate(runs: Iterable[Run], what: str, servers: int, made: int) -> Estimate | None:
-    """From earlier runs of the same command and a similar size, or None when there are none.
+    """Estimate the duration of a run from earlier runs of the same command and a similar size.
 
-    A run that makes servers is compared by these, any other by all servers that the cluster has.
+    The size of a run is the number of servers that it creates; if it creates none, the number of all servers.
+
+    :param runs: earlier runs, each cluster's from old to new
+    :param what: the command
+    :param servers: number of servers in the plan
+    :param made: number of servers that the run creates
+    :returns: the estimate, or None without comparable runs
     """
 
     def size(servers: int, made: int) -> int:
         return made or servers
 
-    wanted = size(servers, made)
-    alike = []
+    target_size = size(servers, made)
+    similar = []
     for number, run in enumerate(runs):
-        have = size(run.servers, run.made)
-        if run.what == what and bool(run.made) == bool(made) and wanted and have:
-            ratio = max(wanted / have, have / wanted)
+        run_size = size(run.servers, run.made)
+        if run.what == what and bool(run.made) == bool(made) and target_size and run_size:
+            ratio = max(target_size / run_size, run_size / target_size)
             if ratio <= _SIMILAR:
-                alike.append((ratio, -number, run))
-    # The newest of those that are nearest in size; the file has them from old to new.
-    nearest = sorted(alike, key=lambda found: found[:2])[:_RUNS_OF_ESTIMATE]
+                similar.append((ratio, -number, run))
+    # Prefer the nearest size, then the newest run: runs are ordered from old to new.
+    nearest = sorted(similar, key=lambda found: found[:2])[:_RUNS_OF_ESTIMATE]
     if not nearest:
         return None
     by_time = sorted((run for _, _, run in nearest), key=lambda run: run.seconds)
@@ -94,7 +124,10 @@ def estimate(runs: Iterable[Run], what: str, servers: int, made: int) -> Estimat
 
 
 def read(root: Path) -> list[Run]:
-    """The runs of all clusters, each cluster's from old to new; lines that cannot be read are left out."""
+    """Return the recorded runs of all clusters, each cluster's from old to new. Skip lines that cannot be parsed.
+
+    :param root: folder with the state of all clusters
+    """
     runs = []
     for file in sorted([*root.glob(f"*/{_FILE}"), *root.glob(f"*/*/{_FILE}")]):
         with suppress(OSError):
@@ -104,14 +137,17 @@ def read(root: Path) -> list[Run]:
     return runs
 
 
-def remember(folder: Path, run: Run) -> None:
-    """Add a run to its cluster's file."""
+def append_run(folder: Path, run: Run) -> None:
+    """Append a run to the cluster's history, which keeps the newest runs.
+
+    :raises OSError: the file cannot be written
+    """
     file = folder / _FILE
     lines = file.read_text().splitlines() if file.exists() else []
     file.write_text("\n".join([*lines[-(_KEPT - 1) :], json.dumps(asdict(run))]) + "\n")
 
 
-def words(seconds: float) -> str:
-    """A time for people: ``45 s``, ``2 min 40 s``."""
+def format_duration(seconds: float) -> str:
+    """Format a duration: ``45 s``, ``2 min 40 s``."""
     whole = round(seconds)
     return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"

@@ -1,4 +1,4 @@
-"""A first cluster file, from what a cloud offers: pure functions, the cloud is asked elsewhere."""
+"""Compose a cluster file from the networks, images and flavors of a cloud. Pure functions: no cloud is called here."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Final
 from q8s_wrapper.config import add_collections_to_path
 from q8s_wrapper.errors import ExitCode, WrapperError
 
-_SERVERS: Final = 3  # that the file asks for: a control plane and two workers
+_SERVERS: Final = 3  # servers of the new cluster: a control plane and two workers
 _CONTROL_PLANE_MB: Final = 2048
-_CONTROL_PLANE_GB: Final = 5  # its system, its archive, and what guests are made from
-_QEMU_MB: Final = 512  # what a host needs besides its guest's memory
-_GUESTS_MB: Final = (2048, 1024)  # sizes of a guest, the best first
+_CONTROL_PLANE_GB: Final = 5  # operating system, control plane bundle, guest images and worker bundles
+_QEMU_MB: Final = 512  # memory of a host in addition to its guest's
+_GUESTS_MB: Final = (2048, 1024)  # guest memory in MB, in order of preference
 _GUEST_GB: Final = 10
 _CPUS: Final = 2
 _PRIVATE: Final = tuple(ipaddress.IPv4Network(t) for t in ("172.16.0.0/12", "10.0.0.0/8", "192.168.0.0/16"))
 _PODS: Final = ipaddress.IPv4Network("10.244.0.0/16")
 _SERVICES: Final = ipaddress.IPv4Network("10.96.0.0/12")
 
-# Releases that hosts may have, with the month they came out, as years.
+# Operating systems that hosts may have, with their release dates as fractional years.
 _CODENAMES: Final = {"trixie": "debian 13", "bookworm": "debian 12", "noble": "ubuntu 24.04", "jammy": "ubuntu 22.04"}
 _RELEASES: Final = {"debian 13": 2025.6, "debian 12": 2023.5, "ubuntu 22.04": 2022.3}
 _OTHER_ARCHITECTURES: Final = re.compile(r"arm|aarch|ppc|s390|riscv|i[36]86", re.IGNORECASE)
@@ -39,7 +39,11 @@ class Subnet:
 
 @dataclass(frozen=True)
 class Network:
-    """A network that the project sees. ``external``: floating IPs come from it; ``shared``: it is another project's."""
+    """A network that is visible to the project.
+
+    :param external: the network provides floating IPs
+    :param shared: the network belongs to another project
+    """
 
     id: str
     name: str
@@ -50,7 +54,12 @@ class Network:
 
 @dataclass(frozen=True)
 class Image:
-    """An active image; sizes as Glance gives them, in MB and GB. ``architecture`` is empty where nobody said it."""
+    """An active image.
+
+    :param architecture: Glance's property; empty if it is not set
+    :param min_ram: MB
+    :param min_disk: GB
+    """
 
     id: str
     name: str
@@ -62,7 +71,11 @@ class Image:
 
 @dataclass(frozen=True)
 class Flavor:
-    """A flavor; memory in MB, disk in GB, 0 where its servers boot from a volume."""
+    """A flavor.
+
+    :param ram: MB
+    :param disk: GB; 0 if servers of this flavor boot from a volume
+    """
 
     name: str
     vcpus: int
@@ -72,7 +85,7 @@ class Flavor:
 
 @dataclass(frozen=True)
 class Offer:
-    """What a project may use."""
+    """The networks, images and flavors that a project may use."""
 
     networks: tuple[Network, ...]
     images: tuple[Image, ...]
@@ -80,46 +93,51 @@ class Offer:
 
 
 def cluster_file(offer: Offer, name: str) -> str:
-    """The text of a cluster file for a small cluster of two architectures, with comments. It is checked: it loads.
+    """Return the text of a cluster file for a small cluster of two architectures. The text is valid: it is loaded.
 
-    :param name: of the cluster
-    :raises WrapperError: what a cluster needs is not offered (all of it is named), or the name is no host name
+    :param name: name of the cluster
+    :raises WrapperError: the cloud lacks what a cluster needs (the message lists all of it), or the name is not a valid
+        host name
     """
     add_collections_to_path()
     from ansible_collections.q8s.emu.plugins.module_utils import _spec
 
     missing: list[str] = []
-    network = _network(offer.networks)
+    network = _choose_network(offer.networks)
     if network is None:
         missing.append(
             f"a network with an IPv4 subnet of at least {_SERVERS + 3} addresses "
-            f"(found: {_listed(n.name + ' ' + ', '.join(s.cidr for s in n.subnets) for n in offer.networks)})"
+            f"(found: {_join_names(n.name + ' ' + ', '.join(s.cidr for s in n.subnets) for n in offer.networks)})"
         )
-    image = _image(offer.images)
+    image = _choose_image(offer.images)
     if image is None:
         missing.append(
             "an image of Debian 12 or 13, or Ubuntu from 22.04 on, for x86_64 "
-            f"(found: {_listed(i.name for i in offer.images)})"
+            f"(found: {_join_names(i.name for i in offer.images)})"
         )
     least_ram, least_disk = (image.min_ram, image.min_disk) if image else (0, 0)
-    control_plane = _flavor(offer.flavors, max(_CONTROL_PLANE_MB, least_ram), max(_CONTROL_PLANE_GB, least_disk))
+    control_plane = _choose_flavor(offer.flavors, max(_CONTROL_PLANE_MB, least_ram), max(_CONTROL_PLANE_GB, least_disk))
     guest_mb, host = 0, None
     for guest_mb in _GUESTS_MB:
-        host = _flavor(offer.flavors, max(guest_mb + _QEMU_MB, least_ram), max(_GUEST_GB + 4, least_disk))
+        host = _choose_flavor(offer.flavors, max(guest_mb + _QEMU_MB, least_ram), max(_GUEST_GB + 4, least_disk))
         if host is not None:
             break
     if control_plane is None or host is None:
         missing.append(
             f"a flavor with {_CPUS} vCPUs, {_CONTROL_PLANE_MB} MB of memory and a disk of {_GUEST_GB + 4} GB "
-            f"(found: {_listed(f'{f.name} {f.vcpus}/{f.ram}/{f.disk}' for f in offer.flavors)})"
+            f"(found: {_join_names(f'{f.name} {f.vcpus}/{f.ram}/{f.disk}' for f in offer.flavors)})"
         )
     if network is None or image is None or control_plane is None or host is None:
         raise WrapperError(
             "Failed to write a cluster file: the cloud does not offer\n- " + "\n- ".join(missing),
             "ask for it, or write the file from examples/demo.yaml by hand",
         )
-    text = _text(
-        name, _chosen(network, offer.networks), _image_name(image, offer.images), (control_plane, host), guest_mb
+    text = _format_file(
+        name,
+        _choose_addresses(network, offer.networks),
+        _image_name(image, offer.images),
+        (control_plane, host),
+        guest_mb,
     )
     try:
         _spec.load_text(text, "the new file")
@@ -128,34 +146,34 @@ def cluster_file(offer: Offer, name: str) -> str:
     return text
 
 
-def _listed(words: Iterable[str]) -> str:
-    """At most ten of them."""
-    found = sorted(words)
+def _join_names(names: Iterable[str]) -> str:
+    """Join at most ten names, sorted, and count the rest."""
+    found = sorted(names)
     return ", ".join(found[:10]) + (f" and {len(found) - 10} more" if len(found) > 10 else "") or "none"
 
 
-def _ipv4(network: Network) -> list[tuple[Subnet, ipaddress.IPv4Network]]:
-    """The IPv4 subnets that have room for the servers."""
+def _ipv4_subnets(network: Network) -> list[tuple[Subnet, ipaddress.IPv4Network]]:
+    """Return the IPv4 subnets with enough addresses for the servers."""
     found = [(subnet, ipaddress.ip_network(subnet.cidr)) for subnet in network.subnets]
     return [
         (s, cidr) for s, cidr in found if isinstance(cidr, ipaddress.IPv4Network) and cidr.num_addresses >= _SERVERS + 3
     ]
 
 
-def _network(networks: Sequence[Network]) -> Network | None:
-    """The project's own before shared ones, the largest first. External ones are for floating IPs."""
-    usable = [network for network in networks if _ipv4(network) and not network.external]
-    return min(usable, key=lambda n: (n.shared, _ipv4(n)[0][1].prefixlen, n.name, n.id), default=None)
+def _choose_network(networks: Sequence[Network]) -> Network | None:
+    """Choose the network: the project's own before shared ones, then the largest. External networks are excluded."""
+    usable = [network for network in networks if _ipv4_subnets(network) and not network.external]
+    return min(usable, key=lambda n: (n.shared, _ipv4_subnets(n)[0][1].prefixlen, n.name, n.id), default=None)
 
 
-def _image(images: Sequence[Image]) -> Image | None:
-    """The newest release, and of its images the one that was made last."""
-    usable = [(release, image) for image in images if (release := _release(image)) is not None]
+def _choose_image(images: Sequence[Image]) -> Image | None:
+    """Choose the image: the newest operating system release, then the newest image."""
+    usable = [(release, image) for image in images if (release := _release_date(image)) is not None]
     return max(usable, key=lambda pair: (pair[0], pair[1].created_at, pair[1].name), default=(0.0, None))[1]
 
 
-def _release(image: Image) -> float | None:
-    """When the image's release came out, in years; None if hosts cannot have it."""
+def _release_date(image: Image) -> float | None:
+    """Return the release date of an image's operating system as a fractional year; None if hosts cannot use it."""
     if image.architecture not in ("", "x86_64", "amd64") or _OTHER_ARCHITECTURES.search(image.name):
         return None
     name = re.sub(r"[-_ ]+", " ", image.name.lower())
@@ -174,15 +192,19 @@ def _release(image: Image) -> float | None:
     return None
 
 
-def _flavor(flavors: Sequence[Flavor], ram: int, disk: int) -> Flavor | None:
-    """Return the smallest flavor that fits. One with disk 0 boots from a volume, which Q8S does not create."""
+def _choose_flavor(flavors: Sequence[Flavor], ram: int, disk: int) -> Flavor | None:
+    """Choose the smallest flavor that is large enough. Flavors with disk 0 are excluded: Q8S creates no volumes.
+
+    :param ram: MB
+    :param disk: GB
+    """
     usable = [f for f in flavors if f.vcpus >= _CPUS and f.ram >= ram and f.disk >= max(disk, 1)]
     return min(usable, key=lambda f: (f.ram, f.vcpus, f.disk, f.name), default=None)
 
 
 @dataclass(frozen=True)
-class _Place:
-    """What the file says of networks."""
+class _NetworkFields:
+    """The network fields of the cluster file."""
 
     network: str
     about: str
@@ -192,58 +214,73 @@ class _Place:
     services: ipaddress.IPv4Network
 
 
-def _chosen(network: Network, networks: Sequence[Network]) -> _Place:
-    """The network by its name if that is enough to find it, and address ranges that do not meet."""
+def _choose_addresses(network: Network, networks: Sequence[Network]) -> _NetworkFields:
+    """Choose the network fields: a unique network name, else an id, and address ranges that do not overlap.
+
+    :raises WrapperError: too few private addresses are free
+    """
     names = Counter(other.name for other in networks)
-    subnets = _ipv4(network)
+    subnets = _ipv4_subnets(network)
     subnet, servers = subnets[0]
     value, about = network.name, f"of the subnet {servers}"
     if len(subnets) > 1:
         value, about = subnet.id, f"a subnet of the network {network.name}"
     elif not network.name or names[network.name] > 1:
         value, about = network.id, f"called {network.name or 'nothing'}"
-    # behind each address of the servers' network is a guest network: of 256 addresses, or fewer where there is no room
+    # The guest prefix has a network for each server address: of 256 addresses, or fewer if there is no space.
     lengths = [length - (32 - servers.prefixlen) for length in range(24, 30)]
-    guests = _free(lengths, [servers, _PODS, _SERVICES]) or _free(lengths, [servers])
+    guests = _find_free_network(lengths, [servers, _PODS, _SERVICES]) or _find_free_network(lengths, [servers])
     pods = services = None
     if guests:
-        pods = _PODS if _apart(_PODS, servers, guests) else _free([16, 20], [servers, guests, _SERVICES])
+        pods = (
+            _PODS
+            if _is_disjoint(_PODS, servers, guests)
+            else _find_free_network([16, 20], [servers, guests, _SERVICES])
+        )
     if guests and pods:
-        services = _SERVICES if _apart(_SERVICES, servers, guests, pods) else _free([16, 20], [servers, guests, pods])
+        services = (
+            _SERVICES
+            if _is_disjoint(_SERVICES, servers, guests, pods)
+            else _find_free_network([16, 20], [servers, guests, pods])
+        )
     if guests is None or pods is None or services is None:
         raise WrapperError(
             f"Failed to write a cluster file: beside {servers} too few private addresses are left for guests and pods",
             "use a network with a smaller subnet",
         )
-    return _Place(value, about, servers, guests, pods, services)
+    return _NetworkFields(value, about, servers, guests, pods, services)
 
 
-def _apart(network: ipaddress.IPv4Network, *others: ipaddress.IPv4Network) -> bool:
+def _is_disjoint(network: ipaddress.IPv4Network, *others: ipaddress.IPv4Network) -> bool:
     return not any(network.overlaps(other) for other in others)
 
 
-def _free(lengths: Sequence[int], taken: Sequence[ipaddress.IPv4Network]) -> ipaddress.IPv4Network | None:
-    """A private network of the first of these prefix lengths that meets none of those taken."""
+def _find_free_network(lengths: Sequence[int], taken: Sequence[ipaddress.IPv4Network]) -> ipaddress.IPv4Network | None:
+    """Find a private network that does not overlap others.
+
+    :param lengths: prefix lengths in order of preference
+    :param taken: networks in use
+    """
     for length in lengths:
         for pool in _PRIVATE:
             if not pool.prefixlen <= length <= 30:
                 continue
-            # from the end, where fewer people look for addresses first
+            # Search from the end of the pool: its first networks are more often in use.
             size = 1 << (32 - length)
             for start in range(int(pool.broadcast_address) + 1 - size, int(pool.network_address) - 1, -size):
                 network = ipaddress.IPv4Network((start, length))
-                if _apart(network, *taken):
+                if _is_disjoint(network, *taken):
                     return network
     return None
 
 
 def _image_name(image: Image, images: Sequence[Image]) -> str:
-    """The name, or the id where the name is not enough."""
+    """Return the image's name, or its id if the name is not unique."""
     return image.name if sum(other.name == image.name for other in images) == 1 else image.id
 
 
-def _word(text: str) -> str:
-    """Text as YAML: plain where that is safe."""
+def _quote_yaml(text: str) -> str:
+    """Format a string as YAML: plain if that is safe, else in double quotes."""
     if re.fullmatch(r"[A-Za-z][A-Za-z0-9._/-]*", text) and text.lower() not in (
         "on",
         "off",
@@ -259,7 +296,12 @@ def _word(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _text(name: str, place: _Place, image: str, flavors: tuple[Flavor, Flavor], guest_mb: int) -> str:
+def _format_file(name: str, fields: _NetworkFields, image: str, flavors: tuple[Flavor, Flavor], guest_mb: int) -> str:
+    """Return the text of the cluster file.
+
+    :param flavors: of control planes, and of hosts
+    :param guest_mb: memory of a guest in MB
+    """
     control_plane, host = flavors
 
     def line(text: str, about: str) -> str:
@@ -268,8 +310,8 @@ def _text(name: str, place: _Place, image: str, flavors: tuple[Flavor, Flavor], 
     extra = [
         line(f"{key}: {network}", about)
         for key, network, default, about in (
-            ("pod_cidr", place.pods, _PODS, "the usual one overlaps the servers' network"),
-            ("service_cidr", place.services, _SERVICES, "the usual one overlaps the servers' network"),
+            ("pod_cidr", fields.pods, _PODS, "the usual one overlaps the servers' network"),
+            ("service_cidr", fields.services, _SERVICES, "the usual one overlaps the servers' network"),
         )
         if network != default
     ]
@@ -278,18 +320,18 @@ def _text(name: str, place: _Place, image: str, flavors: tuple[Flavor, Flavor], 
         "      machine_model: virt",
         line(f"      ram: {guest_mb}", "MB"),
         line(f"      storage: {_GUEST_GB}", "GB"),
-        line(f"      openstack_flavor: {_word(host.name)}", f"of the host: {host.vcpus} vCPUs, {host.ram} MB"),
+        line(f"      openstack_flavor: {_quote_yaml(host.name)}", f"of the host: {host.vcpus} vCPUs, {host.ram} MB"),
     ]
     lines = [
         "# A small cluster of two architectures, for `q8s-run deploy`.",
         "# All fields: docs/reference/cluster-file.md",
         "",
-        line(f"cluster_name: {_word(name)}", "everything made in the cloud carries this name"),
-        line(f"private_network_id: {_word(place.network)}", place.about),
-        f"remote_ip_prefix: {place.servers}",
-        line(f"default_image_name: {_word(image)}", "of all servers"),
-        line(f"name_of_initial_instance: {_word(name + '-control-plane')}", "the first control plane"),
-        line(f"guest_ip_prefix: {place.guests}", "the guests' own addresses, behind their hosts"),
+        line(f"cluster_name: {_quote_yaml(name)}", "everything made in the cloud carries this name"),
+        line(f"private_network_id: {_quote_yaml(fields.network)}", fields.about),
+        f"remote_ip_prefix: {fields.servers}",
+        line(f"default_image_name: {_quote_yaml(image)}", "of all servers"),
+        line(f"name_of_initial_instance: {_quote_yaml(name + '-control-plane')}", "the first control plane"),
+        line(f"guest_ip_prefix: {fields.guests}", "the guests' own addresses, behind their hosts"),
         *extra,
         "",
         line("security_groups: [q8s-cluster]", "made from the ports below"),
@@ -300,7 +342,8 @@ def _text(name: str, place: _Place, image: str, flavors: tuple[Flavor, Flavor], 
         "",
         "cluster_definition:",
         line(
-            f"  master_node_flavor: {_word(control_plane.name)}", f"{control_plane.vcpus} vCPUs, {control_plane.ram} MB"
+            f"  master_node_flavor: {_quote_yaml(control_plane.name)}",
+            f"{control_plane.vcpus} vCPUs, {control_plane.ram} MB",
         ),
         "  number_additional_master_nodes: 0",
         line("  worker:", "how many of each type below"),

@@ -1,4 +1,4 @@
-"""What there is of a cluster and how to log in, from the inventory plugin that the playbooks use."""
+"""The existing hosts and guests of a cluster and their ssh commands, from the inventory plugin of the playbooks."""
 
 from __future__ import annotations
 
@@ -20,45 +20,48 @@ Hosts = dict[str, dict[str, Any]]
 
 
 def read(file: str, pattern: str = "") -> Hosts:
-    """Variables of every host and guest that exists, by name; with an Ansible pattern, of those that match.
+    """Return the variables of the existing hosts and guests, by name.
 
-    :raises WrapperError: the inventory cannot be read
+    :param file: path of the cluster file
+    :param pattern: an Ansible pattern; empty for all
+    :raises WrapperError: ansible-inventory failed, or the cloud did not answer
     """
     command = [
         str(Path(sys.executable).parent / "ansible-inventory"),
         "-i",
         str(INVENTORY),
         "--list",
-        "--export",  # the variables of groups, too
-        # else group_vars and host_vars of the current folder would count
+        "--export",  # include the variables of groups
+        # otherwise Ansible reads group_vars and host_vars of the current folder
         *("--playbook-dir", str(PLAYBOOKS)),
         *cluster_variable(Path(file)),
         *(["--limit", pattern] if pattern else []),
     ]
     state.create_root()
     variables = environment.ansible_environment(os.environ)
-    done = subprocess.run(
+    completed = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8", env=variables, check=False
     )
-    if done.returncode != 0:
-        raise WrapperError(f"Failed to read the inventory: {done.stderr.strip()}")
-    listed = json.loads(done.stdout, object_hook=_plain)
-    problem = listed.get("all", {}).get("vars", {}).get("q8s_cloud_problem")
+    if completed.returncode != 0:
+        raise WrapperError(f"Failed to read the inventory: {completed.stderr.strip()}")
+    output = json.loads(completed.stdout, object_hook=_unwrap_unsafe)
+    problem = output.get("all", {}).get("vars", {}).get("q8s_cloud_problem")
     if problem:
         raise WrapperError(str(problem))
-    hosts: Hosts = listed["_meta"]["hostvars"]
+    hosts: Hosts = output["_meta"]["hostvars"]
     return hosts
 
 
-def _plain(value: dict[str, Any]) -> Any:
-    """What comes from the cloud is marked as not to be templated; here it is only text."""
+def _unwrap_unsafe(value: dict[str, Any]) -> Any:
+    """Unwrap a value that Ansible marks as unsafe to template (``__ansible_unsafe``)."""
     return value["__ansible_unsafe"] if set(value) == {"__ansible_unsafe"} else value
 
 
 def find(hosts: Hosts, name: str, invocation: Invocation) -> dict[str, Any]:
-    """Return the variables of a node or a host by either name.
+    """Return the variables of a node or host.
 
-    :raises WrapperError: there is none
+    :param name: name of the server, the guest, or the Kubernetes node
+    :raises WrapperError: no host or guest has this name
     """
     variables = hosts.get(name)
     if variables is None:
@@ -74,31 +77,33 @@ def find(hosts: Hosts, name: str, invocation: Invocation) -> dict[str, Any]:
 
 
 def ssh_command(variables: Mapping[str, Any], command: Sequence[str]) -> list[str]:
-    """What logs in to a host and runs a command there, or a shell where the command is empty.
+    """Return the command that logs in to a host and runs a command there.
 
-    :raises WrapperError: the key that the servers were made with is not here
+    :param variables: the host's variables of the inventory
+    :param command: the command; empty for a login shell
+    :raises WrapperError: the SSH key of the cluster is not on this machine
     """
     if variables.get("ansible_connection") == "local":
         return list(command) or [os.environ.get("SHELL", "/bin/sh")]
     key = Path(str(variables.get("ansible_ssh_private_key_file", "")))
     if not key.exists():
-        raise key_is_lost(key)
+        raise missing_key_error(key)
     return [
         "ssh",
         *shlex.split(variables.get("ansible_ssh_common_args", "")),
         *("-o", "ConnectTimeout=30"),
         "-i",
-        str(key).replace("%", "%%"),  # ssh replaces words after %
+        str(key).replace("%", "%%"),  # ssh expands tokens such as %h
         "-p",
         str(variables.get("ansible_port", 22)),
         f"{variables['ansible_user']}@{variables['ansible_host']}",
-        # As for ssh itself, one word may be a whole command line.
+        # As with ssh, a single argument may be a whole command line.
         *([shlex.join(command)] if len(command) > 1 else command),
     ]
 
 
-def key_is_lost(key: Path) -> WrapperError:
-    """Without its key, a cluster of Q8S's own key cannot be entered by anybody."""
+def missing_key_error(key: Path) -> WrapperError:
+    """Return the error for a missing SSH key: without it, nobody can log in to the servers."""
     return WrapperError(
         f"Failed to log in: the ssh key {key} is not here, and nobody gets into the servers without it",
         "restore the file from where the cluster was deployed, or make the cluster anew: destroy, then deploy. "

@@ -1,4 +1,4 @@
-"""How the user called ``q8s-run``: commands that are printed work exactly as printed."""
+"""How the user called ``q8s-run``, so that printed commands work exactly as printed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 NAME: Final = "q8s-run"
-# "FILE" is in messages of the collection, which does not know the file's name.
+# Messages of the collection have the placeholder FILE: the collection does not know the file's name.
 _COMMAND_WITH_FILE: Final = re.compile(rf"\b{NAME} ([a-z]+) FILE\b")
 _COMMAND: Final = re.compile(rf"\b{NAME}(?= [a-z])")
 
@@ -20,36 +20,43 @@ _called_as = NAME
 
 @dataclass(frozen=True)
 class Invocation:
-    """The program and the cluster file as a user typed them, quoted for a shell. No file: it was found by default."""
+    """The program and the cluster file as the user typed them, quoted for a shell.
+
+    :param file: empty if the default cluster file is used
+    """
 
     program: str = NAME
     file: str = ""
 
-    def command(self, verb: str, *words: str) -> str:
-        """Return a command on the same cluster file. The words are quoted already."""
-        return " ".join(word for word in (self.program, verb, self.file, *words) if word)
+    def command(self, verb: str, *arguments: str) -> str:
+        """Return a command line on the same cluster file.
+
+        :param verb: the command of ``q8s-run``
+        :param arguments: further arguments, quoted for a shell
+        """
+        return " ".join(part for part in (self.program, verb, self.file, *arguments) if part)
 
     def adapt(self, text: str) -> str:
-        """Return a text of the collection with its commands as this user has to type them."""
+        """Replace the commands in a message of the collection by those that this user has to type."""
         with_file = _COMMAND_WITH_FILE.sub(lambda found: f"{NAME} {found[1]} {self.file}".rstrip(), text)
         return _COMMAND.sub(lambda found: self.program, with_file)
 
 
 def set_called_as(name: str) -> None:
-    """Remember the name by which a shell finds this program: its path, or ``q8s-run`` alone."""
+    """Set the program's name for printed commands: its path, or ``q8s-run`` if it is in PATH."""
     global _called_as  # noqa: PLW0603 (one process has one name)
     _called_as = name
 
 
 def program() -> str:
-    """Return the program's name, quoted for a shell."""
+    """Return the program's name for printed commands, quoted for a shell."""
     return _called_as
 
 
 def called_as(argv0: str) -> str:
-    """Return what a user typed to start the program.
+    """Return what the user typed to start the program, quoted for a shell.
 
-    :param argv0: the first word of the command line, as Python has it
+    :param argv0: ``sys.argv[0]``
     """
     path = Path(argv0)
     if path.name == "__main__.py":
@@ -65,6 +72,6 @@ def called_as(argv0: str) -> str:
 def of(file: str, *, default: bool = False) -> Invocation:
     """Return the invocation with a cluster file.
 
-    :param default: whether the file was found by default, and is found again
+    :param default: whether it is the default cluster file, which printed commands leave out
     """
     return Invocation(program(), "" if default else shlex.quote(file))

@@ -1,4 +1,4 @@
-"""A cluster's kubeconfig among the user's others."""
+"""Write and merge kubeconfig files."""
 
 from __future__ import annotations
 
@@ -13,26 +13,34 @@ from q8s_wrapper.errors import ExitCode, WrapperError
 _PARTS: Final = ("clusters", "contexts", "users")
 
 
-def users_own() -> Path:
-    """The file that kubectl changes: the first of ``KUBECONFIG``, else ``~/.kube/config``."""
+def user_file() -> Path:
+    """Return the user's kubeconfig, which kubectl changes: the first of ``KUBECONFIG``, else ``~/.kube/config``."""
     first = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
     return Path(first) if first else Path.home() / ".kube" / "config"
 
 
-def named(text: str, name: str) -> str:
-    """A cluster's kubeconfig with the cluster's name for all that is in it: kubeadm calls every cluster the same."""
+def renamed(text: str, name: str) -> str:
+    """Rename the cluster, context and user of a kubeconfig: kubeadm uses the same names for every cluster.
+
+    :param text: the kubeconfig as YAML
+    :param name: name of the cluster
+    :returns: the renamed kubeconfig as YAML
+    """
     import yaml
 
     return yaml.safe_dump(merged_with(None, yaml.safe_load(text), name), sort_keys=False)
 
 
 def merge(target: Path, text: str, name: str) -> Path | None:
-    """Put a cluster's kubeconfig into another file: cluster, user and context get the cluster's name, and it is chosen.
+    """Merge a cluster's kubeconfig into a file, and make its context the current one.
 
-    What the file had under that name is replaced; the rest stays.
+    Cluster, context and user get the cluster's name. Entries of that name are replaced; all others are kept.
 
-    :returns: a copy of the file as it was, or None where there was none
-    :raises WrapperError: the file is no kubeconfig
+    :param target: the file to change
+    :param text: the cluster's kubeconfig as YAML
+    :param name: name of the cluster
+    :returns: the backup of the file, or None if the file did not exist
+    :raises WrapperError: the file is not a kubeconfig
     """
     import yaml
 
@@ -41,10 +49,10 @@ def merge(target: Path, text: str, name: str) -> Path | None:
         try:
             existing = yaml.safe_load(target.read_text())
         except yaml.YAMLError as error:
-            raise _no_kubeconfig(target, str(error).splitlines()[0]) from None
+            raise _merge_error(target, str(error).splitlines()[0]) from None
     merged = merged_with(existing, yaml.safe_load(text), name)
     if merged is None:
-        raise _no_kubeconfig(target, "it has no lists of clusters, contexts and users")
+        raise _merge_error(target, "it has no lists of clusters, contexts and users")
     backup = None
     if target.exists():
         backup = target.with_name(f"{target.name}.q8s-{time.strftime('%Y%m%d-%H%M%S')}")
@@ -53,24 +61,30 @@ def merge(target: Path, text: str, name: str) -> Path | None:
     return backup
 
 
-def _no_kubeconfig(target: Path, why: str) -> WrapperError:
+def _merge_error(target: Path, reason: str) -> WrapperError:
     return WrapperError(
-        f"Failed to merge into {target}: {why}", "fix it, or use --write for a file of its own", ExitCode.WRONG_INPUT
+        f"Failed to merge into {target}: {reason}", "fix it, or use --write for a file of its own", ExitCode.WRONG_INPUT
     )
 
 
 def merged_with(existing: Any, ours: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """The content of both, ours under ``name`` and chosen; None when ``existing`` is no kubeconfig."""
+    """Return a kubeconfig merged with the cluster's, whose context is the current one.
+
+    :param existing: content of the file to merge into; None for a new one
+    :param ours: content of the cluster's kubeconfig
+    :param name: name of cluster, context and user in the result
+    :returns: the merged content, or None if ``existing`` is not a kubeconfig
+    """
     base = {"apiVersion": "v1", "kind": "Config"} if existing is None else existing
     if not isinstance(base, dict) or not all(isinstance(base.get(part) or [], list) for part in _PARTS):
         return None
-    named = {
+    entries = {
         "clusters": {"name": name, "cluster": ours["clusters"][0]["cluster"]},
         "contexts": {"name": name, "context": {"cluster": name, "user": name}},
         "users": {"name": name, "user": ours["users"][0]["user"]},
     }
     merged = dict(base)
-    for part, entry in named.items():
+    for part, entry in entries.items():
         others = [item for item in base.get(part) or [] if not isinstance(item, dict) or item.get("name") != name]
         merged[part] = [*others, entry]
     merged["current-context"] = name
@@ -78,10 +92,10 @@ def merged_with(existing: Any, ours: dict[str, Any], name: str) -> dict[str, Any
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, in one step: a reader sees the old file or the new one."""
+    """Write a file with mode 0600 atomically: readers see the old content or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as stream:
         stream.write(text)
-    fresh.replace(path)
+    temporary.replace(path)

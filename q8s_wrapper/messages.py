@@ -1,6 +1,6 @@
-"""What ``q8s-run`` prints on stderr: one function for each kind of message.
+"""Messages of ``q8s-run`` on stderr, one function for each kind.
 
-No function here fails: a reader of stderr that went away must not end a deploy.
+The functions ignore write errors: a deploy must not fail because the reader of stderr has exited.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _quiet = False
 
 
 def set_quiet(quiet: bool) -> None:
-    """Choose whether only errors, warnings and results are printed."""
+    """Set whether to print only errors, warnings and results (``--quiet``)."""
     global _quiet  # noqa: PLW0603 (one process prints for one user)
     _quiet = quiet
 
@@ -23,35 +23,39 @@ def is_quiet() -> bool:
 
 
 def error(text: str, hint_text: str = "") -> None:
-    """Print why something failed, and what to do about it. The text may have lines with hints of its own."""
+    """Print an error and a hint.
+
+    :param text: what failed, the value and the reason; may have further lines with hints
+    :param hint_text: what to do about it; empty for none
+    """
     _print(f"error: {text}")
     if hint_text:
         hint(hint_text)
 
 
 def warning(text: str) -> None:
-    """Print what may go wrong, or was left alone."""
+    """Print a warning."""
     _print(f"warning: {text}")
 
 
 def hint(text: str) -> None:
-    """Print what to do about an error or a warning."""
+    """Print a hint: what to do about an error or a warning."""
     _print(f"hint: {text}")
 
 
 def result(text: str) -> None:
-    """Print how a command ended."""
+    """Print the result of a command. It is printed with ``--quiet``, too."""
     _print(text)
 
 
 def info(text: str) -> None:
-    """Print what a person may want to know beside the result: progress, places of files, next commands."""
+    """Print progress, paths of files or next commands. Print nothing with ``--quiet``."""
     if not _quiet:
         _print(text)
 
 
 def question(text: str) -> None:
-    """Print a question; the answer is typed on the same line."""
+    """Print a question without a line break: the answer is typed on the same line."""
     _print(text, end=" ")
 
 

@@ -1,4 +1,4 @@
-"""Show a run: live on a terminal, as lines elsewhere, or as JSON lines for programs. All on stderr but the JSON's."""
+"""Show a run: live on a terminal, as plain lines elsewhere, as JSON lines with ``--json``. Only JSON goes to stdout."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ from typing import Any, Final, Protocol
 
 from q8s_wrapper import messages, report
 from q8s_wrapper.events import BUILDS, State
-from q8s_wrapper.history import Estimate, building, words
+from q8s_wrapper.history import Estimate, building, format_duration
 
 _RETRIES_PER_LINE: Final = 5
-_NAME_WIDTH: Final = 38  # of a stage's name on a terminal that is wide enough
+_NAME_WIDTH: Final = 38  # columns of a stage's name on a wide terminal
 Estimator = Callable[[State], Estimate | None]
 
 
 class Renderer(Protocol):
-    """Is told each new state, and the end. Neither ``say`` nor ``close`` may be called twice by accident: they may."""
+    """Shows the states of a run. Calling ``close`` twice is harmless."""
 
-    def update(self, before: State, after: State) -> None: ...
+    def update(self, before: State, after: State) -> None:
+        """Show a new state of the run."""
 
-    def say(self, text: str) -> None: ...
+    def show_message(self, text: str) -> None:
+        """Show a message."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End the display."""
 
 
 class Plain:
-    """Timestamped lines: the plan, a stage begins, a host waits, something fails."""
+    """Renderer for logs: timestamped lines for the plan, started stages, repeated retries and failures."""
 
     def __init__(self, estimator: Estimator, show_plan: bool) -> None:
         self._estimator = estimator
@@ -51,15 +54,19 @@ class Plain:
                 self._line(after.seconds, stage.name)
         for line in builds(before, after):
             self._line(after.seconds, f"  {line}")
-        for host, doing in after.current.items():
+        for host, running in after.current.items():
             past = before.current.get(host)
-            if doing.tries and doing.tries % _RETRIES_PER_LINE == 0 and (past is None or past.tries != doing.tries):
-                self._line(after.seconds, f"  {host}: {doing.task}: not yet, tried {doing.tries} times")
+            if (
+                running.tries
+                and running.tries % _RETRIES_PER_LINE == 0
+                and (past is None or past.tries != running.tries)
+            ):
+                self._line(after.seconds, f"  {host}: {running.task}: not yet, tried {running.tries} times")
         for failure in after.failures[len(before.failures) :]:
             self._line(after.seconds, f"  {failure.host}: FAILED: {failure.task}")
 
-    def say(self, text: str) -> None:
-        # Ansible may have been silent for a while.
+    def show_message(self, text: str) -> None:
+        # The state's time is that of the latest event, which may be old.
         self._line(self._state.seconds + time.monotonic() - self._at, text)
 
     @staticmethod
@@ -71,10 +78,10 @@ class Plain:
 
 
 class Terminal:
-    """Live: each stage with its time, what each host does now, and how long it is likely to take still."""
+    """Renderer for terminals: the stages with their durations, the task of each host, and the estimated time left."""
 
     def __init__(self, estimator: Estimator, show_plan: bool) -> None:
-        # Imported here: the start of `q8s-run validate` must not wait for it.
+        # Imported here because rich is slow to import, and `q8s-run validate` does not need it.
         from rich.console import Console
         from rich.live import Live
 
@@ -90,9 +97,10 @@ class Terminal:
         self._live.start()
 
     def _frame(self) -> Any:
+        """Return the current frame for rich, which calls this several times a second."""
         from rich.text import Text
 
-        # Between two events the time goes on.
+        # The clock goes on between events.
         now = self._state.seconds + (time.monotonic() - self._at if self._state.started else 0.0)
         left = None if self._estimate is None else self._estimate.left(self._state, now)
         size = self._console.size
@@ -104,13 +112,13 @@ class Terminal:
         if after.results is not before.results or before.started is None:
             self._estimate = self._estimator(after)
         if self._show_plan and "q8s_plan" in after.results and "q8s_plan" not in before.results:
-            self.say("\n".join(report.plan(after.results["q8s_plan"], self._estimate, self._console.width)))
+            self.show_message("\n".join(report.plan(after.results["q8s_plan"], self._estimate, self._console.width)))
         if self._show_plan and "q8s_node_plan" in after.results and "q8s_node_plan" not in before.results:
-            self.say("\n".join(report.node_plan(after.results["q8s_node_plan"], self._console.width)))
+            self.show_message("\n".join(report.node_plan(after.results["q8s_node_plan"], self._console.width)))
         for failure in after.failures[len(before.failures) :]:
-            self.say(f"{failure.host}: FAILED: {failure.task}")
+            self.show_message(f"{failure.host}: FAILED: {failure.task}")
 
-    def say(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         self._console.print(text, markup=False)
 
     def close(self) -> None:
@@ -118,24 +126,31 @@ class Terminal:
 
 
 def builds(before: State, after: State) -> list[str]:
-    """Return what is new in the build and the upload of artifacts, as lines: a step began, or an artifact is done."""
+    """Return a line for each build step that started, and each build or upload that finished, between two states."""
     lines = []
     for name, work in after.builds.items():
         past = before.builds.get(name)
         if work.step and (past is None or past.step != work.step):
             lines.append(f"[{work.number}/{work.total}] {name}: {work.step}")
-    lines += [f"{name}: built in {words(took)}" for name, took in after.built.items() if name not in before.built]
+    lines += [
+        f"{name}: built in {format_duration(duration)}"
+        for name, duration in after.built.items()
+        if name not in before.built
+    ]
     lines += [f"{name}: {text}" for name, text in after.uploaded.items() if name not in before.uploaded]
     return lines
 
 
 def frame(state: State, now: float, left: float | None, width: int, height: int) -> list[tuple[str, str]]:
-    """What a terminal of that size shows ``now`` seconds after the start: lines, each with its style.
+    """Return the lines that a terminal shows, each with its rich style.
 
-    :param left: seconds that are likely left, or None
+    :param now: seconds since the start of the run
+    :param left: estimated seconds left, or None
+    :param width: columns of the terminal
+    :param height: lines of the terminal
     """
-    room = max(height - 3, 1)  # the last line, an empty one, and one for the cursor
-    stages = state.busy[-max(room // 2, room - len(state.current), 1) :]
+    available_lines = max(height - 3, 1)  # without the last line, the empty line before it, and the cursor's line
+    stages = state.busy[-max(available_lines // 2, available_lines - len(state.current), 1) :]
     lines = []
     name_width = min(_NAME_WIDTH, max(width - 24, 10))
     for stage in stages:
@@ -144,40 +159,43 @@ def frame(state: State, now: float, left: float | None, width: int, height: int)
         count = len(state.hosts(stage))
         hosts = f"{count} host{'s' if count != 1 else ''}"
         ended = state.ended(stage)
-        # one that no host is in now, but another may still begin, has not ended
-        name = _cut(stage.name, name_width)
+        # ◦: no host is in the stage now, but another one may still start it
+        name = _shorten(stage.name, name_width)
         text = f"{'•' if active else '✓' if ended else '◦'} {name:<{name_width}}{seconds:>7.1f} s  {hosts}"
-        lines.append(("bold" if active else "green" if ended else "", _cut(text, width)))
-    hosts_shown = sorted(state.current)[: max(room - len(lines), 1)]
+        lines.append(("bold" if active else "green" if ended else "", _shorten(text, width)))
+    hosts_shown = sorted(state.current)[: max(available_lines - len(lines), 1)]
     longest = min(max((len(host) for host in hosts_shown), default=0), width // 3)
     for host in hosts_shown:
-        doing = state.current[host]
-        tries = f" (tried {doing.tries} times)" if doing.tries else ""
-        clock = f"{max(now - doing.since, 0):>6.0f} s"
-        task = _cut(f"{doing.task}{tries}", width - longest - len(clock) - 4)
+        running = state.current[host]
+        tries = f" (tried {running.tries} times)" if running.tries else ""
+        clock = f"{max(now - running.since, 0):>6.0f} s"
+        task = _shorten(f"{running.task}{tries}", width - longest - len(clock) - 4)
         middle = width - longest - len(clock) - 4
-        lines.append(("cyan", f"  {_cut(host, longest):<{longest}}  {task:<{middle}}{clock}"))
-    more = len(state.current) - len(hosts_shown)
-    if more > 0:
-        lines[-1] = ("cyan", _cut(f"  … and {more + 1} hosts more", width))
-    for work in list(state.builds.values())[: max(room - len(lines), 0)]:
+        lines.append(("cyan", f"  {_shorten(host, longest):<{longest}}  {task:<{middle}}{clock}"))
+    hidden_count = len(state.current) - len(hosts_shown)
+    if hidden_count > 0:
+        lines[-1] = ("cyan", _shorten(f"  … and {hidden_count + 1} hosts more", width))
+    for work in list(state.builds.values())[: max(available_lines - len(lines), 0)]:
         clock = f"{max(now - work.since, 0):>6.0f} s"
         text = f"  {work.number}/{work.total} {work.artifact}: {work.text or work.step}"
         middle = width - len(clock) - 2
-        lines.append(("cyan", f"{_cut(text, middle):<{middle}}  {clock}"))
-    rest = "" if left is None else (f", about {words(left)} left" if left >= 1 else ", longer than earlier runs")
+        lines.append(("cyan", f"{_shorten(text, middle):<{middle}}  {clock}"))
+    estimate_text = (
+        "" if left is None else (f", about {format_duration(left)} left" if left >= 1 else ", longer than earlier runs")
+    )
     if left is not None and building(state, now) > 5 and BUILDS & state.active:
-        rest = f", about {words(left)} left after the build"
-    lines += [("", ""), ("", _cut(f"{words(now)}{rest}", width))]
+        estimate_text = f", about {format_duration(left)} left after the build"
+    lines += [("", ""), ("", _shorten(f"{format_duration(now)}{estimate_text}", width))]
     return lines
 
 
-def _cut(text: str, width: int) -> str:
+def _shorten(text: str, width: int) -> str:
+    """Shorten a text to a width in columns."""
     return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
 
 
 class JsonLines:
-    """One JSON object a line on stdout: the plan, stages as they begin, failures, and the result at the end."""
+    """Renderer for programs: one JSON object a line on stdout for the plan, started stages, builds and failures."""
 
     def __init__(self, estimator: Estimator) -> None:
         self._estimator = estimator
@@ -211,14 +229,14 @@ class JsonLines:
             if work.step and (past is None or past.step != work.step):
                 place = {"artifact": name, "number": work.number, "total": work.total, "step": work.step}
                 self._emit({"event": "build", "seconds": seconds, **place})
-        for name, took in after.built.items():
+        for name, duration in after.built.items():
             if name not in before.built:
-                self._emit({"event": "built", "seconds": seconds, "artifact": name, "took": took})
+                self._emit({"event": "built", "seconds": seconds, "artifact": name, "took": duration})
         for name, text in after.uploaded.items():
             if name not in before.uploaded:
                 self._emit({"event": "uploaded", "seconds": seconds, "artifact": name, "text": text})
 
-    def say(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         messages.info(text)
 
     def close(self) -> None:
@@ -230,12 +248,12 @@ class JsonLines:
 
 
 class Quiet:
-    """Nothing: what failed is printed at the end."""
+    """Renderer for ``--quiet``: shows nothing. Failures are in the result."""
 
     def update(self, before: State, after: State) -> None:
         pass
 
-    def say(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         pass
 
     def close(self) -> None:
@@ -243,10 +261,12 @@ class Quiet:
 
 
 def renderer(as_json: bool, estimator: Estimator, show_plan: bool, *, quiet: bool = False) -> Renderer:
-    """Return the renderer for where the output goes.
+    """Return the renderer for the output: JSON, quiet, a terminal, or plain lines.
 
-    :param show_plan: whether a person sees the plan when it is known; JSON always has it
-    :param quiet: whether a person wants errors, warnings and the result only
+    :param as_json: whether to write JSON lines
+    :param estimator: estimates the duration from the state
+    :param show_plan: whether to show the plan when it is known; JSON always has it
+    :param quiet: whether to show only errors, warnings and the result
     """
     if as_json:
         return JsonLines(estimator)

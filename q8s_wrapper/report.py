@@ -1,4 +1,4 @@
-"""What a person reads before and after a run: the plan, the times, failures and the next step. Pure: data to text."""
+"""Format the plan and the result of a run: durations, failures, node table, next steps. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ from typing import Any, Final
 
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.events import Failure, State
-from q8s_wrapper.history import Estimate, words
+from q8s_wrapper.history import Estimate, format_duration
 from q8s_wrapper.invocation import Invocation
 
 _REASON_LINES: Final = 10
 _DESTRUCTIVE: Final = frozenset({"delete", "replace"})
-_QUOTA_WORDS: Final = {"instances": "server", "cores": "vCPU", "ram": "MB of memory"}
+_QUOTA_UNITS: Final = {"instances": "server", "cores": "vCPU", "ram": "MB of memory"}
 
 
 @dataclass(frozen=True)
 class End:
-    """How a command ended. ``again`` is the command that was given, quoted for a shell."""
+    """The end of a command.
+
+    :param what: the command
+    :param again: the command line that runs it again, quoted for a shell
+    :param code: the exit code
+    :param check: whether it ran in check mode
+    """
 
     what: str
     invocation: Invocation
@@ -30,7 +36,7 @@ class End:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of the same keys as aligned text with a head line; an empty list gives an empty string."""
+    """Format rows with the same keys as an aligned table with a heading. Return "" for no rows."""
     if not rows:
         return ""
     heads = list(rows[0])
@@ -41,38 +47,42 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def plan(told: Mapping[str, Any], estimate: Estimate | None, width: int) -> list[str]:
-    """What is going to change in the cloud, the quota, and the time, as lines.
+def plan(data: Mapping[str, Any], estimate: Estimate | None, width: int) -> list[str]:
+    """Format the plan: changes in the cloud, quota, builds and estimated duration.
 
-    :param told: ``q8s_plan`` of the playbooks: changes, notes and quota
+    :param data: the playbooks' variable ``q8s_plan``: changes, notes, quota and build
+    :param estimate: the estimated duration, or None
+    :param width: columns of the output
     """
     grouped: dict[tuple[str, str], list[str]] = {}
-    for change in told.get("changes", []):
+    for change in data.get("changes", []):
         grouped.setdefault((change["action"], change["kind"]), []).append(change["name"])
     lines = ["in the cloud:" if grouped else "in the cloud: nothing to change"]
     for (action, kind), names in grouped.items():
         what = f"{len(names)} {kind}s" if len(names) > 1 else kind
-        named = _rules(names) if kind == "rule" else ", ".join(names)
+        named = _format_rules(names) if kind == "rule" else ", ".join(names)
         listed = textwrap.wrap(named, max(width - 30, 20), break_long_words=False, break_on_hyphens=False)
         lines.append(f"  {action:<8} {what:<17} {listed[0]}")
         lines += [f"{'':<29}{line}" for line in listed[1:]]
-    for note in told.get("notes", []):
+    for note in data.get("notes", []):
         lines += textwrap.wrap(f"note: {note}", width, initial_indent="  ", subsequent_indent="    ")
     quota = [
-        _use(name, use) for name, use in (told.get("quota") or {}).items() if name in _QUOTA_WORDS and use["needed"]
+        _format_quota_usage(name, use)
+        for name, use in (data.get("quota") or {}).items()
+        if name in _QUOTA_UNITS and use["needed"]
     ]
     if quota:
         lines += textwrap.wrap(f"quota: needs {', '.join(quota)}", width, subsequent_indent="  ")
-    lines += [line for text in _build(told) for line in textwrap.wrap(text, width, subsequent_indent="  ")]
+    lines += [line for text in _format_builds(data) for line in textwrap.wrap(text, width, subsequent_indent="  ")]
     if estimate:
         runs = "an earlier run" if estimate.runs == 1 else f"{estimate.runs} earlier runs"
-        lines.append(f"time: about {words(estimate.seconds)}, from {runs} of this size")
+        lines.append(f"time: about {format_duration(estimate.seconds)}, from {runs} of this size")
     return lines
 
 
-def _build(told: Mapping[str, Any]) -> list[str]:
-    """Return what is built before the deploy, where and why there, and how much is uploaded."""
-    build = told.get("build") or {}
+def _format_builds(data: Mapping[str, Any]) -> list[str]:
+    """Format the builds of a plan: which artifacts, on which machine and why, and the size of the upload."""
+    build = data.get("build") or {}
     lines = []
     if missing := build.get("missing"):
         where = "on the initial control plane" if build["on_cluster"] else "on this machine"
@@ -87,43 +97,44 @@ def _build(told: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def node_plan(told: Mapping[str, Any], width: int) -> list[str]:
-    """What happens to nodes that exist, as lines: the action, the node, and each field's old and new value.
+def node_plan(data: Mapping[str, Any], width: int) -> list[str]:
+    """Format the changes of existing nodes: the action, the node, and the old and new value of each field.
 
-    :param told: ``q8s_node_plan`` of the playbooks: changes and hosts that could not be asked; empty for nothing
+    :param data: the playbooks' variable ``q8s_node_plan``: changes, and hosts that did not answer; may be empty
+    :param width: columns of the output
     """
-    lines = ["of the nodes:"] if told.get("changes") else []
-    for change in told.get("changes", []):
+    lines = ["of the nodes:"] if data.get("changes") else []
+    for change in data.get("changes", []):
         fields = ", ".join(f"{f['field']} {f['has']} -> {f['wanted']}" for f in change["fields"])
         listed = textwrap.wrap(fields, max(width - 30, 20), break_long_words=False, break_on_hyphens=False)
         lines.append(f"  {change['action']:<8} {change['node']:<17} {listed[0]}")
         lines += [f"{'':<29}{line}" for line in listed[1:]]
-    if told.get("unknown"):
-        hosts = ", ".join(f"{host} ({why})" for host, why in told["unknown"].items())
+    if data.get("unknown"):
+        hosts = ", ".join(f"{host} ({why})" for host, why in data["unknown"].items())
         text = f"note: not compared with the file, as the host did not answer: {hosts}"
         lines += textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
     return lines
 
 
-def node_plan_data(told: Mapping[str, Any]) -> dict[str, Any]:
-    """What happens to nodes that exist, for programs."""
-    return {"changes": told.get("changes", []), "unknown": told.get("unknown", {})}
+def node_plan_data(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the changes of existing nodes as data for ``--json``."""
+    return {"changes": data.get("changes", []), "unknown": data.get("unknown", {})}
 
 
 def changed_nodes(state: State) -> list[str]:
-    """Names of the nodes that are restarted or recreated."""
+    """Return the names of the nodes that the plan restarts or recreates."""
     return [change["node"] for change in (state.results.get("q8s_node_plan") or {}).get("changes", [])]
 
 
-def _use(name: str, use: Mapping[str, int]) -> str:
-    """One quota in words: ``2 servers (3 of 20 used)``."""
+def _format_quota_usage(name: str, use: Mapping[str, int]) -> str:
+    """Format the usage of a quota: ``2 servers (3 of 20 used)``."""
     plural = "s" if name != "ram" and use["needed"] != 1 else ""
     limit = use["limit"] if use["limit"] >= 0 else "any number"
-    return f"{use['needed']} {_QUOTA_WORDS[name]}{plural} ({use['used']} of {limit} used)"
+    return f"{use['needed']} {_QUOTA_UNITS[name]}{plural} ({use['used']} of {limit} used)"
 
 
-def _rules(names: Sequence[str]) -> str:
-    """Rules in words, those from one source together: ``tcp 22, tcp 80 from 10.0.0.0/24``."""
+def _format_rules(names: Sequence[str]) -> str:
+    """Format security group rules, grouped by source: ``tcp 22, tcp 80 from 10.0.0.0/24``."""
     by_source: dict[str, list[str]] = {}
     for name in names:
         what, _, source = name.partition(" from ")
@@ -131,30 +142,30 @@ def _rules(names: Sequence[str]) -> str:
     return "; ".join(f"{', '.join(what)} from {source}" for source, what in by_source.items())
 
 
-def plan_data(told: Mapping[str, Any], estimate: Estimate | None) -> dict[str, Any]:
-    """The plan for programs."""
-    return {**told, "estimate_seconds": estimate.seconds if estimate else None}
+def plan_data(data: Mapping[str, Any], estimate: Estimate | None) -> dict[str, Any]:
+    """Return the plan as data for ``--json``."""
+    return {**data, "estimate_seconds": estimate.seconds if estimate else None}
 
 
-def destroyed(told: Mapping[str, Any]) -> list[str]:
-    """Names of servers that a plan removes, or replaces by new ones."""
-    changes = told.get("changes", [])
+def deleted_servers(data: Mapping[str, Any]) -> list[str]:
+    """Return the names of the servers that a plan deletes or replaces."""
+    changes = data.get("changes", [])
     return [c["name"] for c in changes if c["kind"] == "server" and c["action"] in _DESTRUCTIVE]
 
 
-def made(told: Mapping[str, Any]) -> int:
-    """How many servers a plan makes."""
-    changes = told.get("changes", [])
+def count_created_servers(data: Mapping[str, Any]) -> int:
+    """Return the number of servers that a plan creates, including replacements."""
+    changes = data.get("changes", [])
     return sum(1 for c in changes if c["kind"] == "server" and c["action"] in ("create", "replace"))
 
 
 def stage_table(state: State) -> str:
-    """When each stage began and how long it took (the paper's Table 5); stages overlap: the sum exceeds the total."""
+    """Format the start and duration of each stage (the paper's Table 5). Stages overlap: the sum exceeds the total."""
     rows: list[Mapping[str, Any]] = [
         {
             "stage": stage.name,
             "start": f"{stage.start:.1f} s",
-            "took": f"{state.took(stage):.1f} s",
+            "took": f"{state.duration(stage):.1f} s",
             "hosts": len(state.hosts(stage)),
         }
         for stage in state.busy
@@ -163,7 +174,7 @@ def stage_table(state: State) -> str:
 
 
 def failures(state: State, invocation: Invocation, width: int) -> list[str]:
-    """Each failure once, with all the hosts that it hit: where, at which task, why."""
+    """Format the failures, each with its hosts, task, reason and place. Equal failures of several hosts are grouped."""
     grouped: dict[tuple[str, str, str], list[Failure]] = {}
     for failure in state.failures:
         grouped.setdefault((failure.task, failure.reason, failure.place), []).append(failure)
@@ -172,14 +183,14 @@ def failures(state: State, invocation: Invocation, width: int) -> list[str]:
         hosts = [failure.host for failure in same]
         named = ", ".join(hosts[:5]) + (f" and {len(hosts) - 5} more" if len(hosts) > 5 else "")
         where = "" if hosts == ["localhost"] else f"{named}: "
-        lines += _wrapped(f"error: {where}{task}", width)
-        lines += [f"  {line}" for line in _paragraph(invocation.adapt(reason), width - 2)]
+        lines += _wrap(f"error: {where}{task}", width)
+        lines += [f"  {line}" for line in _shorten_reason(invocation.adapt(reason), width - 2)]
         lines.append(f"  (in {place})")
     return lines
 
 
-def _paragraph(reason: str, width: int) -> list[str]:
-    """Text of any length as a few lines: its begin, where messages have their point, and its end, where programs do."""
+def _shorten_reason(reason: str, width: int) -> list[str]:
+    """Wrap a text and keep its first and last lines: messages start with the reason, programs print it at the end."""
     lines = [
         part
         for line in reason.strip().splitlines()
@@ -192,26 +203,33 @@ def _paragraph(reason: str, width: int) -> list[str]:
 
 
 def ending(end: End, state: State, *, log: str, exists: str, width: int, quiet: bool = False) -> list[str]:
-    """Return the end of a run for people: stage times, failures, how it ended, the log, and what to type next.
+    """Format the end of a run: stage table, failures, result, path of the log, and next steps.
 
-    :param exists: what an interrupted run leaves in the cloud
-    :param quiet: whether only failures, their hints and how it ended are wanted
+    :param log: path of the log
+    :param exists: the servers that an interrupted run leaves in the cloud, as text; may be empty
+    :param width: columns of the output
+    :param quiet: whether to return only failures, the result and hints
     """
     if quiet:
         hints = [step for step in next_steps(end, state) if step.startswith("hint: ")]
-        wrapped = [line for hint in hints for line in _wrapped(hint, width)]
-        return [*failures(state, end.invocation, width), last_line(end, state), *_wrapped(exists, width), *wrapped]
+        wrapped = [line for hint in hints for line in _wrap(hint, width)]
+        return [
+            *failures(state, end.invocation, width),
+            last_line(end, state),
+            *_wrap(exists, width),
+            *wrapped,
+        ]
     lines = ["", *stage_table(state).splitlines(), ""] if state.stages else []
     lines += failures(state, end.invocation, width)
     lines += [last_line(end, state), f"log: {log}"]
-    lines += _wrapped(exists, width)
+    lines += _wrap(exists, width)
     for step in next_steps(end, state):
-        lines += [step] if step.startswith("next: ") else _wrapped(step, width)
+        lines += [step] if step.startswith("next: ") else _wrap(step, width)
     return lines
 
 
 def last_line(end: End, state: State) -> str:
-    """How it ended, in one line."""
+    """Format the result of a command as one line."""
     name = f"{end.what} --check" if end.check else end.what
     changes = f"{state.changed} change{'' if state.changed == 1 else 's'}"
     if end.code == ExitCode.DONE and end.check:
@@ -224,52 +242,53 @@ def last_line(end: End, state: State) -> str:
 
 
 def status(rows: Sequence[Mapping[str, Any]], invocation: Invocation, width: int) -> list[str]:
-    """A cluster's nodes as a table that fits, and below it, for each that is not well, what is wrong and what to do."""
+    """Format the table of ``status``, and below it each node's problem with a hint."""
     narrow = ("node", "architecture", "address", "server", "guest", "kubernetes")
-    lines = _columns(rows, narrow if width < 110 else ("node", "host", *narrow[1:], "version"))
-    return lines + _unwell(rows, invocation, width)
+    lines = _format_nodes(rows, narrow if width < 110 else ("node", "host", *narrow[1:], "version"))
+    return lines + _format_problems(rows, invocation, width)
 
 
 def nodes(rows: Sequence[Mapping[str, Any]], invocation: Invocation, width: int) -> list[str]:
-    """A cluster's nodes after a deploy: what a user of Kubernetes wants to know, and what is not well."""
+    """Format the node table after a deploy, with the columns that Kubernetes users need, and each node's problem."""
     narrow = ("node", "architecture", "address", "kubernetes", "version")
-    lines = _columns(rows, narrow if width < 110 else ("node", "host", *narrow[1:]))
-    return lines + _unwell(rows, invocation, width)
+    lines = _format_nodes(rows, narrow if width < 110 else ("node", "host", *narrow[1:]))
+    return lines + _format_problems(rows, invocation, width)
 
 
-def _columns(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+def _format_nodes(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
     return table([{name: row[name] for name in names} for row in rows]).splitlines()
 
 
-def _unwell(rows: Sequence[Mapping[str, Any]], invocation: Invocation, width: int) -> list[str]:
+def _format_problems(rows: Sequence[Mapping[str, Any]], invocation: Invocation, width: int) -> list[str]:
+    """Format the problem and the hint of each node that has one."""
     lines: list[str] = []
     bad = [row for row in rows if row["problem"]]
     if bad:
         lines.append("")
     for row in bad:
-        lines += _wrapped(f"{row['node']}: {row['problem']}", width)
+        lines += _wrap(f"{row['node']}: {row['problem']}", width)
         if row["hint"]:
-            lines += [f"  {line}" for line in _wrapped(f"hint: {invocation.adapt(row['hint'])}", width - 2)]
+            lines += [f"  {line}" for line in _wrap(f"hint: {invocation.adapt(row['hint'])}", width - 2)]
     return lines
 
 
-# A command in a text: in backquotes, or up to the end of its part of the sentence.
+# A command in a message: in backquotes, or from q8s-run to the end of the clause.
 _COMMAND: Final = re.compile(r"`[^`]*`|\S*q8s-run .*?(?=: |; |\), |$)")
 _KEPT_SPACE: Final = "\0"
 
 
-def _wrapped(text: str, width: int) -> list[str]:
-    """Return a text as lines; names with hyphens stay whole, and so do commands, which are copied."""
-    kept = _COMMAND.sub(lambda found: found[0].replace(" ", _KEPT_SPACE), text)
-    lines = textwrap.wrap(kept, width, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
+def _wrap(text: str, width: int) -> list[str]:
+    """Wrap a text. Do not break names with hyphens, nor commands, which users copy."""
+    protected = _COMMAND.sub(lambda found: found[0].replace(" ", _KEPT_SPACE), text)
+    lines = textwrap.wrap(protected, width, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
     return [line.replace(_KEPT_SPACE, " ") for line in lines]
 
 
 def next_steps(end: End, state: State) -> list[str]:
-    """What to type next: a label and a command each."""
+    """Return the next steps, each a command with the prefix ``next: `` or ``hint: ``."""
     what, command = end.what, end.invocation.command
     if end.code == ExitCode.DONE and end.check:
-        agreed = " --yes" if destroyed(state.results.get("q8s_plan") or {}) or changed_nodes(state) else ""
+        agreed = " --yes" if deleted_servers(state.results.get("q8s_plan") or {}) or changed_nodes(state) else ""
         return [f"next: {end.again.replace(' --check', '', 1)}{agreed}"]
     if end.code == ExitCode.DONE:
         steps = {
@@ -288,16 +307,16 @@ def next_steps(end: End, state: State) -> list[str]:
         if changed_nodes(state):
             return [f"hint: `{end.again} --yes` changes them one at a time"]
         return [f"hint: fix the cluster file, then run `{end.again}` again"]
-    kept = ": it continues where it stopped" if changes else ""
-    steps = [f"hint: fix the cause, then run `{end.again}` again{kept}"]
+    continuation = ": it continues where it stopped" if changes else ""
+    steps = [f"hint: fix the cause, then run `{end.again}` again{continuation}"]
     host = next(iter(sorted(state.failed - {"localhost"})), None)
     if host:
         steps.append(f"hint: `{command('logs', host)}` shows its own log")
     return steps
 
 
-def exists(servers: Sequence[str]) -> str:
-    """What an interrupted run leaves in the cloud."""
+def describe_servers(servers: Sequence[str]) -> str:
+    """Describe the servers of the cluster that exist in the cloud."""
     if not servers:
         return "the cloud has no server of this cluster"
     count = f"{len(servers)} server{'s' if len(servers) > 1 else ''}"
@@ -305,7 +324,7 @@ def exists(servers: Sequence[str]) -> str:
 
 
 def result(what: str, code: int, state: State, log: str, *, check: bool = False) -> dict[str, Any]:
-    """The end of a run as data; in check mode, ``changed`` counts what would change."""
+    """Return the result of a run as data for ``--json``. In check mode, ``changed`` counts what would change."""
     return {
         "event": "result",
         "command": what,
@@ -317,7 +336,7 @@ def result(what: str, code: int, state: State, log: str, *, check: bool = False)
             {
                 "name": stage.name,
                 "start": round(stage.start, 1),
-                "seconds": round(state.took(stage), 1),
+                "seconds": round(state.duration(stage), 1),
                 "hosts": sorted(state.hosts(stage)),
             }
             for stage in state.stages

@@ -1,4 +1,4 @@
-"""Run a playbook through ansible-runner."""
+"""Run a playbook with ansible-runner."""
 
 from __future__ import annotations
 
@@ -21,25 +21,27 @@ from q8s_wrapper.events import State, reduce
 from q8s_wrapper.render import Renderer
 from q8s_wrapper.state import keep_log
 
-# Ansible passes the interrupt on to its workers, and they to what they run: this is long enough to end them all.
+# Seconds until Ansible is killed after SIGINT. Ansible forwards the signal to its workers and their child processes.
 _SECONDS_TO_STOP: Final = 15.0
-# How often ansible-runner asks whether to cancel; its own five seconds are long for who waits at a terminal.
-_SECONDS_BETWEEN_LOOKS: Final = 0.5
+# Interval at which ansible-runner calls the cancel callback. Its default of 5 s is too long at a terminal.
+_POLL_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True)
 class Outcome:
+    """The outcome of a playbook run: its last state, the exit code and the path of the log."""
+
     state: State
     code: ExitCode
     log: Path
 
 
 class _Interrupt:
-    """Ctrl-C: the first time Ansible is asked to stop, the second time all ends at once."""
+    """Handler of SIGINT and SIGTERM. The first signal stops Ansible; the second ends this process at once."""
 
     def __init__(self, folder: Path, renderer: Renderer) -> None:
         self.since: float | None = None
-        self._asked = False
+        self._interrupt_sent = False
         self._folder = folder
         self._renderer = renderer
         self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -48,26 +50,28 @@ class _Interrupt:
         if self.since is not None:
             self._renderer.close()
             keep_log(self._folder)
-            os._exit(ExitCode.INTERRUPTED)  # which ends Ansible too: see child.py
+            os._exit(ExitCode.INTERRUPTED)  # child.py then kills Ansible
         self.since = time.monotonic()
-        self._renderer.say("stopping; press Ctrl-C again to end at once")
-        self._ask()
+        self._renderer.show_message("stopping; press Ctrl-C again to end at once")
+        self._interrupt_ansible()
 
-    def _ask(self) -> None:
-        # Ansible may not have started yet; then it is asked at the next look.
+    def _interrupt_ansible(self) -> None:
+        """Send SIGINT to Ansible."""
+        # Without a pid file Ansible has not started yet: overdue() tries again.
         with suppress(OSError, ValueError):
             os.kill(int((self._folder / "pid").read_text()), signal.SIGINT)
-            self._asked = True
+            self._interrupt_sent = True
 
     def overdue(self) -> bool:
-        """Whether Ansible was asked to stop and did not: ansible-runner then kills it."""
+        """Return whether Ansible has not stopped in time after SIGINT: ansible-runner then kills it."""
         if self.since is None:
             return False
-        if not self._asked:
-            self._ask()
+        if not self._interrupt_sent:
+            self._interrupt_ansible()
         return time.monotonic() - self.since > _SECONDS_TO_STOP
 
     def restore(self) -> None:
+        """Restore the signal handlers from before."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -75,11 +79,15 @@ class _Interrupt:
 def run(
     playbook: str, cluster_file: Path, folder: Path, lock: Path, *, arguments: Sequence[str], renderer: Renderer
 ) -> Outcome:
-    """Run the playbook ``q8s.emu.<playbook>`` on a cluster file; its log goes to ``folder``.
+    """Run a playbook of the collection on a cluster file.
 
-    :param lock: the cluster's lock, which Ansible holds as well
+    :param playbook: name of the playbook without ``.yml``
+    :param folder: folder of the run, which receives the log
+    :param lock: file of the cluster's lock, which Ansible's processes hold, too
+    :param arguments: arguments for ansible-playbook
+    :param renderer: shows the progress
     """
-    # Takes half a second, which `q8s-run --help` should not.
+    # Imported here: the import takes half a second, which `q8s-run --help` would have to wait for.
     import ansible_runner.interface
 
     state = State()
@@ -89,10 +97,10 @@ def run(
         before, state = state, reduce(state, event)
         if before != state:
             renderer.update(before, state)
-        return False  # not kept as files: they would hold what tasks returned
+        return False  # do not write event files: they contain the results of tasks, which may be secret
 
     def forget_environment(status: Mapping[str, Any], runner_config: Any) -> None:
-        # Written just before Ansible starts: the whole environment, passwords included.
+        # ansible-runner writes the whole environment, including passwords, to this file before Ansible starts.
         if status["status"] == "running":
             Path(runner_config.artifact_dir, "command").unlink(missing_ok=True)
 
@@ -108,7 +116,7 @@ def run(
                 inventory=str(INVENTORY),
                 cmdline=shlex.join([*cluster_variable(cluster_file), *arguments]),
                 ident="run",
-                settings={"pexpect_timeout": _SECONDS_BETWEEN_LOOKS},
+                settings={"pexpect_timeout": _POLL_SECONDS},
                 event_handler=handle,
                 status_handler=forget_environment,
                 cancel_callback=interrupt.overdue,
@@ -116,7 +124,7 @@ def run(
             )
         before = [sys.executable, "-IS", child.__file__, str(lock), str(folder / "pid"), str(os.getpid())]
         runner.config.command = [*before, *runner.config.command]
-        # Relative paths among the arguments start where the user is, as with ansible-playbook.
+        # Relative paths in the arguments are relative to the user's folder, as with ansible-playbook.
         runner.config.cwd = str(Path.cwd())
         runner.run()
         ended = True

@@ -1,10 +1,11 @@
-"""Local state of one cluster: a folder of its own, a lock against a second run, and the logs of earlier runs.
+"""Local state of a cluster: its folder, the lock against concurrent runs, and the logs of earlier runs.
 
-The folder is ``<root>/<cloud>/<cluster>``: names of clusters are unique in one project of one cloud only. The
-collection computes it (``_state.py``), for the inventory plugin needs it, too. Runs in check mode change no state:
+The folder is ``<root>/<cloud>/<cluster>``, because cluster names are unique only within one project of one cloud. The
+collection computes the path (``_state.py``): the inventory plugin needs it, too. Runs in check mode change no state:
 their logs are in the cache.
 
-Nothing secret but the ssh key is in it, and all but that key can be made again from the cluster file and the cloud.
+The only secrets in the folder are the SSH key and the kubeconfig. Everything except the SSH key can be restored from
+the cluster file and the cloud.
 """
 
 from __future__ import annotations
@@ -24,40 +25,42 @@ from q8s_wrapper import messages
 from q8s_wrapper.config import add_collections_to_path, state_root
 from q8s_wrapper.errors import ExitCode, WrapperError
 
-_RUNS_KEPT: Final = 10  # of those that change the cluster, and as many of those that look at it
+_RUNS_KEPT: Final = 10  # logs of runs that change the cluster, and as many of read-only runs
 _CHANGING: Final = frozenset({"deploy", "replace", "destroy"})
 _LOCK: Final = "lock"
 LOG: Final = "ansible.log"
 
 
 def create_root() -> Path:
-    """Return the folder with the state of all clusters, created if it is missing.
+    """Create the folder with the state of all clusters if it is missing, and return it.
 
-    :raises WrapperError: it is not a folder that this user may write to
+    :raises WrapperError: it is not a folder, or this user may not write to it
     """
     return _private_folder(state_root())
 
 
 def cluster_folder(cluster_name: str, *, changes: bool = True) -> Path:
-    """Return the cluster's folder, created if it is missing, readable by its owner only.
+    """Create the cluster's folder with mode 0700 if it is missing, and return it.
 
-    :param changes: whether the run may change the cluster: then the cloud says which project this is. Otherwise, what
-        an earlier deploy recorded is enough
-    :raises WrapperError: the folder cannot be used, or the project is not known
+    :param changes: whether the run may change the cluster. If so, ask the cloud for the project; otherwise, the project
+        that an earlier deploy recorded is sufficient
+    :raises WrapperError: the folder is not usable, or the project is not known
     """
     root = create_root()
-    return _private_folder(_private_folder(_place(root, cluster_name, changes, move=True).parent) / cluster_name)
+    return _private_folder(
+        _private_folder(_locate_folder(root, cluster_name, changes, move=True).parent) / cluster_name
+    )
 
 
 def check_folder(cluster_name: str) -> Path:
-    """Return the folder for logs of runs in check mode, created if it is missing, in the cache.
+    """Create the folder for logs of runs in check mode if it is missing, and return it. It is in the cache.
 
-    :raises WrapperError: the folder cannot be used, or the project is not known
+    :raises WrapperError: the folder is not usable, or the project is not known
     """
     from q8s_bundle.cache import cache_root
 
     root = state_root()
-    folder = cache_root() / "checks" / _place(root, cluster_name, online=True, move=False).relative_to(root)
+    folder = cache_root() / "checks" / _locate_folder(root, cluster_name, online=True, move=False).relative_to(root)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -70,49 +73,53 @@ def check_folder(cluster_name: str) -> Path:
 
 
 def find(cluster_name: str) -> Path:
-    """Return the cluster's folder for a command that needs no cloud: the cloud is asked only where it must be.
+    """Find the cluster's folder for a command that can do without a cloud.
 
-    Where no cloud is configured or it does not answer, the only cluster of that name on this machine is meant.
+    Ask the cloud only if no project is recorded for the credentials. If no cloud is configured or it does not answer,
+    return the folder of the only cluster of that name on this machine.
 
-    :raises WrapperError: several clusters of that name are here, or only those of other clouds
+    :raises WrapperError: this machine has several clusters of that name, or only clusters of other clouds
     """
-    from_collection = _Modules()
+    modules = _Modules()
     root = state_root()
-    places = [Path(place) for place in from_collection.state.local_folders(str(root), cluster_name)]
+    locations = [Path(location) for location in modules.state.local_folders(str(root), cluster_name)]
     try:
-        place = _place(root, cluster_name, online=False, move=False)
+        location = _locate_folder(root, cluster_name, online=False, move=False)
     except CloudUnknownError as error:
-        if len(places) == 1:
-            messages.warning(f"{str(error).splitlines()[0]}. Used is the only cluster {cluster_name} here: {places[0]}")
-            return places[0]
-        if places:
+        if len(locations) == 1:
+            messages.warning(
+                f"{str(error).splitlines()[0]}. Used is the only cluster {cluster_name} here: {locations[0]}"
+            )
+            return locations[0]
+        if locations:
             raise WrapperError(
-                f"{str(error).splitlines()[0]}; this machine has several clusters {cluster_name}: {_named(places)}",
+                f"{str(error).splitlines()[0]}; this machine has several clusters {cluster_name}: "
+                f"{_format_folders(locations)}",
                 "choose the cloud: OS_CLOUD names one of clouds.yaml",
             ) from None
         return root / cluster_name
-    if not place.exists() and places:
+    if not location.exists() and locations:
         raise WrapperError(
-            f"Failed to find local state of cluster {cluster_name} in this cloud ({place}); "
-            f"other clouds have a cluster of that name: {_named(places)}",
+            f"Failed to find local state of cluster {cluster_name} in this cloud ({location}); "
+            f"other clouds have a cluster of that name: {_format_folders(locations)}",
             "choose the cloud: OS_CLOUD names one of clouds.yaml",
         )
-    return place
+    return location
 
 
-def _named(places: list[Path]) -> str:
-    """Return state folders with the project that each belongs to."""
+def _format_folders(locations: list[Path]) -> str:
+    """Format state folders, each with the project that it belongs to."""
     read = _Modules().state.read_record
-    named = [(place, read(str(place))) for place in places]
-    return ", ".join(f"{place} ({record.project})" if record else str(place) for place, record in named)
+    records = [(location, read(str(location))) for location in locations]
+    return ", ".join(f"{location} ({record.project})" if record else str(location) for location, record in records)
 
 
 class CloudUnknownError(WrapperError):
-    """The cloud cannot be asked which project this is."""
+    """The cloud did not answer which project the credentials belong to."""
 
 
 class _Modules:
-    """The modules of the collection that know clouds and state."""
+    """The collection's modules for clouds, plans and state."""
 
     def __init__(self) -> None:
         add_collections_to_path()
@@ -122,9 +129,10 @@ class _Modules:
 
 
 def connect() -> Any:
-    """Return a connection to the cloud that the environment chooses.
+    """Connect to the cloud that the environment selects.
 
-    :raises WrapperError: the cloud cannot be asked
+    :returns: a ``_cloud.Cloud`` of the collection
+    :raises CloudUnknownError: no cloud is configured, or it does not answer
     """
     modules = _Modules()
     try:
@@ -134,9 +142,9 @@ def connect() -> Any:
 
 
 def login() -> str:
-    """Return the fingerprint of the credentials that the environment chooses, without asking the cloud.
+    """Return the fingerprint of the credentials that the environment selects, without connecting to the cloud.
 
-    :raises WrapperError: there are none
+    :raises CloudUnknownError: there are no credentials
     """
     modules = _Modules()
     try:
@@ -145,11 +153,11 @@ def login() -> str:
         raise CloudUnknownError(str(error)) from None
 
 
-def _place(root: Path, cluster_name: str, online: bool, move: bool) -> Path:
-    """Return where the state of a cluster is. What was found in an earlier layout is said.
+def _locate_folder(root: Path, cluster_name: str, online: bool, move: bool) -> Path:
+    """Return the path of a cluster's state folder, and report state in the layout of an earlier version.
 
-    :param online: whether the cloud has to say which project this is, although an earlier deploy recorded it
-    :param move: whether an earlier layout may be moved
+    :param online: whether to ask the cloud for the project even if an earlier deploy recorded it
+    :param move: whether to move state from an earlier layout
     """
     modules = _Modules()
     if not online:
@@ -158,7 +166,7 @@ def _place(root: Path, cluster_name: str, online: bool, move: bool) -> Path:
             return Path(modules.state.folder(str(root), project, cluster_name))
     cloud = connect()
     try:
-        place = modules.state.settle(
+        location = modules.state.settle(
             str(root),
             cloud.project(),
             cluster_name,
@@ -169,32 +177,36 @@ def _place(root: Path, cluster_name: str, online: bool, move: bool) -> Path:
         raise CloudUnknownError(str(error)) from None
     except modules.state.StateError as error:
         raise WrapperError(str(error), code=ExitCode.WRONG_INPUT) from None
-    if place.note:
-        (messages.info if place.moved else messages.warning)(place.note)
-    return Path(place.folder)
+    if location.note:
+        (messages.info if location.moved else messages.warning)(location.note)
+    return Path(location.folder)
 
 
 def _private_folder(folder: Path) -> Path:
+    """Create a folder with mode 0700 if it is missing, and return it.
+
+    :raises WrapperError: it is not a folder, or this user may not write to it
+    """
     try:
         if not folder.is_dir():
             if folder.exists():
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if folder != state_root():  # which may be the user's own choice, and shared
+        if folder != state_root():  # the user may have chosen a shared folder as root
             folder.chmod(0o700)
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise WrapperError(
-            f"Failed to use the state folder {folder}{_origin()}: {error.strerror}",
+            f"Failed to use the state folder {folder}{_root_variable()}: {error.strerror}",
             "set Q8S_STATE to a folder that you may write to",
             ExitCode.WRONG_INPUT,
         ) from None
     return folder
 
 
-def _origin() -> str:
-    """Return which variable names the state folder, in brackets."""
+def _root_variable() -> str:
+    """Return the variable that sets the state folder, in brackets, for a message."""
     for name in ("Q8S_STATE", "XDG_STATE_HOME", "HOME"):
         if value := os.environ.get(name):
             return f" ({name} is {value!r})"
@@ -203,9 +215,11 @@ def _origin() -> str:
 
 @contextmanager
 def locked(folder: Path, what: str) -> Iterator[Path]:
-    """Hold the cluster for one run. Yield the lock's file: who else takes it shared holds the cluster as well.
+    """Hold the cluster's lock within the context.
 
-    :raises WrapperError: another run holds it; the message says which
+    :param what: the command, for the message of a run that finds the lock taken
+    :returns: yields the lock file. Child processes take a shared lock on it, and so hold the cluster, too
+    :raises WrapperError: another run holds the lock; the message names it
     """
     path = folder / _LOCK
     with path.open("a+") as stream:
@@ -213,19 +227,19 @@ def locked(folder: Path, what: str) -> Iterator[Path]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             stream.seek(0)
-            raise _refused(folder.name, stream.read()) from None
+            raise _lock_error(folder.name, stream.read()) from None
         _write_owner(
             path, f"{os.getpid()}\nq8s-run {what} (process {os.getpid()}, since {time.strftime('%H:%M:%S')})\n"
         )
-        # From here on another may share it, but none may have it alone.
+        # Downgrade the lock: child processes can share it, and no other run can take it exclusively.
         fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
         yield path
 
 
 def _write_owner(path: Path, text: str) -> None:
-    """Write who holds a lock into its file.
+    """Write the owner of a lock into the lock file.
 
-    :raises OSError: with the path, which that of a full disk has not
+    :raises OSError: the file cannot be written. Unlike Python's error for a full disk, it has the path
     """
     try:
         path.write_text(text)
@@ -234,19 +248,22 @@ def _write_owner(path: Path, text: str) -> None:
 
 
 def shared(folder: Path) -> Path:
-    """The lock of runs that change nothing: any number of them may go on, beside one that holds the cluster too."""
+    """Return the lock file of read-only runs. Any number of them may run, also beside a run that holds the cluster."""
     path = folder / "reading"
     path.touch(mode=0o600)
     return path
 
 
-def _refused(cluster_name: str, owner: str) -> WrapperError:
-    """Return why the cluster cannot be used; ``owner`` is what its holder wrote into the lock."""
+def _lock_error(cluster_name: str, owner: str) -> WrapperError:
+    """Return the error for a cluster whose lock is taken.
+
+    :param owner: content of the lock file
+    """
     lines = owner.splitlines()
     if len(lines) < 2 or not lines[0].isdecimal():
         return WrapperError(f"Failed to start: another process is working on cluster {cluster_name}")
     pid, holder = int(lines[0]), lines[1]
-    if _runs(pid):
+    if _process_exists(pid):
         return WrapperError(
             f"Failed to start: {holder} is working on cluster {cluster_name}",
             f"wait for it, or end it: kill -INT {pid}",
@@ -257,7 +274,8 @@ def _refused(cluster_name: str, owner: str) -> WrapperError:
     )
 
 
-def _runs(pid: int) -> bool:
+def _process_exists(pid: int) -> bool:
+    """Return whether a process exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -268,38 +286,43 @@ def _runs(pid: int) -> bool:
 
 
 def new_run(folder: Path, what: str, alone: bool) -> Path:
-    """A folder for the log of this run.
+    """Create the folder for the log of a run, and remove the oldest logs.
 
-    Of earlier runs of its kind, all but the newest are removed: looks at a cluster never push out what a deploy wrote.
+    Logs of runs that change the cluster and logs of read-only runs are counted separately.
 
-    :param alone: whether no other run goes on that may change the cluster
+    :param folder: the cluster's folder
+    :param what: the command
+    :param alone: whether this run holds the cluster's lock, so that logs of killed runs can be completed
     """
     runs = folder / "runs"
     runs.mkdir(mode=0o700, exist_ok=True)
-    earlier = [run for run in past_runs(folder) if changing(run) == (what in _CHANGING)]
-    for old in earlier[: -(_RUNS_KEPT - 1)]:
+    earlier_runs = [run for run in past_runs(folder) if changing(run) == (what in _CHANGING)]
+    for old in earlier_runs[: -(_RUNS_KEPT - 1)]:
         shutil.rmtree(old, ignore_errors=True)
-    for killed in earlier[-(_RUNS_KEPT - 1) :] if alone else []:
+    for killed in earlier_runs[-(_RUNS_KEPT - 1) :] if alone else []:
         keep_log(killed)
-    # Sorted by name they are sorted by time, also those of one command that runs two playbooks.
+    # The order of names is the order of time; with microseconds, also for two playbooks of one command.
     run = runs / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{what}"
     run.mkdir(mode=0o700)
     return run
 
 
 def changing(run: Path) -> bool:
-    """Whether a run, by its folder's name, was one that may change the cluster."""
+    """Return whether a run is of a command that may change the cluster, by the name of its folder."""
     return not _CHANGING.isdisjoint(run.name.split("-"))
 
 
 def past_runs(folder: Path) -> list[Path]:
-    """Folders of earlier runs, the oldest first."""
+    """Return the folders of earlier runs, oldest first."""
     runs = folder / "runs"
     return sorted(runs.iterdir()) if runs.is_dir() else []
 
 
 def keep_log(run: Path) -> Path:
-    """Keep the text of a run, and nothing else of what ansible-runner wrote: that has what tasks returned."""
+    """Keep Ansible's output of a run as its log, and delete ansible-runner's other files, which may hold secrets.
+
+    :returns: path of the log
+    """
     log = run / LOG
     if (run / "artifacts").exists():
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""The tags of the playbook that deploys: read from the playbook itself, without starting Ansible."""
+"""Tags of the deploy playbook (site.yml), read from its files without starting Ansible."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from q8s_wrapper import invocation
 from q8s_wrapper.config import PLAYBOOKS
 from q8s_wrapper.errors import ExitCode, WrapperError
 
-# Ansible's own words, which select by whether a task has tags.
+# Ansible's special tags.
 _SPECIAL: Final = frozenset({"all", "always", "never", "tagged", "untagged"})
 
 
 def known() -> list[str]:
-    """Return the tags of site.yml, in the order in which they occur."""
+    """Return the tags of site.yml in the order of their first use."""
     return [tag for tag in dict.fromkeys(_tags(plays(PLAYBOOKS / "site.yml"))) if tag not in _SPECIAL]
 
 
 def plays(playbook: Path) -> list[dict[str, Any]]:
-    """Return the plays of a playbook, and of those that it imports by a relative path, in their order."""
+    """Return the plays of a playbook in order, including the plays of playbooks that it imports by a relative path."""
     import yaml
 
     found: list[dict[str, Any]] = []
@@ -31,22 +31,23 @@ def plays(playbook: Path) -> list[dict[str, Any]]:
 
 
 def check(text: str) -> None:
-    """Refuse a list of tags with commas if one of them selects nothing.
+    """Check that every tag exists.
 
-    :raises WrapperError: a tag does not exist
+    :param text: tags separated by commas
+    :raises WrapperError: no task has one of the tags
     """
     allowed = known()
-    wrong = [tag for tag in (word.strip() for word in text.split(",")) if tag not in {*allowed, *_SPECIAL}]
-    if wrong:
+    unknown = [tag for tag in (name.strip() for name in text.split(",")) if tag not in {*allowed, *_SPECIAL}]
+    if unknown:
         raise WrapperError(
-            f"--tags: no task has the tag {', '.join(map(repr, wrong))}; allowed are {', '.join(allowed)}",
+            f"--tags: no task has the tag {', '.join(map(repr, unknown))}; allowed are {', '.join(allowed)}",
             f"{invocation.program()} deploy --list-tags lists them",
             ExitCode.WRONG_INPUT,
         )
 
 
 def _tags(value: Any) -> Iterator[str]:
-    """Yield all tags in a part of a playbook, those that an include applies too."""
+    """Yield all tags in a part of a playbook, including those that an include applies to its tasks."""
     if isinstance(value, list):
         for item in value:
             yield from _tags(item)

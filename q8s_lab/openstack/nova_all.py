@@ -1,4 +1,4 @@
-"""Nova's API, conductor, scheduler and compute service in one process, which a message bus in memory can connect."""
+"""Nova's API, conductor, scheduler and compute service in one process, connected by oslo.messaging's fake transport."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ monkey_patch.patch(backend="threading")
 import nova.conf  # noqa: E402
 import nova.virt  # noqa: E402
 
-# Nova imports compute drivers from nova.virt only.
+# Nova imports compute drivers from the package nova.virt only.
 nova.virt.__path__.append(str(Path(__file__).parent / "compute_driver"))
 
 import os_vif  # noqa: E402
@@ -33,6 +33,6 @@ for _binary, _topic, _alternative in (
     _service.start()
     _services.append(_service)
 
-# What `nova-manage cell_v2 discover_hosts` does.
+# As `nova-manage cell_v2 discover_hosts` does.
 host_mapping.discover_hosts(context.get_admin_context())
 os.environ.pop("Q8S_APPLICATION", None)

@@ -1,6 +1,6 @@
-"""The WSGI application that ``Q8S_APPLICATION`` names.
+"""Load the WSGI application that ``Q8S_APPLICATION`` names.
 
-Keystone and Neutron parse ``sys.argv`` when they are imported, and would end on gunicorn's arguments.
+Keystone and Neutron parse ``sys.argv`` when they are imported, and would exit because of gunicorn's arguments.
 """
 
 import importlib

@@ -1,4 +1,8 @@
-"""The commands, by what they need: ``offline`` nothing, ``access`` the cluster's hosts, ``runs`` a playbook."""
+"""The commands, grouped by what they need.
+
+``offline``: neither cloud nor cluster. ``start``: a cloud, no cluster file. ``local``: state on this machine.
+``access``: SSH to hosts and guests. ``runs``: a playbook.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,12 @@ from q8s_wrapper.errors import ExitCode, WrapperError
 
 
 def load(file: str, *, warn: bool = True) -> Any:
-    """Return the cluster of a file; its warnings go to stderr.
+    """Load a cluster file.
 
-    :raises WrapperError: there is no such file, or it has errors; each is reported with its place
+    :param file: path of the cluster file
+    :param warn: whether to print the file's warnings to stderr
+    :returns: the cluster, a ``Cluster`` of the collection
+    :raises WrapperError: the file cannot be read, or has errors; the message lists each with line and column
     """
     add_collections_to_path()
     from ansible_collections.q8s.emu.plugins.module_utils import _spec

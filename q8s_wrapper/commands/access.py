@@ -1,4 +1,4 @@
-"""Commands that look into a cluster's hosts and guests."""
+"""Commands that log in to hosts and guests: ssh, exec, logs, kubeconfig."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.events import without_colours
 from q8s_wrapper.invocation import Invocation
 
-_AT_ONCE: Final = 20
-_LINES: Final = 40
+_CONCURRENT_COMMANDS: Final = 20
+_DEFAULT_LINES: Final = 40
 
 
 def ssh(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Log in to one node or host; this process becomes ssh."""
+    """Log in to one node or host. The process is replaced by ssh (exec)."""
     load(arguments.file)
     command = inventory.ssh_command(
         inventory.find(inventory.read(arguments.file), arguments.node, arguments.invocation), rest
@@ -34,7 +34,7 @@ def ssh(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def execute(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Run a command on several hosts; each line of output has the node's name before it."""
+    """Run a command on several hosts concurrently. Prefix each line of output with the node's name."""
     if not rest:
         raise WrapperError(
             "exec: there is no command",
@@ -53,8 +53,9 @@ def execute(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     variables = environment.child_environment(os.environ)
     lock = threading.Lock()
 
-    def one(name: str) -> int:
-        done = subprocess.run(
+    def run_on(name: str) -> int:
+        """Run the command on one host, print its output, and return its exit code."""
+        completed = subprocess.run(
             commands[name],
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -65,14 +66,14 @@ def execute(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             check=False,
         )
         with lock:
-            for text, stream in ((done.stdout, sys.stdout), (done.stderr, sys.stderr)):
+            for text, stream in ((completed.stdout, sys.stdout), (completed.stderr, sys.stderr)):
                 for line in text.splitlines():
                     print(f"{name:<{width}}  {line}", file=stream)
                 stream.flush()
-        return done.returncode
+        return completed.returncode
 
-    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-        codes = dict(zip(hosts, pool.map(one, hosts), strict=True))
+    with concurrent.futures.ThreadPoolExecutor(_CONCURRENT_COMMANDS) as pool:
+        codes = dict(zip(hosts, pool.map(run_on, hosts), strict=True))
     failed = [f"{name} ({code})" for name, code in codes.items() if code]
     if failed:
         messages.error(f"exec: failed on {len(failed)} of {len(codes)}: {', '.join(failed)}")
@@ -81,19 +82,19 @@ def execute(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def logs(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """The end of the last run's log, or what a node says itself."""
+    """Show the end of the last run's log, or a node's console and journal."""
     cluster = load(arguments.file)
-    lines = arguments.lines or _LINES
+    lines = arguments.lines or _DEFAULT_LINES
     if arguments.node is None:
-        return _last_run(arguments.invocation, cluster.cluster_name, lines)
+        return _show_last_log(arguments.invocation, cluster.cluster_name, lines)
     hosts = inventory.read(arguments.file)
     variables = inventory.find(hosts, arguments.node, arguments.invocation)
     journal = f"sudo journalctl --no-pager --lines={lines} --unit=kubelet"
     parts: list[tuple[str, dict[str, Any], str]] = []
-    if "q8s_host" in variables:  # a guest: its console is a file on its host, readable when the guest is not
+    if "q8s_host" in variables:  # the guest's console is a file on its host, readable even if the guest hangs
         host = hosts[variables["q8s_host"]]
-        parts.append((f"console of {arguments.node}", host, _console(variables["q8s_vm"]["name"], lines)))
-        # Its user is root, and the guest may have no sudo.
+        parts.append((f"console of {arguments.node}", host, _console_command(variables["q8s_vm"]["name"], lines)))
+        # The guest's user is root, and the guest may lack sudo.
         parts.append((f"kubelet of {arguments.node}", variables, journal.removeprefix("sudo ")))
     else:
         system = f"sudo journalctl --no-pager --lines={lines} --priority=warning"
@@ -101,10 +102,10 @@ def logs(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         parts.append((f"warnings of {arguments.node}", variables, system))
         parts.append((f"{unit} of {arguments.node}", variables, journal.replace("kubelet", unit)))
     code = ExitCode.DONE
-    for title, where, command in parts:
+    for title, target_variables, command in parts:
         print(f"==> {title} <==", flush=True)
-        command_line = inventory.ssh_command(where, [command])
-        done = subprocess.run(
+        command_line = inventory.ssh_command(target_variables, [command])
+        completed = subprocess.run(
             command_line,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -113,20 +114,27 @@ def logs(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             env=environment.child_environment(os.environ),
             check=False,
         )
-        print(without_colours(done.stdout).rstrip())
-        if done.returncode != 0:
+        print(without_colours(completed.stdout).rstrip())
+        if completed.returncode != 0:
             code = ExitCode.FAILED
     return code
 
 
-def _console(guest: str, lines: int) -> str:
-    """A command that shows the end of a guest's console; where that is, libvirt knows."""
+def _console_command(guest: str, lines: int) -> str:
+    """Return a shell command that prints the end of a guest's console log. libvirt names the log file.
+
+    :param guest: the guest's libvirt domain
+    """
     source = f"virsh --connect qemu:///system dumpxml {guest}"
     path = "sed -n \"s/.*<source path='\\(.*\\.console\\)'.*/\\1/p\""
     return f'sudo tail -n {lines} "$(sudo {source} | {path} | head -n 1)"'
 
 
-def _last_run(invocation: Invocation, cluster_name: str, lines: int) -> int:
+def _show_last_log(invocation: Invocation, cluster_name: str, lines: int) -> int:
+    """Print the end of the newest log: of a run that changes the cluster if there is one, else of any run.
+
+    :raises WrapperError: there is no log on this machine
+    """
     folder = state.find(cluster_name)
     runs = [run for run in state.past_runs(folder) if (run / state.LOG).exists()]
     if not runs:
@@ -140,7 +148,10 @@ def _last_run(invocation: Invocation, cluster_name: str, lines: int) -> int:
 
 
 def kubeconfig(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Print the kubeconfig, write it to a file, or merge it into the user's own; fetched again if it is not here."""
+    """Print the kubeconfig, write it to a file, or merge it into the user's own.
+
+    If the local state has no kubeconfig, fetch it from the control plane first.
+    """
     if arguments.write and arguments.merge:
         raise WrapperError(
             "kubeconfig: --write and --merge exclude each other",
@@ -161,14 +172,14 @@ def kubeconfig(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     text = path.read_text()
     if arguments.write:
         target = Path(arguments.write).expanduser()
-        files.write_private(target, files.named(text, cluster.cluster_name))
+        files.write_private(target, files.renamed(text, cluster.cluster_name))
         messages.info(f"written: {target}; use it with export KUBECONFIG={shlex.quote(str(target.absolute()))}")
     elif arguments.merge:
-        target = files.users_own()
+        target = files.user_file()
         backup = files.merge(target, text, cluster.cluster_name)
         messages.info(f"merged into {target}; kubectl --context {cluster.cluster_name} get nodes")
         if backup:
             messages.info(f"the file as it was: {backup}")
     else:
-        print(files.named(text, cluster.cluster_name), end="")
+        print(files.renamed(text, cluster.cluster_name), end="")
     return ExitCode.DONE

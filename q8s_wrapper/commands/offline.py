@@ -1,4 +1,4 @@
-"""Commands that need neither cloud nor cluster."""
+"""Commands that need neither a cloud nor a cluster: validate, version, completion."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from q8s_wrapper.errors import ExitCode, WrapperError
 
 
 def validate(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Check a cluster file."""
+    """Check a cluster file without a cloud."""
     load(arguments.file)
     print(f"{arguments.file}: OK")
     return ExitCode.DONE
 
 
 def version(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Print the versions of Q8S, of Ansible, and of the Kubernetes that is deployed."""
+    """Print the versions of Q8S and ansible-core, and the Kubernetes version that Q8S deploys."""
     from q8s_bundle.node import versions
 
     try:
@@ -32,7 +32,10 @@ def version(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def completion(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Print a completion script."""
+    """Print the completion script of a shell.
+
+    :raises WrapperError: the shell is not supported
+    """
     from q8s_wrapper import completion as scripts
 
     text = scripts.script(arguments.node)

@@ -1,4 +1,4 @@
-"""Commands that run a playbook: each shows what happens, and at the end what came of it and what to type next."""
+"""Commands that run a playbook. Each shows the progress, then the result and the next command to type."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from q8s_wrapper.invocation import Invocation
 
 
 class _Session:
-    """One command on one cluster; it may run several playbooks."""
+    """One command on one cluster. It may run several playbooks."""
 
     def __init__(self, arguments: argparse.Namespace, cluster: Any, folder: Path, lock: Path, changes: bool) -> None:
         self.what: str = arguments.command.name
@@ -35,7 +35,7 @@ class _Session:
         self._node: str = getattr(arguments, "node", None) or ""
         self._keep: list[str] = getattr(arguments, "keep", [])
         self.check: bool = getattr(arguments, "check", False)
-        self._selection = _selection(arguments)
+        self._selection = _selection_options(arguments)
         self._verbose: int = getattr(arguments, "verbose", 0)
         self.cluster = cluster
         self._lock = lock
@@ -44,67 +44,77 @@ class _Session:
     def play(
         self, playbook: str, arguments: Sequence[str], as_json: bool | None = None, show_plan: bool = True
     ) -> runner.Outcome:
-        """Run a playbook and show it.
+        """Run a playbook and show its progress.
 
-        :param as_json: whether the progress is JSON lines; by default, whether the user asked for JSON
-        :param show_plan: whether a person sees the plan among the progress
+        :param playbook: name of the playbook without ``.yml``
+        :param arguments: arguments for ansible-playbook
+        :param as_json: whether to write the progress as JSON lines; default: whether ``--json`` was passed
+        :param show_plan: whether to print the plan when the playbook has computed it
         """
         verbose = ["-" + "v" * self._verbose] if self._verbose else []
-        shown = render.renderer(
+        renderer = render.renderer(
             self.json if as_json is None else as_json, self.estimate, show_plan, quiet=messages.is_quiet()
         )
         run_folder = state.new_run(self.folder, "check" if self.check else self.what, alone=self._changes)
-        given = [*verbose, *arguments]
-        return runner.run(playbook, Path(self.file), run_folder, self._lock, arguments=given, renderer=shown)
+        all_arguments = [*verbose, *arguments]
+        return runner.run(playbook, Path(self.file), run_folder, self._lock, arguments=all_arguments, renderer=renderer)
 
-    def estimate(self, known: State) -> Estimate | None:
-        """How long it is going to take, from earlier runs; what is made must be known for that."""
+    def estimate(self, run_state: State) -> Estimate | None:
+        """Estimate the duration of the run from earlier runs. Return None until the plan is known."""
         what = "deploy" if self.what == "plan" else self.what
-        told = known.results.get("q8s_plan")
-        if told is None and what in ("deploy", "replace"):
+        cloud_plan = run_state.results.get("q8s_plan")
+        if cloud_plan is None and what in ("deploy", "replace"):
             return None
-        return history.estimate(self._earlier, what, self._servers, report.made(told or {}))
+        return history.estimate(self._earlier, what, self._server_count, report.count_created_servers(cloud_plan or {}))
 
     @property
-    def _servers(self) -> int:
+    def _server_count(self) -> int:
         return len(self.cluster.servers())
 
     def end(self, outcome: runner.Outcome, remember: bool = True) -> int:
-        """Report what came of it. Return the exit code."""
-        known = outcome.state
+        """Report the result of a run and return its exit code.
+
+        :param remember: whether to record the duration of a successful run for later estimates
+        """
+        run_state = outcome.state
         if outcome.code == ExitCode.DONE and remember:
-            made = report.made(known.results.get("q8s_plan") or {})
+            created = report.count_created_servers(run_state.results.get("q8s_plan") or {})
             try:
-                history.remember(self.folder, history.of(self.what, self._servers, made, known))
+                history.append_run(
+                    self.folder, history.summarize_run(self.what, self._server_count, created, run_state)
+                )
             except OSError as error:
                 messages.warning(f"the time of this run is not remembered: {error.filename}: {error.strerror}")
         if self.json:
-            print(json.dumps(report.result(self.what, outcome.code, known, str(outcome.log), check=self.check)))
+            print(json.dumps(report.result(self.what, outcome.code, run_state, str(outcome.log), check=self.check)))
         else:
-            self._tell(outcome)
+            self._print_result(outcome)
         return outcome.code
 
-    def _tell(self, outcome: runner.Outcome) -> None:
-        """What a person reads: nodes and notes on stdout; times, failures and the next step on stderr."""
-        known, width = outcome.state, columns()
-        notes = [self.invocation.adapt(note) for note in known.notes]
-        for line in (*report.nodes(known.results.get("q8s_node_table", []), self.invocation, width), *notes):
+    def _print_result(self, outcome: runner.Outcome) -> None:
+        """Print the result for a person: nodes and notes on stdout; times, failures and the next step on stderr."""
+        run_state, width = outcome.state, columns()
+        notes = [self.invocation.adapt(note) for note in run_state.notes]
+        for line in (*report.nodes(run_state.results.get("q8s_node_table", []), self.invocation, width), *notes):
             print(line)
         sys.stdout.flush()
-        # Those of the file were said at the start; Ansible knows the file by its whole path, and breaks long words.
-        whole = str(Path(self.file).resolve())
-        said = {_letters(str(warning).replace(self.file, whole)) for warning in self.cluster.warnings}
-        for warning in known.warnings:
-            if _letters(warning) not in said:
+        # Warnings about the cluster file were printed at the start. Ansible repeats them with the file's absolute path
+        # and with line breaks inside long words, so the texts are compared without whitespace.
+        absolute_path = str(Path(self.file).resolve())
+        printed_warnings = {
+            _remove_whitespace(str(warning).replace(self.file, absolute_path)) for warning in self.cluster.warnings
+        }
+        for warning in run_state.warnings:
+            if _remove_whitespace(warning) not in printed_warnings:
                 messages.warning(self.invocation.adapt(warning))
-        exists = _what_exists(self.file) if outcome.code == ExitCode.INTERRUPTED else ""
-        if outcome.code == ExitCode.FAILED and not known.failures:
-            messages.error(_tail(outcome.log))
-        words = [*([self._node] if self._node else []), *_kept(self._keep), *self._selection]
-        again = self.invocation.command(self.what, *words)
-        end = report.End(self.what, self.invocation, again, outcome.code, self.check)
+        exists = _describe_servers(self.file) if outcome.code == ExitCode.INTERRUPTED else ""
+        if outcome.code == ExitCode.FAILED and not run_state.failures:
+            messages.error(_startup_failure(outcome.log))
+        options = [*([self._node] if self._node else []), *_keep_options(self._keep), *self._selection]
+        command = self.invocation.command(self.what, *options)
+        end = report.End(self.what, self.invocation, command, outcome.code, self.check)
         quiet = messages.is_quiet()
-        for line in report.ending(end, known, log=str(outcome.log), exists=exists, width=width, quiet=quiet):
+        for line in report.ending(end, run_state, log=str(outcome.log), exists=exists, width=width, quiet=quiet):
             messages.result(line)
 
 
@@ -114,15 +124,17 @@ def plan(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         outcome = session.play("plan", [*_plan_options(arguments), *rest], as_json=False, show_plan=False)
         if outcome.code != ExitCode.DONE:
             return session.end(outcome)
-        told = outcome.state.results["q8s_plan"]
+        cloud_plan = outcome.state.results["q8s_plan"]
         estimate = session.estimate(outcome.state)
         nodes = outcome.state.results.get("q8s_node_plan") or {}
         if arguments.json:
-            print(json.dumps({**report.plan_data(told, estimate), "nodes": report.node_plan_data(nodes)}, indent=2))
+            print(
+                json.dumps({**report.plan_data(cloud_plan, estimate), "nodes": report.node_plan_data(nodes)}, indent=2)
+            )
         else:
-            print("\n".join([*report.plan(told, estimate, columns()), *report.node_plan(nodes, columns())]))
-            again = session.invocation.command("deploy", *_selection(arguments))
-            end = report.End("plan", session.invocation, again, outcome.code)
+            print("\n".join([*report.plan(cloud_plan, estimate, columns()), *report.node_plan(nodes, columns())]))
+            command = session.invocation.command("deploy", *_selection_options(arguments))
+            end = report.End("plan", session.invocation, command, outcome.code)
             for step in report.next_steps(end, outcome.state):
                 messages.info(step)
         return ExitCode.DONE
@@ -136,32 +148,39 @@ def deploy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     if arguments.tags:
         tags.check(arguments.tags)
     cluster = load(arguments.file)
-    options = [*_options(arguments, cluster), *_parallel(arguments), *_loss(arguments), *rest]
+    options = [
+        *_ansible_options(arguments, cluster),
+        *_parallel_options(arguments),
+        *_replacement_options(arguments),
+        *rest,
+    ]
     with _session(arguments, cluster, changes=not arguments.check) as session:
-        # A run that may remove servers is one that the user has agreed to; the playbook stops before it does otherwise.
+        # The playbook removes servers only if q8s_confirmed is true: the user passed --yes or confirmed the plan.
         confirmed = arguments.yes
-        asks = _asks(arguments)
-        if asks:
-            outcome = session.play("plan", [*_limit(arguments, cluster), *_plan_options(arguments), *rest])
+        asks_for_confirmation = _asks_for_confirmation(arguments)
+        if asks_for_confirmation:
+            outcome = session.play("plan", [*_limit_options(arguments, cluster), *_plan_options(arguments), *rest])
             if outcome.code != ExitCode.DONE:
                 return session.end(outcome)
-            told = outcome.state.results["q8s_plan"]
+            cloud_plan = outcome.state.results["q8s_plan"]
             nodes = report.changed_nodes(outcome.state)
-            if told["changes"] or nodes:
-                gone = report.destroyed(told)
-                removed = f"{len(gone)} server{'s are' if len(gone) > 1 else ' is'} removed for it. " if gone else ""
+            if cloud_plan["changes"] or nodes:
+                deleted = report.deleted_servers(cloud_plan)
+                removed = (
+                    f"{len(deleted)} server{'s are' if len(deleted) > 1 else ' is'} removed for it. " if deleted else ""
+                )
                 changed = f"{len(nodes)} node{'s are' if len(nodes) > 1 else ' is'} drained for it. " if nodes else ""
-                _ask(f"{removed}{changed}Go on?")
-                confirmed = bool(gone or nodes)
-        given = ["-e", json.dumps({"q8s_confirmed": confirmed}), *options]
-        outcome = session.play("site", given, show_plan=not asks)
+                _confirm(f"{removed}{changed}Go on?")
+                confirmed = bool(deleted or nodes)
+        options = ["-e", json.dumps({"q8s_confirmed": confirmed}), *options]
+        outcome = session.play("site", options, show_plan=not asks_for_confirmation)
         return session.end(outcome, remember=not (arguments.check or arguments.limit or arguments.tags))
 
 
-def _parallel(arguments: argparse.Namespace) -> list[str]:
-    """Return the options for how many nodes change at a time.
+def _parallel_options(arguments: argparse.Namespace) -> list[str]:
+    """Return the arguments for ansible-playbook that set how many nodes are changed at a time.
 
-    :raises WrapperError: it is not at least one
+    :raises WrapperError: the number is less than 1
     """
     if arguments.parallel is None:
         return []
@@ -175,41 +194,44 @@ def _parallel(arguments: argparse.Namespace) -> list[str]:
 def destroy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Remove everything of the cluster from the cloud."""
     with _session(arguments, changes=not arguments.check) as session:
-        if _asks(arguments):
-            servers = _servers(arguments.file)
+        if _asks_for_confirmation(arguments):
+            servers = _list_servers(arguments.file)
             if servers:
-                messages.result(report.exists(servers))
-                _ask(f"Remove all of it, {_with_what(arguments.keep)}?")
+                messages.result(report.describe_servers(servers))
+                _confirm(f"Remove all of it, {_describe_removal(arguments.keep)}?")
         elif not arguments.yes and not arguments.check:
             raise WrapperError(
                 "destroy: nobody is there to be asked, so --yes is needed",
-                session.invocation.command("destroy", *_kept(arguments.keep), "--yes"),
+                session.invocation.command("destroy", *_keep_options(arguments.keep), "--yes"),
                 ExitCode.WRONG_INPUT,
             )
         keep = ["-e", json.dumps({"q8s_keep": arguments.keep})] if arguments.keep else []
-        return session.end(session.play("destroy", [*keep, *_options(arguments), *rest]), remember=not arguments.check)
+        return session.end(
+            session.play("destroy", [*keep, *_ansible_options(arguments), *rest]), remember=not arguments.check
+        )
 
 
-def _kept(keep: Sequence[str]) -> list[str]:
-    """The options that say what stays."""
+def _keep_options(keep: Sequence[str]) -> list[str]:
+    """Return the ``--keep`` options as they are typed in a command."""
     return [f"--keep {what}" for what in keep]
 
 
-def _with_what(keep: Sequence[str]) -> str:
-    """What goes with the servers, or does not, in words."""
-    words = {"keypair": "key pair", "security_group": "security group"}
-    gone = [word for what, word in words.items() if what not in keep]
-    stays = [word for what, word in words.items() if what in keep]
-    removed = f"with its {' and '.join(gone)}" if gone else ""
-    return ", ".join(part for part in (removed, f"but not its {' and '.join(stays)}" if stays else "") if part)
+def _describe_removal(keep: Sequence[str]) -> str:
+    """Describe what is removed with the servers: ``with its key pair, but not its security group``."""
+    labels = {"keypair": "key pair", "security_group": "security group"}
+    deleted = [label for what, label in labels.items() if what not in keep]
+    kept = [label for what, label in labels.items() if what in keep]
+    parts = [f"with its {' and '.join(deleted)}"] if deleted else []
+    parts += [f"but not its {' and '.join(kept)}"] if kept else []
+    return ", ".join(parts)
 
 
 def replace(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Make one worker anew."""
+    """Replace one worker: drain it, delete its server, deploy it again."""
     with _session(arguments) as session:
-        node = _worker(session, arguments.node)
-        if _asks(arguments):
-            _ask(f"Drain {node}, remove its server and make it anew?")
+        node = _find_worker(session, arguments.node)
+        if _asks_for_confirmation(arguments):
+            _confirm(f"Drain {node}, remove its server and make it anew?")
         elif not arguments.yes:
             raise WrapperError(
                 "replace: nobody is there to be asked, so --yes is needed",
@@ -220,8 +242,12 @@ def replace(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         return session.end(outcome)
 
 
-def _worker(session: _Session, name: str) -> str:
-    """The node that is meant: by its own name, or by its host's."""
+def _find_worker(session: _Session, name: str) -> str:
+    """Return the node name of a worker.
+
+    :param name: name of the node or of its host
+    :raises WrapperError: no worker has this name
+    """
     workers: dict[str, Any] = {s.node: s for s in session.cluster.servers() if s.vm_type}
     for node, spec in workers.items():
         if name in (node, spec.name):
@@ -234,15 +260,15 @@ def _worker(session: _Session, name: str) -> str:
 
 
 def verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Run a pod on every node and let them talk."""
+    """Run a pod on every node and connect each pod to all others."""
     with _session(arguments) as session:
         return session.end(session.play("verify", rest))
 
 
 def status(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """What cloud, hosts, guests and Kubernetes say."""
+    """Show the state of every node in the cloud, on its host and in Kubernetes. Return 1 if a node has a problem."""
     with _session(arguments, changes=False) as session:
-        # --json is one document, so the progress goes where a person's does
+        # With --json, stdout has one document: the progress goes to stderr.
         outcome = session.play("status", rest, as_json=False)
         if outcome.code != ExitCode.DONE:
             return session.end(outcome, remember=False)
@@ -255,7 +281,7 @@ def status(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def fetch_kubeconfig(arguments: argparse.Namespace, cluster: Any) -> int:
-    """Bring the kubeconfig from the control plane, where local state was lost."""
+    """Fetch the kubeconfig from the control plane into the local state. Return the exit code."""
     with _session(arguments, cluster, changes=False) as session:
         outcome = session.play("kubeconfig", [], as_json=False)
         return ExitCode.DONE if outcome.code == ExitCode.DONE else session.end(outcome)
@@ -263,7 +289,12 @@ def fetch_kubeconfig(arguments: argparse.Namespace, cluster: Any) -> int:
 
 @contextmanager
 def _session(arguments: argparse.Namespace, cluster: Any = None, *, changes: bool = True) -> Iterator[_Session]:
-    """A session; one that changes nothing does not wait for those that do, nor they for it."""
+    """Open a session on the arguments' cluster, and hold the cluster's lock.
+
+    :param cluster: the cluster, if the file was loaded before
+    :param changes: whether the run may change the cluster. Such a run excludes others; read-only runs exclude none
+    :raises WrapperError: another run holds the lock, the cloud does not answer, or the state folder is not usable
+    """
     cluster = load(arguments.file) if cluster is None else cluster
     check = getattr(arguments, "check", False)
     try:
@@ -272,49 +303,49 @@ def _session(arguments: argparse.Namespace, cluster: Any = None, *, changes: boo
         else:
             folder = state.cluster_folder(cluster.cluster_name, changes=changes)
     except state.CloudUnknownError as error:
-        again = arguments.invocation.command(arguments.command.name, *_selection(arguments))
-        raise WrapperError(str(error), f"fix the cause, then run `{again}` again") from None
+        command = arguments.invocation.command(arguments.command.name, *_selection_options(arguments))
+        raise WrapperError(str(error), f"fix the cause, then run `{command}` again") from None
     held = state.locked(folder, arguments.command.name) if changes else nullcontext(state.shared(folder))
     with held as lock:
         yield _Session(arguments, cluster, folder, lock, changes)
 
 
-def _options(arguments: argparse.Namespace, cluster: Any = None) -> list[str]:
-    """Options for ansible-playbook.
+def _ansible_options(arguments: argparse.Namespace, cluster: Any = None) -> list[str]:
+    """Return the arguments for ansible-playbook that follow from the command's options.
 
-    Not its own --limit, which selects among servers that exist, and leaves out localhost.
+    ``--limit`` becomes a variable: Ansible's own ``--limit`` selects existing hosts only, and excludes localhost.
 
-    :raises WrapperError: the limit names something that the file does not have
+    :raises WrapperError: the limit names a server or node that is not in the cluster file
     """
     options = []
     if arguments.check:
         options += ["--check", "--diff"]
-    options += _limit(arguments, cluster)
+    options += _limit_options(arguments, cluster)
     if getattr(arguments, "tags", None):
         options += ["--tags", arguments.tags]
     return [*options, *_build_options(arguments)]
 
 
 def _build_options(arguments: argparse.Namespace) -> list[str]:
-    """Return the options for ansible-playbook that say where to build."""
+    """Return the arguments for ansible-playbook that set where to build."""
     where = getattr(arguments, "build", None)
     return ["-e", json.dumps({"q8s_build": where})] if where else []
 
 
 def _plan_options(arguments: argparse.Namespace) -> list[str]:
-    """Return the options for ansible-playbook that plan and deploy have in common."""
-    return [*_build_options(arguments), *_loss(arguments)]
+    """Return the arguments for ansible-playbook that plan and deploy share."""
+    return [*_build_options(arguments), *_replacement_options(arguments)]
 
 
-def _loss(arguments: argparse.Namespace) -> list[str]:
-    """The yes to the loss of the control plane's data, for ansible-playbook."""
+def _replacement_options(arguments: argparse.Namespace) -> list[str]:
+    """Return the arguments for ansible-playbook that allow the loss of the control plane's data."""
     return ["-e", json.dumps({"q8s_replace_control_plane": True})] if arguments.replace_control_plane else []
 
 
-def _limit(arguments: argparse.Namespace, cluster: Any) -> list[str]:
-    """Return the options that limit a run to servers.
+def _limit_options(arguments: argparse.Namespace, cluster: Any) -> list[str]:
+    """Return the arguments for ansible-playbook that limit the run to some servers.
 
-    :raises WrapperError: the limit names something that the file does not have
+    :raises WrapperError: the limit names a server or node that is not in the cluster file
     """
     if not getattr(arguments, "limit", None):
         return []
@@ -327,16 +358,16 @@ def _limit(arguments: argparse.Namespace, cluster: Any) -> list[str]:
     return ["-e", json.dumps({"q8s_limit": servers})]
 
 
-def _selection(arguments: argparse.Namespace) -> list[str]:
-    """The options that say which part of the run was asked for, as they may stand in a command."""
-    given = [(name, getattr(arguments, name, None)) for name in ("limit", "tags", "build")]
-    words = [f"--{name} {shlex.quote(value)}" for name, value in given if value]
+def _selection_options(arguments: argparse.Namespace) -> list[str]:
+    """Return the options that select a part of the run, as they are typed in a command."""
+    values = [(name, getattr(arguments, name, None)) for name in ("limit", "tags", "build")]
+    options = [f"--{name} {shlex.quote(value)}" for name, value in values if value]
     flags = [name for name in ("check", "replace_control_plane") if getattr(arguments, name, False)]
-    return [*(f"--{name.replace('_', '-')}" for name in flags), *words]
+    return [*(f"--{name.replace('_', '-')}" for name in flags), *options]
 
 
-def _asks(arguments: argparse.Namespace) -> bool:
-    """Whether somebody is there who can be asked, and should."""
+def _asks_for_confirmation(arguments: argparse.Namespace) -> bool:
+    """Return whether to ask for confirmation: on a terminal, without ``--yes``, ``--json`` and ``--check``."""
     return bool(
         sys.stdin.isatty()
         and sys.stderr.isatty()
@@ -346,12 +377,12 @@ def _asks(arguments: argparse.Namespace) -> bool:
     )
 
 
-def _ask(question: str) -> None:
-    """Go on only after a yes.
+def _confirm(question: str) -> None:
+    """Ask for confirmation on the terminal.
 
-    :raises WrapperError: the answer is anything else
+    :raises WrapperError: the answer is not yes
     """
-    # What was typed before the question was read is no answer to it.
+    # Discard what was typed before the question was printed.
     with suppress(termios.error, OSError):
         termios.tcflush(sys.stdin, termios.TCIFLUSH)
     messages.question(f"{question} [y/N]")
@@ -359,25 +390,27 @@ def _ask(question: str) -> None:
         raise WrapperError("stopped; nothing was changed")
 
 
-def _servers(file: str) -> list[str]:
-    """Names of the servers that Q8S made for the cluster."""
+def _list_servers(file: str) -> list[str]:
+    """Return the names of the existing servers that Q8S created for the cluster."""
     hosts = inventory.read(file)
     return sorted(name for name, v in hosts.items() if "q8s_host" not in v and not v.get("q8s_foreign"))
 
 
-def _what_exists(file: str) -> str:
+def _describe_servers(file: str) -> str:
+    """Describe the servers that exist in the cloud, or why that is not known."""
     try:
-        return report.exists(_servers(file))
+        return report.describe_servers(_list_servers(file))
     except WrapperError as error:
         return f"what is in the cloud is not known: {error}"
 
 
-def _letters(text: str) -> str:
+def _remove_whitespace(text: str) -> str:
+    """Remove all whitespace from a text."""
     return "".join(text.split())
 
 
-def _tail(log: Path) -> str:
-    """Why Ansible did not even begin: its errors, or else the end of what it wrote."""
+def _startup_failure(log: Path) -> str:
+    """Return why Ansible did not start, from its log: its errors, else the last lines."""
     try:
         lines = without_colours(log.read_text(errors="replace")).splitlines()
     except OSError:
@@ -387,5 +420,5 @@ def _tail(log: Path) -> str:
 
 
 def columns() -> int:
-    """Width of the terminal, 80 where there is none."""
+    """Return the width of the terminal in columns; 80 without a terminal."""
     return shutil.get_terminal_size((80, 24)).columns

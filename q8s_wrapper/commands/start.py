@@ -1,4 +1,4 @@
-"""The command that comes before there is a cluster file."""
+"""The command ``init``, which writes a cluster file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def init(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Write a cluster file from what the cloud offers."""
+    """Write a cluster file from the networks, images and flavors of the cloud.
+
+    :raises WrapperError: the file exists or cannot be written, or the cloud lacks what a cluster needs
+    """
     from q8s_wrapper import init as files
 
     printed = arguments.file == "-"
@@ -30,7 +33,7 @@ def init(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             ExitCode.WRONG_INPUT,
         )
     name = arguments.name or re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-") or "cluster"
-    text = files.cluster_file(_offer(), name)
+    text = files.cluster_file(_query_offer(), name)
     if printed:
         print(text, end="")
         return ExitCode.DONE
@@ -44,21 +47,24 @@ def init(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     return ExitCode.DONE
 
 
-def _offer() -> Offer:
-    """What the cloud offers, in the form of ``q8s_wrapper.init``."""
+def _query_offer() -> Offer:
+    """List the networks, images and flavors of the cloud.
+
+    :raises WrapperError: the cloud does not answer
+    """
     from q8s_wrapper import init as files
 
     add_collections_to_path()
     from ansible_collections.q8s.emu.plugins.module_utils import _cloud
 
     try:
-        told = _cloud.Cloud(os.environ.get("OS_CLOUD")).offer()
+        offer = _cloud.Cloud(os.environ.get("OS_CLOUD")).offer()
     except _cloud.CloudError as error:
         raise WrapperError(str(error)) from None
     networks = [
         files.Network(**{**network, "subnets": tuple(files.Subnet(**subnet) for subnet in network["subnets"])})
-        for network in told["networks"]
+        for network in offer["networks"]
     ]
-    images = [files.Image(**image) for image in told["images"]]
-    flavors = [files.Flavor(**flavor) for flavor in told["flavors"]]
+    images = [files.Image(**image) for image in offer["images"]]
+    flavors = [files.Flavor(**flavor) for flavor in offer["flavors"]]
     return files.Offer(tuple(networks), tuple(images), tuple(flavors))

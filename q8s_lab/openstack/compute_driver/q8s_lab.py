@@ -1,6 +1,6 @@
 """A Nova compute driver for the lab's kinds of servers (``compute_driver = q8s_lab.LabDriver``).
 
-What it knows is on disk (``q8s_lab.servers``), so a Nova that was killed finds its servers again.
+The state of the servers is on disk (``q8s_lab.servers``), so Nova finds them again after it was killed.
 """
 
 import base64
@@ -35,14 +35,15 @@ LAB = settings.load()
 _CONSOLE_BYTES = 102400
 
 
-# At every step of a server's building, Nova asks Placement for the allocations of each server of the host, one by one,
-# to mend those of PCI devices. The lab has none, and hundreds of servers on its one host: it would be most of the work.
+# At every step of a server's creation, Nova requests the allocations of each server of the host from Placement, one by
+# one, to correct those of PCI devices. The lab has no PCI devices, and hundreds of servers on its only host: without
+# this, Nova would spend most of its time on these requests.
 report.SchedulerReportClient.get_allocations_for_provider_tree = lambda *_: {}
 
 
 @dataclass(frozen=True)
 class Order:
-    """What Nova knows about a server to create."""
+    """The arguments with which Nova creates a server."""
 
     context: Any
     instance: Any
@@ -61,7 +62,7 @@ def _create_hollow(order: Order) -> Hollow:
     if kind == ERROR:
         raise MachineError(FAULT)
     while kind == STUCK:
-        # Nova holds the server's lock while it is built, so its end has to be looked for
+        # Nova holds the server's lock during creation, so poll whether it is being deleted
         time.sleep(0.5)
         order.instance.refresh()  # raises InstanceNotFound if it is gone
         if order.instance.task_state == task_states.DELETING:
@@ -82,7 +83,7 @@ def _create_container(order: Order) -> Machine:
         mtu=_mtu(vif),
     )
     spec = Spec(
-        # systemd-nspawn calls the link vb-<name>, and an interface's name has 15 characters at most
+        # systemd-nspawn names the link vb-<name>, and Linux allows 15 characters
         name=firewall.link_of(instance.uuid).removeprefix("vb-"),
         hostname=instance.hostname,
         lower=str(_unpacked(order.context, _container_image(order))),
@@ -129,7 +130,7 @@ def _create_vm(order: Order) -> vm.VirtualMachine:
 
 
 def _write_config_drive(order: Order, target: Path) -> None:
-    """Write what Nova's libvirt driver writes."""
+    """Write the config drive, as Nova's libvirt driver does."""
     metadata = instance_metadata.InstanceMetadata(
         order.instance,
         content=order.files,
@@ -162,7 +163,7 @@ def _builder(flavor: Any) -> Callable[[Order], servers.Server]:
 
 
 def _container_image(order: Order) -> str:
-    """Return the id of the image that a container is made of: its own, or the one that its disk image names."""
+    """Return the id of a container's image: the server's own, or the one that its disk image's property names."""
     if order.image.disk_format != settings.DISK_FORMAT:
         return str(order.image.id)
     name = order.instance.system_metadata.get(f"image_{settings.CONTAINER_IMAGE}", settings.IMAGE_NAME)
@@ -176,7 +177,7 @@ def _container_image(order: Order) -> str:
 
 
 def _unpacked(context: Any, image: str) -> Path:
-    """Return the image's files, unpacked once; all its servers share them as the lowest layer of their root."""
+    """Download and unpack an image once. Return the folder, the lowest layer of its servers' root file systems."""
 
     def unpack(archive: Path, target: Path) -> None:
         partial = Path(f"{target}.partial")
@@ -197,7 +198,7 @@ def _unpacked(context: Any, image: str) -> Path:
 
 
 def _disk_image(order: Order) -> Path:
-    """Return the image's file, fetched once: all its servers' disks are overlays on it."""
+    """Download a disk image once. Return the file, on which the disks of its servers are overlays."""
     if order.image.disk_format != settings.DISK_FORMAT:
         raise MachineError(
             f"image {order.image.name} has the disk format {order.image.disk_format}, and flavor "
@@ -208,7 +209,12 @@ def _disk_image(order: Order) -> Path:
 
 
 def _fetched(context: Any, image: str, suffix: str, place: Callable[[Path, Path], Any]) -> Path:
-    """Return what ``place`` made of an image's file; only the first of several servers waits for it."""
+    """Download an image unless it is on this machine. Concurrent callers wait for the first one.
+
+    :param suffix: suffix of the target's name
+    :param place: creates the target from the downloaded file
+    :returns: the target
+    """
     target = LAB.images / f"{image}{suffix}"
     LAB.images.mkdir(parents=True, exist_ok=True)
     with (LAB.images / f"{image}.lock").open("w") as lock:
@@ -221,14 +227,14 @@ def _fetched(context: Any, image: str, suffix: str, place: Callable[[Path, Path]
 
 
 class LabDriver(fake.FakeDriver):
-    """Servers are machines of this host; nothing of the machine is shared between two labs but its kernel."""
+    """Compute driver whose servers are machines on this host. Two labs on a host share only its kernel."""
 
     vcpus = 1000
     memory_mb = 800000
     local_gb = 600000
 
     def _node_uuid(self, host: Any) -> Any:
-        # Fixed, or a restart would make a second resource provider.
+        # Constant: with another UUID, a restart would create a second resource provider.
         return str(uuid.uuid5(uuid.NAMESPACE_DNS, host))
 
     def get_nodenames_by_uuid(self, refresh: Any = False) -> Any:
@@ -241,7 +247,7 @@ class LabDriver(fake.FakeDriver):
 
     def init_host(self, host: Any) -> None:
         super().init_host(host)
-        # Nova refuses a second start without it, and does not write it for a driver that names its own uuid.
+        # Nova requires this file at its second start, and does not write it for a driver that sets its own UUID.
         if not (Path(CONF.state_path) / "compute_id").exists():
             node.write_local_node_uuid(self._node_uuid(host))
         LAB.machines.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""How a stock guest's boot is timed: with a program in QEMU's place that writes a console and answers, or does not."""
+"""The measurement of a stock guest's boot. A stub replaces QEMU: it writes a console, and may answer on SSH."""
 
 from __future__ import annotations
 

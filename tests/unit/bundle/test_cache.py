@@ -1,4 +1,4 @@
-"""The content-keyed cache: keys say what the content is, and an entry is whole or absent."""
+"""The content-addressed cache: keys follow from the content, and an entry is complete or absent."""
 
 from __future__ import annotations
 

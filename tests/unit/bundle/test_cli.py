@@ -1,4 +1,4 @@
-"""The command line: the JSON that deployments read, and failures that people read."""
+"""The command line of ``q8s-run bundle``: the JSON that playbooks read, and error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the cache holds: the list, what is removed, and what is damaged."""
+"""Listing, pruning and verifying the cache."""
 
 from __future__ import annotations
 

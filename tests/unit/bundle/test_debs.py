@@ -1,4 +1,4 @@
-"""Which mirrors a machine's apt sources name."""
+"""Debian mirrors, read from a machine's apt sources."""
 
 from __future__ import annotations
 

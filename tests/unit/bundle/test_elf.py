@@ -1,4 +1,4 @@
-"""Needed libraries, read from ELF headers of the machine's own programs."""
+"""Required shared libraries, read from the ELF headers of programs on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is built from Go modules, and that the versions that we state are those that the modules pin."""
+"""Builds from Go modules: the versions in ``versions.py`` are those that the modules pin."""
 
 from __future__ import annotations
 

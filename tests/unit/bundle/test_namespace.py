@@ -1,4 +1,4 @@
-"""Builds without root: what a machine lacks for them, and the environment in the namespace."""
+"""Builds without root: missing prerequisites of a machine, and the environment in the namespace."""
 
 from __future__ import annotations
 

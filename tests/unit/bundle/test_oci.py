@@ -1,4 +1,4 @@
-"""Image tarballs: every digest fits its blob, the layer holds what was asked for, and the bytes repeat."""
+"""OCI image archives: digests match their blobs, the layer has the requested files, and builds are reproducible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress of a build, for people and for the program that shows it."""
+"""The progress of a build, as text and as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs from upstream's releases: a real https server on loopback serves archives in upstream's layout."""
+"""Programs from upstream's releases, served by a real https server on loopback in upstream's layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cloud images as a source: the pure parts. tests/integration/bundle/test_cloud_image.py has a whole image."""
+"""Guest images from cloud images: the pure functions. tests/integration/bundle/test_cloud_image.py builds an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pure parts of the guest images: module order, the initrd's archive, masks, arguments."""
+"""Guest images, the pure functions: order of kernel modules, the initrd's archive, masked units, kernel arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documentation: generated pages are up to date, links lead somewhere."""
+"""The documentation: generated pages are up to date, and links have a target."""
 
 from __future__ import annotations
 

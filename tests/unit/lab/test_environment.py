@@ -1,4 +1,4 @@
-"""The services' environment, made with the real uv from a lock file without packages."""
+"""The virtual environment of the services, created with the real uv from a lock file without packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The proxy that spoils a service's answers, in front of a service that answers everything."""
+"""The fault injection proxy, in front of a service that answers every request."""
 
 from __future__ import annotations
 

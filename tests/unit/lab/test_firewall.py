@@ -1,4 +1,4 @@
-"""From Neutron's groups to rules that iptables itself reads, in a network namespace of its own."""
+"""Security groups as iptables rules, loaded by the real iptables in a separate network namespace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Disk images for the lab's VMs: names, package sources, and GRUB in the disk's first sectors."""
+"""Disk images of the lab's virtual machines: names, package sources, and GRUB in the disk's first sectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a lab lives, from the environment."""
+"""The settings of a lab, loaded from environment variables."""
 
 from __future__ import annotations
 

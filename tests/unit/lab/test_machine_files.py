@@ -1,4 +1,4 @@
-"""What a machine's folder holds before it starts: nothing here needs root."""
+"""The files in a container's folder before it starts. These tests need no root."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What two labs on one machine share, and do not take from each other."""
+"""Two labs on one machine: shared kernel settings, separate package folders, and locks."""
 
 from __future__ import annotations
 

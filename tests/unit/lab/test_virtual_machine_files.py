@@ -1,4 +1,4 @@
-"""A virtual machine's folder, QEMU's command line, and what is refused as a disk image: nothing here needs root."""
+"""The folder of a virtual machine, QEMU's command line, and refused disk images. These tests need no root."""
 
 from __future__ import annotations
 

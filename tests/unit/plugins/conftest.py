@@ -1,4 +1,4 @@
-"""Examples of a busy machine take as long as they take: a slow one is no failure."""
+"""Hypothesis settings: no deadline, because examples are slow on a busy machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting for a guest: what is a hang, and what is a guest that runs without its sshd."""
+"""Waiting for a guest: a guest that hangs, and a guest that runs without its sshd."""
 
 from __future__ import annotations
 

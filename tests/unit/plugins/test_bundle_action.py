@@ -1,4 +1,4 @@
-"""The action plugin that runs the build of bundles: its command line, and the progress that it passes on."""
+"""The action plugin that builds bundles: its command line, and the progress that it forwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check of a machine against the host's QEMU: how QEMU's lists are read, and what is said of a name in none."""
+"""The check of a guest's machine against the host's QEMU: parsing of QEMU's lists, and errors for unknown names."""
 
 from __future__ import annotations
 

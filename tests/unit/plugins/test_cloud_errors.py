@@ -1,4 +1,4 @@
-"""Which requests to a cloud are sent again, and how its reasons are told."""
+"""Errors of a cloud: which requests are retried, and how reasons are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The action plugin that builds on a server: its commands, run here in a shell with programs of the test's own."""
+"""The action plugin that builds bundles on a server: its commands, run in a local shell with stub programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reference of the cluster file and its JSON Schema: up to date, and of one mind with the checker."""
+"""The reference of the cluster file and its JSON Schema: up to date, and consistent with the validation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cluster files with mistakes, and what is said of each: the table cluster_files/bad.yaml, and files made at random."""
+"""Errors in cluster files: the table cluster_files/bad.yaml with expected messages, and randomly generated files."""
 
 from __future__ import annotations
 

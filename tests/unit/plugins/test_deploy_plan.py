@@ -1,4 +1,4 @@
-"""The filter that joins what changes in the cloud with what is built and uploaded."""
+"""The filter that merges the plan for the cloud with the plan for builds and uploads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``q8s.emu.files``: makes what is asked, says truthfully what it changed, overwrites nothing of another kind."""
+"""``q8s.emu.files``: creates files, reports changes truthfully, and never overwrites a file of another kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a deploy does to guests that exist: from what a host says of its guest and the cluster file."""
+"""Changes of existing guests, computed from a host's report on its guest and the cluster file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a host can be a control plane: every problem is named, together with what helps."""
+"""The check whether a host can be a control plane: it reports every problem with a hint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Edits that an existing cluster does not allow are refused, with both values, the reason and a way out."""
+"""Edits of the cluster file that are refused: the message has both values, the reason and what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The interface that has the cluster's address: not always the one with the default route."""
+"""The interface with the cluster's address, which may differ from the one with the default route."""
 
 from __future__ import annotations
 

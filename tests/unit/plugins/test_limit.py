@@ -1,4 +1,4 @@
-"""Which servers a limit selects: names of servers, nodes and groups, whether the servers exist or not."""
+"""The servers that ``--limit`` selects, by names of servers, nodes and groups, existing or not."""
 
 from __future__ import annotations
 

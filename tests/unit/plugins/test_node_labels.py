@@ -1,4 +1,4 @@
-"""``q8s.emu.node_labels``: sets what is wanted, removes only what it set before, and then has nothing to do."""
+"""``q8s.emu.node_labels``: sets labels, removes only labels that it set before, and is idempotent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``q8s.emu.nodes_ready``: it ends as soon as all is ready, and otherwise names what is not, and why."""
+"""``q8s.emu.nodes_ready``: returns as soon as all nodes are Ready, or reports which are not, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``q8s.emu.package_lock``: says who installs packages, and takes no lock."""
+"""``q8s.emu.package_lock``: reports the process that holds the package lock, and takes no lock."""
 
 from __future__ import annotations
 

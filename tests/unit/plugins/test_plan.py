@@ -1,4 +1,4 @@
-"""What has to change in the cloud, from what is wanted and what exists, and whether it fits."""
+"""The plan: changes in the cloud, computed from desired and current state, and checks of the quota."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lookup plugin ``program``: programs of the controller."""
+"""The lookup plugin ``program``: paths of programs on the controller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One node's server goes, and no other: what ``replace`` relies on, down to what the module does with the cloud."""
+"""``replace`` deletes the server of one node and no other, down to the module's requests to the cloud."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scripts of the roles k8s_common and control_plane, run on a file system of their own."""
+"""Scripts of the roles k8s_common and control_plane, run in a temporary root file system."""
 
 from __future__ import annotations
 

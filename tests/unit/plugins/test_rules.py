@@ -1,4 +1,4 @@
-"""The worker host's rules: loaded ahead of others, missed when somebody removes them, and loaded again."""
+"""The iptables rules of a worker host: loaded before all others, reported if missing, and loaded again."""
 
 from __future__ import annotations
 

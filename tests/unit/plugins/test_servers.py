@@ -1,4 +1,4 @@
-"""The module ``servers``: one server that cannot be created leaves the others; etcd is given up with a yes only."""
+"""The module ``servers``: a failed server does not affect the others, and etcd's data is deleted only if confirmed."""
 
 from __future__ import annotations
 

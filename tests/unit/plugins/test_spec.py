@@ -1,4 +1,4 @@
-"""The cluster file: what loads, and what comes out. What each mistake says is in test_cluster_files.py."""
+"""Loading of valid cluster files. Errors are tested in test_cluster_files.py."""
 
 from __future__ import annotations
 

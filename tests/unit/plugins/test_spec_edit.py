@@ -1,4 +1,4 @@
-"""Every field of the cluster file has a class of edits, and the reference tells it."""
+"""Every field of the cluster file has an edit class, and the reference documents it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CPU and machine models of each host system's QEMU, and how an image's system is recognised."""
+"""CPU and machine models of each host operating system's QEMU, and detection of an image's operating system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How ssh is called: options that hold against any configuration, and one login for many connections."""
+"""The options of ssh: they override any user configuration, and connections share one login."""
 
 from __future__ import annotations
 

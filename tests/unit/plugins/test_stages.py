@@ -1,4 +1,4 @@
-"""The playbook that deploys: its stages are short, and group_vars has what the roles need."""
+"""The deploy playbook: its stages are short, and group_vars defines the roles' variables."""
 
 from __future__ import annotations
 

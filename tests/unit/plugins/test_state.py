@@ -1,4 +1,4 @@
-"""Where local state is: one folder for each cloud, project and cluster."""
+"""The folder of the local state: one for each cloud, project and cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How each node is, and what to do about it: one row of the table for each way in which a node can be unwell."""
+"""The node status table: each possible problem of a node with its row and hint."""
 
 from __future__ import annotations
 

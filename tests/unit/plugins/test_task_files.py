@@ -1,4 +1,4 @@
-"""Ansible loads every task file. Roles are included, so a syntax check of the playbooks does not look into them."""
+"""Ansible loads every task file. A syntax check of the playbooks would skip included roles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The action plugin that uploads large files. The shell commands run here instead of over ssh."""
+"""The action plugin that uploads large files. Its shell commands run locally instead of over ssh."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cloud that answers who it is, for commands that look for their state."""
+"""Fixture: a cloud that answers which project it is, for commands that need local state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cloud that answers who it is, and the state that clusters in it have on this machine."""
+"""A stub cloud that answers which project it is, and local state of its clusters."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Record the events of a real run for the tests: ``python tests/unit/wrapper/record.py OUT q8s-run's arguments...``
+"""Record the events of a real run for tests: ``python tests/unit/wrapper/record.py OUT ARGUMENTS-OF-q8s-run...``
 
-Only what the reducer reads is kept, with no place of this machine in it.
+Only the fields that the reducer reads are kept, without paths of this machine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Commands that look into hosts: run here for real, on hosts whose connection is this machine."""
+"""Commands that log in to hosts, run for real on hosts with a local connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``--build`` of deploy and plan, and what the plan says of the build and of the upload."""
+"""The option ``--build`` of deploy and plan, and the plan's lines on builds and uploads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process between q8s-run and Ansible: what it says and ends when Ansible is killed."""
+"""The process between q8s-run and Ansible: its message and its cleanup when Ansible is killed."""
 
 from __future__ import annotations
 

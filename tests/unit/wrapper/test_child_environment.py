@@ -1,4 +1,4 @@
-"""What reaches child processes of the user's environment, and what happens where state cannot be written."""
+"""The environment of child processes, and errors for a state folder that is not writable."""
 
 from __future__ import annotations
 

@@ -378,7 +378,7 @@ def test_destroy_keeps_what_it_is_told(
 def test_destroy_asks_about_what_goes(
     keep: list[str], question: str, terminal: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("q8s_wrapper.commands.runs._servers", lambda file: ["demo-arm-mid-1"])
+    monkeypatch.setattr("q8s_wrapper.commands.runs._list_servers", lambda file: ["demo-arm-mid-1"])
     terminal("n\n")
     options = [word for what in keep for word in ("--keep", what)]
     assert cli.main(["destroy", str(EXAMPLE), *options]) == ExitCode.FAILED
@@ -423,7 +423,7 @@ def test_plan(ansible: Any, folder: Path, capsys: pytest.CaptureFixture[str]) ->
     end = planned(change("create", "q8s-demo", "key pair"), *servers)
     # Of the same size, and made servers too; one that only looked says nothing about one that makes.
     for run in (history.Run("deploy", 3, 2, 100.0, {}), history.Run("deploy", 3, 0, 9.0, {})):
-        history.remember(folder, run)
+        history.append_run(folder, run)
     calls = ansible((ExitCode.DONE, end), (ExitCode.DONE, end))
     assert cli.main(["plan", str(EXAMPLE)]) == ExitCode.DONE
     out, err = capsys.readouterr()
@@ -619,9 +619,9 @@ def test_values_with_spaces_in_the_environment(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("Q8S_KEY", "/root/my keys/id")
-    assert arguments.with_environment("lab", ["host", "up"]) == ["host", "up", "--key=/root/my keys/id"]
+    assert arguments.add_environment_options("lab", ["host", "up"]) == ["host", "up", "--key=/root/my keys/id"]
     monkeypatch.setenv("Q8S_IMAGE", "'x86_64,/my images/a,b' aarch64,c,d")
-    assert arguments.with_environment("bundle", ["ensure"])[1:] == [
+    assert arguments.add_environment_options("bundle", ["ensure"])[1:] == [
         "--image=x86_64,/my images/a,b",
         "--image=aarch64,c,d",
     ]

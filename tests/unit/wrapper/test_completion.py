@@ -1,4 +1,4 @@
-"""Completion: what may stand where, and that bash really gets it."""
+"""Shell completion: the candidates at each position, and the completion in a real bash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run means to a person, from the events that ansible-runner really gave (recorded in events.jsonl)."""
+"""The state of a run, reduced from events that ansible-runner emitted in a real run (events.jsonl)."""
 
 from __future__ import annotations
 

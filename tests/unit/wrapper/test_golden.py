@@ -1,7 +1,7 @@
-"""What people and programs see of real runs, to the letter: on terminals of 80 and 160 columns, in a log, as JSON.
+"""The exact output of real runs: on terminals of 80 and 160 columns, in a log, and as JSON.
 
-``streams`` has the events of runs on the lab (see record.py), ``golden`` what is shown of each. After a change of the
-output that is meant, ``python tests/unit/wrapper/test_golden.py`` writes them anew; read the difference.
+``streams`` has the events of runs on the lab (see record.py), ``golden`` the output of each. After an intended change
+of the output, ``python tests/unit/wrapper/test_golden.py`` updates the files; review the diff.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def events(run: str) -> list[dict[str, Any]]:
 def ending(run: str, state: State, width: int) -> str:
     """What stands below the last of the progress, on stdout and stderr."""
     what, code = RUNS[run]
-    exists = report.exists(["small-control-plane"]) if code == ExitCode.INTERRUPTED else ""
+    exists = report.describe_servers(["small-control-plane"]) if code == ExitCode.INTERRUPTED else ""
     again = f"q8s-run {what} cluster.yaml"
     invocation = Invocation(file="cluster.yaml")
     shown = report.nodes(state.results.get("q8s_node_table", []), invocation, width)

@@ -1,4 +1,4 @@
-"""How long a run is likely to take, from earlier runs; and what a terminal shows of it."""
+"""Estimates of a run's duration from earlier runs, and their display on a terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from q8s_wrapper import history, render
-from q8s_wrapper.events import Doing, Stage, State
+from q8s_wrapper.events import RunningTask, Stage, State
 from q8s_wrapper.history import Estimate, Run
 
 BUILD = "Build node bundles and guest images"
@@ -78,13 +78,15 @@ BUILT = (PREPARED, Stage(BUILD, 2.0, 602.0, HERE, BUILD), Stage("Create servers"
 
 def test_the_build_is_not_part_of_what_is_remembered() -> None:
     """It takes minutes or nothing, whatever is deployed."""
-    run = history.of("deploy", 3, 3, State(stages=BUILT, seconds=700.0))
+    run = history.summarize_run("deploy", 3, 3, State(stages=BUILT, seconds=700.0))
     assert (run.seconds, run.stages) == (100.0, {"Check the cloud and the quota": 0.0, "Create servers": 2.0})
 
 
 def test_the_build_is_not_part_of_what_is_left() -> None:
     found = Estimate(100.0, {"Check the cloud and the quota": 0.0, "Create servers": 2.0}, 3)
-    building = State(stages=BUILT[:2], current={"localhost": Doing(BUILD, "Prepare node bundles", 2.0)}, play=BUILD)
+    building = State(
+        stages=BUILT[:2], current={"localhost": RunningTask(BUILD, "Prepare node bundles", 2.0)}, play=BUILD
+    )
     for now in (3.0, 300.0):
         assert found.left(building, now) == 98.0
         assert Estimate(100.0, {}, 3).left(building, now) == 98.0
@@ -97,8 +99,8 @@ def test_runs_are_remembered_in_their_clusters(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     for number in range(60):
-        history.remember(tmp_path / "one", Run("deploy", 3, 3, float(number), {"Create servers": 1.0}))
-    history.remember(tmp_path / "two", DEPLOYS[0])
+        history.append_run(tmp_path / "one", Run("deploy", 3, 3, float(number), {"Create servers": 1.0}))
+    history.append_run(tmp_path / "two", DEPLOYS[0])
     (tmp_path / "two" / "history.jsonl").open("a").write('not JSON\n{"of": "a later version"}\n[]\n')
     runs = history.read(tmp_path)
     assert [run.seconds for run in runs] == [*map(float, range(10, 60)), 200.0]
@@ -107,7 +109,7 @@ def test_runs_are_remembered_in_their_clusters(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (60, "1 min 0 s"), (161, "2 min 41 s")])
 def test_times_in_words(seconds: float, text: str) -> None:
-    assert history.words(seconds) == text
+    assert history.format_duration(seconds) == text
 
 
 def shown(state: State, width: int, height: int, left: float | None = None) -> list[str]:
@@ -118,14 +120,14 @@ BUSY = State(
     stages=(*STAGES, Stage("Boot guests", 30.0, 39.0, frozenset({"demo-b"}), "Boot guests")),
     play="Boot guests",
     current={
-        "demo-a-host-with-a-name-that-is-much-too-long": Doing("Boot guests", "Boot the guest", 35.0),
-        "demo-b": Doing("Boot guests", "Wait until the guest answers, however long that takes it", 30.0, 7),
+        "demo-a-host-with-a-name-that-is-much-too-long": RunningTask("Boot guests", "Boot the guest", 35.0),
+        "demo-b": RunningTask("Boot guests", "Wait until the guest answers, however long that takes it", 30.0, 7),
     },
 )
 
 
 def test_a_terminal_is_never_overrun() -> None:
-    hosts = {f"host-{n}": Doing("Boot guests", "Boot", 39.0) for n in range(99)}
+    hosts = {f"host-{n}": RunningTask("Boot guests", "Boot", 39.0) for n in range(99)}
     many = State(stages=BUSY.stages * 8, current=hosts)
     for width, height in ((80, 24), (160, 50), (40, 10), (20, 5)):
         for state in (State(), BUSY, many):

@@ -1,4 +1,4 @@
-"""The first cluster file: what is chosen from what a cloud offers, and what is said when something is missing."""
+"""The cluster file that ``init`` writes: the choice of network, image and flavors, and errors if one is missing."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def test_list_without_the_cloud(project: Cloud, root: Path, capsys: pytest.Captu
 def test_the_default_file(given: list[str], words: list[str], default: bool, tmp_path: Path) -> None:
     for name in ("cluster.yaml", "here"):
         (tmp_path / name).touch()
-    assert arguments.with_file(given) == (words, default)
+    assert arguments.insert_cluster_file(given) == (words, default)
 
 
 def test_no_default_file(capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,7 +150,7 @@ def test_no_default_file(capsys: pytest.CaptureFixture[str]) -> None:
         "error: ssh: no cluster file was given, and this folder has no cluster.yaml (arm-mid-1 is taken"
     )
     assert "hint: pass FILE, set Q8S_CLUSTER_FILE, or write one: q8s-run init cluster.yaml" in err
-    assert arguments.with_file(["init"]) == (["init", "cluster.yaml"], True)
+    assert arguments.insert_cluster_file(["init"]) == (["init", "cluster.yaml"], True)
 
 
 def test_the_default_file_is_said_and_left_out_of_commands(

@@ -1,4 +1,4 @@
-"""Edits of the file that restart, recreate or are refused: what a person sees, is asked, and the exit code."""
+"""Edits of the cluster file that restart or recreate nodes, or are refused: output, confirmation and exit code."""
 
 from __future__ import annotations
 

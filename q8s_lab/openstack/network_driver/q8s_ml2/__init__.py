@@ -1,6 +1,6 @@
-"""An ML2 mechanism driver that binds every port at once: the machine's link is made when the machine starts.
+"""An ML2 mechanism driver that binds every port at once: the link is created when the machine starts.
 
-It also tells ``q8s_lab.firewall`` that something changed, and says of floating addresses that they work.
+It also notifies ``q8s_lab.firewall`` of changes, and sets the status of floating IPs, as an L3 agent would.
 """
 
 import time
@@ -21,11 +21,12 @@ _EVENTS = (events.AFTER_CREATE, events.AFTER_UPDATE, events.AFTER_DELETE)
 
 
 class AlwaysBind(api.MechanismDriver):
-    """Binds; there is no agent to ask."""
+    """A mechanism driver that binds every port without an agent."""
 
     connectivity = portbindings.CONNECTIVITY_L2
 
     def initialize(self) -> None:
+        """Subscribe to the events that ``q8s_lab.firewall`` follows."""
         for resource in _FOLLOWED:
             for event in _EVENTS:
                 registry.subscribe(_changed, resource, event)
@@ -33,6 +34,7 @@ class AlwaysBind(api.MechanismDriver):
             registry.subscribe(_floating, resources.FLOATING_IP, event)
 
     def bind_port(self, context: Any) -> None:
+        """Bind a port to its first segment."""
         for segment in context.segments_to_bind:
             context.set_binding(
                 segment[api.ID],
@@ -44,11 +46,12 @@ class AlwaysBind(api.MechanismDriver):
 
 
 def _changed(resource: Any, event: Any, trigger: Any, payload: Any) -> None:
+    """Notify ``q8s_lab.firewall``."""
     CHANGES.write_text(str(time.monotonic_ns()))
 
 
 def _floating(resource: Any, event: Any, trigger: Any, payload: Any) -> None:
-    """What an agent would report."""
+    """Set the status of a floating IP, as an L3 agent would."""
     used = payload.latest_state["port_id"]
     status = constants.FLOATINGIP_STATUS_ACTIVE if used else constants.FLOATINGIP_STATUS_DOWN
     plugin = directory.get_plugin(plugin_types.L3)
