@@ -93,7 +93,7 @@ def ask(local: Sequence[Local]) -> Asked:
         return Asked(problem=str(error))
     try:
         cloud = state.connect()
-        return Asked(cloud.project(), cloud.clusters())
+        return Asked(cloud.project(), cloud.clusters.list_clusters())
     except (WrapperError, _cloud.CloudError) as error:
         return Asked(_state.known_project(str(state_root()), "*", login), problem=str(error))
 

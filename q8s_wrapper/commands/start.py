@@ -52,7 +52,7 @@ def _offer() -> Offer:
     from ansible_collections.q8s.emu.plugins.module_utils import _cloud
 
     try:
-        told = _cloud.Cloud(os.environ.get("OS_CLOUD")).offer()
+        told = _cloud.connect(os.environ.get("OS_CLOUD")).list_offer()
     except _cloud.CloudError as error:
         raise WrapperError(str(error)) from None
     networks = [
