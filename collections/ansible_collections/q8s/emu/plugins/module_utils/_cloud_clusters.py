@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ansible_collections.q8s.emu.plugins.module_utils import _plan
-from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import CloudError, doing, together
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import CloudError, doing, run_concurrently
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_images import Flavors, Images
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_network import FloatingIps, Networks, Ports
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_quota import Quota
@@ -37,13 +37,13 @@ class Clusters:
     def list_clusters(self) -> list[_plan.FoundCluster]:
         """Return the clusters that Q8S deployed in this project, as its servers and security groups show them."""
         with doing("list the servers and security groups"):
-            servers, descriptions = together(self.servers.list_servers, self.security_groups.list_descriptions)
+            servers, descriptions = run_concurrently(self.servers.list_servers, self.security_groups.list_descriptions)
             return _plan.found_clusters(servers, descriptions)
 
     def find_existing(self, cluster: Cluster) -> Existing:
         """Return everything that a plan of the servers depends on."""
         name = cluster.cluster_name
-        servers, ports, group, floating, tags = together(
+        servers, ports, group, floating, tags = run_concurrently(
             self.servers.list_servers,
             lambda: self.ports.list_ports(name),
             lambda: self.server_groups.find_server_group(_plan.keypair_name(name)),
@@ -75,7 +75,7 @@ class Clusters:
         """Return what the cloud has of every resource that the cluster file names, and the quota."""
         external = cluster.access.floating_network
         with doing("look up the image, flavors, network and limits"):
-            images, listed, all_groups, networks, quota, external_networks = together(
+            images, listed, all_groups, networks, quota, external_networks = run_concurrently(
                 lambda: self.images.find_images(cluster.default_image_name),
                 self.flavors.list_flavors,
                 self.security_groups.list_security_groups,
@@ -105,7 +105,7 @@ class Clusters:
         :raises CloudError: a resource is missing or not unique
         """
         with doing("look up the image, flavors, network and security groups"):
-            images, networks, listed, all_groups, group = together(
+            images, networks, listed, all_groups, group = run_concurrently(
                 lambda: self.images.find_images(cluster.default_image_name),
                 lambda: self.networks.find_networks(cluster.private_network_id),
                 self.flavors.list_flavors,

@@ -11,7 +11,12 @@ from dataclasses import replace
 from typing import Any, Optional
 
 from ansible_collections.q8s.emu.plugins.module_utils import _plan
-from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import CloudError, doing, parallel, raise_first
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
+    CloudError,
+    doing,
+    map_concurrently,
+    raise_first,
+)
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_servers import Servers
 from ansible_collections.q8s.emu.plugins.module_utils._fit import Network, Subnet
 from ansible_collections.q8s.emu.plugins.module_utils._plan import FloatingIp, Port
@@ -147,7 +152,7 @@ class Ports:
             with doing(f"remove the port {port.name}"):
                 self._os.network.delete_port(port.id, ignore_missing=True)
 
-        raise_first(parallel(delete, ports))
+        raise_first(map_concurrently(delete, ports))
 
 
 class FloatingIps:

@@ -10,7 +10,12 @@ from collections.abc import Sequence
 from typing import Any, Optional, Union
 
 from ansible_collections.q8s.emu.plugins.module_utils import _plan
-from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import CloudError, doing, parallel, raise_first
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
+    CloudError,
+    doing,
+    map_concurrently,
+    raise_first,
+)
 from ansible_collections.q8s.emu.plugins.module_utils._plan import GROUP, Group, GroupRule, Plan, Port, Rule
 
 _POLL_SECONDS = 1.0
@@ -77,9 +82,11 @@ class SecurityGroups:
             return ""
         group_id = group.id if group else self._create_security_group(cluster_name)
         raise_first(
-            parallel(lambda c: self._create_rule(cluster_name, group_id, c.subject), plan.of(_plan.RULE, "create"))
+            map_concurrently(
+                lambda c: self._create_rule(cluster_name, group_id, c.subject), plan.of(_plan.RULE, "create")
+            )
         )
-        raise_first(parallel(lambda c: self._delete_rule(c.subject), plan.of(_plan.RULE, "delete")))
+        raise_first(map_concurrently(lambda c: self._delete_rule(c.subject), plan.of(_plan.RULE, "delete")))
         for change in plan.of(_plan.MEMBER):
             self._set_membership(change.subject, group_id, True)
         return group_id

@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from ansible_collections.q8s.emu.plugins.module_utils import _plan
-from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import CloudError, doing, parallel, raise_first
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
+    CloudError,
+    doing,
+    map_concurrently,
+    raise_first,
+)
 from ansible_collections.q8s.emu.plugins.module_utils._fit import Network
 from ansible_collections.q8s.emu.plugins.module_utils._plan import Request, Server, ServerGroup
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec
@@ -79,7 +84,7 @@ class Servers:
         failed: dict[str, CloudError] = {}
         pending = list(requests)
         for number in range(1, _ROUNDS + 1):
-            errors = [(q, r) for q, r in zip(pending, parallel(create, pending)) if isinstance(r, CloudError)]
+            errors = [(q, r) for q, r in zip(pending, map_concurrently(create, pending)) if isinstance(r, CloudError)]
             failed.update({spec.name: error for request, error in errors for spec in request.specs})
             pending = [request for request, error in errors if error.temporary]
             if not pending or number == _ROUNDS:
@@ -108,7 +113,7 @@ class Servers:
         while left:
             if time.monotonic() - asked >= _SECONDS_BETWEEN_DELETES:
                 asked = time.monotonic()
-                results = parallel(delete, left)
+                results = map_concurrently(delete, left)
                 why = {s.id: str(r) for s, r in zip(left, results) if isinstance(r, CloudError)}
             ids = {server.id for server in left}
             left = [server for server in self.list_servers() if server.id in ids and server.status != "DELETED"]
@@ -129,7 +134,7 @@ class Servers:
             with doing(f"start the server {server.name}"):
                 self._os.compute.start_server(server.id)
 
-        raise_first(parallel(start, servers))
+        raise_first(map_concurrently(start, servers))
 
     def wait_until_started(self, server: Server, deadline: float) -> None:
         """Wait until a started server, which Q8S did not create, is ACTIVE.
