@@ -136,7 +136,7 @@ def connect() -> Any:
     """
     modules = _Modules()
     try:
-        return modules.cloud.Cloud(os.environ.get("OS_CLOUD"))
+        return modules.cloud.connect(os.environ.get("OS_CLOUD"))
     except modules.cloud.CloudError as error:
         raise CloudUnknownError(str(error)) from None
 
@@ -170,7 +170,7 @@ def _locate_folder(root: Path, cluster_name: str, online: bool, move: bool) -> P
             str(root),
             cloud.project(),
             cluster_name,
-            lambda: cloud.keypair(modules.plan.keypair_name(cluster_name)),
+            lambda: cloud.keypairs.find_public_key(modules.plan.keypair_name(cluster_name)),
             move=move,
         )
     except modules.cloud.CloudError as error:

@@ -104,7 +104,7 @@ def query_cloud(local: Sequence[LocalState]) -> CloudAnswer:
         return CloudAnswer(problem=str(error))
     try:
         cloud = state.connect()
-        return CloudAnswer(cloud.project(), cloud.clusters())
+        return CloudAnswer(cloud.project(), cloud.clusters.list_clusters())
     except (WrapperError, _cloud.CloudError) as error:
         return CloudAnswer(_state.known_project(str(state_root()), "*", login), problem=str(error))
 

@@ -58,7 +58,7 @@ def _query_offer() -> Offer:
     from ansible_collections.q8s.emu.plugins.module_utils import _cloud
 
     try:
-        offer = _cloud.Cloud(os.environ.get("OS_CLOUD")).offer()
+        offer = _cloud.connect(os.environ.get("OS_CLOUD")).list_offer()
     except _cloud.CloudError as error:
         raise WrapperError(str(error)) from None
     networks = [

@@ -202,7 +202,7 @@ def cluster(
     """
     folder = tmp_path_factory.mktemp("cloud")
     name = f"itest-{secrets.token_hex(2)}"
-    state = Path(_state.folder(str(folder / "state"), _cloud.Cloud(lab["OS_CLOUD"]).project(), name))
+    state = Path(_state.folder(str(folder / "state"), _cloud.connect(lab["OS_CLOUD"]).project(), name))
     state.mkdir(parents=True, mode=0o700)
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", state / "id_ed25519"], check=True)
     public_key = (state / "id_ed25519.pub").read_text().strip()

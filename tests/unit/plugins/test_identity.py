@@ -74,8 +74,8 @@ def test_a_cluster_of_an_earlier_release_records_nothing_and_is_looked_at() -> N
 
 
 def test_the_preflight_fails_before_it_does_anything() -> None:
-    cloud: Any = SimpleNamespace(keypair=lambda name: None)
-    cloud.existing = lambda cluster: SimpleNamespace(servers=servers(recorded=True))
+    cloud: Any = SimpleNamespace(keypairs=SimpleNamespace(find_public_key=lambda name: None))
+    cloud.clusters = SimpleNamespace(find_existing=lambda cluster: SimpleNamespace(servers=servers(recorded=True)))
 
     def fail(**result: Any) -> None:
         raise SystemExit(result)

@@ -20,31 +20,32 @@ EXISTING = _plan.Existing(
 
 
 class Recorded:
-    """Our own ``_cloud`` wrapper: has those servers, and keeps what it was told to remove."""
+    """Stands in for our own client: has those servers, and records what the module deletes."""
 
     def __init__(self) -> None:
         self.removed: list[str] = []
 
-    def existing(self, cluster: Any) -> _plan.Existing:
+    def find_existing(self, cluster: Any) -> _plan.Existing:
         return EXISTING
 
-    def remove_servers(self, gone: list[_plan.Server], deadline: float) -> None:
+    def delete_servers(self, gone: list[_plan.Server], deadline: float) -> None:
         self.removed += [server.name for server in gone]
 
-    def remove_ports(self, gone: list[_plan.Port]) -> None:
+    def delete_ports(self, gone: list[_plan.Port]) -> None:
         self.removed += [f"port {port.name}" for port in gone]
 
-    def remove_floating_ips(self, gone: list[Any]) -> None:
+    def delete_floating_ips(self, gone: list[Any]) -> None:
         self.removed += ["floating IP" for _ in gone]
 
-    def remove_server_group(self, gone: Any) -> None:
+    def delete_server_group(self, gone: Any) -> None:
         self.removed.append("server group")
 
 
 def run(cloud: Recorded, **params: Any) -> dict[str, Any]:
     defaults = {"state": "absent", "nodes": None, "timeout": 600, "remove_surplus": False, "public_key": None}
     module: Any = SimpleNamespace(params={**defaults, **params}, check_mode=False, warn=pytest.fail)
-    return servers.apply(module, CLUSTER, cloud)
+    resources = ("clusters", "servers", "server_groups", "ports", "floating_ips", "security_groups")
+    return servers.apply(module, CLUSTER, SimpleNamespace(**dict.fromkeys(resources, cloud)))
 
 
 def test_the_server_of_one_node_goes_and_no_other() -> None:

@@ -20,30 +20,32 @@ def server(name: str, status: str = "ACTIVE", number: int = 1, **more: Any) -> _
 
 
 class Recorded:
-    """Our own ``_cloud`` wrapper: servers of some names never become ACTIVE."""
+    """Stands in for our own client: servers of some names never become ACTIVE."""
 
     def __init__(self, existing: _plan.Existing, broken: tuple[str, ...] = ()) -> None:
         self.has = existing
         self.broken = broken
         self.log: list[str] = []
 
-    def existing(self, cluster: Any) -> _plan.Existing:
+    def find_existing(self, cluster: Any) -> _plan.Existing:
         return self.has
 
-    def networks(self, cluster: Any) -> list[Any]:
+    def find_networks(self, cluster: Any) -> list[Any]:
         return []
 
-    def needs(self, cluster: Any) -> Any:
+    def find_needs(self, cluster: Any) -> Any:
         return _cloud.Needs("image", SimpleNamespace(own_ports=False), {}, ())  # type: ignore[arg-type]
 
-    def make_servers(self, cluster: Any, needs: Any, requests: list[Any], user_data: Any, ports: Any) -> dict[str, Any]:
+    def create_servers(
+        self, cluster: Any, needs: Any, requests: list[Any], user_data: Any, ports: Any
+    ) -> dict[str, Any]:
         self.log += [f"create {spec.name}" for request in requests for spec in request.specs]
         return {}
 
-    def remove_servers(self, gone: list[_plan.Server], deadline: float) -> None:
+    def delete_servers(self, gone: list[_plan.Server], deadline: float) -> None:
         self.log += [f"delete {one.id}" for one in gone]
 
-    def wait_active(
+    def wait_until_active(
         self, cluster: Any, names: set[str], deadline: float
     ) -> tuple[list[Any], list[Any], dict[str, str]]:
         kept = {one.name: one for one in self.has.servers}
@@ -57,14 +59,15 @@ class Recorded:
     def nothing(self, *_: Any) -> None:
         pass
 
-    start_servers = remove_ports = remove_floating_ips = nothing
+    start_servers = delete_ports = delete_floating_ips = nothing
 
 
 def run(cloud: Recorded, **params: Any) -> dict[str, Any]:
     defaults = {"state": "present", "nodes": None, "timeout": 1, "public_key": "ssh-ed25519 AAAA"}
     flags = {"remove_surplus": False, "replace_control_plane": False, "partial": False}
     module: Any = SimpleNamespace(params={**defaults, **flags, **params}, check_mode=False, warn=lambda text: None)
-    return servers.apply(module, CLUSTER, cloud)
+    resources = ("clusters", "servers", "server_groups", "ports", "floating_ips", "security_groups")
+    return servers.apply(module, CLUSTER, SimpleNamespace(**dict.fromkeys(resources, cloud)))
 
 
 def test_the_others_are_there_when_one_cannot_be_created() -> None:
@@ -89,7 +92,7 @@ def test_the_control_planes_data_is_given_up_with_a_yes_only() -> None:
     with pytest.raises(_cloud.CloudError, match="--replace-control-plane"):
         run(cloud)
     assert cloud.log == []
-    cloud.wait_active = Recorded(_plan.Existing()).wait_active  # type: ignore[method-assign]
+    cloud.wait_until_active = Recorded(_plan.Existing()).wait_until_active  # type: ignore[method-assign]
     run(cloud, replace_control_plane=True)
     gone = [f"delete {one.id}" for one in workers]
     made = [f"create {name}" for name in (INITIAL, WORKER, BROKEN)]

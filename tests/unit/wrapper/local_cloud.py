@@ -14,7 +14,7 @@ PROJECT = _state.Project("https://cloud.example.org:5000", "0123456789abcdef", "
 
 @dataclass
 class Cloud:
-    """Stands in for the connection to a project."""
+    """Stands in for the client of a project, and for its key pairs and clusters."""
 
     found: _state.Project = PROJECT
     key: str | None = None
@@ -26,10 +26,18 @@ class Cloud:
         self.asked.append("project")
         return self.found
 
-    def keypair(self, name: str) -> str | None:
+    @property
+    def keypairs(self) -> Cloud:
+        return self
+
+    @property
+    def clusters(self) -> Cloud:
+        return self
+
+    def find_public_key(self, name: str) -> str | None:
         return self.key
 
-    def clusters(self) -> Sequence[Any]:
+    def list_clusters(self) -> Sequence[Any]:
         return self.clusters_found
 
 

@@ -197,7 +197,7 @@ def test_a_clouds_file_that_is_malformed(text: str, tmp_path: Path, monkeypatch:
 
     (tmp_path / "clouds.yaml").write_text(text)
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml"))
-    for ask in (_cloud.login, _cloud.Cloud):
+    for ask in (_cloud.login, _cloud.connect):
         with pytest.raises(_cloud.CloudError, match=r"clouds\.yaml"):
             ask("a")
 

@@ -190,20 +190,24 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 servers = [_server_of(item) for item in kept["servers"]]
                 return servers, LocalState(_state.folder(root, project, name), project)
         names = {spec.name for spec in cluster.servers()}
-        connection = _cloud.Cloud(cloud)
+        connection = _cloud.connect(cloud)
         project = connection.project()
         place = _state.settle(
             root,
             project,
             name,
-            lambda: connection.keypair(_plan.keypair_name(name)),
+            lambda: connection.keypairs.find_public_key(_plan.keypair_name(name)),
             move=not context.CLIARGS.get("check", False),
         )
         if place.note:
             (self.display.vv if place.moved else self.display.warning)(place.note)
-        servers = [server for server in connection.servers() if server.name in names or _plan.is_ours(server, name)]
+        servers = [
+            server
+            for server in connection.servers.list_servers()
+            if server.name in names or _plan.is_ours(server, name)
+        ]
         if cluster.access.type == "floating_ip":
-            servers = with_floating(servers, connection.floating_ips(name))
+            servers = with_floating(servers, connection.floating_ips.list_floating_ips(name))
         if wanted:
             self._cache[key] = {"project": asdict(project), "servers": [asdict(server) for server in servers]}
         return servers, LocalState(place.folder, project)

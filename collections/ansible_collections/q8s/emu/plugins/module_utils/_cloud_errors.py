@@ -1,10 +1,7 @@
 # Copyright: Q8S contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the cloud's failures mean to a person, and which of them are worth another try.
-
-Part of ``_cloud``, the only file that calls openstacksdk.
-"""
+"""Errors of the cloud as messages for people, retries, and concurrent requests. Part of the cloud client, see ``_cloud``."""
 
 from __future__ import annotations
 
@@ -22,9 +19,9 @@ T = TypeVar("T")
 
 
 class CloudError(Exception):
-    """The cloud refused or did not answer. ``str()`` is one message for people, with a hint line where one helps.
+    """A failed request, or no answer. ``str()`` is a message for people, with a hint line if one helps.
 
-    ``temporary``: the same request may well succeed later.
+    ``temporary``: the same request can succeed later.
     """
 
     def __init__(self, message: str, temporary: bool = False) -> None:
@@ -53,7 +50,7 @@ def _status(error: Exception) -> int:
 
 
 def _why(error: Exception) -> tuple[str, str]:
-    """The reason and a hint, in words."""
+    """Return the reason of an error, and a hint or nothing."""
     name = type(error).__name__
     status = _status(error)
     details = getattr(error, "details", None)
@@ -95,7 +92,7 @@ def _why(error: Exception) -> tuple[str, str]:
 
 
 def _short(reason: str) -> str:
-    """requests tells the same story three times; the address and the system's reason are enough."""
+    """Return the address and the system's reason, of a message in which requests repeats both."""
     where = re.search(r"https?://[^\s:/]+(:[0-9]+)?", reason)
     cause = re.search(r"\[Errno -?[0-9]+\] ([^'\")]+)|(certificate verify failed[^'\")(]*|[Rr]ead timed out)", reason)
     if where and cause:
@@ -104,7 +101,7 @@ def _short(reason: str) -> str:
 
 
 def _quota(reason: str) -> str:
-    """Nova's words, in ours: what is needed, what is used, what the limit is."""
+    """Return Nova's message about a quota in a shorter form: what is needed, what is used, what the limit is."""
     found = _QUOTA.search(reason)
     if found is None:
         return reason
@@ -116,13 +113,16 @@ def _quota(reason: str) -> str:
 
 
 def fault(text: str) -> tuple[str, str]:
-    """Nova's fault of a server in words, and a hint line or none: it counts the quota again after it took a request."""
+    """Return the reason of a server's fault, and a hint line or nothing.
+
+    A fault can be an exceeded quota: Nova counts the quota again after it accepted the request.
+    """
     return (_quota(text), f"hint: {_QUOTA_HINT}") if "uota" in text else (text or "no reason given", "")
 
 
 @contextlib.contextmanager
 def doing(what: str) -> Iterator[None]:
-    """Turn every failure of the cloud inside into a CloudError that says what was tried."""
+    """Raise every error of the cloud in this context as a CloudError that says what failed."""
     from keystoneauth1.exceptions import ClientException
     from openstack.exceptions import SDKException
 
@@ -156,8 +156,8 @@ def check_clouds_file(path: str) -> None:
             raise CloudError(f"Failed to read {path}: the cloud {name} has no mapping `auth`\nhint: fix the file")
 
 
-def parallel(function: Callable[[Any], T], items: Iterable[Any]) -> list[Union[T, CloudError]]:
-    """The results in the order of the items; a failure is a result, so that one does not hide the others."""
+def map_concurrently(function: Callable[[Any], T], items: Iterable[Any]) -> list[Union[T, CloudError]]:
+    """Call a function for all items concurrently. Return the results in the order of the items; a CloudError is a result."""
 
     def one(item: Any) -> Union[T, CloudError]:
         try:
@@ -169,17 +169,17 @@ def parallel(function: Callable[[Any], T], items: Iterable[Any]) -> list[Union[T
         return list(pool.map(one, items))
 
 
-def together(*calls: Callable[[], Any]) -> list[Any]:
-    """What calls give that do not need each other, made side by side: each is a way to the cloud and back.
+def run_concurrently(*calls: Callable[[], Any]) -> list[Any]:
+    """Run independent calls concurrently, because each is a round trip to the cloud. Return their results in order.
 
-    :raises CloudError: of those that failed, the first one's
+    :raises CloudError: a call failed; if several did, the first in order
     """
     with concurrent.futures.ThreadPoolExecutor(len(calls)) as pool:
         return [future.result() for future in [pool.submit(call) for call in calls]]
 
 
 def raise_first(results: Iterable[Any]) -> None:
-    """Raise the first failure among results; it says how many more there are."""
+    """Raise the first error among results, with the number of further errors."""
     errors = [result for result in results if isinstance(result, CloudError)]
     if errors:
         more = f"\n({len(errors) - 1} more like it)" if len(errors) > 1 else ""
@@ -187,10 +187,10 @@ def raise_first(results: Iterable[Any]) -> None:
 
 
 def retry_policy() -> Any:
-    """Which requests are sent again, for the HTTP library that openstacksdk uses.
+    """Return which requests to retry, for the HTTP library that openstacksdk uses.
 
-    Retry-After is honoured, else the pause doubles from half a second. After a 429 or 503 nothing was done, so that
-    everything may be repeated; after another failure of the server only what does no harm when it is done twice.
+    The pause is that of Retry-After, or doubles from half a second. A cloud that answers 429 or 503 did nothing: retry
+    every request. After another error of the cloud, retry idempotent requests only.
     """
     from urllib3.exceptions import MaxRetryError
     from urllib3.util import Retry

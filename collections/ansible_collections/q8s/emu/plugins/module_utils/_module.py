@@ -35,7 +35,7 @@ def run(arguments: Mapping[str, Any], do: Callable[[AnsibleModule, Any, Any], di
     )
     try:
         cluster = _spec.load_mapping(module.params["cluster"], "cluster")
-        result = do(module, cluster, _cloud.Cloud(module.params["cloud"]))
+        result = do(module, cluster, _cloud.connect(module.params["cloud"]))
     except _spec.SpecError as error:
         module.fail_json(msg=f"Failed to read the cluster:\n{error}")
     except _cloud.CloudError as error:
@@ -64,7 +64,7 @@ def claim(module: AnsibleModule, cloud: Any, group_id: str, tags: Any, etcd_serv
     if not _plan.etcd_server(claimed):
         claimed = _plan.record_etcd_server(claimed, etcd_server)
     if group_id and not module.check_mode:
-        cloud.tag_group(group_id, claimed)
+        cloud.security_groups.set_tags(group_id, claimed)
 
 
 def servers_plan(module: AnsibleModule, cluster: Any, cloud: Any, existing: Any) -> Any:
@@ -84,7 +84,7 @@ def servers_plan(module: AnsibleModule, cluster: Any, cloud: Any, existing: Any)
     first = plan(False)
     if not first.of(_plan.SERVER, "create", "replace"):
         return first
-    networks = cloud.networks(cluster)
+    networks = cloud.clusters.find_networks(cluster)
     return plan(True) if len(networks) == 1 and networks[0].own_ports else first
 
 

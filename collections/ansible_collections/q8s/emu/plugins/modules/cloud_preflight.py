@@ -98,14 +98,14 @@ from ansible_collections.q8s.emu.plugins.module_utils import _fit, _identity, _m
 def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     """Compare what the cluster needs with what the cloud has."""
     name = cluster.cluster_name
-    key = cloud.keypair(_plan.keypair_name(name))
-    existing = cloud.existing(cluster)
+    key = cloud.keypairs.find_public_key(_plan.keypair_name(name))
+    existing = cloud.clusters.find_existing(cluster)
     refused = _identity.refused_edits(cluster, existing.servers)
     if refused:
         text = "\n".join(f"- {problem}" for problem in refused)
         module.fail_json(msg=f"Failed to change the cluster: these edits are refused\n{text}", refused=list(refused))
-    group = cloud.group(name)
-    servers, ports = existing.servers, cloud.ports(name)
+    group = cloud.security_groups.find_security_group(name)
+    servers, ports = existing.servers, cloud.ports.list_ports(name)
     if group is not None:
         _module.claim(module, cloud, group.id, group.tags, _plan.running_initial(cluster, servers))
     plans = [
@@ -117,7 +117,7 @@ def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     problems += _module.missing_key(cluster, servers)
     quota: dict[str, Any] = {}
     if plans[2].of(_plan.SERVER, "create", "replace"):
-        findings = cloud.findings(cluster)
+        findings = cloud.clusters.find_requirements(cluster)
         problems += _fit.preflight_problems(cluster, findings, plans)
         plans.append(_plan.Plan(notes=tuple(_fit.preflight_notes(cluster, findings))))
         quota = _fit.quota_table(findings, plans)

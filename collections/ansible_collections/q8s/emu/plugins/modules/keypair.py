@@ -61,11 +61,11 @@ def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     """Bring the key pair to the wanted state."""
     name = _plan.keypair_name(cluster.cluster_name)
     wanted = module.params["public_key"] if module.params["state"] == "present" else None
-    plan = _plan.plan_keypair(cluster.cluster_name, cloud.keypair(name), wanted)
+    plan = _plan.plan_keypair(cluster.cluster_name, cloud.keypairs.find_public_key(name), wanted)
     if plan.problems:
         raise _cloud.CloudError(f"Failed to upload the key pair {name}: {plan.problems[0]}\nhint: {_plan.KEYPAIR_HINT}")
     if not module.check_mode:
-        cloud.apply_keypair(plan)
+        cloud.keypairs.apply_plan(plan)
     return {**_module.told(module, plan), "name": name}
 
 

@@ -58,14 +58,14 @@ from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _module, _p
 
 def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     """Bring the group to the wanted state."""
-    group = cloud.group(cluster.cluster_name)
+    group = cloud.security_groups.find_security_group(cluster.cluster_name)
     make = _plan.plan_group if module.params["state"] == "present" else _plan.plan_group_absent
-    plan = make(cluster, group, cloud.servers(), cloud.ports(cluster.cluster_name))
+    plan = make(cluster, group, cloud.servers.list_servers(), cloud.ports.list_ports(cluster.cluster_name))
     if plan.problems:
         raise _cloud.CloudError(f"Failed to make the security group: {plan.problems[0]}")
     group_id = group.id if group else ""
     if plan.changed and not module.check_mode:
-        group_id = cloud.apply_group(cluster.cluster_name, group, plan)
+        group_id = cloud.security_groups.apply_plan(cluster.cluster_name, group, plan)
         if group is None:
             _module.claim(module, cloud, group_id, ())
     return {**_module.told(module, plan), "id": group_id}

@@ -117,7 +117,7 @@ def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     """Bring the servers to the wanted state."""
     if module.params["state"] == "present" and module.params["nodes"] is not None:
         raise _cloud.CloudError("Failed to plan the servers: nodes goes with state=absent only")
-    existing = cloud.existing(cluster)
+    existing = cloud.clusters.find_existing(cluster)
     if module.params["state"] == "present":
         plan = _module.servers_plan(module, cluster, cloud, existing)
     else:
@@ -129,19 +129,19 @@ def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     result["initial_created"] = cluster.name_of_initial_instance in created
     if not module.check_mode:
         deadline = float(module.params["timeout"])
-        cloud.remove_floating_ips([change.subject for change in plan.of(_plan.FLOATING_IP, "delete")])
-        cloud.remove_servers(_going(plan), deadline)
-        cloud.remove_ports([change.subject for change in plan.of(_plan.PORT, "delete")])
+        cloud.floating_ips.delete_floating_ips([change.subject for change in plan.of(_plan.FLOATING_IP, "delete")])
+        cloud.servers.delete_servers(_going(plan), deadline)
+        cloud.ports.delete_ports([change.subject for change in plan.of(_plan.PORT, "delete")])
         for change in plan.of(_plan.SERVER_GROUP, "delete"):
-            cloud.remove_server_group(change.subject)
+            cloud.server_groups.delete_server_group(change.subject)
         if module.params["state"] == "present":
             if existing.etcd_server and result["initial_created"]:
-                cloud.record_etcd_server(
+                cloud.security_groups.record_etcd_server(
                     cluster.cluster_name, ""
                 )  # an interrupted run goes on: there is nothing to lose now
             result |= _come(module, cluster, cloud, plan, existing)
         elif existing.etcd_server and module.params["nodes"] is None:
-            cloud.record_etcd_server(cluster.cluster_name, "")
+            cloud.security_groups.record_etcd_server(cluster.cluster_name, "")
     return result
 
 
@@ -157,17 +157,17 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
     again = [change.subject.spec for change in plan.of(_plan.SERVER, "replace")]
     group_id = existing.group.id if existing.group and cluster.server_group != "none" else ""
     for change in plan.of(_plan.SERVER_GROUP, "create"):
-        group_id = cloud.make_server_group(change.name)
+        group_id = cloud.server_groups.create_server_group(change.name)
     started = [change.subject for change in plan.of(_plan.SERVER, "start")]
-    cloud.start_servers(started)
+    cloud.servers.start_servers(started)
     refused = _make(module, cluster, cloud, _plan.requests(new) + [_plan.Request((spec,)) for spec in again], group_id)
     # Wait for accepted servers even when others were refused: the next run then finds them complete.
     by_name = {spec.name: spec for spec in plan.wanted}
     names = set(by_name) - set(refused)
-    ready, errors, late = cloud.wait_active(cluster, names, float(module.params["timeout"]))
+    ready, errors, late = cloud.servers.wait_until_active(cluster, names, float(module.params["timeout"]))
     for server in started:
         if not _plan.is_ours(server, cluster.cluster_name):
-            cloud.wait_started(server, float(module.params["timeout"]))
+            cloud.servers.wait_until_started(server, float(module.params["timeout"]))
     # One that was there before has data: the next run says what would be lost.
     keep = {cluster.name_of_initial_instance} - {spec.name for spec in (*new, *again)}
     replaceable = [server for server in errors if server.name not in keep]
@@ -176,12 +176,14 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
             module.warn(
                 f"The server {server.name} went to ERROR and is replaced: {_cloud_errors.fault(server.fault)[0]}"
             )
-        cloud.remove_servers(replaceable, float(module.params["timeout"]))
+        cloud.servers.delete_servers(replaceable, float(module.params["timeout"]))
         # One by one: a cloud that has no room for all servers of a call creates none of them.
         single = [_plan.Request((by_name[server.name],)) for server in replaceable]
         more = _make(module, cluster, cloud, single, group_id)
         refused.update(more)
-        ready, errors, late = cloud.wait_active(cluster, names - set(more), float(module.params["timeout"]))
+        ready, errors, late = cloud.servers.wait_until_active(
+            cluster, names - set(more), float(module.params["timeout"])
+        )
     _record_etcd_server(cluster, cloud, ready, existing)
     failed = {name: _first_line(error) for name, error in sorted(refused.items())}
     faults = {server.name: _cloud_errors.fault(server.fault) for server in errors}
@@ -198,7 +200,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
             f"Failed to make {len(failed)} of {len(by_name)} servers:\n{lines}\n" + "\n".join(sorted(hints))
         )
     for change in plan.of(_plan.FLOATING_IP, "create", "attach"):
-        cloud.set_floating_ip(cluster, change.subject)
+        cloud.floating_ips.associate_floating_ip(cluster, change.subject)
     listed = [
         {"name": server.name, "id": server.id, "address": server.address(cluster.remote_ip_prefix)}
         for server in sorted(ready, key=lambda server: server.name)
@@ -211,28 +213,29 @@ def _record_etcd_server(cluster: Any, cloud: Any, ready: list[Any], existing: An
     initial = next((server for server in ready if server.name == cluster.name_of_initial_instance), None)
     initial = initial or _plan.foreign_initial(cluster, existing.servers)[0]
     if initial is not None:
-        cloud.record_etcd_server(cluster.cluster_name, initial.id)
+        cloud.security_groups.record_etcd_server(cluster.cluster_name, initial.id)
 
 
 def _make(module: AnsibleModule, cluster: Any, cloud: Any, requests: list[Any], group_id: str) -> dict[str, Any]:
     """Request servers, with ports of their own if they need them. Return the failures by server name."""
     if not requests:
         return {}
-    needs = replace(cloud.needs(cluster), server_group=group_id)
+    needs = replace(cloud.clusters.find_needs(cluster), server_group=group_id)
     ports: dict[str, str] = {}
     if needs.network.own_ports:
         specs = [spec for request in requests for spec in request.specs]
         requests = [_plan.Request((spec,)) for spec in specs]  # Nova gives one port to one server only
         wanted = [spec.name for spec in specs]
-        ports = {p.name: p.id for p in cloud.ports(cluster.cluster_name) if p.ours and p.name in wanted}
-        ports.update(cloud.make_ports(cluster, needs, [name for name in wanted if name not in ports]))
+        ports = {p.name: p.id for p in cloud.ports.list_ports(cluster.cluster_name) if p.ours and p.name in wanted}
+        missing = [name for name in wanted if name not in ports]
+        ports.update(cloud.ports.create_ports(cluster, needs.network, needs.groups, missing))
     public_key = module.params["public_key"]
 
     def first_boot(spec: Any) -> tuple[str, dict[str, str]]:
         text, metadata = _hostkeys.first_boot(spec, cluster.cluster_name, public_key)
         return text, {**metadata, **_identity.metadata(cluster)}
 
-    refused: dict[str, Any] = cloud.make_servers(
+    refused: dict[str, Any] = cloud.servers.create_servers(
         cluster,
         needs,
         requests,

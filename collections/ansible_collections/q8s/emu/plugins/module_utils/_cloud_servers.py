@@ -1,0 +1,271 @@
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Servers and server groups of a project. Part of the cloud client, see ``_cloud``."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from ansible_collections.q8s.emu.plugins.module_utils import _plan
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
+    CloudError,
+    doing,
+    map_concurrently,
+    raise_first,
+)
+from ansible_collections.q8s.emu.plugins.module_utils._fit import Network
+from ansible_collections.q8s.emu.plugins.module_utils._plan import Request, Server, ServerGroup
+from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec
+
+_POLL_SECONDS = 1.0
+_ROUNDS = 3
+_SECONDS_BETWEEN_DELETES = 10.0
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Ids of the resources that every new server of a cluster uses."""
+
+    image: str
+    network: Network
+    flavors: Mapping[str, str]
+    groups: tuple[str, ...]
+    server_group: str = ""  # that new servers join, if any
+
+
+class Servers:
+    """The servers of the project."""
+
+    def __init__(self, connection: Any) -> None:
+        """Use an openstacksdk connection."""
+        self._os = connection
+
+    def list_servers(self) -> list[Server]:
+        """Return every server of the project."""
+        with doing("list the servers"):
+            return [_server(found) for found in self._os.compute.servers(details=True)]
+
+    def create_servers(
+        self,
+        cluster: Cluster,
+        needs: Needs,
+        requests: Sequence[Request],
+        user_data: Callable[[ServerSpec], tuple[str, Mapping[str, str]]],
+        ports: Mapping[str, str],
+    ) -> dict[str, CloudError]:
+        """Create all servers concurrently. Return the failures by server name; the caller waits for the rest.
+
+        After a temporary failure, the servers are listed before the rest is requested again: a cloud may create a server
+        and fail to say so.
+
+        :param user_data: returns user-data and metadata for the servers of a request, of which it gets the first
+        :param ports: ids of the ports that Q8S created, by server name; Nova creates the port of every other server
+        """
+
+        def create(request: Request) -> None:
+            text, metadata = user_data(request.specs[0])
+            with doing(f"create {request}"):
+                self._os.compute.create_server(
+                    name=request.name,
+                    image_id=needs.image,
+                    flavor_id=needs.flavors[request.specs[0].flavor],
+                    key_name=_plan.keypair_name(cluster.cluster_name),
+                    user_data=base64.b64encode(text.encode()).decode(),
+                    metadata=dict(metadata),
+                    **_network_arguments(cluster, needs, request, ports.get(request.name)),
+                )
+
+        failed: dict[str, CloudError] = {}
+        pending = list(requests)
+        for number in range(1, _ROUNDS + 1):
+            errors = [(q, r) for q, r in zip(pending, map_concurrently(create, pending)) if isinstance(r, CloudError)]
+            failed.update({spec.name: error for request, error in errors for spec in request.specs})
+            pending = [request for request, error in errors if error.temporary]
+            if not pending or number == _ROUNDS:
+                break
+            time.sleep(_POLL_SECONDS * 2**number)
+            there = {s.name for s in self.list_servers() if _plan.is_ours(s, cluster.cluster_name) and not s.deleting}
+            pending = [part for request in pending for part in request.without(there)]
+            again = there | {spec.name for request in pending for spec in request.specs}
+            failed = {name: error for name, error in failed.items() if name not in again}
+        return failed
+
+    def delete_servers(self, servers: Sequence[Server], deadline: float) -> None:
+        """Delete servers concurrently and wait until the last is gone. Repeat the request for a server that stays.
+
+        :raises CloudError: some exist after ``deadline`` seconds; the message names each, with the reason
+        """
+
+        def delete(server: Server) -> None:
+            with doing(f"remove the server {server.name}"):
+                self._os.compute.delete_server(server.id, ignore_missing=True)
+
+        left = list(servers)
+        why: dict[str, str] = {}
+        end = time.monotonic() + deadline
+        asked = -_SECONDS_BETWEEN_DELETES
+        while left:
+            if time.monotonic() - asked >= _SECONDS_BETWEEN_DELETES:
+                asked = time.monotonic()
+                results = map_concurrently(delete, left)
+                why = {s.id: str(r) for s, r in zip(left, results) if isinstance(r, CloudError)}
+            ids = {server.id for server in left}
+            left = [server for server in self.list_servers() if server.id in ids and server.status != "DELETED"]
+            if left and time.monotonic() > end:
+                lines = [f"- {s.name}: {why.get(s.id) or s.fault or s.status}" for s in left]
+                raise CloudError(
+                    f"Failed to remove {len(left)} of {len(servers)} servers within {deadline:.0f} s; left are:\n"
+                    + "\n".join(lines)
+                    + "\nhint: run it again; what stays in this state needs the cloud's administrators"
+                )
+            if left:
+                time.sleep(_POLL_SECONDS)
+
+    def start_servers(self, servers: Sequence[Server]) -> None:
+        """Start servers that are shut off."""
+
+        def start(server: Server) -> None:
+            with doing(f"start the server {server.name}"):
+                self._os.compute.start_server(server.id)
+
+        raise_first(map_concurrently(start, servers))
+
+    def wait_until_started(self, server: Server, deadline: float) -> None:
+        """Wait until a started server, which Q8S did not create, is ACTIVE.
+
+        :raises CloudError: it is not ACTIVE after ``deadline`` seconds, or is in ERROR
+        """
+        end = time.monotonic() + deadline
+        while True:
+            with doing(f"look up the server {server.name}"):
+                found = self._os.compute.get_server(server.id)
+            if found.status == "ACTIVE":
+                return
+            if found.status == "ERROR" or time.monotonic() > end:
+                fault = (found.fault or {}).get("message", "")
+                raise CloudError(
+                    f"Failed to start the server {server.name}: it is {found.status}" + (f" ({fault})" if fault else "")
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def wait_until_active(
+        self, cluster: Cluster, names: Iterable[str], deadline: float
+    ) -> tuple[list[Server], list[Server], dict[str, str]]:
+        """Poll until each of the cluster's named servers is ACTIVE with an address, or in ERROR.
+
+        Return the servers that are ready, those in ERROR, and by name of each other server the reason in one line.
+        """
+        wanted = set(names)
+        end = time.monotonic() + deadline
+        while True:
+            begin = time.monotonic()
+            # List without details while servers are built: for details, Nova queries Neutron about every server.
+            if begin > end or not wanted & self._list_building():
+                listed = self.list_servers()
+                servers = [s for s in listed if s.name in wanted and _plan.is_ours(s, cluster.cluster_name)]
+                errors = [s for s in servers if s.status == "ERROR"]
+                ready = [s for s in servers if s.status == "ACTIVE" and s.address(cluster.remote_ip_prefix)]
+                waiting = sorted(wanted - {s.name for s in (*ready, *errors)})
+                if not waiting:
+                    return ready, errors, {}
+                if begin > end:
+                    return ready, errors, {name: _late(name, servers, cluster, deadline) for name in waiting}
+            # Poll a slow cloud less often.
+            time.sleep(max(_POLL_SECONDS, time.monotonic() - begin))
+
+    def _list_building(self) -> set[str]:
+        """Return the names of the project's servers that are in BUILD."""
+        with doing("list the servers"):
+            return {found.name for found in self._os.compute.servers(details=False, status="BUILD")}
+
+
+class ServerGroups:
+    """The server groups of the project."""
+
+    def __init__(self, connection: Any) -> None:
+        """Use an openstacksdk connection."""
+        self._os = connection
+
+    def find_server_group(self, name: str) -> Optional[ServerGroup]:
+        """Return the server group of this name, or None."""
+        from openstack.exceptions import ForbiddenException, NotFoundException
+
+        with doing(f"look up the server group {name}"):
+            try:
+                listed = list(self._os.compute.server_groups())
+            except (ForbiddenException, NotFoundException):
+                return None  # the cloud has no server groups: a file that asks for one fails when it is created
+        for group in listed:
+            if group.name == name:
+                return ServerGroup(group.id, group.name, group.policy or next(iter(group.policies or []), ""))
+        return None
+
+    def create_server_group(self, name: str) -> str:
+        """Create a group whose servers Nova spreads over machines as far as it can. Return its id."""
+        with doing(f"make the server group {name}"):
+            return str(self._os.compute.create_server_group(name=name, policy=_plan.SPREAD).id)
+
+    def delete_server_group(self, group: ServerGroup) -> None:
+        """Delete a server group. A group that no longer exists is no error."""
+        with doing(f"remove the server group {group.name}"):
+            self._os.compute.delete_server_group(group.id, ignore_missing=True)
+
+
+def _network_arguments(cluster: Cluster, needs: Needs, request: Request, port: Optional[str]) -> dict[str, Any]:
+    """Return the part of a request for servers that depends on their network, number and server group."""
+    subnet = needs.network.subnet(cluster.remote_ip_prefix)
+    arguments: dict[str, Any] = {"networks": [{"port": port} if port else {"uuid": needs.network.id}]}
+    if not port:
+        arguments["security_groups"] = [{"name": group} for group in needs.groups]
+    if needs.server_group:
+        arguments["scheduler_hints"] = {"group": needs.server_group}
+    if len(request.specs) > 1:
+        arguments["min_count"] = arguments["max_count"] = len(request.specs)
+    if subnet is not None and not subnet.dhcp:
+        arguments["config_drive"] = True  # the only source of a server's address
+    return arguments
+
+
+def _late(name: str, servers: Sequence[Server], cluster: Cluster, deadline: float) -> str:
+    found = next((s for s in servers if s.name == name), None)
+    if found is None:
+        return f"server {name}: somebody removed it while it was waited for"
+    if found.status == "ACTIVE":
+        have = ", ".join(found.addresses) or "none"
+        return f"server {name}: no address in {cluster.remote_ip_prefix} after {deadline:.0f} s (it has {have})"
+    return f"server {name}: still {found.status} after {deadline:.0f} s"
+
+
+def _server(found: Any) -> Server:
+    addresses: dict[str, list[str]] = {"fixed": [], "floating": []}
+    for listed in (found.addresses or {}).values():
+        for address in listed:
+            if address.get("version") == 4:
+                addresses.setdefault(address.get("OS-EXT-IPS:type", "fixed"), []).append(str(address["addr"]))
+    fault = (found.fault or {}).get("message", "") if found.status == "ERROR" else ""
+    age = 0.0
+    if found.created_at:
+        created = datetime.datetime.fromisoformat(str(found.created_at).replace("Z", "+00:00"))
+        age = (datetime.datetime.now(datetime.timezone.utc) - created).total_seconds()
+    return Server(
+        found.id,
+        found.name,
+        found.status,
+        tuple(addresses["fixed"]),
+        dict(found.metadata or {}),
+        str(fault),
+        age,
+        found.task_state == "deleting",
+        tuple(addresses["floating"]),
+        str(found.availability_zone or ""),
+        int((found.flavor or {}).get("vcpus") or 0),
+        int((found.flavor or {}).get("ram") or 0),
+        str((found.flavor or {}).get("original_name") or ""),
+        bool(found.launched_at),
+    )

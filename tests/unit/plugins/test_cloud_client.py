@@ -1,0 +1,169 @@
+"""The cloud client with a connection of the test's own: what it requests, how often, and what it says of a failure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+from ansible_collections.q8s.emu.plugins.module_utils import (
+    _cloud,
+    _cloud_errors,
+    _cloud_network,
+    _cloud_security_groups,
+    _cloud_servers,
+    _plan,
+    _spec,
+)
+from ansible_collections.q8s.emu.plugins.module_utils._fit import Network, Subnet
+from keystoneauth1.exceptions import ConnectFailure
+from openstack import exceptions
+
+CLUSTER = _spec.load_file(str(Path(__file__).parents[3] / "examples" / "demo.yaml"))
+SUBNET = Subnet("subnet", "net", CLUSTER.remote_ip_prefix, 100, dhcp=True)
+UNREACHABLE = ConnectFailure("Connection aborted.")
+
+
+def named(name: str, **more: Any) -> Any:
+    """Return an object of openstacksdk: every attribute that a test does not set is None."""
+    found = MagicMock(spec_set=None)
+    defaults = {
+        "id": f"id-{name}",
+        "name": name,
+        "metadata": {},
+        "addresses": {},
+        "fault": None,
+        "created_at": None,
+        "task_state": None,
+        "flavor": None,
+        "availability_zone": None,
+        "launched_at": None,
+        "fixed_ips": [],
+    }
+    found.configure_mock(**{**defaults, **more})
+    return found
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Replace the pauses between two requests; return how long they were."""
+    slept: list[float] = []
+    monkeypatch.setattr(_cloud_servers.time, "sleep", slept.append)
+    return slept
+
+
+def create(connection: Any, requests: list[_plan.Request]) -> dict[str, _cloud_errors.CloudError]:
+    flavors = {spec.flavor: f"id-{spec.flavor}" for spec in CLUSTER.servers()}
+    needs = _cloud.Needs("image", Network("net", "private", (SUBNET,)), flavors, ("group",))
+    servers = _cloud_servers.Servers(connection)
+    return servers.create_servers(CLUSTER, needs, requests, lambda spec: ("#!/bin/sh", {"q8s_cluster": "demo"}), {})
+
+
+def test_a_server_that_exists_after_a_failure_is_not_created_again(pauses: list[float]) -> None:
+    first, second, *_ = (_plan.Request((spec,)) for spec in CLUSTER.servers())
+    there = named(first.name, status="BUILD", metadata={"q8s_cluster": CLUSTER.cluster_name})
+    connection = MagicMock()
+    connection.compute.servers.return_value = [there]
+    answers = {first.name: [UNREACHABLE], second.name: [UNREACHABLE, None]}
+
+    def answer(name: str, **_: Any) -> None:
+        error = answers[name].pop(0)
+        if error:
+            raise error
+
+    connection.compute.create_server.side_effect = answer
+    assert create(connection, [first, second]) == {}
+    assert answers == {first.name: [], second.name: []}
+    assert pauses == [2.0]
+
+
+def test_a_refused_server_is_requested_once_and_named() -> None:
+    request = _plan.Request((CLUSTER.servers()[0],))
+    connection = MagicMock()
+    connection.compute.create_server.side_effect = exceptions.ForbiddenException("not yours")
+    failed = create(connection, [request])
+    assert list(failed) == [request.name]
+    assert str(failed[request.name]).startswith(f"Failed to create {request}: not yours")
+    assert connection.compute.create_server.call_count == 1
+
+
+def test_a_server_that_stays_is_named_with_its_status() -> None:
+    connection = MagicMock()
+    connection.compute.servers.return_value = [named("demo-1", status="ACTIVE")]
+    server = _plan.Server("id-demo-1", "demo-1", "ACTIVE", (), {})
+    with pytest.raises(
+        _cloud.CloudError, match="Failed to remove 1 of 1 servers within 0 s; left are:\n- demo-1: ACTIVE"
+    ):
+        _cloud_servers.Servers(connection).delete_servers([server], 0)
+
+
+def test_a_subnet_chooses_its_network() -> None:
+    subnet = named("one", network_id="net", cidr="10.0.0.0/24", ip_version=4, allocation_pools=[])
+    connection = MagicMock()
+    connection.network.networks.return_value = []
+    connection.network.subnets.side_effect = lambda **query: [subnet] if query == {"id": "id-one"} else []
+    (found,) = _cloud_network.Networks(connection).find_networks("id-one")
+    assert (found.id, found.chosen, [item.id for item in found.subnets]) == ("net", True, ["id-one"])
+
+
+def test_a_group_in_use_is_deleted_after_its_ports(pauses: list[float]) -> None:
+    connection = MagicMock()
+    conflict = exceptions.ConflictException("in use")
+    connection.network.delete_security_group.side_effect = [conflict, conflict, None]
+    group = _plan.Group("group", (), ())
+    plan = _plan.plan_group_absent(CLUSTER, group, [], [])
+    assert _cloud_security_groups.SecurityGroups(connection).apply_plan("demo", group, plan) == ""
+    assert pauses == [1.0, 1.0]
+
+
+def test_a_cloud_without_floating_ips_and_server_groups_has_none() -> None:
+    connection = MagicMock(current_project_id="project")
+    connection.compute.servers.return_value = []
+    connection.network.ports.return_value = []
+    connection.network.security_groups.return_value = []
+    missing = exceptions.NotFoundException("no such path")
+    connection.network.ips.side_effect = connection.compute.server_groups.side_effect = missing
+    assert _cloud.Cloud(connection).clusters.find_existing(CLUSTER) == _plan.Existing([], [], None, [], {}, "")
+
+
+def test_one_message_names_everything_that_new_servers_lack() -> None:
+    connection = MagicMock()
+    for listed in (connection.image.images, connection.compute.flavors, connection.network.security_groups):
+        listed.return_value = []
+    connection.image.find_image.return_value = None
+    connection.network.networks.return_value = connection.network.subnets.return_value = []
+    with pytest.raises(_cloud.CloudError) as raised:
+        _cloud.Cloud(connection).clusters.find_needs(CLUSTER)
+    text = str(raised.value)
+    assert text.startswith("Failed to make the servers: missing or not unique: the image ")
+    assert f"the network {CLUSTER.private_network_id}" in text and "the security group q8s-cluster" in text
+
+
+def test_clouds_yaml_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from openstack import connection
+    from openstack.config import loader
+
+    auth = "{auth_url: http://127.0.0.1:9/v3, username: me, password: x, project_name: p}"
+    (tmp_path / "clouds.yaml").write_text(f"clouds: {{a: {{auth: {auth}}}}}\n")
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml"))
+    read: list[Any] = []
+    opened: list[Any] = []
+
+    class Config(loader.OpenStackConfig):  # type: ignore[misc]
+        def __init__(self, **options: Any) -> None:
+            read.append(options)
+            super().__init__(**options)
+
+    def open_connection(config: Any) -> Any:
+        opened.append(config)
+        session = SimpleNamespace(timeout=None, session=SimpleNamespace(adapters={}), get_token=lambda: "token")
+        return SimpleNamespace(session=session)
+
+    monkeypatch.setattr(loader, "OpenStackConfig", Config)
+    monkeypatch.setattr(connection, "Connection", open_connection)
+    client = _cloud.connect("a")
+    assert len(read) == 1
+    assert [config.name for config in opened] == ["a"]
+    assert client._os.session.timeout == 60
