@@ -62,7 +62,7 @@ class ActionModule(ActionBase):
         """Show the build's progress until the build has ended. Return its exit code and its error message."""
         seen, other = 0, [""]
         while True:
-            text, _, state = self._shell(order.look(seen)).rpartition(_SEPARATOR)
+            text, state = self._shell(order.look(seen)).rsplit(_SEPARATOR, 1)
             whole = text[: text.rfind("\n") + 1]
             seen += len(whole.encode())
             for line in whole.splitlines():

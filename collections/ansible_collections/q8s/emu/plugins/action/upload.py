@@ -88,7 +88,9 @@ class ActionModule(ActionBase):
         :raises AnsibleActionFail: what arrived is not what was sent, twice
         """
         sent = 0
-        for _ in range(2):
+        for attempt in range(2):
+            if attempt:  # what arrived began with the rest of an upload of something else
+                self._shell(f"rm -f {shlex.quote(file.part)}")
             sent += self._append(file)
             with open(file.source, "rb") as source:
                 checksum = hashlib.file_digest(source, "sha256").hexdigest()
@@ -96,8 +98,6 @@ class ActionModule(ActionBase):
             target, part = shlex.quote(file.target), shlex.quote(file.part)
             if self._shell(f"if {check}; then chmod 0644 {part} && mv -f {part} {target} && echo good; fi").strip():
                 return sent
-            # It began with the rest of an upload of something else.
-            self._shell(f"rm -f {part}")
         raise AnsibleActionFail(f"Failed to upload {file.name}: what arrived has another checksum than {file.source}")
 
     def _append(self, file: File) -> int:
