@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="command")
     build = commands.add_parser("build", help="build what is not in the cache, and show where everything is")
-    build.set_defaults(run=_build, check=False)
+    build.set_defaults(run=_build, check=False, if_able=False)
     command = commands.add_parser("ensure", help="the same for programs: print where everything is as JSON")
     command.set_defaults(run=_ensure)
     for one in (build, command):
@@ -93,6 +93,11 @@ def _parser() -> argparse.ArgumentParser:
         "--check",
         action="store_true",
         help="build and download nothing: list what is missing, and print where the rest is",
+    )
+    command.add_argument(
+        "--if-able",
+        action="store_true",
+        help="if this machine cannot build what is missing, list it as --check does, and do not fail [Q8S_IF_ABLE]",
     )
     shown = commands.add_parser("list", help="list what is in the cache: size, age, and whether current recipes use it")
     shown.set_defaults(run=_list)
@@ -183,7 +188,7 @@ def _obtain(
     if arguments.progress == "json":
         use_json()
     answer = look_up(choice)
-    if not arguments.check:
+    if not (arguments.check or (arguments.if_able and answer["obstacles"])):
         if answer["missing"]:
             if namespace.needed():  # run the command again in a user namespace, where it has the rights for a build
                 _require_ability(choice, answer["missing"])

@@ -385,7 +385,7 @@ _BUNDLE_CHOICE: Final = (
 # environment.
 _HANDED_OVER_OPTIONS: Final[Mapping[tuple[str, str], tuple[Option, ...]]] = {
     ("bundle", "build"): _BUNDLE_CHOICE,
-    ("bundle", "ensure"): (*_BUNDLE_CHOICE, _CHECK),
+    ("bundle", "ensure"): (*_BUNDLE_CHOICE, _CHECK, Option("if-able", "")),
     ("bundle", "list"): (_JSON,),
     ("bundle", "prune"): (Option("keep-days", "", "DAYS"), _CHECK),
     ("lab", "status"): (_JSON,),

@@ -61,9 +61,7 @@ def plan(data: Mapping[str, Any], estimate: Estimate | None, width: int) -> list
     for (action, kind), names in grouped.items():
         what = f"{len(names)} {kind}s" if len(names) > 1 else kind
         named = _format_rules(names) if kind == "rule" else ", ".join(names)
-        listed = textwrap.wrap(named, max(width - 30, 20), break_long_words=False, break_on_hyphens=False)
-        lines.append(f"  {action:<8} {what:<17} {listed[0]}")
-        lines += [f"{'':<29}{line}" for line in listed[1:]]
+        lines += _format_change(action, what, named, width)
     for note in data.get("notes", []):
         lines += textwrap.wrap(f"note: {note}", width, initial_indent="  ", subsequent_indent="    ")
     quota = [
@@ -78,6 +76,12 @@ def plan(data: Mapping[str, Any], estimate: Estimate | None, width: int) -> list
         runs = "an earlier run" if estimate.runs == 1 else f"{estimate.runs} earlier runs"
         lines.append(f"time: about {format_duration(estimate.seconds)}, from {runs} of this size")
     return lines
+
+
+def _format_change(action: str, what: str, text: str, width: int) -> list[str]:
+    """Format a change as columns: the action, what changes, and a text that is wrapped."""
+    first, *rest = textwrap.wrap(text, max(width - 30, 20), break_long_words=False, break_on_hyphens=False)
+    return [f"  {action:<8} {what:<17} {first}", *(f"{'':<29}{line}" for line in rest)]
 
 
 def _format_builds(data: Mapping[str, Any]) -> list[str]:
@@ -106,9 +110,7 @@ def node_plan(data: Mapping[str, Any], width: int) -> list[str]:
     lines = ["of the nodes:"] if data.get("changes") else []
     for change in data.get("changes", []):
         fields = ", ".join(f"{f['field']} {f['has']} -> {f['wanted']}" for f in change["fields"])
-        listed = textwrap.wrap(fields, max(width - 30, 20), break_long_words=False, break_on_hyphens=False)
-        lines.append(f"  {change['action']:<8} {change['node']:<17} {listed[0]}")
-        lines += [f"{'':<29}{line}" for line in listed[1:]]
+        lines += _format_change(change["action"], change["node"], fields, width)
     if data.get("unknown"):
         hosts = ", ".join(f"{host} ({why})" for host, why in data["unknown"].items())
         text = f"note: not compared with the file, as the host did not answer: {hosts}"

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from q8s_bundle import cache, cli, image, node
+from q8s_bundle import cache, cli, image, node, requirements
 from q8s_bundle.cache import Artifact
 from q8s_bundle.errors import BundleError
 from q8s_bundle.image.cloud import CloudImage
@@ -85,6 +85,20 @@ def test_a_look_builds_nothing(
     assert answer["missing"] == ["control-plane-x86_64", "bundle-aarch64", "image-aarch64"] and answer["changed"]
     assert {file["sha256"] for file in answer["artifacts"].values()} == {"missing"}
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_machine_that_cannot_build_may_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("Q8S_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(requirements, "obstacles", lambda *_: [requirements.Obstacle("no gcc", "install it")])
+    arguments = ["ensure", "--arch", "aarch64"]
+    assert cli.main([*arguments, "--if-able"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["missing"] == ["bundle-aarch64", "image-aarch64"]
+    assert answer["obstacles"] == [{"reason": "no gcc", "hint": "install it"}]
+    assert cli.main(arguments) == 1
+    assert "no gcc" in capsys.readouterr().err
 
 
 def test_a_look_finds_what_is_cached(built: list[str], capsys: pytest.CaptureFixture[str]) -> None:

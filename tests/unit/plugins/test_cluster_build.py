@@ -129,22 +129,21 @@ def test_another_build_ends_first(
     assert (tmp_path / "runs").read_text() == "run\nrun\n"
 
 
-def test_a_failure_has_the_builds_message(
-    tmp_path: Path, environment: dict[str, str], order: Order, shown: list[object]
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("echo 'Failed to build it: no gcc' >&2; exit 1", "Failed to build it: no gcc"),
+        # Killed, with the shell that would have written the exit code.
+        ("kill -9 $PPID; sleep 0.1", "the build on the server ended without a result (q8s-build.service: oom-kill)"),
+    ],
+)
+def test_a_failure_is_explained(
+    script: str, message: str, tmp_path: Path, environment: dict[str, str], order: Order, shown: list[object]
 ) -> None:
-    build(tmp_path, "echo 'Failed to build it: no gcc' >&2; exit 1")
+    build(tmp_path, script)
     here = Here(environment)
     here._start(order)
-    assert here._follow(order) == (1, "Failed to build it: no gcc")
-
-
-def test_a_build_that_was_killed_says_so(
-    tmp_path: Path, environment: dict[str, str], order: Order, shown: list[object]
-) -> None:
-    build(tmp_path, "kill -9 $PPID; sleep 0.1")
-    here = Here(environment)
-    here._start(order)
-    assert here._follow(order) == (1, "the build on the server ended without a result (q8s-build.service: oom-kill)")
+    assert here._follow(order) == (1, message)
 
 
 def test_a_server_that_stays_away_is_a_failure(

@@ -16,7 +16,7 @@ from ansible.utils.display import Display
 
 _LINES_KEPT = 20  # of stderr, for the message of a failure
 # q8s-run reads options of a command from these. What the user has set for the command must not count here.
-_OPTIONS = ("Q8S_ARCH", "Q8S_CHECK", "Q8S_CONTROL_PLANE", "Q8S_IMAGE", "Q8S_PROGRESS", "Q8S_SOURCE")
+_OPTIONS = ("Q8S_ARCH", "Q8S_CHECK", "Q8S_CONTROL_PLANE", "Q8S_IF_ABLE", "Q8S_IMAGE", "Q8S_PROGRESS", "Q8S_SOURCE")
 
 
 class ActionModule(ActionBase):
@@ -39,10 +39,11 @@ class ActionModule(ActionBase):
         )
         given = validated[1]
         try:
-            bundle = build([*given["command"], *arguments(given, check=True)])
+            # One run of the program looks up, and builds what is missing unless the cluster does.
+            check = self._task.check_mode or given["where"] == "cluster"
+            able = ["--if-able"] if given["where"] == "auto" else []
+            bundle = build([*given["command"], *arguments(given, check=check), *able])
             elsewhere = on_cluster(given["where"], bundle)
-            if bundle["missing"] and not elsewhere and not self._task.check_mode:
-                bundle = build([*given["command"], *arguments(given, check=False)])
         except BuildError as error:
             return {**result, "failed": True, "msg": str(error)}
         return {
@@ -77,7 +78,7 @@ def build(argv: Sequence[str]) -> dict[str, Any]:
 
 def on_cluster(where: str, bundle: Mapping[str, Any]) -> bool:
     """Return whether the cluster has to build what is missing: the user asked for it, or the controller cannot."""
-    return bool(bundle["missing"]) and (where == "cluster" or (where == "auto" and bool(bundle.get("obstacles"))))
+    return bool(bundle.get("missing")) and (where == "cluster" or (where == "auto" and bool(bundle.get("obstacles"))))
 
 
 def served(bundle: Mapping[str, Any], elsewhere: bool) -> dict[str, Any]:
@@ -120,15 +121,23 @@ def stream(argv: Sequence[str], show: Callable[[Mapping[str, Any]], None]) -> tu
     ) as process:
         # The answer is one document at the end, smaller than a pipe's buffer.
         for line in process.stderr or ():
-            try:
-                event = json.loads(line)
-            except ValueError:
-                event = None
-            if isinstance(event, dict):
-                show(event)
-            else:
-                other = [*other, line.rstrip()][-_LINES_KEPT:]
+            other = take(line, other, show)
         return process.wait(), process.stdout.read() if process.stdout else "", other
+
+
+def take(line: str, other: list[str], show: Callable[[Mapping[str, Any]], None]) -> list[str]:
+    """Show a line of the build's output if it is progress. Return the newest lines that are no progress.
+
+    :param other: those before this line
+    """
+    try:
+        event = json.loads(line)
+    except ValueError:
+        event = None
+    if isinstance(event, dict):
+        show(event)
+        return other
+    return [*other, line.rstrip()][-_LINES_KEPT:]
 
 
 def show(event: Mapping[str, Any]) -> None:

@@ -18,12 +18,11 @@ from typing import Any, Final
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
-from ansible_collections.q8s.emu.plugins.action.bundle import served, show
+from ansible_collections.q8s.emu.plugins.action.bundle import served, show, take
 
 UNIT: Final = "q8s-build.service"
 _PAUSE: Final = 3  # seconds between two looks at the build
 _LOST_SECONDS: Final = 600  # for which the server may be unreachable
-_LINES_KEPT: Final = 20  # of the build's output, for the message of a failure
 _SEPARATOR: Final = "\x1e"
 
 
@@ -60,17 +59,13 @@ class ActionModule(ActionBase):
 
     def _follow(self, order: Order) -> tuple[int, str]:
         """Show the build's progress until the build has ended. Return its exit code and its error message."""
-        seen, other = 0, [""]
+        seen, other = 0, list[str]()
         while True:
             text, state = self._shell(order.look(seen)).rsplit(_SEPARATOR, 1)
             whole = text[: text.rfind("\n") + 1]
             seen += len(whole.encode())
             for line in whole.splitlines():
-                event = parse(line)
-                if event:
-                    show(event)
-                else:
-                    other = [*other, line.rstrip()][-_LINES_KEPT:]
+                other = take(line, other, show)
             state = state.strip()
             if state.isdecimal():
                 return int(state), "\n".join(other).strip() or f"the build ended with exit code {state}"
@@ -148,12 +143,3 @@ class Order:
             f"state=$({code} || {active} || {code} || echo inactive); "
             f"tail --bytes=+{seen + 1} {self.file('progress')} 2>/dev/null; printf '\\036%s' \"$state\""
         )
-
-
-def parse(line: str) -> dict[str, Any]:
-    """Return the progress event in a line, empty if the line is something else."""
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return {}
-    return event if isinstance(event, dict) else {}

@@ -16,8 +16,7 @@ from typing import Any, Optional
 
 from ansible_collections.q8s.emu.plugins.module_utils import _identity, _spec_fields
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec
-from ansible_collections.q8s.emu.plugins.module_utils._spec_edit import Effect
-from ansible_collections.q8s.emu.plugins.module_utils._spec_kinds import Field, Group
+from ansible_collections.q8s.emu.plugins.module_utils._spec_edit import Edit, Effect
 
 FOUND = "emulated_worker_found"  # the fact that the role's inspection sets
 _STOPPED = ("none", "shut off", "crashed")
@@ -153,23 +152,21 @@ def _differences(cluster: Cluster, vm: Any, found: Mapping[str, Any]) -> Iterabl
     }
     for name, (has, wanted) in values.items():
         if has is not None and has != wanted:
-            yield _difference(_field(_spec_fields.VM_TYPE, name), name, has, wanted)
+            yield _difference(_spec_fields.VM_TYPE.edit(name), name, has, wanted)
     if "guest_user" in node and node["guest_user"] != cluster.guest_user:
-        yield _difference(
-            _field(_spec_fields.CLUSTER, "guest_user"), "guest_user", node["guest_user"], cluster.guest_user
-        )
+        yield _difference(_spec_fields.CLUSTER.edit("guest_user"), "guest_user", node["guest_user"], cluster.guest_user)
     if "proxy" in node:
         wanted_proxy = cluster.to_mapping()["proxy"]
         for field in _spec_fields.PROXY.fields:
             has, wanted = node["proxy"].get(field.name, ""), wanted_proxy.get(field.name, "")
             if has != wanted:
-                yield _difference(field, f"proxy.{field.name}", has, wanted)
+                yield _difference(_spec_fields.PROXY.edit(field.name), f"proxy.{field.name}", has, wanted)
     if "guest_image" in node:
         wanted = guest_image(cluster, vm.architecture)
         if node["guest_image"] != wanted and architecture == vm.architecture:
-            field = _field(_spec_fields.GUEST_IMAGE, "checksum")
+            effect = _spec_fields.GUEST_IMAGE.edit("checksum").effect
             name = f"guest_images.{vm.architecture}.checksum"
-            yield Difference(name, _short(node["guest_image"]), _short(wanted), _effect(field))
+            yield Difference(name, _short(node["guest_image"]), _short(wanted), effect)
 
 
 def guest_image(cluster: Cluster, architecture: str) -> str:
@@ -188,23 +185,13 @@ def _machine_alias(has: str, wanted: str) -> str:
     return wanted if prefix and has.startswith(prefix) else has
 
 
-def _difference(field: Field, name: str, has: Any, wanted: Any) -> Difference:
+def _difference(edit: Edit, name: str, has: Any, wanted: Any) -> Difference:
     unit = _UNITS.get(name, "")
-    return Difference(name, _shown(has, unit), _shown(wanted, unit), _effect(field))
+    return Difference(name, _shown(has, unit), _shown(wanted, unit), edit.effect)
 
 
 def _shown(value: Any, unit: str) -> str:
     return f"{value}{unit}" if value not in ("", 0) else "none"
-
-
-def _effect(field: Field) -> Effect:
-    if field.edit is None:
-        raise ValueError(f"{field.name} has no class")
-    return field.edit.effect
-
-
-def _field(group: Group, name: str) -> Field:
-    return next(field for field in group.fields if field.name == name)
 
 
 def _refused(cluster: Cluster, found: Mapping[str, Any], host_address: str) -> Sequence[str]:

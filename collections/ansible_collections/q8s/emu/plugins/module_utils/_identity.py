@@ -64,9 +64,7 @@ def refused_edits(cluster: Cluster, servers: Iterable[Server]) -> tuple[str, ...
 
 def refusal(field: str, has: str, wanted: str) -> str:
     """Return the message about a field whose edit is refused: both values, the reason and what to do."""
-    edit = next(one.edit for one in _spec_fields.CLUSTER.fields if one.name == field)
-    if edit is None:
-        raise ValueError(f"{field} has no class")
+    edit = _spec_fields.CLUSTER.edit(field)
     value = has.split(": ", 1)[0]
     back = f"Set it back to {value}" if value == has else "Set it back"
     return (

@@ -316,6 +316,16 @@ class Group(Kind):
     tag: str = ""
     secret: bool = False
 
+    def edit(self, name: str) -> Edit:
+        """Return the class of the edits of a field.
+
+        :raises ValueError: the field has none
+        """
+        found = next(one.edit for one in self.fields if one.name == name)
+        if found is None:
+            raise ValueError(f"{name} has no class")
+        return found
+
     def read(self, value: Value, path: str, report: Report) -> Optional[dict[str, Any]]:
         if self.secret and isinstance(value.data, str):
             report.fail(value, path, f"is text; must be {self.what}")
