@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from q8s_lab.machine import wait
+from q8s_lab.machine import start_time, wait
 from q8s_wrapper.config import REPOSITORY
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def test_a_killed_run_takes_along_what_ansible_leaves(cluster: Cluster, tmp_path
     with subprocess.Popen([sys.executable, "-c", q8s_run]) as run:
         assert wait(lambda: pids.exists() and len(pids.read_text().split()) == 2, 10)
         run.kill()
-    assert wait(lambda: not any(Path("/proc", pid).exists() for pid in pids.read_text().split()), 10)
+    assert wait(lambda: not any(start_time(int(pid)) for pid in pids.read_text().split()), 10)
 
 
 def test_a_second_run_is_refused(deploying: Start, cluster: Cluster) -> None:
