@@ -217,7 +217,7 @@ def test_a_token_that_expires_in_the_middle(cloud: Any, cluster: Cluster, faulty
 
 def test_an_image_that_was_deleted(cloud: Any, cluster: Cluster) -> None:
     answer = cluster.module("servers", cluster.mapping(1, default_image_name="gone"))
-    assert "Failed to make the servers: missing or not unique: the image gone" in answer["msg"]
+    assert "Failed to create the servers: missing or not unique: the image gone" in answer["msg"]
     assert names(cloud, cluster) == [cluster.initial]
 
 
