@@ -139,7 +139,7 @@ def test_killed_crashed_and_reset(own: Lab) -> None:
         os.kill(services[name], signal.SIGKILL)
     assert wait(lambda: start_time(services["nova"]) is None, 10)
     again = own.run("up")
-    assert again.returncode == 1 and "firewall, mariadb, nova ended" in again.stderr and "hint: " in again.stderr
+    assert again.returncode == 1 and "firewall, mariadb, nova exited" in again.stderr and "hint: " in again.stderr
     reset = own.run("reset")
     assert reset.returncode == 0, reset.stderr
     assert own.traces() == [] and not link.exists()

@@ -197,7 +197,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
         # one line for each call
         lines = "\n".join(f"- {line}" for line in dict.fromkeys(failed.values()))
         raise _cloud.CloudError(
-            f"Failed to make {len(failed)} of {len(by_name)} servers:\n{lines}\n" + "\n".join(sorted(hints))
+            f"Failed to create {len(failed)} of {len(by_name)} servers:\n{lines}\n" + "\n".join(sorted(hints))
         )
     for change in plan.of(_plan.FLOATING_IP, "create", "attach"):
         cloud.floating_ips.associate_floating_ip(cluster, change.subject)
