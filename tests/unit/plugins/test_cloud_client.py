@@ -137,7 +137,7 @@ def test_one_message_names_everything_that_new_servers_lack() -> None:
     with pytest.raises(_cloud.CloudError) as raised:
         _cloud.Cloud(connection).clusters.find_needs(CLUSTER)
     text = str(raised.value)
-    assert text.startswith("Failed to make the servers: missing or not unique: the image ")
+    assert text.startswith("Failed to create the servers: missing or not unique: the image ")
     assert f"the network {CLUSTER.private_network_id}" in text and "the security group q8s-cluster" in text
 
 

@@ -144,9 +144,9 @@ def test_hosts_that_were_not_asked_are_named_and_those_outside_of_the_limit_are_
     assert told == {
         "changes": [],
         "refused": [],
-        "unknown": {HOST: "the server is SHUTOFF", ARM: "it could not be asked"},
+        "unknown": {HOST: "the server is SHUTOFF", ARM: "the host was not inspected"},
     }
-    assert node_plan(hosts, CLUSTER.to_mapping(), [ARM])["unknown"] == {ARM: "it could not be asked"}
+    assert node_plan(hosts, CLUSTER.to_mapping(), [ARM])["unknown"] == {ARM: "the host was not inspected"}
 
 
 def test_the_plan_as_data() -> None:

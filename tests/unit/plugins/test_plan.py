@@ -212,7 +212,7 @@ def test_another_flavor_stays_and_is_named() -> None:
     assert plan.notes == (
         f"the server {NAMES[0]} has the flavor big, not {first}; it stays",
         f"the server {NAMES[1]} has the flavor big, not {second}; it stays"
-        " (q8s-run replace FILE x86-small-1 makes it anew)",
+        " (q8s-run replace FILE x86-small-1 creates it again)",
     )
     ids = {first: "big", second: "big"}
     plan = _plan.plan_servers(CLUSTER, having([*there[:2], ALL[2]], flavors=ids))
@@ -242,7 +242,7 @@ def test_a_count_touches_no_other_node(
     [
         ([server(NAMES[0], cluster="other")], "belongs to the Q8S cluster other"),
         ([server(NAMES[0], cluster=None), server(NAMES[0], cluster=None, number="b")], "2 servers are called"),
-        ([server(NAMES[1], cluster=None)], "exists and is not of the cluster demo"),
+        ([server(NAMES[1], cluster=None)], "exists and does not belong to the cluster demo"),
         ([server(NAMES[1], "PAUSED")], "is PAUSED; bring it to ACTIVE"),
     ],
 )
@@ -355,7 +355,7 @@ def test_key_pair(existing: str | None, wanted: str | None, changes: list[str]) 
     plan = _plan.plan_keypair("demo", existing, wanted)
     assert told(plan) == changes and plan.problems == ()
     if existing and wanted is None and not changes:
-        assert "is not this cluster's" in plan.notes[0]
+        assert "does not belong to this cluster" in plan.notes[0]
 
 
 def test_a_key_carries_the_clusters_name() -> None:
@@ -364,9 +364,7 @@ def test_a_key_carries_the_clusters_name() -> None:
     assert (change.before, change.after) == ("", f"key pair q8s-demo {KEY}")
 
 
-@pytest.mark.parametrize(
-    ("existing", "who"), [(MARKED, "was deployed with another key"), (f"{KEY} x", "somebody else's")]
-)
+@pytest.mark.parametrize(("existing", "who"), [(MARKED, "was deployed with another key"), (f"{KEY} x", "someone else")])
 def test_another_key_is_never_replaced(existing: str, who: str) -> None:
     plan = _plan.plan_keypair("demo", existing, OTHER)
     assert not plan.changed
@@ -400,7 +398,9 @@ def test_drift_of_rules() -> None:
     plan = _plan.plan_group(CLUSTER, group, [], [])
     assert told(plan) == [f"create rule {good[0]}", f"delete rule {old}"]
     assert plan.of("rule", "delete")[0].subject.id == f"r{len(good) - 1}"
-    assert plan.notes == tuple(f"the rule {rule} in q8s-cluster is not Q8S's; it is left" for rule in (by_hand, text))
+    assert plan.notes == tuple(
+        f"the rule {rule} in q8s-cluster was not created by Q8S; it is kept" for rule in (by_hand, text)
+    )
     for side in ("before", "after"):
         assert f"rule {by_hand}\n" in plan.diff()[side]
 
@@ -527,7 +527,7 @@ def medium(**changes: Any) -> dict[str, Flavor]:
         (
             {"flavors": medium(disk=0)},
             "vm_types.types.arm-mid.openstack_flavor: c1.medium has no disk (disk 0): its servers would boot from a "
-            "volume, which Q8S does not create; take a flavor with a disk of at least 4 GB",
+            "volume, which Q8S does not create; choose a flavor with a disk of at least 4 GB",
         ),
         ({"flavors": medium(disk=0), "images": (Image("i", min_disk=9),)}, "a disk of at least 9 GB"),
         ({"flavors": medium(disk=0), "images": (Image("i", size=11),)}, "a disk of at least 11 GB"),
@@ -588,7 +588,7 @@ def test_a_host_with_little_memory_is_a_note(ram: int) -> None:
     used = 2048 + 64 + 32 + ram // 8 + 384
     assert said[1] == (
         f"vm_types.types.arm-mid.openstack_flavor: c1.medium has {ram} MB; its guest, QEMU with a full cache of "
-        f"translated code and the host's system use {used} MB: take a larger flavor, or bound QEMU's cache with "
+        f"translated code and the host's system use {used} MB: choose a larger flavor, or bound QEMU's cache with "
         "tb_cache"
     )
     assert len(said) == 2 and "x86-small" in said[0]
@@ -640,7 +640,7 @@ def test_with_a_proxy_no_gateway_is_needed() -> None:
     [
         (0, ""), (1400, ""), (1450, ""), (1500, ""), (8950, ""), (9000, ""),
         (1399, "pods get 50 less"), (1280, "pods get 50 less"),
-        (1279, "Q8S is made for 1280 to 9000"), (9001, "Q8S is made for 1280 to 9000"),
+        (1279, "Q8S supports 1280 to 9000"), (9001, "Q8S supports 1280 to 9000"),
     ],
 )  # fmt: skip
 def test_mtu(mtu: int, expected: str) -> None:
@@ -787,7 +787,7 @@ def test_two_controllers_are_told() -> None:
     assert _plan.claim(tags, "alice@one", 1_000_300)[1] == "", "the same one, again"
     assert _plan.claim(tags, "bob@two", 1_000_300) == (
         ("blue", "q8s-run:1000300:bob@two"),
-        "alice@one began a run on this cluster 5 min ago",
+        "alice@one started a run on this cluster 5 min ago",
     )
     assert _plan.claim(tags, "bob@two", 1_003_601)[1] == "", "long over"
     long, _ = _plan.claim((), "x" * 100, 1_700_000_000)

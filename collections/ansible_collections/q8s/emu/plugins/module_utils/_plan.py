@@ -257,7 +257,7 @@ def claim(tags: Sequence[str], owner: str, now: int) -> tuple[tuple[str, ...], s
         when, _colon, who = tag.removeprefix(_CLAIM).partition(":")
         if tag.startswith(_CLAIM) and when.isdigit() and who != owner and now - int(when) < _CLAIM_SECONDS:
             minutes = max(now - int(when), 0) // 60
-            others.append(f"{who} began a run on this cluster {minutes} min ago")
+            others.append(f"{who} started a run on this cluster {minutes} min ago")
     kept = [tag for tag in tags if not tag.startswith(_CLAIM)]
     return (*kept, f"{_CLAIM}{now}:{owner}"), "; ".join(others)
 
@@ -341,7 +341,7 @@ def running_initial(cluster: Cluster, servers: Iterable[Server]) -> str:
 # -- key pair --
 
 KEYPAIR_HINT = (
-    "deploy from the machine, or with the ssh_private_key, that made this cluster; "
+    "deploy from the machine, or with the ssh_private_key, that created this cluster; "
     "or remove that key pair; or choose another cluster_name"
 )
 
@@ -369,14 +369,14 @@ def plan_keypair(cluster_name: str, existing: Optional[str], wanted: Optional[st
         if existing is None:
             return Plan()
         if not ours:
-            note = f"the key pair {name} is not this cluster's (it has no comment {mark(cluster_name)!r}); it is left"
+            note = f"the key pair {name} does not belong to this cluster (it has no comment {mark(cluster_name)!r}); it is kept"
             return Plan(kept=(line,), notes=(note,))
         return Plan((Change(KEYPAIR, "delete", name, line),))
     after = f"key pair {name} {' '.join(key_of(wanted))}"
     if existing is None:
         return Plan((Change(KEYPAIR, "create", name, "", after, marked_key(cluster_name, wanted)),))
     if key_of(existing) != key_of(wanted):
-        who = "this cluster was deployed with another key" if ours else "it is somebody else's"
+        who = "this cluster was deployed with another key" if ours else "it belongs to someone else"
         problem = f"the cloud has another key under the name {name}, and Q8S does not replace it ({who})"
         return Plan(kept=(line,), problems=(problem,))
     return Plan(kept=(line,))
@@ -416,7 +416,11 @@ def plan_group(cluster: Cluster, group: Optional[Group], servers: Sequence[Serve
     changes += [_rule_change("delete", item.rule, item) for item in rules if item.ours and item.rule not in wanted]
     staying = [item for item in rules if not item.ours or item.rule in wanted]
     kept = [f"rule {item.rule}" for item in staying] + ([f"security group {GROUP}"] if group else [])
-    notes = [f"the rule {item.rule} in {GROUP} is not Q8S's; it is left" for item in staying if item.rule not in wanted]
+    notes = [
+        f"the rule {item.rule} in {GROUP} was not created by Q8S; it is kept"
+        for item in staying
+        if item.rule not in wanted
+    ]
     unsecured: list[str] = []
     for server in servers:
         if server is not foreign and not is_ours(server, cluster.cluster_name):
@@ -425,7 +429,7 @@ def plan_group(cluster: Cluster, group: Optional[Group], servers: Sequence[Serve
         outside = [port for port in theirs if group is None or group.id not in port.groups]
         unsecured += [
             f"the port {port.id} of the server {server.name} has port security off, and takes no security group; "
-            f"the network's owner can switch it on (openstack port set --enable-port-security {port.id})"
+            f"the network's owner can enable it (openstack port set --enable-port-security {port.id})"
             for port in outside
             if not port.secured
         ]
@@ -546,7 +550,9 @@ def plan_servers(
         usable = [s for s in candidates if not anew and not _is_broken(s, patience)]
         broken = [s for s in candidates if s not in usable]
         if not candidates and any(s.name == spec.name for s in servers):
-            problems.append(f"a server called {spec.name} exists and is not of the cluster {cluster.cluster_name}")
+            problems.append(
+                f"a server called {spec.name} exists and does not belong to the cluster {cluster.cluster_name}"
+            )
             continue
         # What an interrupted run may have made twice, or left behind broken.
         for extra in usable[1:] + (broken if usable else broken[1:]):
@@ -556,7 +562,7 @@ def plan_servers(
             server = usable[0]
             flavor = existing.flavors.get(spec.flavor, spec.flavor)
             if server.flavor and server.flavor != flavor:
-                again = f" (q8s-run replace FILE {spec.node} makes it anew)" if spec.vm_type else ""
+                again = f" (q8s-run replace FILE {spec.node} creates it again)" if spec.vm_type else ""
                 notes.append(f"the server {server.name} has the flavor {server.flavor}, not {flavor}; it stays{again}")
             if server.status == "SHUTOFF":
                 changes.append(_start(server))
@@ -740,7 +746,7 @@ def _plan_floating_ip(cluster: Cluster, existing: Existing, foreign: Optional[Se
     if first.fixed in there:
         kept.append(line)
     else:
-        changes.append(Change(FLOATING_IP, "attach", name, "floating IP of nobody", line, first))
+        changes.append(Change(FLOATING_IP, "attach", name, "unassigned floating IP", line, first))
     return changes
 
 
