@@ -290,7 +290,8 @@ def _ports(values: Mapping[str, Any], definition: Mapping[str, Any], root: Value
             message = f"the ports {low} to {high} include {', '.join(used)}, which nodes use themselves"
             hint = "a Service that gets one of them takes it from the node; Kubernetes' own range is 30000 to 32767"
             report.warn(root.at("worker_port_range_min"), "worker_port_range_min", message, hint)
-    tcp, udp = (*_TCP, *_ETCD) if definition.get("number_additional_master_nodes") else _TCP, _UDP
+    tcp: tuple[int, ...] = (*_TCP, *_ETCD) if definition.get("number_additional_master_nodes") else _TCP
+    udp: tuple[int, ...] = _UDP
     if values["inside"] == "all":  # members need no list: only what the machine that runs Q8S may have to reach
         tcp, udp = _OUTSIDE, ()
     for key, needed in (("required_tcp_ports", tcp), ("required_udp_ports", udp)):
