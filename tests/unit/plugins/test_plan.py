@@ -405,6 +405,25 @@ def test_etcd_and_vxlan_are_closed_to_the_rest_of_the_prefix(cluster: _spec.Clus
     assert not outside & {("tcp", 2379), ("tcp", 2380), ("udp", 8472), ("", None)}
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "tcp", "udp"),
+    [
+        (30000, 32767, [(30000, 32767)], [(30000, 32767)]),
+        (2000, 9000, [(2000, 2378), (2381, 9000)], [(2000, 8471), (8473, 9000)]),
+        (2379, 2380, [], [(2379, 2380)]),
+        (2380, 8472, [(2381, 8472)], [(2380, 8471)]),
+    ],
+)
+def test_a_range_of_nodeports_leaves_etcd_and_vxlan_out(
+    low: int, high: int, tcp: list[tuple[int, int]], udp: list[tuple[int, int]]
+) -> None:
+    cluster = replace(CLUSTER, required_tcp_ports=(), required_udp_ports=())
+    wanted = _plan.wanted_rules(replace(cluster, worker_port_range_min=low, worker_port_range_max=high))
+    for protocol, expected in (("tcp", tcp), ("udp", udp)):
+        found = [(rule.port_min, rule.port_max) for rule in sorted(wanted, key=str) if rule.protocol == protocol]
+        assert sorted(found, key=str) == sorted(expected, key=str)
+
+
 def test_listed_gives_members_the_ports_of_the_file_only() -> None:
     inside = {rule for rule in _plan.wanted_rules(LISTED) if not rule.source}
     ports = (("tcp", 2379), ("tcp", 2380), ("tcp", 8099), ("udp", 8472))

@@ -406,12 +406,25 @@ def wanted_rules(cluster: Cluster) -> frozenset[Rule]:
         inside = {("tcp", ARTIFACT_PORT), *(listed & _MEMBERS_ONLY)}
         rules |= {Rule(protocol, port, port, "") for protocol, port in inside}
     low, high = cluster.worker_port_range_min, cluster.worker_port_range_max
-    rules |= {Rule(protocol, low, high, source) for protocol in ("tcp", "udp")}
+    rules |= {
+        Rule(protocol, first, last, source)
+        for protocol in ("tcp", "udp")
+        for first, last in _split(low, high, {port for kind, port in _MEMBERS_ONLY if kind == protocol})
+    }
     rules.add(Rule("icmp", None, None, source))
     if cluster.access.type == "floating_ip":
         # Only the initial control plane has a floating IP: what comes in there is ssh, on to all others, and the API.
         rules |= {Rule("tcp", port, port, prefix) for prefix in cluster.access.allowed_prefixes for port in (22, 6443)}
     return frozenset(rules)
+
+
+def _split(low: int, high: int, without: Collection[int]) -> list[tuple[int, int]]:
+    """Return a range of ports as ranges that lack some ports."""
+    parts = []
+    for port in sorted(port for port in without if low <= port <= high):
+        parts += [(low, port - 1)] if low < port else []
+        low = port + 1
+    return parts + ([(low, high)] if low <= high else [])
 
 
 def plan_group(cluster: Cluster, group: Optional[Group], servers: Sequence[Server], ports: Sequence[Port]) -> Plan:
