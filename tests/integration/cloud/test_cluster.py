@@ -151,11 +151,10 @@ def test_what_the_cloud_has(applied: Mapping[str, Any], cloud: Any, cluster: Clu
     assert set(rules_of(cloud, group)) == {
         ("tcp", 22, 22, subnet),
         ("tcp", 6443, 6443, subnet),
-        ("udp", 8472, 8472, subnet),
         ("tcp", 30000, 32767, subnet),
         ("udp", 30000, 32767, subnet),
         ("icmp", None, None, subnet),
-        ("tcp", 8099, 8099, group.id),
+        (None, None, None, group.id),
     }
     servers = servers_of(cloud, cluster)
     assert set(servers) == {cluster.initial, cluster.worker}

@@ -290,4 +290,4 @@ def test_a_group_killed_and_cut_off_and_run_again(cloud: Any, cluster: Cluster, 
     answer = cluster.module("security_group", environment=through.environment)
     assert answer["msg"].startswith("Failed to add the rule ") and "cannot be reached" in answer["msg"]
     assert not cluster.module("security_group").get("failed")
-    assert len(snapshot(cloud, cluster)["rule"]) == 7
+    assert len(snapshot(cloud, cluster)["rule"]) == 6

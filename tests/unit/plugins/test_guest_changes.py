@@ -210,6 +210,15 @@ def test_the_script_reads_the_machine_its_disk_and_its_data_disk(script: ModuleT
     }
 
 
+def test_a_newer_command_line_restarts_no_guest(script: ModuleType) -> None:
+    """A release that starts guests with another one defines it for their next start, and says nothing of them."""
+    older, newer = (
+        DOMAIN.replace("<os>", f"<os><cmdline>root=LABEL=rootfs{word}</cmdline>") for word in ("", " tsc=reliable")
+    )
+    assert script.machine(older) == script.machine(newer)
+    assert said(CLUSTER, **{**script.machine(older), "tb_cache": 0, "qemu_args": []}) == []
+
+
 def test_the_script_asks_a_machine_that_does_not_run_for_its_definition(script: ModuleType, tmp_path: Path) -> None:
     answer(script, {"domstate": "shut off\n\n", "--inactive": DOMAIN, "info": DISK})
     found = script.main("x86-small-1", str(tmp_path))

@@ -173,6 +173,8 @@ def needed_quota(plans: Sequence[Plan], flavors: Mapping[str, Flavor]) -> dict[s
     }
     for change in [change for plan in plans for change in plan.changes]:
         sign = {"create": 1, "delete": -1}.get(change.action, 0)
+        if change.kind == RULE and sign < 0:
+            continue  # new rules are created before old ones are deleted
         if change.kind in kinds:
             needs[kinds[change.kind]] += sign
         if change.kind == SECURITY_GROUP:

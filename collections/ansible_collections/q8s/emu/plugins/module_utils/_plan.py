@@ -16,7 +16,9 @@ from typing import Any, Optional, Union
 
 from ansible_collections.q8s.emu.plugins.module_utils._spec import (
     ARTIFACT_PORT,
+    ETCD_PORTS,
     REQUIRED_SECURITY_GROUP,
+    VXLAN_PORT,
     Cluster,
     ServerSpec,
 )
@@ -207,7 +209,7 @@ class FloatingIp:
 
 @dataclass(frozen=True, order=True)
 class Rule:
-    """An ingress rule for IPv4. ``source`` is a network, or empty for members of the group itself."""
+    """An ingress rule for IPv4. An empty ``protocol`` is any; ``source`` is a network, or empty for the group's own members."""
 
     protocol: str
     port_min: Optional[int]
@@ -218,7 +220,7 @@ class Rule:
         ports = "" if self.port_min is None else f" {self.port_min}"
         if self.port_max != self.port_min:
             ports += f"-{self.port_max}"
-        return f"{self.protocol}{ports} from {self.source or 'the group itself'}"
+        return f"{self.protocol or 'any protocol'}{ports} from {self.source or 'the group itself'}"
 
 
 @dataclass(frozen=True)
@@ -384,25 +386,52 @@ def plan_keypair(cluster_name: str, existing: Optional[str], wanted: Optional[st
 
 # -- security group --
 
+# What no machine besides the cluster's servers has a reason to reach.
+_MEMBERS_ONLY = frozenset({*(("tcp", port) for port in ETCD_PORTS), ("udp", VXLAN_PORT)})
+
 
 def wanted_rules(cluster: Cluster) -> frozenset[Rule]:
-    """The rules of the cluster's security group: the file's ports, node ports, ping, and the artifact server."""
+    """Return the rules of the cluster's security group: the file's ports, node ports, ping, and what members may reach.
+
+    etcd and VXLAN are for members only, whatever the file lists. Neutron compares the address of the sender with the
+    members' ports: what guests send has their hosts' addresses, so guests count as their hosts.
+    """
     source = cluster.remote_ip_prefix
-    rules = {Rule("tcp", port, port, source) for port in cluster.required_tcp_ports}
-    rules |= {Rule("udp", port, port, source) for port in cluster.required_udp_ports}
+    listed = {("tcp", port) for port in cluster.required_tcp_ports}
+    listed |= {("udp", port) for port in cluster.required_udp_ports}
+    rules = {Rule(protocol, port, port, source) for protocol, port in listed - _MEMBERS_ONLY}
+    if cluster.inside == "all":
+        rules.add(Rule("", None, None, ""))
+    else:
+        inside = {("tcp", ARTIFACT_PORT), *(listed & _MEMBERS_ONLY)}
+        rules |= {Rule(protocol, port, port, "") for protocol, port in inside}
     low, high = cluster.worker_port_range_min, cluster.worker_port_range_max
-    rules |= {Rule(protocol, low, high, source) for protocol in ("tcp", "udp")}
-    rules |= {Rule("icmp", None, None, source), Rule("tcp", ARTIFACT_PORT, ARTIFACT_PORT, "")}
+    rules |= {
+        Rule(protocol, first, last, source)
+        for protocol in ("tcp", "udp")
+        for first, last in _split(low, high, {port for kind, port in _MEMBERS_ONLY if kind == protocol})
+    }
+    rules.add(Rule("icmp", None, None, source))
     if cluster.access.type == "floating_ip":
         # Only the initial control plane has a floating IP: what comes in there is ssh, on to all others, and the API.
         rules |= {Rule("tcp", port, port, prefix) for prefix in cluster.access.allowed_prefixes for port in (22, 6443)}
     return frozenset(rules)
 
 
+def _split(low: int, high: int, without: Collection[int]) -> list[tuple[int, int]]:
+    """Return a range of ports as ranges that lack some ports."""
+    parts = []
+    for port in sorted(port for port in without if low <= port <= high):
+        parts += [(low, port - 1)] if low < port else []
+        low = port + 1
+    return parts + ([(low, high)] if low <= high else [])
+
+
 def plan_group(cluster: Cluster, group: Optional[Group], servers: Sequence[Server], ports: Sequence[Port]) -> Plan:
     """What has to change so that the group has the cluster's rules, and the cluster's servers are in it.
 
-    Rules that are missing come first, so that no traffic is refused in between. A rule that others made stays.
+    Rules and members that are missing come before rules that go, so that no traffic is refused in between. A rule that
+    others made stays.
     """
     foreign, problems = foreign_initial(cluster, servers)
     if problems:
@@ -413,7 +442,6 @@ def plan_group(cluster: Cluster, group: Optional[Group], servers: Sequence[Serve
     # One that others made and that does what is wanted is as good: Neutron has no two that are the same.
     changes = [] if group else [Change(SECURITY_GROUP, "create", GROUP, "", f"security group {GROUP}")]
     changes += [_rule_change("create", rule, rule) for rule in sorted(wanted - there, key=str)]
-    changes += [_rule_change("delete", item.rule, item) for item in rules if item.ours and item.rule not in wanted]
     staying = [item for item in rules if not item.ours or item.rule in wanted]
     kept = [f"rule {item.rule}" for item in staying] + ([f"security group {GROUP}"] if group else [])
     notes = [
@@ -437,6 +465,12 @@ def plan_group(cluster: Cluster, group: Optional[Group], servers: Sequence[Serve
             changes.append(Change(MEMBER, "create", server.name, "", f"member {server.name}", tuple(outside)))
         elif theirs:
             kept.append(f"member {server.name}")
+        elif server is foreign:
+            notes.append(
+                f"the initial instance {server.name} is no member of {GROUP}: this project sees no port of it, so its owner has to "
+                f"put it into the group"
+            )
+    changes += [_rule_change("delete", item.rule, item) for item in rules if item.ours and item.rule not in wanted]
     return Plan(tuple(changes), tuple(kept), tuple(notes), tuple(unsecured))
 
 

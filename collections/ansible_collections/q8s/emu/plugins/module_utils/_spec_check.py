@@ -26,8 +26,11 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec_model import (
 from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import Report, SpecError, Value, found, join
 
 GUEST_SSH_PORT = 2222
+ETCD_PORTS = (2379, 2380)
+VXLAN_PORT = 8472
 # What Q8S and Kubernetes use between servers: ssh of hosts and guests, API server, kubelet, Flannel; etcd between control planes.
-_TCP, _UDP, _ETCD = (22, GUEST_SSH_PORT, 6443, 10250), (8472,), (2379, 2380)
+_TCP, _UDP, _ETCD = (22, GUEST_SSH_PORT, 6443, 10250), (VXLAN_PORT,), ETCD_PORTS
+_OUTSIDE = (22, GUEST_SSH_PORT, 6443)
 
 _TYPICAL = {"x86_64": "EPYC-Rome, Skylake-Server, max", "aarch64": "cortex-a57, neoverse-n1, max"}
 # They run no 64-bit kernel, which is what guests have.
@@ -285,8 +288,11 @@ def _ports(values: Mapping[str, Any], definition: Mapping[str, Any], root: Value
             message = f"the ports {low} to {high} include {', '.join(used)}, which nodes use themselves"
             hint = "a Service that gets one of them takes it from the node; Kubernetes' own range is 30000 to 32767"
             report.warn(root.at("worker_port_range_min"), "worker_port_range_min", message, hint)
-    tcp = (*_TCP, *_ETCD) if definition.get("number_additional_master_nodes") else _TCP
-    for key, needed in (("required_tcp_ports", tcp), ("required_udp_ports", _UDP)):
+    tcp: tuple[int, ...] = (*_TCP, *_ETCD) if definition.get("number_additional_master_nodes") else _TCP
+    udp: tuple[int, ...] = _UDP
+    if values["inside"] == "all":  # members need no list: only what the machine that runs Q8S may have to reach
+        tcp, udp = _OUTSIDE, ()
+    for key, needed in (("required_tcp_ports", tcp), ("required_udp_ports", udp)):
         missing = [str(port) for port in needed if values[key] is not None and port not in values[key]]
         if missing:
             message = f"has no {', '.join(missing)}, which Q8S and Kubernetes need"

@@ -412,11 +412,27 @@ CLUSTER = Group(
         Field(
             "required_tcp_ports",
             _PORTS,
-            "TCP ports that are open among the servers.",
+            "TCP ports that the whole of `remote_ip_prefix` may reach. etcd's, 2379 and 2380, are open to the cluster's own "
+            "servers only.",
             example="[22, 80, 443, 2222, 2379, 2380, 6443, 10250]",
             edit=LIVE,
         ),
-        Field("required_udp_ports", _PORTS, "UDP ports that are open among the servers.", example="[8472]", edit=LIVE),
+        Field(
+            "required_udp_ports",
+            _PORTS,
+            "UDP ports that the whole of `remote_ip_prefix` may reach. Flannel's VXLAN, 8472, is open to the cluster's own servers "
+            "only.",
+            example="[8472]",
+            edit=LIVE,
+        ),
+        Field(
+            "inside",
+            _one_of("all", "listed"),
+            "What the members of the security group, which are the cluster's servers, may reach of one another. `all`: every port "
+            "and protocol. `listed`: only the ports of this file, as in the paper.",
+            "all",
+            edit=LIVE,
+        ),
         Field(
             "worker_port_range_min",
             Number(1, 65535),
