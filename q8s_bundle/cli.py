@@ -60,12 +60,12 @@ def main(argv: Sequence[str]) -> int:
     try:
         return int(arguments.run(parser, arguments, argv))
     except BundleError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         return _FAILED
     except OSError as error:
-        print(f"Failed to build the bundles: {error}", file=sys.stderr)
+        print(f"error: Failed to build the bundles: {error}", file=sys.stderr)
         return _FAILED
     except KeyboardInterrupt:
         say("interrupted: finished artifacts are kept in the cache")

@@ -37,12 +37,12 @@ def main(argv: Sequence[str]) -> int:
         settings = load()
         return int(arguments.run(settings, arguments))
     except LabError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         return error.code
     except (MachineError, OSError, subprocess.CalledProcessError) as error:
-        print(f"Failed to {_VERBS[arguments.command]} the lab: {_why(error)}", file=sys.stderr)
+        print(f"error: Failed to {_VERBS[arguments.command]} the lab: {_why(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; the processes that it started were stopped", file=sys.stderr)

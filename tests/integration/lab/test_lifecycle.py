@@ -165,7 +165,7 @@ def test_a_port_in_use(own: Lab) -> None:
         up = own.run("up")
     assert up.returncode == 1
     message, hint = up.stderr.splitlines()[-2:]
-    assert message == f"Failed to start neutron: port {own.port + 3} of 127.0.0.1 is in use"
+    assert message == f"error: Failed to start neutron: port {own.port + 3} of 127.0.0.1 is in use"
     assert hint.startswith("hint: stop what listens there") and "Q8S_LAB_PORT" in hint
     assert own.traces() == []
 
@@ -175,7 +175,7 @@ def test_no_room(own: Lab, tmp_path: Path) -> None:
     try:
         small = Lab(tmp_path / "lab", own.bridge, own.subnet, own.port)
         up = small.run("up")
-        assert up.returncode == 1 and up.stderr.startswith(f"Failed to start the lab: {tmp_path} has 64 MB free")
+        assert up.returncode == 1 and up.stderr.startswith(f"error: Failed to start the lab: {tmp_path} has 64 MB free")
         assert not small.folder.exists()
     finally:
         subprocess.run(["umount", tmp_path], check=True)

@@ -137,7 +137,7 @@ def take(line: str, other: list[str], show: Callable[[Mapping[str, Any]], None])
     if isinstance(event, dict):
         show(event)
         return other
-    return [*other, line.rstrip()][-_LINES_KEPT:]
+    return [*other, line.rstrip().removeprefix("error: ")][-_LINES_KEPT:]  # the deploy has a prefix of its own
 
 
 def show(event: Mapping[str, Any]) -> None:
