@@ -173,7 +173,7 @@ def test_what_an_earlier_release_deployed_has_an_owner(role_script: Callable[...
 
 
 def hosts_script(folder: Path, fallbacks: list[str]) -> Callable[..., str]:
-    """Return a function that gives a control plane's /etc/hosts to the script q8s-hosts, and returns what it has then."""
+    """Return a function that runs the script q8s-hosts on the text of an /etc/hosts, and returns the result."""
     hosts = folder / "hosts"
     templates = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False)
     templates.filters["regex_escape"] = re.escape

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ class Host:
         self.rules = folder / "iptables.rules"
         self.write("10.254.1.3")
 
-    def write(self, address: str) -> None:
+    def write(self, address: str, api_servers: Sequence[str] = ()) -> None:
         """Write the rules of a host with that address, as the role does."""
         templates = Environment(
             loader=FileSystemLoader(ROLE / "templates"), undefined=StrictUndefined, trim_blocks=True, autoescape=False
@@ -34,7 +34,9 @@ class Host:
             "ansible_managed": "Ansible managed",
             "qemu_host_address": address,
             "qemu_host_guest_address": "192.168.1.3",
+            "qemu_host_guest_gateway": "192.168.1.1",
             "qemu_host_network": "10.254.1.0/24",
+            "__qemu_host_redirected": api_servers,
         }
         text = templates.get_template("q8s-rules.j2").render(values)
         text = text.replace("/etc/q8s/iptables.rules", str(self.rules))
@@ -145,3 +147,19 @@ def test_rules_of_others_stay(host: Host) -> None:
     host.iptables("-I", "FORWARD", "-j", "DOCKER-USER")
     host.q8s_rules("--repair")
     assert host.iptables("-S", "FORWARD").splitlines()[1:] == ["-A FORWARD -j Q8S_FWD", "-A FORWARD -j DOCKER-USER"]
+
+
+def test_several_control_planes_are_reached_through_the_hosts_proxy(host: Host) -> None:
+    before = host.rules.read_text()
+    host.write("10.254.1.3", ["10.254.1.4", "10.254.1.5"])
+    done = host.q8s_rules("--repair")
+    assert done.returncode == 0, done.stderr
+    rules = host.iptables("-t", "nat", "-S", "Q8S_PRE").splitlines()[1:]
+    there = "-i virbr0 -p tcp -m tcp --dport 6443 -j DNAT --to-destination 192.168.1.1:6443"
+    assert rules[:3] == [
+        f"-A Q8S_PRE -d 10.254.1.4/32 {there}",
+        f"-A Q8S_PRE -d 10.254.1.5/32 {there}",
+        "-A Q8S_PRE -i virbr0 -j RETURN",
+    ]
+    host.write("10.254.1.3")
+    assert host.rules.read_text() == before

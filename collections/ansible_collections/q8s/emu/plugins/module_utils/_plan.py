@@ -532,11 +532,7 @@ def plan_servers(
     joins = holder is not None and holder.id != existing.etcd_server
     loss = "" if joins else _control_plane_loss(cluster, existing, foreign, patience)
     problems += [loss] if loss and not replace_control_plane else []
-    notes = [_LOSS] if loss and replace_control_plane else []
-    if holder and joins:
-        notes.append(
-            f"{cluster.name_of_initial_instance} was deleted: a new one joins {holder.name}, which has the cluster's data"
-        )
+    notes = [_LOSS] if loss and replace_control_plane else _joins(cluster, holder) if holder and joins else []
     wanted = [spec for spec in cluster.servers() if not (spec.initial and (foreign or problems))]
     names = {spec.name for spec in wanted}
     surplus = [server for server in ours if server.name not in names]
@@ -598,6 +594,11 @@ def surviving_holder(cluster: Cluster, existing: Existing, survivors: Sequence[s
     if recorded or not existing.etcd_server or any(s.name == initial or s.id == existing.etcd_server for s in there):
         return recorded
     return next((others[name] for name in survivors if name in others), None)
+
+
+def _joins(cluster: Cluster, holder: Server) -> list[str]:
+    name = cluster.name_of_initial_instance
+    return [f"{name} was deleted: a new one joins {holder.name}, which has the cluster's CA and etcd"]
 
 
 def is_control_plane(server: Server) -> bool:
