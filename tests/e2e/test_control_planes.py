@@ -96,6 +96,11 @@ class Cluster:
             self.cloud.compute.stop_server(server)
         self.cloud.compute.wait_for_server(server, "SHUTOFF", wait=60)
 
+    def delete(self, name: str) -> None:
+        server = self.cloud.compute.get_server(self.servers()[name])
+        self.cloud.compute.delete_server(server)
+        self.cloud.compute.wait_for_delete(server, wait=60)
+
     def kubectl(self, host: str, *arguments: str) -> Any:
         """Return what the API server of a control plane says."""
         command = ["sudo", "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", *arguments, "--output=json"]
@@ -238,8 +243,7 @@ def test_no_node_feels_the_loss_of_a_control_plane(lost: str, deployed: dict[str
 
 def test_a_deleted_first_control_plane_is_joined_to_the_others(deployed: dict[str, Any], cluster: Cluster) -> None:
     servers, nodes, authority = cluster.servers(), cluster.nodes(), cluster.authority(CONTROL_PLANES[1])
-    cluster.cloud.compute.delete_server(servers[FIRST])
-    cluster.cloud.compute.wait_for_delete(cluster.cloud.compute.get_server(servers[FIRST]), wait=60)
+    cluster.delete(FIRST)
     assert "was deleted: a new one joins" in cluster.run("plan")
     cluster.run("deploy", "--yes")
     after = cluster.nodes(FIRST)
@@ -254,10 +258,7 @@ def test_a_deleted_first_control_plane_is_joined_to_the_others(deployed: dict[st
 
 
 def test_a_deleted_additional_control_plane_is_joined_again(deployed: dict[str, Any], cluster: Cluster) -> None:
-    lost = CONTROL_PLANES[1]
-    server = cluster.cloud.compute.get_server(cluster.servers()[lost])
-    cluster.cloud.compute.delete_server(server)
-    cluster.cloud.compute.wait_for_delete(server, wait=60)
+    cluster.delete(CONTROL_PLANES[2])
     cluster.run("deploy", "--yes")
     assert ready(cluster.nodes(FIRST)) == {*CONTROL_PLANES, WORKER}
     assert all(cluster.members(name) == set(CONTROL_PLANES) for name in CONTROL_PLANES)
