@@ -248,6 +248,7 @@ def test_a_deleted_first_control_plane_is_joined_to_the_others(deployed: dict[st
     cluster.run("deploy", "--yes")
     after = cluster.nodes(FIRST)
     assert ready(after) == {*CONTROL_PLANES, WORKER} == set(after)
+    assert {name for name, number in cluster.servers().items() if servers[name] != number} == {FIRST}
     for name in (*CONTROL_PLANES[1:], WORKER):
         assert after[name]["metadata"]["uid"] == nodes[name]["metadata"]["uid"]
     assert transition(after[WORKER]) == transition(nodes[WORKER]), "the worker was Ready all the time"
