@@ -138,7 +138,7 @@ def test_a_cloud_image_is_of_its_architecture_alone(built: list[str], capsys: py
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (f"aarch64,/a.qcow2,sha256:{'00' * 32}", "error: --image is of aarch64, and no --arch is"),
+        (f"aarch64,/a.qcow2,sha256:{'00' * 32}", "error: --image is for aarch64, which no --arch names"),
         ("x86_64,/a.qcow2", "'x86_64,/a.qcow2' is not ARCH,URL,CHECKSUM: one of aarch64, x86_64; "),
     ],
 )
@@ -167,7 +167,10 @@ def test_a_failure_is_a_message_and_a_hint(
     assert cli.main(["ensure", "--arch", "x86_64"]) == 1
     output = capsys.readouterr()
     assert output.out == ""
-    assert output.err.splitlines() == ["Failed to build kubelet for x86_64: exit code 1", "hint: free some memory"]
+    assert output.err.splitlines() == [
+        "error: Failed to build kubelet for x86_64: exit code 1",
+        "hint: free some memory",
+    ]
 
 
 def test_a_failure_ends_what_runs_beside_it(
@@ -189,7 +192,7 @@ def test_a_failure_ends_what_runs_beside_it(
     assert cli.main(["ensure", "--arch", "x86_64"]) == 1
     assert time.monotonic() - begin < 30
     assert (tmp_path / "ended").exists(), "politely: it may have something to clean up"
-    assert capsys.readouterr().err.splitlines()[-1] == "Failed to build kubelet for x86_64: exit code 1"
+    assert capsys.readouterr().err.splitlines()[-1] == "error: Failed to build kubelet for x86_64: exit code 1"
 
 
 def test_an_unknown_architecture_is_wrong_input(capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,7 +46,7 @@ def test_what_cannot_be_is_said(
     monkeypatch.setenv(name, value)
     assert cli.main(["status"]) == 2
     message, hint = capsys.readouterr().err.splitlines()
-    assert message.startswith(f"Failed to read {name}: {value} is not ") and said in message
+    assert message.startswith(f"error: Failed to read {name}: {value} is not ") and said in message
     assert hint == f"hint: unset {name} for its default"
 
 

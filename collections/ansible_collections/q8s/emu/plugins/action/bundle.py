@@ -71,7 +71,7 @@ def build(argv: Sequence[str]) -> dict[str, Any]:
     except OSError as error:
         raise BuildError(f"Failed to run {argv[0]}: {error.strerror}") from error
     if code:
-        raise BuildError("\n".join(stderr) or f"the build ended with exit code {code}")
+        raise BuildError("\n".join(stderr) or f"the build exited with code {code}")
     answer: dict[str, Any] = json.loads(stdout)
     return answer
 
@@ -137,7 +137,7 @@ def take(line: str, other: list[str], show: Callable[[Mapping[str, Any]], None])
     if isinstance(event, dict):
         show(event)
         return other
-    return [*other, line.rstrip()][-_LINES_KEPT:]
+    return [*other, line.rstrip().removeprefix("error: ")][-_LINES_KEPT:]  # the deploy has a prefix of its own
 
 
 def show(event: Mapping[str, Any]) -> None:
