@@ -202,6 +202,7 @@ COMMANDS: Final = (
             Option("merge", "add it to ~/.kube/config (or $KUBECONFIG), as a context of the cluster's name"),
             _QUIET,
         ),
+        more="Of several control planes, it names one that answers. When that one fails, run the command again.",
     ),
     Command(
         "logs",

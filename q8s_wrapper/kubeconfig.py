@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import time
+import urllib.parse
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +19,22 @@ def user_file() -> Path:
     """Return the user's kubeconfig, which kubectl changes: the first of ``KUBECONFIG``, else ``~/.kube/config``."""
     first = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
     return Path(first) if first else Path.home() / ".kube" / "config"
+
+
+def is_reachable(text: str, timeout: float = 3) -> bool:
+    """Return whether the API server of a kubeconfig accepts connections.
+
+    :param text: the kubeconfig as YAML
+    :param timeout: in seconds
+    """
+    import yaml
+
+    url = urllib.parse.urlsplit(yaml.safe_load(text)["clusters"][0]["cluster"]["server"])
+    try:
+        with socket.create_connection((url.hostname, url.port or 443), timeout):
+            return True
+    except OSError:
+        return False
 
 
 def renamed(text: str, name: str) -> str:

@@ -150,7 +150,8 @@ def _show_last_log(invocation: Invocation, cluster_name: str, lines: int) -> int
 def kubeconfig(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Print the kubeconfig, write it to a file, or merge it into the user's own.
 
-    If the local state has no kubeconfig, fetch it from the control plane first.
+    Fetch it from a control plane first, if the local state has none, or if it names one of several control planes that
+    does not answer.
     """
     if arguments.write and arguments.merge:
         raise WrapperError(
@@ -159,16 +160,17 @@ def kubeconfig(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             ExitCode.WRONG_INPUT,
         )
     cluster = load(arguments.file)
+    from q8s_wrapper import kubeconfig as files
+
     path = state.find(cluster.cluster_name) / "kubeconfig"
-    if not path.exists():
+    others = cluster.number_additional_master_nodes > 0
+    if not path.exists() or (others and not files.is_reachable(path.read_text())):
         from q8s_wrapper.commands import runs
 
         code = runs.fetch_kubeconfig(arguments, cluster)
         if code != ExitCode.DONE:
             return code
         path = state.find(cluster.cluster_name) / "kubeconfig"
-    from q8s_wrapper import kubeconfig as files
-
     text = path.read_text()
     if arguments.write:
         target = Path(arguments.write).expanduser()

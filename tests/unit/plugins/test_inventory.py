@@ -80,6 +80,22 @@ def test_servers_and_guests() -> None:
     assert guest["q8s_host"] == "demo-arm-mid-1"
 
 
+def test_the_control_plane_that_stands_in_for_a_deleted_one() -> None:
+    cluster = replace(CLUSTER, number_additional_master_nodes=2)
+    others = [made(f"demo-control-plane-{n}", f"10.254.1.{n + 10}", q8s_role="control_plane") for n in (2, 3)]
+
+    def initial(servers: list[Server], etcd_server: str) -> list[str]:
+        hosts = openstack.hosts(cluster, servers, "/state/demo", etcd_server)
+        assert [h.name for h in hosts if "control_plane" in h.groups][-2:] == [one.name for one in others]
+        return [host.name for host in hosts if "control_plane_initial" in host.groups]
+
+    assert initial([*SERVERS, *others], "id-demo-control-plane") == ["demo-control-plane"]
+    assert initial(others, "id-demo-control-plane") == [], "it has to be seen first which one survived"
+    for servers in (others, [*SERVERS, *others]):
+        assert initial(servers, "id-demo-control-plane-3") == ["demo-control-plane-3"]
+    assert initial([*SERVERS, *others], "id-of-a-deleted-server") == ["demo-control-plane"]
+
+
 def test_the_types_own_labels_taints_and_key() -> None:
     data = CLUSTER.to_mapping()
     data["ssh_private_key"] = "~/keys/id"

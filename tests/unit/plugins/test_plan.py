@@ -163,6 +163,37 @@ def test_the_clusters_data_is_not_lost_without_a_yes(
     assert sorted(one.id for one in gone) == sorted(one.id for one in mine)
 
 
+TRIO = replace(CLUSTER, number_additional_master_nodes=2)
+THIRD = replace(SECOND, name="demo-control-plane-3", id="id-demo-control-plane-3")
+
+
+def test_a_deleted_control_plane_joins_those_that_survived() -> None:
+    existing = having([*WORKERS, SECOND, THIRD], etcd_server=f"id-{NAMES[0]}")
+    assert _plan.plan_servers(TRIO, existing).problems, "nobody has seen that they have the cluster's data"
+    plan = _plan.plan_servers(TRIO, existing, survivors=[THIRD.name, SECOND.name])
+    assert not plan.problems and told(plan) == [f"create server {NAMES[0]}"]
+    assert plan.notes == (f"{NAMES[0]} was deleted: a new one joins {THIRD.name}, which has the cluster's CA and etcd",)
+    # What an interrupted run leaves: the record names the survivor, and the new server may be there.
+    for servers in ([*WORKERS, SECOND, THIRD], [*ALL, SECOND, THIRD]):
+        later = having(servers, etcd_server=THIRD.id)
+        assert _plan.surviving_holder(TRIO, later) == THIRD
+        assert not _plan.plan_servers(TRIO, later).problems
+
+
+def test_a_control_plane_that_runs_or_may_come_back_has_no_stand_in() -> None:
+    for status in ("ACTIVE", "SHUTOFF", "ERROR"):
+        existing = having([server(NAMES[0], status), *WORKERS, SECOND, THIRD], etcd_server=f"id-{NAMES[0]}")
+        assert _plan.surviving_holder(TRIO, existing, [SECOND.name]) is None
+    (problem,) = _plan.plan_servers(TRIO, existing, survivors=[SECOND.name]).problems
+    assert f"openstack server delete id-{NAMES[0]}" in problem and f"deploy joins a new {NAMES[0]}" in problem
+
+
+def test_a_stand_in_in_error_is_not_replaced() -> None:
+    existing = having([*ALL, replace(SECOND, status="ERROR"), THIRD], etcd_server=SECOND.id)
+    (problem,) = _plan.plan_servers(TRIO, existing, survivors=[THIRD.name]).problems
+    assert f"the server {SECOND.name}, which has the cluster's CA and etcd, is ERROR" in problem
+
+
 @pytest.mark.parametrize(
     ("servers", "recorded", "action"),
     [

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import jinja2
 import pytest
 
 ROLES = Path(__file__).parents[3] / "collections/ansible_collections/q8s/emu/roles"
@@ -170,26 +172,47 @@ def test_what_an_earlier_release_deployed_has_an_owner(role_script: Callable[...
     assert role_script("claim.sh", api_name="old-api") == ["api old-api"]
 
 
-def test_the_apis_name_is_kept_in_etc_hosts(tmp_path: Path) -> None:
-    template = (ROLES / "k8s_common/templates/q8s-hosts.j2").read_text()
-    hosts = tmp_path / "hosts"
-    script = template.replace("{{ k8s_common_api_address }}", "10.0.0.3").replace("/etc/hosts", str(hosts))
-    script = script.replace("{{ k8s_common_api_name | regex_escape }}", "demo\\-api")
-    script = script.replace("{{ k8s_common_api_name }}", "demo-api")
+def hosts_script(folder: Path, fallbacks: list[str]) -> Callable[..., str]:
+    """Return a function that runs the script q8s-hosts on the text of an /etc/hosts, and returns the result."""
+    hosts = folder / "hosts"
+    templates = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False)
+    templates.filters["regex_escape"] = re.escape
+    template = templates.from_string((ROLES / "k8s_common/templates/q8s-hosts.j2").read_text())
+    script = template.render(
+        ansible_managed="",
+        k8s_common_api_address="10.0.0.3",
+        k8s_common_api_fallbacks=fallbacks,
+        k8s_common_api_name="demo-api",
+    ).replace("/etc/hosts", str(hosts))
 
-    def run(text: str) -> str:
+    def run(text: str, check: bool = False) -> str:
         hosts.write_text(text)
         inode = hosts.stat().st_ino
-        subprocess.run(["sh", "-c", script], check=True)
+        subprocess.run(["sh", "-c", script], env={**os.environ, "CHECK": str(check)}, check=True)
         assert hosts.stat().st_ino == inode, "a bind mount cannot be replaced"
         return hosts.read_text()
 
+    return run
+
+
+def test_the_apis_name_is_kept_in_etc_hosts(tmp_path: Path) -> None:
+    run = hosts_script(tmp_path, [])
     written = "127.0.0.1 localhost\n127.0.1.1 host\n"
     assert run(written) == f"{written}10.0.0.3 demo-api\n"
     assert run(f"{written}10.0.0.3 demo-api\n") == f"{written}10.0.0.3 demo-api\n"
     assert run(f"10.0.0.9 demo-api\n{written}") == f"{written}10.0.0.3 demo-api\n", "an older address"
     assert run(f"10.0.0.9 my-demo-api demo-api2\n{written}").startswith("10.0.0.9 my-demo-api demo-api2\n")
     assert run("") == "10.0.0.3 demo-api\n"
+
+
+def test_a_control_plane_knows_the_others_in_etc_hosts(tmp_path: Path) -> None:
+    run = hosts_script(tmp_path, ["10.0.0.4", "10.0.0.5"])
+    written = "127.0.0.1 localhost\n127.0.1.1 host\n"
+    complete = f"{written}10.0.0.3 demo-api\n10.0.0.4 demo-api\n10.0.0.5 demo-api\n"
+    assert run(written, check=True) == written, "check mode changes nothing"
+    assert run(written) == run(complete) == run(f"{written}10.0.0.3 demo-api\n") == complete
+    assert run(f"10.0.0.9 demo-api\n{written}10.0.0.3 demo-api\n10.0.0.5 demo-api\n") == complete, "others than before"
+    assert run(f"10.0.0.9 my-demo-api demo-api2\n{written}").startswith("10.0.0.9 my-demo-api demo-api2\n")
 
 
 def test_every_image_of_the_bundle_is_pinned(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -21,6 +21,8 @@ JUMPS += [("filter", "FORWARD", "Q8S_FWD")]
 
 class Host:
     """A network namespace with the role's script and rules."""
+
+    api_servers: Sequence[str] = ()
 
     def __init__(self, folder: Path, holder: int) -> None:
         self.enter = ["nsenter", f"--net=/proc/{holder}/ns/net"]
@@ -37,7 +39,9 @@ class Host:
             "ansible_managed": "Ansible managed",
             "qemu_host_address": address,
             "qemu_host_guest_address": "192.168.1.3",
+            "qemu_host_guest_gateway": "192.168.1.1",
             "qemu_host_network": "10.254.1.0/24",
+            "__qemu_host_redirected": self.api_servers,
         }
         text = templates.get_template("q8s-rules.j2").render(values)
         text = text.replace("/etc/q8s/iptables.rules", str(self.rules))
@@ -155,6 +159,24 @@ def test_rules_of_others_stay(host: Host) -> None:
     host.iptables("-I", "FORWARD", "-j", "DOCKER-USER")
     host.q8s_rules("--repair")
     assert host.iptables("-S", "FORWARD").splitlines()[1:] == ["-A FORWARD -j Q8S_FWD", "-A FORWARD -j DOCKER-USER"]
+
+
+def test_several_control_planes_are_reached_through_the_hosts_proxy(host: Host) -> None:
+    before = host.rules.read_text()
+    host.api_servers = ["10.254.1.4", "10.254.1.5"]
+    host.write("10.254.1.3")
+    done = host.q8s_rules("--repair")
+    assert done.returncode == 0, done.stderr
+    rules = host.iptables("-t", "nat", "-S", "Q8S_PRE").splitlines()[1:]
+    there = "-i virbr0 -p tcp -m tcp --dport 6443 -j DNAT --to-destination 192.168.1.1:6443"
+    assert rules[:3] == [
+        f"-A Q8S_PRE -d 10.254.1.4/32 {there}",
+        f"-A Q8S_PRE -d 10.254.1.5/32 {there}",
+        "-A Q8S_PRE -i virbr0 -j RETURN",
+    ]
+    host.api_servers = []
+    host.write("10.254.1.3")
+    assert host.rules.read_text() == before
 
 
 METADATA, ELSEWHERE = "169.254.169.254", "198.51.100.1"

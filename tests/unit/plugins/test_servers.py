@@ -12,6 +12,7 @@ from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _plan, _spe
 from ansible_collections.q8s.emu.plugins.modules import servers
 
 CLUSTER = _spec.load_file(str(Path(__file__).parents[3] / "examples" / "demo.yaml"))
+CLUSTER_OF_TWO = replace(CLUSTER, number_additional_master_nodes=1)
 INITIAL, WORKER, BROKEN = "demo-control-plane", "demo-x86-small-1", "demo-arm-mid-1"
 
 
@@ -62,12 +63,12 @@ class Recorded:
     start_servers = delete_ports = delete_floating_ips = nothing
 
 
-def run(cloud: Recorded, **params: Any) -> dict[str, Any]:
+def run(cloud: Recorded, cluster: _spec.Cluster = CLUSTER, **params: Any) -> dict[str, Any]:
     defaults = {"state": "present", "nodes": None, "timeout": 1, "public_key": "ssh-ed25519 AAAA"}
     flags = {"remove_surplus": False, "replace_control_plane": False, "partial": False}
     module: Any = SimpleNamespace(params={**defaults, **flags, **params}, check_mode=False, warn=lambda text: None)
     resources = ("clusters", "servers", "server_groups", "ports", "floating_ips", "security_groups")
-    return servers.apply(module, CLUSTER, SimpleNamespace(**dict.fromkeys(resources, cloud)))
+    return servers.apply(module, cluster, SimpleNamespace(**dict.fromkeys(resources, cloud)))
 
 
 def test_the_others_are_there_when_one_cannot_be_created() -> None:
@@ -106,3 +107,19 @@ def test_a_control_plane_that_fails_to_start_is_not_replaced() -> None:
     with pytest.raises(_cloud.CloudError, match=f"server {INITIAL} is in ERROR"):
         run(cloud)
     assert not [line for line in cloud.log if line.startswith(("delete", "create"))]
+
+
+def test_a_survivor_is_recorded_before_the_new_control_plane_exists() -> None:
+    second = replace(server("demo-control-plane-2"), metadata={"q8s_cluster": "demo", "q8s_role": "control_plane"})
+    existing = _plan.Existing([second, server(WORKER), server(BROKEN)], etcd_server=f"{INITIAL}#1")
+    cloud = Recorded(existing)
+    result = run(cloud, CLUSTER_OF_TWO, survivors=[second.name])
+    assert cloud.log == [f"record {second.id}", f"create {INITIAL}"]
+    assert not result["initial_created"], "the kubeconfig stays: it is the same cluster"
+
+
+def test_without_the_new_control_plane_the_others_go_on() -> None:
+    second = replace(server("demo-control-plane-2"), metadata={"q8s_cluster": "demo", "q8s_role": "control_plane"})
+    existing = _plan.Existing([second, server(WORKER), server(BROKEN)], etcd_server=f"{INITIAL}#1")
+    result = run(Recorded(existing, broken=(INITIAL,)), CLUSTER_OF_TWO, survivors=[second.name], partial=True)
+    assert list(result["failed_servers"]) == [INITIAL]

@@ -21,6 +21,23 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 DEMO = (EXAMPLES / "demo.yaml").read_text()
 
 
+@pytest.mark.parametrize(
+    ("additional", "message"),
+    [
+        (0, ""),
+        (1, "gives 2 control planes: etcd with 2 members stops when either of them is lost"),
+        (2, ""),
+        (3, "gives 4 control planes: etcd with 4 members survives the loss of 1, as 3 would"),
+    ],
+)
+def test_an_even_number_of_etcd_members_is_warned_of(additional: int, message: str) -> None:
+    text = DEMO.replace("number_additional_master_nodes: 0", f"number_additional_master_nodes: {additional}")
+    assert f"number_additional_master_nodes: {additional}" in text
+    found = [w for w in _spec.load_text(text, "demo").warnings if w.path.endswith(".number_additional_master_nodes")]
+    assert [warning.message for warning in found] == ([message] if message else [])
+    assert all(f"{additional + 1} gives {additional + 2} control planes" in warning.hint for warning in found)
+
+
 def test_prototype_loads_with_tags_and_both_spellings() -> None:
     cluster = _spec.load_file(str(EXAMPLES / "prototype.yaml"))
     assert [server.name for server in cluster.servers()] == [
@@ -34,7 +51,8 @@ def test_prototype_loads_with_tags_and_both_spellings() -> None:
     assert cluster.vm_type("x86-small").qemu_args == ""
     assert cluster.vm_type("arm-mid").architecture == "aarch64"
     assert [(warning.line, warning.path) for warning in cluster.warnings] == [
-        (31, "vm_types.types.x86-small.qemu_args")
+        (17, "cluster_definition.number_additional_master_nodes"),
+        (31, "vm_types.types.x86-small.qemu_args"),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from local_cloud import cluster_state, recorded
 
 from q8s_wrapper import cli, inventory, kubeconfig
+from q8s_wrapper.commands import runs
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.invocation import Invocation
 
@@ -176,3 +178,28 @@ def test_what_is_no_kubeconfig_is_left_as_it_is(
     assert cli.main(["kubeconfig", EXAMPLE, "--merge"]) == ExitCode.WRONG_INPUT
     assert f"Failed to merge into {target}: " in capsys.readouterr().err
     assert target.read_text() == text
+
+
+def test_of_several_control_planes_one_that_answers_is_named(
+    stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(
+        Path(EXAMPLE).read_text().replace("number_additional_master_nodes: 0", "number_additional_master_nodes: 2")
+    )
+    listener = socket.create_server(("127.0.0.1", 0))
+    here = OURS.replace("10.254.1.5:6443", f"127.0.0.1:{listener.getsockname()[1]}")
+    asked = []
+
+    def fetch(*_: Any) -> ExitCode:
+        asked.append("cloud")
+        stored.write_text(OURS.replace("10.254.1.5", "10.254.1.6"))
+        return ExitCode.DONE
+
+    monkeypatch.setattr(runs, "fetch_kubeconfig", fetch)
+    stored.write_text(here)
+    assert cli.main(["kubeconfig", str(file)]) == ExitCode.DONE
+    assert not asked and "https://127.0.0.1:" in capsys.readouterr().out
+    listener.close()
+    assert cli.main(["kubeconfig", str(file)]) == ExitCode.DONE
+    assert asked and "https://10.254.1.6:6443" in capsys.readouterr().out

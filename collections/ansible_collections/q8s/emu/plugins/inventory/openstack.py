@@ -23,6 +23,7 @@ description:
   - The user's SSH configuration is not used for servers and guests. With C(access) of the type C(bastion), they are reached through it. Only the login
     there reads the user's ssh configuration, which has its host key and the user's key. With C(floating_ip), the initial control plane is reached by
     its floating IP, and all others through it; its host key is checked on the way.
+  - In C(control_plane_initial) is the control plane that the others join: the initial instance, or one that took its place after it was deleted.
   - The variables of all hosts (C(q8s_cluster), C(q8s_state_dir), C(q8s_expected_nodes), C(q8s_workers) ...) are set even if no server exists, or the
     cloud does not answer.
   - C(q8s_state_dir) is the cluster's folder below O(state_dir), one for each cloud, project and cluster. Without the cloud's answer it is there only
@@ -143,7 +144,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             return
         for key, value in presence_variables(cluster, servers).items():
             inventory.set_variable("all", key, value)
-        for host in hosts(cluster, servers, found.folder):
+        for host in hosts(cluster, servers, found.folder, found.etcd_server):
             self._add(inventory, host)
 
     def _add(self, inventory: Any, host: Host) -> None:
@@ -188,7 +189,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 kept = self._cache[key]
                 project = _state.Project(**kept["project"])
                 servers = [_server_of(item) for item in kept["servers"]]
-                return servers, LocalState(_state.folder(root, project, name), project)
+                return servers, LocalState(_state.folder(root, project, name), project, kept["etcd_server"])
         names = {spec.name for spec in cluster.servers()}
         connection = _cloud.connect(cloud)
         project = connection.project()
@@ -208,9 +209,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         ]
         if cluster.access.type == "floating_ip":
             servers = with_floating(servers, connection.floating_ips.list_floating_ips(name))
+        # With one control plane, there is nothing to choose from.
+        several = sum(map(_plan.is_control_plane, servers)) > 1 or cluster.number_additional_master_nodes
+        etcd_server = _plan.etcd_server(connection.security_groups.find_tags(name)[1]) if several else ""
         if wanted:
-            self._cache[key] = {"project": asdict(project), "servers": [asdict(server) for server in servers]}
-        return servers, LocalState(place.folder, project)
+            listed = [asdict(server) for server in servers]
+            self._cache[key] = {"project": asdict(project), "servers": listed, "etcd_server": etcd_server}
+        return servers, LocalState(place.folder, project, etcd_server)
 
     def _cluster(self, extra: Mapping[str, Any], path: str) -> _spec.Cluster | None:
         named = extra.get("q8s_cluster_file")
@@ -228,10 +233,11 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
 
 @dataclass(frozen=True)
 class LocalState:
-    """The state folder of a cluster, and the project that it is for."""
+    """The state folder of a cluster, the project that it is for, and the id of the server with the cluster's CA and etcd."""
 
     folder: str
     project: _state.Project
+    etcd_server: str = ""
 
 
 def _server_of(item: Mapping[str, Any]) -> _plan.Server:
@@ -323,15 +329,23 @@ class Host:
         self.variables = variables
 
 
-def hosts(cluster: _spec.Cluster, servers: list[_plan.Server], state: str) -> list[Host]:
-    """Every server of the cluster that exists, and the guest behind each worker's host."""
+def hosts(cluster: _spec.Cluster, servers: list[_plan.Server], state: str, etcd_server: str = "") -> list[Host]:
+    """Every server of the cluster that exists, and the guest behind each worker's host.
+
+    :param etcd_server: id of the server that is recorded to have the cluster's CA and etcd. An additional control plane
+        is that one after the initial one was deleted, and takes its place in the group ``control_plane_initial``
+    """
     result: list[Host] = []
     path = way(cluster, servers, state)
     foreign = _plan.foreign_initial(cluster, servers)[0]
     ours = [server for server in servers if _plan.is_ours(server, cluster.cluster_name)]
     # An ACTIVE one first, in case that an interrupted run left two of a name.
     by_name = {server.name: server for server in sorted(ours, key=lambda s: s.status == "ACTIVE")}
-    for spec in cluster.servers():
+    specs = cluster.servers()
+    first = next(
+        (s for s in specs if s.name in by_name and by_name[s.name].id == etcd_server and not s.vm_type), specs[0]
+    )
+    for spec in specs:
         server = foreign if spec.initial and foreign else by_name.pop(spec.name, None)
         if server is None:
             continue
@@ -343,7 +357,7 @@ def hosts(cluster: _spec.Cluster, servers: list[_plan.Server], state: str) -> li
         variables["q8s_node_name"] = spec.node
         error = ["server_error"] if server.status == "ERROR" else []
         if spec.vm_type is None:
-            groups = ["control_plane", "control_plane_initial"] if spec.initial else ["control_plane"]
+            groups = ["control_plane", "control_plane_initial"] if spec is first else ["control_plane"]
             result.append(Host(spec.name, groups + error, variables))
             continue
         kind = [f"type_{_word(spec.vm_type.name)}", f"arch_{spec.vm_type.architecture}"]

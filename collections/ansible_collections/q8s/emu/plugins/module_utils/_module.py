@@ -78,6 +78,7 @@ def servers_plan(module: AnsibleModule, cluster: Any, cloud: Any, existing: Any)
             remove_surplus=module.params["remove_surplus"],
             replace_control_plane=module.params["replace_control_plane"],
             replace_nodes=module.params.get("replace_nodes") or (),
+            survivors=module.params.get("survivors") or (),
             patience=float(module.params["timeout"]),
         )
 

@@ -545,6 +545,7 @@ def plan_servers(
     remove_surplus: bool = False,
     replace_control_plane: bool = False,
     replace_nodes: Collection[str] = (),
+    survivors: Sequence[str] = (),
     patience: float = 600.0,
 ) -> ServersPlan:
     """What has to be made, replaced, removed and started so that exactly the cluster's servers run.
@@ -552,10 +553,11 @@ def plan_servers(
     A server that is in ERROR, is being deleted, or is in BUILD for longer than ``patience`` seconds is replaced. Servers
     that the file no longer asks for stay, with a note, unless ``remove_surplus``: their nodes have to be drained before.
     The server that holds the cluster's CA and etcd is never replaced, unless ``replace_control_plane``: then all servers
-    are, because none of them can join another CA.
+    are, because none of them can join another CA. If it was deleted, and others have the same, a new one joins them.
 
     :param own_ports: each server that is made gets a port of Q8S's, which chooses the subnet
     :param replace_nodes: Kubernetes nodes whose servers are replaced, whatever their state
+    :param survivors: names of control planes that were seen to have the cluster's CA and a working etcd
     """
     servers, ports = existing.servers, existing.ports
     foreign, found = foreign_initial(cluster, servers)
@@ -564,9 +566,11 @@ def plan_servers(
     changes: list[Change] = []
     kept: list[str] = []
     _plan_foreign(cluster, foreign, changes, kept, problems)
-    loss = _control_plane_loss(cluster, existing, foreign, patience)
+    holder = surviving_holder(cluster, existing, survivors)
+    joins = holder is not None and holder.id != existing.etcd_server
+    loss = "" if joins else _control_plane_loss(cluster, existing, foreign, patience)
     problems += [loss] if loss and not replace_control_plane else []
-    notes = [_LOSS] if loss and replace_control_plane else []
+    notes = [_LOSS] if loss and replace_control_plane else _joins(cluster, holder) if holder and joins else []
     wanted = [spec for spec in cluster.servers() if not (spec.initial and (foreign or problems))]
     names = {spec.name for spec in wanted}
     surplus = [server for server in ours if server.name not in names]
@@ -613,15 +617,45 @@ def plan_servers(
     return ServersPlan(tuple(changes), tuple(kept), tuple(notes), tuple(problems), tuple(wanted))
 
 
+def surviving_holder(cluster: Cluster, existing: Existing, survivors: Sequence[str] = ()) -> Optional[Server]:
+    """Return the additional control plane that stands in for a deleted initial one, or None.
+
+    It is the one that is recorded, as long as it exists. Otherwise it is the first survivor, if the recorded server was
+    deleted and there is no other initial instance.
+
+    :param survivors: names of control planes that were seen to have the cluster's CA and a working etcd
+    """
+    initial = cluster.name_of_initial_instance
+    there = [s for s in existing.servers if s.status != "DELETED" and not s.deleting]
+    others = {
+        s.name: s for s in there if is_ours(s, cluster.cluster_name) and is_control_plane(s) and s.name != initial
+    }
+    recorded = next((s for s in others.values() if s.id == existing.etcd_server), None)
+    if recorded or not existing.etcd_server or any(s.name == initial or s.id == existing.etcd_server for s in there):
+        return recorded
+    return next((others[name] for name in survivors if name in others), None)
+
+
+def _joins(cluster: Cluster, holder: Server) -> list[str]:
+    name = cluster.name_of_initial_instance
+    return [f"{name} was deleted: a new one joins {holder.name}, which has the cluster's CA and etcd"]
+
+
+def is_control_plane(server: Server) -> bool:
+    """Return whether a server was created as a control plane."""
+    return server.metadata.get(META_ROLE) == "control_plane"
+
+
 def _control_plane_loss(cluster: Cluster, existing: Existing, foreign: Optional[Server], patience: float) -> str:
-    """Return what would be lost if the initial control plane were created now; empty if nothing would.
+    """Return what would be lost if the server with the cluster's CA and etcd were created now; empty if nothing would.
 
     Nothing is lost before it was created, nor where no other server of the cluster is left. A server that never ran has no data.
     """
-    name, recorded = cluster.name_of_initial_instance, existing.etcd_server
+    recorded = existing.etcd_server
     ours = [s for s in existing.servers if is_ours(s, cluster.cluster_name) and s.status != "DELETED"]
+    name = next((s.name for s in ours if s.id == recorded), cluster.name_of_initial_instance)
     others = [s for s in ours if s.name != name and s.launched and not s.deleting]
-    same = [foreign] if foreign else [s for s in ours if s.name == name]
+    same = [foreign] if foreign and foreign.name == name else [s for s in ours if s.name == name]
     holder = next((s for s in same if s.id == recorded), None)
     if not recorded and not foreign and not any(not _is_broken(s, patience) for s in same):
         holder = next((s for s in same if s.launched), None)
@@ -639,9 +673,13 @@ def _control_plane_loss(cluster: Cluster, existing: Existing, foreign: Optional[
     else:
         state = f"was deleted (its id was {recorded}"
         state += f"; the server of that name is another one, {foreign.id})" if foreign else ")"
-    copies = [s.name for s in others if s.metadata.get(META_ROLE) == "control_plane"]
+    copies = [s.name for s in others if is_control_plane(s)]
     if copies:
         way += f"A copy of etcd is on {', '.join(copies)}: save from there what you need first. "
+        gone = f"delete the server (openstack server delete {holder.id}), and" if holder else "repair it:"
+        way += (
+            f"If the API server answers there, {gone} deploy joins a new {name} to the others. " if not foreign else ""
+        )
     return (
         f"the server {name}, which has the cluster's CA and etcd, {state}. Everything that was created in Kubernetes is lost with "
         f"it, and no other server of the cluster can join a new control plane. {way}To give the data up: q8s-run deploy FILE "

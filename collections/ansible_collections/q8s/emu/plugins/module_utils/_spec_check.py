@@ -64,6 +64,7 @@ def cluster(root: Value, report: Report) -> Cluster:
     _guest_images(values, definition, types, root, report)
     _networks(values, root, report)
     _addresses(values, definition, root, report)
+    _etcd_members(definition, root, report)
     _ports(values, definition, root, report)
     _access(values, root, report)
     _proxy(values, root, report)
@@ -274,6 +275,23 @@ def _addresses(values: Mapping[str, Any], definition: Mapping[str, Any], root: V
             f"{pods}{default} has room for {1 << (24 - pods.prefixlen)} nodes (a /24 each); the file asks for {total}"
         )
         report.fail(root.at("pod_cidr"), "pod_cidr", message, "give pod_cidr a shorter prefix length")
+
+
+def _etcd_members(definition: Mapping[str, Any], root: Value, report: Report) -> None:
+    """etcd works while more than half of its members do: an even number of them survives no more losses than one less."""
+    members = 1 + (definition.get("number_additional_master_nodes") or 0)
+    if members % 2:
+        return
+    survives = members // 2 - 1
+    bears = (
+        f"survives the loss of {survives}, as {members - 1} would" if survives else "stops when either of them is lost"
+    )
+    report.warn(
+        root.at("cluster_definition").key("number_additional_master_nodes"),
+        "cluster_definition.number_additional_master_nodes",
+        f"gives {members} control planes: etcd with {members} members {bears}",
+        f"{members} gives {members + 1} control planes, of which {survives + 1} may be lost; {members - 2} gives {members - 1}",
+    )
 
 
 def _ports(values: Mapping[str, Any], definition: Mapping[str, Any], root: Value, report: Report) -> None:

@@ -32,6 +32,11 @@ options:
     description: As in M(q8s.emu.servers).
     type: bool
     default: false
+  survivors:
+    description: As in M(q8s.emu.servers).
+    type: list
+    elements: str
+    default: []
   replace_nodes:
     description: Kubernetes nodes whose servers are going to be replaced. Their replacements must fit.
     type: list
@@ -145,6 +150,7 @@ def main() -> None:
             "public_key": {"type": "str", "no_log": False},
             "remove_surplus": {"type": "bool", "default": False},
             "replace_control_plane": {"type": "bool", "default": False},
+            "survivors": {"type": "list", "elements": "str", "default": []},
             "replace_nodes": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 600},
         },

@@ -50,6 +50,13 @@ options:
       - Nothing is replaced while that server runs.
     type: bool
     default: false
+  survivors:
+    description:
+      - Names of additional control planes that were seen to have the cluster's CA and a working etcd. If the server that is recorded to have them was
+        deleted, the first of these is recorded in its place, and a new initial control plane is created, which has to join it.
+    type: list
+    elements: str
+    default: []
   partial:
     description:
       - Succeed although some servers could not be created, and return them in RV(failed_servers), as long as the initial control plane runs.
@@ -126,7 +133,9 @@ def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
         raise _cloud.CloudError("Failed to plan the servers: " + "; ".join(plan.problems))
     result = _module.told(module, plan)
     created = {change.name for change in plan.of(_plan.SERVER, "create", "replace")}
-    result["initial_created"] = cluster.name_of_initial_instance in created
+    survivors = module.params.get("survivors") or ()
+    holder = _plan.surviving_holder(cluster, existing, survivors) if module.params["state"] == "present" else None
+    result["initial_created"] = cluster.name_of_initial_instance in created and holder is None
     if not module.check_mode:
         deadline = float(module.params["timeout"])
         cloud.floating_ips.delete_floating_ips([change.subject for change in plan.of(_plan.FLOATING_IP, "delete")])
@@ -139,6 +148,10 @@ def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
                 cloud.security_groups.record_etcd_server(
                     cluster.cluster_name, ""
                 )  # an interrupted run goes on: there is nothing to lose now
+            # Before the new server is there: without this record, a later run would take it for the one with the CA.
+            if holder and holder.id != existing.etcd_server:
+                cloud.security_groups.record_etcd_server(cluster.cluster_name, holder.id)
+                existing = replace(existing, etcd_server=holder.id)
             result |= _come(module, cluster, cloud, plan, existing)
         elif existing.etcd_server and module.params["nodes"] is None:
             cloud.security_groups.record_etcd_server(cluster.cluster_name, "")
@@ -169,7 +182,8 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
         if not _plan.is_ours(server, cluster.cluster_name):
             cloud.servers.wait_until_started(server, float(module.params["timeout"]))
     # One that was there before has data: the next run says what would be lost.
-    keep = {cluster.name_of_initial_instance} - {spec.name for spec in (*new, *again)}
+    holders = {server.name for server in existing.servers if server.id == existing.etcd_server}
+    keep = ({cluster.name_of_initial_instance} | holders) - {spec.name for spec in (*new, *again)}
     replaceable = [server for server in errors if server.name not in keep]
     if replaceable:
         for server in replaceable:
@@ -190,7 +204,8 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
     failed |= {name: f"server {name} is in ERROR: {reason}" for name, (reason, hint) in faults.items()}
     failed |= late
     initial = cluster.name_of_initial_instance
-    if failed and not (module.params["partial"] and (initial not in by_name or any(s.name == initial for s in ready))):
+    runs = initial not in by_name or any(s.name == initial or s.id == existing.etcd_server for s in ready)
+    if failed and not (module.params["partial"] and runs):
         hints = {hint for error in refused.values() for hint in str(error).splitlines()[1:]}
         hints |= {hint for reason, hint in faults.values() if hint}
         hints = hints or {"hint: run it again to replace what failed, or destroy the cluster to remove all of it"}
@@ -210,6 +225,8 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
 
 def _record_etcd_server(cluster: Any, cloud: Any, ready: list[Any], existing: Any) -> None:
     """Record the initial control plane, before its CA is created: from then on it is never replaced without a yes."""
+    if any(server.id == existing.etcd_server for server in ready):
+        return  # it may be an additional control plane, which stands in for a deleted initial one
     initial = next((server for server in ready if server.name == cluster.name_of_initial_instance), None)
     initial = initial or _plan.foreign_initial(cluster, existing.servers)[0]
     if initial is not None:
@@ -258,6 +275,7 @@ def main() -> None:
             "nodes": {"type": "list", "elements": "str"},
             "remove_surplus": {"type": "bool", "default": False},
             "replace_control_plane": {"type": "bool", "default": False},
+            "survivors": {"type": "list", "elements": "str", "default": []},
             "partial": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 600},
         },

@@ -1,0 +1,57 @@
+"""Remove what is left in the cluster of a control plane that has not joined it: its member of etcd, and its node.
+
+    forget.py NAME ADDRESS [--check]
+
+Runs on a control plane of the cluster. On one that has no cluster yet, there is nothing to remove. Prints what it
+removes, or with --check would remove, a line each.
+"""
+
+import json
+import os
+import ssl
+import subprocess
+import sys
+import urllib.request
+
+PKI = "/etc/kubernetes/pki/etcd"
+KUBECTL = ["/var/lib/q8s/bin/kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", "--request-timeout=30s"]
+
+
+def ask(method, **request):
+    """Call etcd's gateway for JSON, on this host."""
+    context = ssl.create_default_context(cafile=f"{PKI}/ca.crt")
+    context.load_cert_chain(f"{PKI}/healthcheck-client.crt", f"{PKI}/healthcheck-client.key")
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+    url = f"https://127.0.0.1:2379/v3/cluster/member/{method}"
+    with opener.open(urllib.request.Request(url, json.dumps(request).encode()), timeout=30) as answer:
+        return json.load(answer)
+
+
+def dead_members(members, name, address):
+    """Return the members of that name; one that never started has no name, but the address of its server."""
+    url = f"https://{address}:2380"
+    return [m for m in members if m.get("name") == name or (not m.get("name") and url in m.get("peerURLs", []))]
+
+
+def main(name, address, check=""):
+    """Remove the member and the node."""
+    if not os.path.exists("/etc/kubernetes/q8s/initialised"):
+        return
+    for member in dead_members(ask("list")["members"], name, address):
+        print(f"member {member['ID']} of etcd, {member.get('name') or address}")
+        if not check:
+            ask("remove", ID=member["ID"])
+    node = subprocess.run(
+        [*KUBECTL, "get", "node", name, "--ignore-not-found", "--output=name"],
+        check=True,
+        stdout=subprocess.PIPE,
+        universal_newlines=True,
+    ).stdout.strip()
+    if node:
+        print(node)
+        if not check:
+            subprocess.run([*KUBECTL, "delete", node, "--ignore-not-found"], check=True, stdout=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,265 @@
+"""Three control planes: the loss of any one of them is not felt by a node, and a deleted one is joined again.
+
+The tests build on each other, in the order of the file.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import openstack
+import pytest
+import yaml
+
+from q8s_lab import settings
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.e2e,
+    pytest.mark.skipif(
+        not os.environ.get("Q8S_TEST_LONG"), reason="half an hour: part of make test-long (Q8S_TEST_LONG=1)"
+    ),
+]
+Q8S_RUN: Final = Path(sys.executable).with_name("q8s-run")
+DEMO: Final = Path(__file__).parents[2] / "examples" / "demo.yaml"
+NAME: Final = "trio"
+FIRST: Final = f"{NAME}-control-plane"
+CONTROL_PLANES: Final = (FIRST, f"{FIRST}-2", f"{FIRST}-3")
+WORKER: Final = "x86-small-1"
+GRACE: Final = 60  # seconds: a node that does not report is NotReady after 50
+# In the guest: asks the API by its name, with a new connection each time, and prints when it answered.
+WATCH: Final = """\
+import http.client, ssl, time
+context = ssl._create_unverified_context()
+while True:
+    start = time.time()
+    try:
+        connection = http.client.HTTPSConnection("trio-api", 6443, timeout=1, context=context)
+        connection.request("GET", "/livez")
+        if connection.getresponse().status == 200:
+            print(time.time(), flush=True)
+    except OSError:
+        pass
+    finally:
+        connection.close()
+    time.sleep(max(0, 0.2 - (time.time() - start)))
+"""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The cluster of these tests."""
+
+    file: Path
+    environment: Mapping[str, str]
+    cloud: openstack.connection.Connection
+
+    def run(self, verb: str, *others: str, code: int = 0) -> str:
+        """Run a command. Return its output."""
+        done = subprocess.run(
+            [Q8S_RUN, verb, self.file, *others],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=1500,
+            check=False,
+        )
+        print(time.strftime("%H:%M:%S"), verb, *others, done.stdout, done.stderr, sep="\n", flush=True)
+        assert done.returncode == code, done.stderr[-2000:]
+        return done.stdout + done.stderr
+
+    def servers(self) -> dict[str, str]:
+        return {server.name: server.id for server in self.cloud.compute.servers() if server.name.startswith(NAME)}
+
+    def power_off(self, name: str) -> None:
+        """Take a server's power: nothing is ended, and nobody is told."""
+        # In the background: ssh would wait for the answer of a server that is gone.
+        self.run("ssh", name, "--", "sudo sh -c '(sleep 1; systemctl poweroff --force --force) >/dev/null 2>&1 &'")
+
+    def stop(self, name: str) -> None:
+        """Let the cloud know that a server is off."""
+        server = self.cloud.compute.get_server(self.servers()[name])
+        if server.status != "SHUTOFF":
+            self.cloud.compute.stop_server(server)
+        self.cloud.compute.wait_for_server(server, "SHUTOFF", wait=60)
+
+    def delete(self, name: str) -> None:
+        server = self.cloud.compute.get_server(self.servers()[name])
+        self.cloud.compute.delete_server(server)
+        self.cloud.compute.wait_for_delete(server, wait=60)
+
+    def kubectl(self, host: str, *arguments: str) -> Any:
+        """Return what the API server of a control plane says."""
+        command = ["sudo", "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", *arguments, "--output=json"]
+        text = self.run("ssh", host, "--", *command)
+        return json.loads(text[text.index("{") :])
+
+    def nodes(self, host: str = CONTROL_PLANES[1]) -> dict[str, Any]:
+        return {node["metadata"]["name"]: node for node in self.kubectl(host, "get", "nodes")["items"]}
+
+    def authority(self, host: str) -> str:
+        return self.run("ssh", host, "--", "sudo", "sha256sum", "/etc/kubernetes/pki/ca.crt").split()[0]
+
+    def members(self, host: str) -> set[str]:
+        """Return the names of etcd's members."""
+        pki = "/etc/kubernetes/pki/etcd"
+        url = "https://127.0.0.1:2379/v3/cluster/member/list"
+        script = (
+            "import ssl, urllib.request as r; "
+            f"c = ssl.create_default_context(cafile='{pki}/ca.crt'); "
+            f"c.load_cert_chain('{pki}/healthcheck-client.crt', '{pki}/healthcheck-client.key'); "
+            f"print(r.urlopen(r.Request('{url}', b'{{}}'), context=c).read().decode())"
+        )
+        text = self.run("ssh", host, "--", f"sudo python3 -c {shlex.quote(script)}")
+        return {
+            member.get("name", "") for member in json.loads(text[text.index("{") : text.rindex("}") + 1])["members"]
+        }
+
+    def wait_until_ready(self, names: set[str], host: str, patience: float = 300) -> None:
+        end = time.monotonic() + patience
+        while (found := ready(self.nodes(host))) != names:
+            assert time.monotonic() < end, f"Ready are {found}"
+            time.sleep(5)
+
+    @contextmanager
+    def watched(self) -> Iterator[list[float]]:
+        """Ask the API from inside the guest all the while. The list has the times of the answers in the end."""
+        command = [
+            str(Q8S_RUN),
+            "ssh",
+            str(self.file),
+            WORKER,
+            "--",
+            f"exec timeout 200 python3 -c {shlex.quote(WATCH)}",
+        ]
+        watch = subprocess.Popen(
+            command, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        )
+        answers: list[float] = []
+        assert watch.stdout is not None
+        try:
+            answers.append(float(watch.stdout.readline()))
+            yield answers
+        finally:
+            watch.terminate()
+            answers += [float(line) for line in watch.stdout.read().splitlines()]
+            watch.wait()
+
+
+def ready(nodes: Mapping[str, Any]) -> set[str]:
+    return {
+        name
+        for name, node in nodes.items()
+        if any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"]["conditions"])
+    }
+
+
+def transition(node: Mapping[str, Any]) -> str:
+    """Return since when the node is Ready: a moment in which it was not is seen here."""
+    return next(str(c["lastTransitionTime"]) for c in node["status"]["conditions"] if c["type"] == "Ready")
+
+
+def gap(answers: list[float]) -> float:
+    return max(after - before for before, after in itertools.pairwise(answers))
+
+
+@pytest.fixture(scope="module")
+def cluster(lab: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    file = tmp_path_factory.mktemp(NAME) / "cluster.yaml"
+    data = yaml.safe_load(DEMO.read_text().replace("demo", NAME))
+    data["remote_ip_prefix"] = str(settings.load().subnet)
+    data["cluster_definition"] |= {"number_additional_master_nodes": 0, "worker": {"x86-small": 1}}
+    del data["vm_types"]["types"]["arm-mid"]
+    file.write_text(yaml.safe_dump(data, sort_keys=False))
+    environment = {**os.environ, **lab, "XDG_STATE_HOME": str(file.parent / "state")}
+    config = openstack.config.OpenStackConfig(config_files=[lab["OS_CLIENT_CONFIG_FILE"]], load_envvars=False)
+    with openstack.connection.Connection(config=config.get_one(cloud=lab["OS_CLOUD"])) as cloud:
+        yield Cluster(file, environment, cloud)
+        subprocess.run(
+            [Q8S_RUN, "destroy", file, "--yes"], env=environment, stdin=subprocess.DEVNULL, check=False, timeout=900
+        )
+
+
+@pytest.fixture(scope="module")
+def deployed(cluster: Cluster) -> dict[str, Any]:
+    """The nodes of a cluster that was deployed with one control plane, and has three now."""
+    cluster.run("deploy", "--yes")
+    worker = cluster.nodes(FIRST)[WORKER]
+    text = cluster.file.read_text()
+    cluster.file.write_text(re.sub(r"(number_additional_master_nodes: )0\b", r"\g<1>2", text))
+    cluster.run("deploy", "--yes")
+    nodes = cluster.nodes()
+    assert nodes[WORKER]["metadata"]["uid"] == worker["metadata"]["uid"]
+    assert transition(nodes[WORKER]) == transition(worker), "a guest that runs gets the proxy without a restart"
+    return nodes
+
+
+def test_every_control_plane_is_a_member(deployed: dict[str, Any], cluster: Cluster) -> None:
+    assert ready(deployed) == {*CONTROL_PLANES, WORKER}
+    assert all(cluster.members(name) == set(CONTROL_PLANES) for name in CONTROL_PLANES)
+    assert ", 0 changes" in cluster.run("deploy", "--yes")
+
+
+@pytest.mark.parametrize("lost", CONTROL_PLANES)
+def test_no_node_feels_the_loss_of_a_control_plane(lost: str, deployed: dict[str, Any], cluster: Cluster) -> None:
+    others = [name for name in CONTROL_PLANES if name != lost]
+    before = transition(cluster.nodes(others[0])[WORKER])
+    with cluster.watched() as answers:
+        time.sleep(5)
+        start = time.time()
+        cluster.power_off(lost)
+        time.sleep(GRACE)
+        nodes = cluster.nodes(others[0])
+        assert ready(nodes) == {*others, WORKER}
+        assert transition(nodes[WORKER]) == before, "the worker was Ready all the time"
+    usual, away = gap([moment for moment in answers if moment < start]), gap(answers)
+    print(f"{lost} lost: the API was away for {away:.1f} s; before, it answered every {usual:.1f} s")
+    assert away <= 5, "2 s until the proxy knows, and what this machine needs"
+    assert answers[-1] - start > GRACE / 2
+    cluster.stop(lost)
+    address = {a["type"]: a["address"] for a in nodes[lost]["status"]["addresses"]}["InternalIP"]
+    assert f"https://{address}:6443" not in cluster.run("kubeconfig")
+    table = {
+        row["node"]: row for row in json.loads(cluster.run("status", "--json", code=1).partition("\n]")[0] + "\n]")
+    }
+    assert table[WORKER]["kubernetes"] == "Ready" and not table[WORKER]["problem"]
+    assert "switched off" in table[lost]["problem"]
+    cluster.run("deploy", "--yes")
+    cluster.wait_until_ready({*CONTROL_PLANES, WORKER}, others[0])
+
+
+def test_a_deleted_first_control_plane_is_joined_to_the_others(deployed: dict[str, Any], cluster: Cluster) -> None:
+    servers, nodes, authority = cluster.servers(), cluster.nodes(), cluster.authority(CONTROL_PLANES[1])
+    cluster.delete(FIRST)
+    assert "was deleted: a new one joins" in cluster.run("plan")
+    cluster.run("deploy", "--yes")
+    after = cluster.nodes(FIRST)
+    assert ready(after) == {*CONTROL_PLANES, WORKER} == set(after)
+    assert {name for name, number in cluster.servers().items() if servers[name] != number} == {FIRST}
+    for name in (*CONTROL_PLANES[1:], WORKER):
+        assert after[name]["metadata"]["uid"] == nodes[name]["metadata"]["uid"]
+    assert transition(after[WORKER]) == transition(nodes[WORKER]), "the worker was Ready all the time"
+    assert {cluster.authority(name) for name in CONTROL_PLANES} == {authority}
+    assert all(cluster.members(name) == set(CONTROL_PLANES) for name in CONTROL_PLANES)
+    assert ", 0 changes" in cluster.run("deploy", "--yes")
+    cluster.run("verify")
+
+
+def test_a_deleted_additional_control_plane_is_joined_again(deployed: dict[str, Any], cluster: Cluster) -> None:
+    cluster.delete(CONTROL_PLANES[2])
+    cluster.run("deploy", "--yes")
+    assert ready(cluster.nodes(FIRST)) == {*CONTROL_PLANES, WORKER}
+    assert all(cluster.members(name) == set(CONTROL_PLANES) for name in CONTROL_PLANES)
