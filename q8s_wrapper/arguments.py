@@ -205,7 +205,8 @@ COMMANDS: Final = (
     ),
     Command(
         "logs",
-        "show the end of the log of the last deploy, replace, renew or destroy, or a NODE's console and kubelet journal",
+        "show the end of the log of the last deploy, replace, renew or destroy, or a NODE's console and kubelet "
+        "journal",
         "access:logs",
         "q8s-run logs cluster.yaml arm-mid-1",
         (Option("lines", "how many lines of each (default 40)", "N", short="n", number=True), _QUIET),

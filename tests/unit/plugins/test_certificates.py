@@ -56,9 +56,7 @@ def test_a_warning_thirty_days_before(end: str, warned: bool) -> None:
 
 def test_several_certificates_are_one_warning_with_the_first_day() -> None:
     (text,) = summary(report(entry("b", "2026-12-20"), entry("a", "2026-12-10"), entry("c", "2026-12-11")))["warnings"]
-    assert text == (
-        "the certificate a of demo-control-plane and 2 others end on 2026-12-10; renew: q8s-run renew FILE"
-    )
+    assert text == ("the certificate a of demo-control-plane and 2 others end on 2026-12-10; renew: q8s-run renew FILE")
 
 
 def test_an_expired_certificate_is_the_problem() -> None:
@@ -100,7 +98,8 @@ def test_certificates_that_cannot_be_read() -> None:
 
 
 def test_dates_before_and_after() -> None:
-    before = {"apiserver": "2026-12-10T08:00:00Z", "admin.conf": "2026-12-10T08:00:01Z", "kubelet": "2027-05-01T00:00:00Z"}
+    before = {"apiserver": "2026-12-10T08:00:00Z", "admin.conf": "2026-12-10T08:00:01Z"}
+    before["kubelet"] = "2027-05-01T00:00:00Z"
     after = {**before, "apiserver": "2027-11-27T08:00:00Z", "admin.conf": "2027-11-27T08:00:00Z"}
     assert renewed_certificates(before) == ["admin.conf, apiserver: end on 2026-12-10", "kubelet: ends on 2027-05-01"]
     assert renewed_certificates(before, after) == [
@@ -152,11 +151,11 @@ def test_the_kubelet_gets_a_certificate_that_the_ca_signed(control_plane: Path) 
     current = pki / "kubelet-client-current.pem"
     assert sorted(pki.iterdir()) == sorted([current, current.resolve()]), "no key is left beside it"
     assert current.resolve().stat().st_mode & 0o777 == 0o600
-    show = ["openssl", "x509", "-noout", "-subject", "-ext", "extendedKeyUsage", "-in", current]
+    show = ["openssl", "x509", "-noout", "-subject", "-ext", "extendedKeyUsage", "-in", str(current)]
     text = subprocess.run(show, check=True, capture_output=True, text=True).stdout.replace(" ", "")
     assert "O=system:nodes,CN=system:node:demo-control-plane" in text
     assert "TLSWebClientAuthentication" in text
-    verify = ["openssl", "verify", "-CAfile", control_plane / "etc/kubernetes/pki/ca.crt", current]
+    verify = ["openssl", "verify", "-CAfile", str(control_plane / "etc/kubernetes/pki/ca.crt"), str(current)]
     subprocess.run(verify, check=True, capture_output=True)
     subprocess.run(["openssl", "pkey", "-noout", "-in", current], check=True)
     kubeconfig = (control_plane / "etc/kubernetes/kubelet.conf").read_text()
@@ -205,9 +204,7 @@ def restart() -> Any:
     return module
 
 
-def test_pods_are_restarted_one_after_the_other(
-    restart: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_pods_are_restarted_one_after_the_other(restart: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     machine = Machine(restart, monkeypatch, tmp_path)
     (tmp_path / "etcd.yaml").unlink()
     assert restart.main(60) == ["kube-apiserver", "kube-controller-manager", "kube-scheduler"]
