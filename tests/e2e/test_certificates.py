@@ -1,4 +1,4 @@
-"""Certificates and bootstrap tokens of a running cluster: renewed before and after they end, revoked when nobody needs them.
+"""Certificates of a running cluster are renewed before and after they end, and bootstrap tokens revoked after use.
 
 The tests build on each other, in the order of the file. They take about ten minutes, so ``make test-long`` runs them.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -33,19 +34,29 @@ CONTROL_PLANE, HOST, WORKER = f"{NAME}-control-plane", f"{NAME}-x86-small-1", "x
 KUBECTL = "sudo kubectl --kubeconfig=/etc/kubernetes/admin.conf"
 
 # With kubeadm's own option for short certificates: all of them end now.
-EXPIRE = r"""
+EXPIRE = """
 set -e
-export PATH=/var/lib/q8s/bin:$PATH
-printf 'apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nkubernetesVersion: %s\ncertificateValidityPeriod: 1s\n' \
-    "$(kubeadm version --output=short)" | kubeadm certs renew all --config=/dev/stdin > /dev/null
+cat > /tmp/short.yaml <<END
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: ClusterConfiguration
+kubernetesVersion: $(/var/lib/q8s/bin/kubeadm version --output=short)
+certificateValidityPeriod: 1s
+END
+/var/lib/q8s/bin/kubeadm certs renew all --config=/tmp/short.yaml > /dev/null
 sleep 2
 """
-# On the guest: as if it had been off for longer than its certificate is valid.
-EXPIRE_KUBELET = r"""
+# A certificate that ends the moment it begins, and its key.
+EXPIRED_CERTIFICATE = f"""
+set -e
+cd "$(mktemp -d)"
+openssl req -x509 -newkey rsa:2048 -nodes -subj /O=system:nodes/CN=system:node:{WORKER} -days 0 -keyout key -out crt
+cat crt key
+"""
+# On the guest: as if it had been off for longer than its certificate was valid.
+EXPIRE_KUBELET = """
 set -e
 cd /var/lib/kubelet/pki
-openssl req -x509 -newkey rsa:2048 -nodes -keyout old.key -subj /O=system:nodes/CN=system:node:x86-small-1 -days 0 -out old.crt 2>/dev/null
-cat old.crt old.key > kubelet-client-old.pem
+cat > kubelet-client-old.pem
 ln -sfn kubelet-client-old.pem kubelet-client-current.pem
 systemctl stop kubelet.service
 """
@@ -160,7 +171,8 @@ def test_a_guest_whose_certificate_has_ended_joins_again(
     deployed: None, q8s: Run, on: Callable[..., str], off: bool
 ) -> None:
     uid = node(on)["metadata"]["uid"]
-    on(WORKER, "sudo", "sh", "-s", stdin=EXPIRE_KUBELET)
+    expired = on(CONTROL_PLANE, "sh", "-s", stdin=EXPIRED_CERTIFICATE)
+    on(WORKER, "sudo", "sh", "-c", shlex.quote(EXPIRE_KUBELET), stdin=expired)
     if off:
         on(HOST, f"sudo virsh --connect qemu:///system destroy {WORKER}")
     old = {"status": {"conditions": [{"type": "Ready", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}]}}
@@ -183,7 +195,6 @@ def test_files_of_earlier_deploys_are_removed(deployed: None, q8s: Run, on: Call
     assert "2 changes would be made" in check.stdout + check.stderr
     assert changes(q8s("deploy", "--yes")) == 2
     for where, folder in old.items():
-        assert sorted(on(where, f"sudo ls {folder}").split() + ["root-x86_64-aaaaaaaaaaaa.qcow2"]) == sorted(
-            before[where]
-        )
+        after = on(where, f"sudo ls {folder}").split()
+        assert sorted([*after, "root-x86_64-aaaaaaaaaaaa.qcow2"]) == sorted(before[where])
     assert changes(q8s("deploy", "--yes")) == 0
