@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -172,7 +171,7 @@ def test_a_guest_whose_certificate_has_ended_joins_again(
 ) -> None:
     uid = node(on)["metadata"]["uid"]
     expired = on(CONTROL_PLANE, "sh", "-s", stdin=EXPIRED_CERTIFICATE)
-    on(WORKER, "sudo", "sh", "-c", shlex.quote(EXPIRE_KUBELET), stdin=expired)
+    on(WORKER, "sudo", "sh", "-c", EXPIRE_KUBELET, stdin=expired)
     if off:
         on(HOST, f"sudo virsh --connect qemu:///system destroy {WORKER}")
     old = {"status": {"conditions": [{"type": "Ready", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}]}}

@@ -24,7 +24,9 @@ options:
     type: dict
     required: true
   renewed:
-    description: When each ends after the renewal. Without it, the text says only when they end.
+    description:
+      - When each ends after the renewal. Those that were not renewed are left out.
+      - Without it, the text says when all of them end.
     type: dict
 """
 

@@ -107,10 +107,12 @@ def describe_ends(before: Mapping[str, str], after: Mapping[str, str]) -> list[s
     """Describe certificates by when they end: a text for each pair of days before and after the renewal.
 
     :param before: ends by name
-    :param after: ends by name after the renewal; empty if nothing was renewed
+    :param after: ends by name after the renewal; empty if nothing was renewed. Those that are the same are left out
     """
     groups: dict[tuple[str, str], list[str]] = {}
     for name, end in before.items():
+        if after.get(name) == end:
+            continue
         groups.setdefault((end[:10], after.get(name, "")[:10]), []).append(name)
     texts = []
     for (old, new), names in sorted(groups.items()):
