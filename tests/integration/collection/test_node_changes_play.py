@@ -1,7 +1,7 @@
 """The stages that restart and recreate nodes: in which order, what a failure stops, and what needs consent.
 
 Ansible runs the real stages and roles on this machine, with programs in the place of libvirt, qemu-img and kubectl that
-keep what they were told. tests/e2e/test_edits.py does the same to a real cluster.
+keep what they were told. tests/e2e/test_life.py does the same to a real cluster.
 """
 
 from __future__ import annotations

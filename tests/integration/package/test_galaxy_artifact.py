@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from q8s_bundle.cache import cache_root
 from q8s_wrapper.config import COLLECTIONS
 
 pytestmark = pytest.mark.lab
@@ -61,3 +64,35 @@ def test_a_missing_program_is_reported_with_its_cure(
     assert done.returncode != 0
     assert "Failed to find the program q8s-run" in done.stdout + done.stderr
     assert "uv tool install q8s" in done.stdout + done.stderr
+
+
+@pytest.fixture
+def built(user: Any) -> Iterator[str]:
+    """A cache of the user's own with what this machine has built: another test is about building."""
+    cache = user.home / "cache"
+    for kind in ("bundles", "images"):
+        shutil.copytree(cache_root() / kind, cache / kind)
+    subprocess.run(["chown", "-R", str(user.folder.stat().st_uid), cache], check=True)
+    yield str(cache)
+    shutil.rmtree(cache)
+
+
+@pytest.mark.skipif(not os.environ.get("Q8S_TEST_LONG"), reason="a whole deploy; set Q8S_TEST_LONG=1")
+def test_a_deploy_with_ansible_playbook_alone(
+    user: Any, collections: dict[str, str], cluster_file: str, cloud: dict[str, str], built: str
+) -> None:
+    arguments = ["-i", "cluster.q8s.yml", "-e", f"@{cluster_file}"]
+    environment = {**collections, **cloud, "Q8S_CACHE": built}
+    try:
+        done = user.run("ansible-playbook", "q8s.emu.site", *arguments, seconds=1800, **environment)
+        print(done.stdout, done.stderr, sep="\n")
+        assert done.returncode == 0
+        again = user.run("ansible-playbook", "q8s.emu.site", *arguments, seconds=900, **environment)
+        assert again.returncode == 0, again.stdout + again.stderr
+        recap = again.stdout.partition("PLAY RECAP")[2]
+        assert "changed=0" in recap and "changed=1" not in recap
+        verified = user.run("q8s-run", "verify", cluster_file, seconds=900, **cloud)
+        assert verified.returncode == 0, verified.stdout + verified.stderr
+    finally:
+        destroyed = user.run("ansible-playbook", "q8s.emu.destroy", *arguments, seconds=900, **environment)
+        assert destroyed.returncode == 0, destroyed.stdout + destroyed.stderr

@@ -1,6 +1,7 @@
-"""Edits of the file of a running cluster: announced, done only after a yes, node by node, and nothing else is touched.
+"""A week of a cluster in fast motion: edits of its file, more workers, reboots, a lost host, fewer workers, destroy.
 
-The tests build on each other, in the order of the file. They take about ten minutes, so ``make test-long`` runs them.
+An edit is announced, done only after a yes, node by node, and nothing else is touched. The tests build on each other,
+in the order of the file. They take about twenty minutes, so ``make test-long`` runs them.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import openstack
 import pytest
 import yaml
 
@@ -23,12 +26,12 @@ pytestmark = [
     pytest.mark.lab,
     pytest.mark.e2e,
     pytest.mark.skipif(
-        not os.environ.get("Q8S_TEST_LONG"), reason="ten minutes: part of make test-long (Q8S_TEST_LONG=1)"
+        not os.environ.get("Q8S_TEST_LONG"), reason="twenty minutes: part of make test-long (Q8S_TEST_LONG=1)"
     ),
 ]
 Q8S_RUN = Path(sys.executable).with_name("q8s-run")
 DEMO = Path(__file__).parents[2] / "examples" / "demo.yaml"
-NAME = "edits"
+NAME = "life"
 EDITED, OTHER = "x86-edit-1", "x86-keep-1"
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -37,7 +40,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo with two types of one architecture, of which the tests edit one."""
-    path = tmp_path_factory.mktemp("edits") / "cluster.yaml"
+    path = tmp_path_factory.mktemp("life") / "cluster.yaml"
     data = yaml.safe_load(DEMO.read_text().replace("demo", NAME))
     data["remote_ip_prefix"] = str(settings.load().subnet)
     machine = data["vm_types"]["types"]["x86-small"]
@@ -68,6 +71,17 @@ def q8s(lab: Mapping[str, str], file: Path) -> Iterator[Run]:
 
     yield run
     run("destroy", "--yes")
+
+
+@pytest.fixture(scope="module")
+def cloud(lab: Mapping[str, str]) -> Iterator[openstack.connection.Connection]:
+    config = openstack.config.OpenStackConfig(config_files=[lab["OS_CLIENT_CONFIG_FILE"]], load_envvars=False)
+    with openstack.connection.Connection(config=config.get_one(cloud=lab["OS_CLOUD"])) as connection:
+        yield connection
+
+
+def servers(cloud: openstack.connection.Connection) -> dict[str, str]:
+    return {server.name: server.id for server in cloud.compute.servers() if server.name.startswith(f"{NAME}-")}
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +188,85 @@ def test_a_deploy_after_all_edits_changes_nothing(before: Any, q8s: Run) -> None
     done = q8s("deploy")
     assert done.returncode == 0
     assert changes(done) == 0
+
+
+def workers(file: Path, **numbers: int) -> None:
+    data = yaml.safe_load(file.read_text())
+    data["cluster_definition"]["worker"] = {name.replace("_", "-"): number for name, number in numbers.items()}
+    file.write_text(yaml.safe_dump(data, sort_keys=False))
+
+
+def test_another_worker_joins_and_no_other_is_touched(
+    before: Any, q8s: Run, nodes: Callable[[], Any], file: Path, cloud: openstack.connection.Connection
+) -> None:
+    was, hosts = nodes(), servers(cloud)
+    workers(file, x86_edit=1, x86_keep=2)
+    assert q8s("deploy", "--yes").returncode == 0
+    now = nodes()
+    assert set(now) == {*was, "x86-keep-2"} and all(is_ready(node) for node in now.values())
+    assert {name: boot for name, boot in boots(now).items() if name in was} == boots(was)
+    assert {name: number for name, number in servers(cloud).items() if name in hosts} == hosts
+
+
+def test_all_servers_are_rebooted_and_every_node_is_ready_again_unaided(
+    before: Any, q8s: Run, nodes: Callable[[], Any], cloud: openstack.connection.Connection
+) -> None:
+    was, begin = nodes(), time.monotonic()
+    for server in servers(cloud).values():
+        cloud.compute.reboot_server(server, "SOFT")
+    waited = ("ssh", f"{NAME}-control-plane", "--", "sudo", "kubectl", "get", "nodes", "--output=json")
+    while True:
+        done = q8s(*waited)
+        now = (
+            {node["metadata"]["name"]: node for node in json.loads(done.stdout)["items"]} if not done.returncode else {}
+        )
+        guests = set(now) - {f"{NAME}-control-plane"}
+        back = guests and all(is_ready(node) for node in now.values())
+        if back and all(boots(now)[name] != boots(was)[name] for name in guests):
+            break
+        assert time.monotonic() - begin < 600, "the nodes are not back"
+        time.sleep(2)
+    print(f"all nodes Ready {time.monotonic() - begin:.0f} s after the reboot of all servers")
+    assert set(now) == set(was)
+    done = q8s("deploy")
+    assert done.returncode == 0 and changes(done) == 0
+
+
+def test_a_lost_host_is_named_and_the_next_deploy_creates_it_again(
+    before: Any, q8s: Run, nodes: Callable[[], Any], cloud: openstack.connection.Connection
+) -> None:
+    was, hosts = nodes(), servers(cloud)
+    lost = f"{NAME}-{OTHER}"
+    cloud.compute.delete_server(hosts[lost])
+    cloud.compute.wait_for_delete(cloud.compute.get_server(hosts[lost]), wait=120)
+    status = q8s("status")
+    assert status.returncode == 1 and OTHER in words(status)
+    assert q8s("deploy", "--yes").returncode == 0
+    now = nodes()
+    assert set(now) == set(was) and all(is_ready(node) for node in now.values())
+    assert {name: boot for name, boot in boots(now).items() if name != OTHER} == {
+        name: boot for name, boot in boots(was).items() if name != OTHER
+    }
+    assert {name: number for name, number in servers(cloud).items() if name != lost} == {
+        name: number for name, number in hosts.items() if name != lost
+    }
+
+
+def test_fewer_workers(
+    before: Any, q8s: Run, nodes: Callable[[], Any], file: Path, cloud: openstack.connection.Connection
+) -> None:
+    was = nodes()
+    workers(file, x86_edit=1, x86_keep=1)
+    assert q8s("deploy", "--yes").returncode == 0
+    now = nodes()
+    assert boots(now) == {name: boot for name, boot in boots(was).items() if name != "x86-keep-2"}
+    assert set(servers(cloud)) == {f"{NAME}-control-plane", f"{NAME}-{EDITED}", f"{NAME}-{OTHER}"}
+
+
+def test_destroy_leaves_nothing_in_the_cloud(before: Any, q8s: Run, cloud: openstack.connection.Connection) -> None:
+    ours = set(servers(cloud).values())
+    assert q8s("destroy", "--yes").returncode == 0
+    assert servers(cloud) == {}
+    assert [port.id for port in cloud.network.ports() if port.device_id in ours] == []
+    assert [key.name for key in cloud.compute.keypairs() if f"q8s-{NAME}" in key.name] == []
+    assert [group.name for group in cloud.network.security_groups() if NAME in (group.description or "")] == []
