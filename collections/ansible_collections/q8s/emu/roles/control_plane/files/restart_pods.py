@@ -28,8 +28,11 @@ PODS = (
 
 
 def run(*command):
-    """Run a program, and return its output. Raise CalledProcessError if it fails."""
-    return subprocess.run(command, stdout=subprocess.PIPE, universal_newlines=True, check=True).stdout
+    """Run a program, and return its output. Exit if it fails; its own message is on stderr."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, universal_newlines=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"Failed to run {' '.join(command)}: exit code {done.returncode}")
+    return done.stdout
 
 
 def containers(name):
