@@ -68,18 +68,20 @@ def main(argv: Sequence[str]) -> int:
         print(f"Failed to build the bundles: {error}", file=sys.stderr)
         return _FAILED
     except KeyboardInterrupt:
-        say("interrupted: what was finished is kept in the cache")
+        say("interrupted: finished artifacts are kept in the cache")
         return _INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="q8s-run bundle", description="Build what Q8S's nodes run, and keep it in a cache."
+        prog="q8s-run bundle", description="Build node bundles and guest images, and keep them in a cache."
     )
     commands = parser.add_subparsers(required=True, metavar="command")
-    build = commands.add_parser("build", help="build what is not in the cache, and show where everything is")
+    build = commands.add_parser(
+        "build", help="build the artifacts that are not in the cache, and list the paths of all"
+    )
     build.set_defaults(run=_build, check=False, if_able=False)
-    command = commands.add_parser("ensure", help="the same for programs: print where everything is as JSON")
+    command = commands.add_parser("ensure", help="as build, for programs: print the paths as JSON")
     command.set_defaults(run=_ensure)
     for one in (build, command):
         _add_choice(one)
@@ -87,12 +89,12 @@ def _parser() -> argparse.ArgumentParser:
             "--progress",
             choices=("text", "json"),
             default="text",
-            help="what is written to stderr while it builds; json: one object a line [Q8S_PROGRESS]",
+            help="format of the progress on stderr; json: one object per line [Q8S_PROGRESS]",
         )
     command.add_argument(
         "--check",
         action="store_true",
-        help="build and download nothing: list what is missing, and print where the rest is",
+        help="build and download nothing: list the missing artifacts, and print the paths of the others",
     )
     command.add_argument(
         "--if-able",
@@ -109,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=14.0,
         metavar="DAYS",
-        help="keep what was used within so many days (default 14) [Q8S_KEEP_DAYS]",
+        help="keep what was used within this number of days (default 14) [Q8S_KEEP_DAYS]",
     )
     pruned.add_argument("--check", action="store_true", help="show what would be removed, and remove nothing")
     packed = commands.add_parser("pack", help="write this program to an archive, for a build on another machine")
@@ -137,9 +139,9 @@ def _add_choice(command: argparse.ArgumentParser) -> None:
         "--source",
         choices=node.CHOICES,
         default="auto",
-        help="of programs. auto (the default): what is cached, else upstream's release if upstream can be reached, "
-        "else built from Go modules. upstream: the release of every program whose checksum is pinned, or a failure. "
-        "source: all built [Q8S_SOURCE]",
+        help="origin of the programs. auto (the default): what is cached, else upstream's release if upstream can be "
+        "reached, else a build from Go modules. upstream: the release of every program whose checksum is pinned, or "
+        "a failure. source: a build of all [Q8S_SOURCE]",
     )
     command.add_argument(
         "--image",
@@ -147,8 +149,8 @@ def _add_choice(command: argparse.ArgumentParser) -> None:
         default=[],
         type=_cloud_image,
         metavar="ARCH,URL,CHECKSUM",
-        help="make the guest image of an architecture from this cloud image of Debian or Ubuntu instead of Debian's "
-        "packages. URL is https, or the path of a file; CHECKSUM is sha256:HEX or sha512:HEX [Q8S_IMAGE]",
+        help="build the guest image of an architecture from this cloud image of Debian or Ubuntu instead of Debian's "
+        "packages. URL is an https URL or the path of a file; CHECKSUM is sha256:HEX or sha512:HEX [Q8S_IMAGE]",
     )
 
 
@@ -156,7 +158,7 @@ def _choice(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> C
     """Return the artifacts that the arguments select."""
     images = dict(arguments.image)
     if unused := sorted(set(images) - set(arguments.arch)):
-        parser.error(f"--image is of {', '.join(unused)}, and no --arch is")
+        parser.error(f"--image is for {', '.join(unused)}, which no --arch names")
     return Choice(_unique(arguments.arch), _unique(arguments.control_plane), arguments.source, images)
 
 
@@ -246,7 +248,7 @@ def _verify(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv
             good += 1
     print(f"{good} artifacts are intact, {bad} are damaged")
     if bad:
-        print("hint: remove the folder of each damaged file; the next build makes it again", file=sys.stderr)
+        print("hint: remove the folder of each damaged file; the next build creates it again", file=sys.stderr)
     return _FAILED if bad else _DONE
 
 

@@ -120,7 +120,7 @@ def prune(keep_days: float, *, check: bool) -> list[Entry]:
                 held.enter_context(cache.locked(cache.builds_lock(), fcntl.LOCK_EX | fcntl.LOCK_NB))
             except BlockingIOError:
                 raise BundleError(
-                    f"Failed to prune {cache.cache_root()}: a build is running", "prune when it has ended"
+                    f"Failed to prune {cache.cache_root()}: a build is running", "run prune again when it has finished"
                 ) from None
         for entry in entries():
             if not entry.current and entry.unused_seconds >= keep_days * _DAY and (check or _remove(entry)):

@@ -89,7 +89,7 @@ def fetch(what: str, url: str, checksum: str, target: Path, hint: str) -> None:
             target.unlink(missing_ok=True)
             if attempt == _ATTEMPTS:
                 raise UnavailableError(f"Failed to download {what}: {url}: {error}") from error
-            say(f"download {what}: {error}; again ({attempt} of {_ATTEMPTS - 1})")
+            say(f"download {what}: {error}; retry {attempt} of {_ATTEMPTS - 1}")
         except BaseException:
             target.unlink(missing_ok=True)
             raise
@@ -143,7 +143,7 @@ def _transfer(what: str, url: str, target: Path, algorithm: str) -> str:
                 _copy(response, size, output, digest, lambda got: say(f"download {what}: {got / 1e6:.1f} MB"))
             except _Broken as error:
                 if broken_off.is_set():
-                    raise BundleError(f"Failed to download {what}: it was broken off") from error
+                    raise BundleError(f"Failed to download {what}: the download was interrupted") from error
                 raise
     return digest.hexdigest()
 
@@ -174,7 +174,7 @@ def _copy(
             said = time.monotonic()
             report(got)
     if size and got != size:
-        raise _Broken(f"it ended after {got} of {size} bytes")
+        raise _Broken(f"the connection closed after {got} of {size} bytes")
 
 
 def _open(url: str, method: str, timeout: float) -> HTTPResponse:

@@ -94,7 +94,7 @@ def refusal() -> tuple[str, str] | None:
         return f"unshare cannot be run: {error.strerror}", "install util-linux 2.38 or newer"
     if tried.returncode == 0:
         return None
-    said = tried.stderr.strip().replace("\n", "; ") or f"unshare ended with exit code {tried.returncode}"
+    said = tried.stderr.strip().replace("\n", "; ") or f"unshare exited with code {tried.returncode}"
     if "unrecognized option" in said:
         return f"unshare is too old: {said}", "install util-linux 2.38 or newer"
     for switch, bad, name in (

@@ -22,8 +22,8 @@ from q8s_lab.settings import CLOUD_NAME, Settings, load
 _IMAGES: Final = cloud_image.STOCK_NAMES
 _VERBS: Final = {
     "up": "start",
-    "down": "end",
-    "status": "look at",
+    "down": "stop",
+    "status": "show the status of",
     "reset": "clean up after",
     "host": "use",
     "image": "use",
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"Failed to {_VERBS[arguments.command]} the lab: {_why(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; what was started is ended", file=sys.stderr)
+        print("interrupted; the processes that it started were stopped", file=sys.stderr)
         return 130
 
 
@@ -61,23 +61,25 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="q8s-run lab", description="A real OpenStack on this machine (root).")
     commands = parser.add_subparsers(required=True, metavar="up|down|status|reset|image|host", dest="command")
     commands.add_parser("up", help="start it").set_defaults(run=_up)
-    commands.add_parser("down", help="end it, and leave the machine as it was").set_defaults(run=_down)
-    status = commands.add_parser("status", help="what runs")
+    commands.add_parser("down", help="stop it, and restore the machine to its previous state").set_defaults(run=_down)
+    status = commands.add_parser("status", help="show what is running")
     status.add_argument("--json", action="store_true", help="JSON on stdout [Q8S_JSON]")
     status.set_defaults(run=_status)
     commands.add_parser("reset", help="clean up after a lab that crashed").set_defaults(run=_down)
     _add_image(commands)
-    host = commands.add_parser("host", help="one host without OpenStack, for a role's developer")
+    host = commands.add_parser("host", help="start or stop one host without OpenStack, to develop roles on")
     host.add_argument("action", choices=("up", "down"))
     host.add_argument("name")
-    host.add_argument("--ip", type=ipaddress.IPv4Address, help="its address; without it, a free one [Q8S_IP]")
+    host.add_argument("--ip", type=ipaddress.IPv4Address, help="its address (default: a free one) [Q8S_IP]")
     host.add_argument("--key", type=Path, help="file with the public key that may log in as debian [Q8S_KEY]")
-    host.add_argument("--memory", type=int, default=4096, metavar="MB", help="its limit [Q8S_MEMORY]")
+    host.add_argument(
+        "--memory", type=int, default=4096, metavar="MB", help="its memory limit (default 4096) [Q8S_MEMORY]"
+    )
     host.add_argument(
         "--machine",
         choices=(servers.CONTAINER, servers.VM),
         default=servers.CONTAINER,
-        help="what it is: a container, or a virtual machine with a kernel of its own [Q8S_MACHINE]",
+        help="the kind of host: a container, or a virtual machine with its own kernel [Q8S_MACHINE]",
     )
     host.add_argument(
         "--image",
@@ -94,15 +96,15 @@ def _add_image(commands: Any) -> None:
     actions = image.add_subparsers(required=True, metavar="add|list|remove", dest="action")
     add = actions.add_parser(
         "add",
-        help="add one, for servers of the flavors v1.*",
-        description=f"Without FILE, NAME is one that Q8S builds: {', '.join(_IMAGES)}. With FILE, a cloud image "
-        "with cloud-init in it, such as Ubuntu's: qcow2 or raw.",
+        help="add an image, for servers of the flavors v1.*",
+        description=f"Without FILE, NAME is one that Q8S builds: {', '.join(_IMAGES)}. With FILE, it is a cloud image "
+        "with cloud-init, such as Ubuntu's, in the format qcow2 or raw.",
     )
     add.add_argument("name")
     add.add_argument("file", type=Path, nargs="?", metavar="FILE")
-    add.add_argument("--uefi", action="store_true", help="FILE boots by UEFI only; else it is booted by BIOS")
+    add.add_argument("--uefi", action="store_true", help="boot FILE by UEFI (default: BIOS)")
     actions.add_parser("list", help="list the cloud's images")
-    actions.add_parser("remove", help="remove one").add_argument("name")
+    actions.add_parser("remove", help="remove an image").add_argument("name")
     image.set_defaults(run=_image)
 
 
@@ -117,9 +119,9 @@ def _up(settings: Settings, arguments: argparse.Namespace) -> int:
 
 def _down(settings: Settings, arguments: argparse.Namespace) -> int:
     if os.geteuid() != 0:
-        raise LabError("Failed to end the lab: only root may", hint="run it as root")
+        raise LabError("Failed to stop the lab: it needs root", hint="run it as root")
     control.down(settings)
-    control.say("down; nothing of it is left")
+    control.say("stopped; everything that it created was removed")
     return 0
 
 
@@ -129,11 +131,11 @@ def _status(settings: Settings, arguments: argparse.Namespace) -> int:
         print(json.dumps(state, indent=2))
         return 0
     if not state["since"]:
-        print("the lab is down" if not state["services"] else "the lab is not ready: it is being started or ended")
+        print("the lab is down" if not state["services"] else "the lab is not ready: it is being started or stopped")
         return 0
     print(f"up since {state['since']}: {', '.join(state['services'])}")
     if state["ended"]:
-        print(f"ended by itself: {', '.join(state['ended'])} (`q8s-run lab reset` cleans up)")
+        print(f"exited unexpectedly: {', '.join(state['ended'])} (`q8s-run lab reset` cleans up)")
     for machine in state["machines"]:
         print(f"{machine['host']:<32} {machine['address']:<16} {'running' if machine['running'] else 'stopped'}")
     if state["hollow"]:
@@ -145,7 +147,7 @@ def _image(settings: Settings, arguments: argparse.Namespace) -> int:
     cloud = images.Images(settings)
     if arguments.action == "add":
         added = cloud.add(arguments.name, images.find_disk(arguments.name, arguments.file, uefi=arguments.uefi))
-        control.say(f"image {arguments.name} is {'added' if added else 'there already'}")
+        control.say(f"image {arguments.name} is {'added' if added else 'already there'}")
     elif arguments.action == "remove":
         cloud.remove(arguments.name)
     else:
@@ -156,7 +158,7 @@ def _image(settings: Settings, arguments: argparse.Namespace) -> int:
 
 def _host(settings: Settings, arguments: argparse.Namespace) -> int:
     if os.geteuid() != 0:
-        raise LabError(f"Failed to take the host {arguments.action}: only root may", hint="run it as root")
+        raise LabError(f"Failed to run lab host {arguments.action}: it needs root", hint="run it as root")
     if arguments.action == "down":
         hosts.down(settings, arguments.name)
         return 0

@@ -46,14 +46,14 @@ def up(settings: Settings) -> None:
         state = status(settings)
         if state["since"] and state["services"] and state["ended"]:
             raise LabError(
-                f"Failed to start the lab: it is up since {state['since']}, but {', '.join(state['ended'])} ended",
+                f"Failed to start the lab: it is up since {state['since']}, but {', '.join(state['ended'])} exited",
                 hint="`q8s-run lab reset` removes it together with its servers; then start it again",
             )
         if state["since"] and state["services"]:
             say(f"the lab is up already, since {state['since']} ({settings.folder})")
             return
         if any(settings.folder.iterdir()):
-            say("a lab that ended badly left something behind: cleaning")
+            say("cleaning up after a lab that did not stop cleanly")
             _down(settings)
     # _down removed the folder and with it the lock
     with _alone(settings):
@@ -97,7 +97,7 @@ def _up(settings: Settings) -> None:
         # Ignore a second Ctrl-C, which would interrupt the cleanup.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        say("failed: ending what was started")
+        say("failed: stopping what was started")
         _down(settings)
         raise
     (settings.folder / "since").write_text(time.strftime("%Y-%m-%d %H:%M:%S"))
@@ -175,8 +175,8 @@ def _alone(settings: Settings) -> Iterator[None]:
             yield
     except BlockingIOError:
         raise LabError(
-            f"Failed to work on the lab in {settings.folder}: another `q8s-run lab` starts or ends it",
-            hint="wait until that one is done",
+            f"Failed to work on the lab in {settings.folder}: another `q8s-run lab` is starting or stopping it",
+            hint="wait until it has finished",
         ) from None
 
 
@@ -187,7 +187,7 @@ def _check_machine(settings: Settings) -> None:
     """
     if os.geteuid() != 0:
         raise LabError(
-            "Failed to start the lab: it makes machines and a bridge, which only root may", hint="run it as root"
+            "Failed to start the lab: it creates machines and a bridge, which needs root", hint="run it as root"
         )
     if not Path("/dev/net/tun").exists():
         raise LabError("Failed to start the lab: /dev/net/tun is missing, and emulated guests need it")

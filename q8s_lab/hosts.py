@@ -107,7 +107,7 @@ def up(lab: Settings, order: Order) -> Host:
         machine = Machine(folder) if order.machine == servers.CONTAINER else vm.VirtualMachine(folder)
         if not machine.exists:
             raise LabError(
-                f"Failed to start {order.name}: there is a host of that name, and it is no {order.machine}",
+                f"Failed to start {order.name}: a host of that name exists, and it is not a {order.machine}",
                 hint=f"remove it first: q8s-run lab host down {order.name}",
             )
         machine.start()
@@ -240,7 +240,8 @@ def _address(
     if wanted is None and usable:
         return usable[0]
     if wanted not in usable:
-        raise LabError(f"Failed to start {name}: {wanted or 'every address'} is not free in {settings.subnet}")
+        problem = f"{wanted} is not free" if wanted else "no address is free"
+        raise LabError(f"Failed to start {name}: {problem} in {settings.subnet}")
     return wanted
 
 

@@ -128,4 +128,4 @@ def _build(folder: Path) -> None:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False)
     if done.returncode != 0:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
-        raise LabError(f"Failed to make the host image: {tail}", hint=f"the whole log is {log}")
+        raise LabError(f"Failed to create the host image: {tail}", hint=f"the whole log is {log}")

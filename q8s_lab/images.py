@@ -61,8 +61,8 @@ def find_disk(name: str, file: Path | None = None, *, uefi: bool = False) -> Dis
     path = (file or Path(name)).absolute()
     if not path.is_file():
         raise LabError(
-            f"Failed to find the image {name}: Q8S builds none of that name, and {path} is not a file",
-            hint=f"take a file, or one of {', '.join(cloud_image.STOCK_NAMES)}",
+            f"Failed to find the image {name}: Q8S builds no image of that name, and {path} is not a file",
+            hint=f"use a file, or one of {', '.join(cloud_image.STOCK_NAMES)}",
         )
     try:
         found = vm.inspect_image(path)
@@ -74,8 +74,8 @@ def find_disk(name: str, file: Path | None = None, *, uefi: bool = False) -> Dis
         raise _unusable(path, f"it is a layer over another file, {found.backing}", DISK_FORMAT)
     if found.format == "raw" and not _boots(path):
         raise LabError(
-            f"Failed to use the image {path}: it is neither qcow2, nor does its first sector end like a boot sector",
-            hint="take a cloud image, such as one from cloud-images.ubuntu.com; unpack it if it is compressed",
+            f"Failed to use the image {path}: it is not qcow2, and its first sector is not a boot sector",
+            hint="use a cloud image, such as one from cloud-images.ubuntu.com; unpack it if it is compressed",
         )
     return Disk(path, found.format, found.size, uefi)
 
@@ -100,7 +100,7 @@ class Images:
         :raises LabError: the user is not root, or the lab is down
         """
         if os.geteuid() != 0:
-            raise LabError("Failed to use the lab's images: only root may", hint="run it as root")
+            raise LabError("Failed to use the lab's images: it needs root", hint="run it as root")
         if not (settings.folder / "since").exists():
             raise LabError("Failed to use the lab's images: the lab is down", hint="start it: q8s-run lab up")
         self._settings = settings
@@ -137,7 +137,7 @@ class Images:
                     if existing.checksum == hashlib.file_digest(stream, "md5").hexdigest():
                         return False
                 raise LabError(
-                    f"Failed to add the image {name}: the cloud has another one of that name",
+                    f"Failed to add the image {name}: the cloud has another image of that name",
                     hint=f"choose another name, or remove it: q8s-run lab image remove {name}",
                 )
             cloud.create_image(
@@ -158,11 +158,11 @@ class Images:
         :raises LabError: the image does not exist, or the lab's containers need it
         """
         if name == IMAGE_NAME:
-            raise LabError(f"Failed to remove the image {name}: the lab's containers are made of it")
+            raise LabError(f"Failed to remove the image {name}: the lab's containers use it")
         with self._connect() as cloud:
             image = cloud.image.find_image(name)
             if image is None:
-                raise LabError(f"Failed to remove the image {name}: the cloud has none of that name")
+                raise LabError(f"Failed to remove the image {name}: the cloud has no image of that name")
             cloud.image.delete_image(image)
         fetched = self._settings.images / f"{image.id}.{DISK_FORMAT}"
         used = {getattr(server.spec, "image", "") for server in servers.with_machines(self._settings.machines)}

@@ -23,8 +23,8 @@ def bridge_up(settings: Settings) -> None:
             shown = _ip("-brief", "-4", "address", "show", "dev", link.name)
             if f" {settings.gateway}/" in shown:
                 raise LabError(
-                    f"Failed to make the bridge {settings.bridge}: {link.name} has {settings.gateway} already",
-                    hint="end what uses it, or choose another subnet with Q8S_LAB_SUBNET and Q8S_LAB_BRIDGE",
+                    f"Failed to create the bridge {settings.bridge}: {link.name} has {settings.gateway} already",
+                    hint="stop what uses it, or choose another subnet with Q8S_LAB_SUBNET and Q8S_LAB_BRIDGE",
                 )
         _ip("link", "add", settings.bridge, "type", "bridge")
     _ip("address", "replace", f"{settings.gateway}/{settings.subnet.prefixlen}", "dev", settings.bridge)

@@ -104,7 +104,8 @@ class Services:
                 except OSError:
                     raise LabError(
                         f"Failed to start {name}: port {port} of 127.0.0.1 is in use",
-                        hint=f"end what listens there (ss -ltnp 'sport = {port}'), or set Q8S_LAB_PORT to another base",
+                        hint=f"stop what listens there (ss -ltnp 'sport = {port}'), "
+                        "or set Q8S_LAB_PORT to another base",
                     ) from None
 
     # -- database -----------------------------------------------------------------------------------------------------
@@ -203,7 +204,7 @@ class Services:
             list(pool.map(work, jobs))
         self._sql("shutdown;\n")
         if not wait(lambda: "mariadb" not in running(self._settings), 60):
-            raise LabError(f"Failed to end the database: {self._tail('mariadb')}")
+            raise LabError(f"Failed to stop the database: {self._tail('mariadb')}")
 
     def _start_mariadb(self, data: Path) -> None:
         self._spawn(

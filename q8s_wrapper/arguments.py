@@ -262,7 +262,7 @@ COMMANDS: Final = (
 # Commands of other packages, each with its own parser.
 HANDED_OVER: Final = {
     "lab": "an OpenStack on this machine: up, down, status, reset, image, host",
-    "bundle": "what nodes run: build, list, prune, verify, ensure, pack",
+    "bundle": "node bundles and guest images: build, list, prune, verify, ensure, pack",
 }
 
 
@@ -442,7 +442,7 @@ def _environment_values(option: Option) -> list[str]:
     except ValueError as error:
         raise WrapperError(
             f"{option.variable}: is {value!r}: {error}",
-            "quote what has spaces or quotes in it as for a shell",
+            "quote values that contain spaces or quotes, as in a shell",
             ExitCode.WRONG_INPUT,
         ) from None
 

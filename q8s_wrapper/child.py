@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     except OSError as error:
         return _refuse(f"prctl: {error.strerror}")
     if os.getppid() != int(parent):
-        return _refuse("q8s-run has ended")
+        return _refuse("q8s-run has exited")
     descriptor = os.open(lock, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -8,42 +8,45 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from q8s_wrapper import arguments as table
-from q8s_wrapper import completion, invocation, messages
+from q8s_wrapper import completion, invocation, messages, output
 from q8s_wrapper.errors import ExitCode, WrapperError
 
 
 def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit code. Report errors as messages with hints, never as a traceback."""
     messages.set_quiet(False)
+    code: int = ExitCode.DONE
+    with output.checked():
+        try:
+            try:
+                code = _run_safely(argv)
+            finally:  # the parser exits when it has printed its help
+                sys.stdout.flush()
+        except output.OutputError as error:
+            if not error.reader_exited:
+                messages.error(str(error))
+                code = code or ExitCode.FAILED
+            _silence_output()
+    return code
+
+
+def _run_safely(argv: Sequence[str]) -> int:
+    """Run one command, report its errors, and return its exit code."""
     try:
-        code = _run(argv)
-        sys.stdout.flush()
-        return code
+        return _run(argv)
     except WrapperError as error:
         messages.error(str(error), error.hint)
-        return _flush_output(error.code)
+        return error.code
     except KeyboardInterrupt:
         messages.error("interrupted")
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has exited, as `| head` does.
-        _silence_output()
+        # The reader of our stderr has exited.
         return ExitCode.DONE
     except (OSError, UnicodeDecodeError) as error:
         # The user can fix these: a full disk, a folder without write permission.
         messages.error(f"Failed to run: {_format_error(error)}")
-        return _flush_output(ExitCode.FAILED)
-    except SystemExit:
-        # The parser exits; the reader of its help may have exited before.
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            _silence_output()
-        except OSError as error:
-            messages.error(f"Failed to write the output: {_format_error(error)}")
-            _silence_output()
-            return ExitCode.FAILED
-        raise
+        return ExitCode.FAILED
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -76,15 +79,6 @@ def _run(argv: Sequence[str]) -> int:
             origin = f" ({table.FILE_VARIABLE})" if os.environ.get(table.FILE_VARIABLE) else ""
             messages.info(f"cluster file: {arguments.file}{origin}")
     return int(command.function()(arguments, rest))
-
-
-def _flush_output(code: int) -> int:
-    """Flush stdout and return the exit code."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        _silence_output()
-    return code
 
 
 def _format_error(error: OSError | UnicodeDecodeError) -> str:

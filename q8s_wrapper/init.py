@@ -130,7 +130,7 @@ def cluster_file(offer: Offer, name: str) -> str:
     if network is None or image is None or control_plane is None or host is None:
         raise WrapperError(
             "Failed to write a cluster file: the cloud does not offer\n- " + "\n- ".join(missing),
-            "ask for it, or write the file from examples/demo.yaml by hand",
+            "ask the administrators of the cloud for it, or write the file by hand from examples/demo.yaml",
         )
     text = _format_file(
         name,
@@ -245,7 +245,7 @@ def _choose_addresses(network: Network, networks: Sequence[Network]) -> _Network
         )
     if guests is None or pods is None or services is None:
         raise WrapperError(
-            f"Failed to write a cluster file: beside {servers} too few private addresses are left for guests and pods",
+            f"Failed to write a cluster file: {servers} leaves too few private addresses for guests and pods",
             "use a network with a smaller subnet",
         )
     return _NetworkFields(value, about, servers, guests, pods, services)
@@ -310,8 +310,8 @@ def _format_file(name: str, fields: _NetworkFields, image: str, flavors: tuple[F
     extra = [
         line(f"{key}: {network}", about)
         for key, network, default, about in (
-            ("pod_cidr", fields.pods, _PODS, "the usual one overlaps the servers' network"),
-            ("service_cidr", fields.services, _SERVICES, "the usual one overlaps the servers' network"),
+            ("pod_cidr", fields.pods, _PODS, "the default overlaps the servers' network"),
+            ("service_cidr", fields.services, _SERVICES, "the default overlaps the servers' network"),
         )
         if network != default
     ]
@@ -326,7 +326,7 @@ def _format_file(name: str, fields: _NetworkFields, image: str, flavors: tuple[F
         "# A small cluster of two architectures, for `q8s-run deploy`.",
         "# All fields: docs/reference/cluster-file.md",
         "",
-        line(f"cluster_name: {_quote_yaml(name)}", "everything made in the cloud carries this name"),
+        line(f"cluster_name: {_quote_yaml(name)}", "every resource in the cloud carries this name"),
         line(f"private_network_id: {_quote_yaml(fields.network)}", fields.about),
         f"remote_ip_prefix: {fields.servers}",
         line(f"default_image_name: {_quote_yaml(image)}", "of all servers"),
@@ -334,7 +334,7 @@ def _format_file(name: str, fields: _NetworkFields, image: str, flavors: tuple[F
         line(f"guest_ip_prefix: {fields.guests}", "the guests' own addresses, behind their hosts"),
         *extra,
         "",
-        line("security_groups: [q8s-cluster]", "made from the ports below"),
+        line("security_groups: [q8s-cluster]", "created from the ports below"),
         "required_tcp_ports: [22, 80, 443, 2222, 2379, 2380, 6443, 8472, 10250, 10256, 10257, 10259]",
         "required_udp_ports: [8472]",
         line("worker_port_range_min: 30000", "ports of Services of type NodePort"),

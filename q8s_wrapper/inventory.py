@@ -105,7 +105,7 @@ def ssh_command(variables: Mapping[str, Any], command: Sequence[str]) -> list[st
 def missing_key_error(key: Path) -> WrapperError:
     """Return the error for a missing SSH key: without it, nobody can log in to the servers."""
     return WrapperError(
-        f"Failed to log in: the ssh key {key} is not here, and nobody gets into the servers without it",
-        "restore the file from where the cluster was deployed, or make the cluster anew: destroy, then deploy. "
-        "With ssh_private_key in the cluster file, Q8S uses a key of yours",
+        f"Failed to log in: the SSH key {key} does not exist, and the servers accept no other key",
+        "restore the file from the machine that deployed the cluster, or destroy the cluster and deploy it again. "
+        "With ssh_private_key in the cluster file, Q8S uses your own key",
     )

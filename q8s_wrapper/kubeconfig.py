@@ -63,7 +63,9 @@ def merge(target: Path, text: str, name: str) -> Path | None:
 
 def _merge_error(target: Path, reason: str) -> WrapperError:
     return WrapperError(
-        f"Failed to merge into {target}: {reason}", "fix it, or use --write for a file of its own", ExitCode.WRONG_INPUT
+        f"Failed to merge into {target}: {reason}",
+        "fix it, or use --write to create a separate file",
+        ExitCode.WRONG_INPUT,
     )
 
 

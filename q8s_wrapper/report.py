@@ -96,7 +96,7 @@ def _format_builds(data: Mapping[str, Any]) -> list[str]:
             where += f" ({cannot})" if build["on_cluster"] else f", and {cannot}"
         lines.append(f"build: {', '.join(missing)}, {where}")
     if build.get("upload_bytes") and not build["on_cluster"]:
-        cached = "" if not build.get("missing") else ", and what is built"
+        cached = "" if not build.get("missing") else " and the new artifacts"
         lines.append(f"upload: {build['upload_bytes'] / 1e6:.0f} MB{cached}, to the initial control plane")
     return lines
 
@@ -107,7 +107,7 @@ def node_plan(data: Mapping[str, Any], width: int) -> list[str]:
     :param data: the playbooks' variable ``q8s_node_plan``: changes, and hosts that did not answer; may be empty
     :param width: columns of the output
     """
-    lines = ["of the nodes:"] if data.get("changes") else []
+    lines = ["existing nodes:"] if data.get("changes") else []
     for change in data.get("changes", []):
         fields = ", ".join(f"{f['field']} {f['has']} -> {f['wanted']}" for f in change["fields"])
         lines += _format_change(change["action"], change["node"], fields, width)
@@ -131,8 +131,8 @@ def changed_nodes(state: State) -> list[str]:
 def _format_quota_usage(name: str, use: Mapping[str, int]) -> str:
     """Format the usage of a quota: ``2 servers (3 of 20 used)``."""
     plural = "s" if name != "ram" and use["needed"] != 1 else ""
-    limit = use["limit"] if use["limit"] >= 0 else "any number"
-    return f"{use['needed']} {_QUOTA_UNITS[name]}{plural} ({use['used']} of {limit} used)"
+    used = f"{use['used']} of {use['limit']} used" if use["limit"] >= 0 else f"{use['used']} used, no limit"
+    return f"{use['needed']} {_QUOTA_UNITS[name]}{plural} ({used})"
 
 
 def _format_rules(names: Sequence[str]) -> str:
@@ -201,7 +201,7 @@ def _shorten_reason(reason: str, width: int) -> list[str]:
     if len(lines) <= _REASON_LINES:
         return lines
     half = _REASON_LINES // 2
-    return [*lines[:half], f"… {len(lines) - 2 * half} lines more, in the log …", *lines[-half:]]
+    return [*lines[:half], f"… {len(lines) - 2 * half} more lines in the log …", *lines[-half:]]
 
 
 def ending(end: End, state: State, *, log: str, exists: str, width: int, quiet: bool = False) -> list[str]:
@@ -302,9 +302,9 @@ def next_steps(end: End, state: State) -> list[str]:
         return [f"next: {step}" for step in steps]
     changes = what in ("deploy", "replace", "renew", "destroy") and not end.check
     if end.code == ExitCode.INTERRUPTED:
-        steps = [f"hint: `{end.again}` continues where it stopped" if changes else f"hint: `{end.again}` begins again"]
+        steps = [f"hint: `{end.again}` continues where it stopped" if changes else f"hint: `{end.again}` starts again"]
         if what == "deploy" and changes:
-            steps.append(f"hint: `{command('destroy')}` removes all of it")
+            steps.append(f"hint: `{command('destroy')}` removes the whole cluster")
         return steps
     if end.code == ExitCode.WRONG_INPUT:
         if changed_nodes(state):
@@ -314,7 +314,7 @@ def next_steps(end: End, state: State) -> list[str]:
     steps = [f"hint: fix the cause, then run `{end.again}` again{continuation}"]
     host = next(iter(sorted(state.failed - {"localhost"})), None)
     if host:
-        steps.append(f"hint: `{command('logs', host)}` shows its own log")
+        steps.append(f"hint: `{command('logs', host)}` shows the log of {host}")
     return steps
 
 

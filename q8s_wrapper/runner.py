@@ -52,7 +52,7 @@ class _Interrupt:
             keep_log(self._folder)
             os._exit(ExitCode.INTERRUPTED)  # child.py then kills Ansible
         self.since = time.monotonic()
-        self._renderer.show_message("stopping; press Ctrl-C again to end at once")
+        self._renderer.show_message("stopping; press Ctrl-C again to stop immediately")
         self._interrupt_ansible()
 
     def _interrupt_ansible(self) -> None:

@@ -88,7 +88,7 @@ def find(cluster_name: str) -> Path:
     except CloudUnknownError as error:
         if len(locations) == 1:
             messages.warning(
-                f"{str(error).splitlines()[0]}. Used is the only cluster {cluster_name} here: {locations[0]}"
+                f"{str(error).splitlines()[0]}. Using the only cluster {cluster_name} on this machine: {locations[0]}"
             )
             return locations[0]
         if locations:
@@ -266,10 +266,10 @@ def _lock_error(cluster_name: str, owner: str) -> WrapperError:
     if _process_exists(pid):
         return WrapperError(
             f"Failed to start: {holder} is working on cluster {cluster_name}",
-            f"wait for it, or end it: kill -INT {pid}",
+            f"wait for it, or stop it: kill -INT {pid}",
         )
     return WrapperError(
-        f"Failed to start: {holder} was killed, and what it started on cluster {cluster_name} is still ending",
+        f"Failed to start: {holder} was killed, and its processes on cluster {cluster_name} have not exited yet",
         "try again in a few seconds",
     )
 

@@ -19,7 +19,7 @@ done
 if [ ${#missing[@]} -gt 0 ]; then
     [ "$(id -u)" = 0 ] || die "Debian packages are missing: ${missing[*]}" "run as root: apt-get install ${missing[*]}"
     say "installing ${#missing[@]} Debian packages: ${missing[*]}"
-    apt-get update -qq || say "apt-get update had errors; going on with the lists that are here"
+    apt-get update -qq || say "apt-get update had errors; continuing with the existing lists"
     DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null \
         || die "apt-get could not install ${missing[*]}"
 fi
@@ -36,7 +36,7 @@ if [ ! -x "$uv" ]; then
 fi
 stamp=$(cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)-$("$python" -c 'import sys; print(sys.version_info[:3])')
 if [ "$(cat .venv/.q8s-stamp 2>/dev/null)" != "$stamp" ]; then
-    say "making .venv (Python $("$python" -c 'import platform; print(platform.python_version())'))"
+    say "creating .venv (Python $("$python" -c 'import platform; print(platform.python_version())'))"
     [ -x .venv/bin/python ] || "$uv" venv -q --python "$python" .venv
     "$uv" pip sync -q --compile-bytecode --python .venv/bin/python --require-hashes requirements.lock || die "uv could not install the locked packages"
     # the project itself, from this checkout: no build isolation, so that nothing but the lock decides what is installed

@@ -37,7 +37,7 @@ def execute(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Run a command on several hosts concurrently. Prefix each line of output with the node's name."""
     if not rest:
         raise WrapperError(
-            "exec: there is no command",
+            "exec: the command is missing",
             arguments.invocation.command("exec", "all", "--", "uname -m"),
             ExitCode.WRONG_INPUT,
         )
@@ -138,7 +138,7 @@ def _show_last_log(invocation: Invocation, cluster_name: str, lines: int) -> int
     folder = state.find(cluster_name)
     runs = [run for run in state.past_runs(folder) if (run / state.LOG).exists()]
     if not runs:
-        message = f"Failed to find a log: no run of cluster {cluster_name} is known here"
+        message = f"Failed to find a log: this machine has no log of cluster {cluster_name}"
         raise WrapperError(message, invocation.command("plan"))
     changing = [run for run in runs if state.changing(run)]
     log = (changing or runs)[-1] / state.LOG
@@ -154,8 +154,8 @@ def kubeconfig(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """
     if arguments.write and arguments.merge:
         raise WrapperError(
-            "kubeconfig: --write and --merge exclude each other",
-            "--write makes a file of this cluster alone, --merge adds it to your own",
+            "kubeconfig: --write and --merge cannot be used together",
+            "--write creates a separate kubeconfig, --merge adds the cluster to your own",
             ExitCode.WRONG_INPUT,
         )
     cluster = load(arguments.file)
@@ -179,7 +179,7 @@ def kubeconfig(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         backup = files.merge(target, text, cluster.cluster_name)
         messages.info(f"merged into {target}; kubectl --context {cluster.cluster_name} get nodes")
         if backup:
-            messages.info(f"the file as it was: {backup}")
+            messages.info(f"backup of the previous file: {backup}")
     else:
         print(files.renamed(text, cluster.cluster_name), end="")
     return ExitCode.DONE

@@ -55,7 +55,9 @@ def list_clusters(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         print(json.dumps(as_data(answer, found), indent=2))
     if answer.problem:
         first, *more = answer.problem.splitlines()
-        messages.warning(f"the cloud cannot be asked, so only the clusters on this machine are listed. {first}")
+        messages.warning(
+            f"the clusters in the cloud are not known, so only the clusters on this machine are listed. {first}"
+        )
         for line in more:
             messages.hint(line.removeprefix("hint: "))
     if not arguments.json:

@@ -84,7 +84,7 @@ class _Session:
                     self.folder, history.summarize_run(self.what, self._server_count, created, run_state)
                 )
             except OSError as error:
-                messages.warning(f"the time of this run is not remembered: {error.filename}: {error.strerror}")
+                messages.warning(f"Failed to record the duration of this run: {error.filename}: {error.strerror}")
         if self.json:
             print(json.dumps(report.result(self.what, outcome.code, run_state, str(outcome.log), check=self.check)))
         else:
@@ -170,11 +170,9 @@ def deploy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             nodes = report.changed_nodes(outcome.state)
             if cloud_plan["changes"] or nodes:
                 deleted = report.deleted_servers(cloud_plan)
-                removed = (
-                    f"{len(deleted)} server{'s are' if len(deleted) > 1 else ' is'} removed for it. " if deleted else ""
-                )
-                changed = f"{len(nodes)} node{'s are' if len(nodes) > 1 else ' is'} drained for it. " if nodes else ""
-                _confirm(f"{removed}{changed}Go on?")
+                removed = f"This removes {_count(deleted, 'server')}. " if deleted else ""
+                drained = f"This drains {_count(nodes, 'node')}. " if nodes else ""
+                _confirm(f"{removed}{drained}Continue?")
                 confirmed = bool(deleted or nodes)
         options = ["-e", json.dumps({"q8s_confirmed": confirmed}), *options]
         outcome = session.play("site", options, show_plan=not asks_for_confirmation)
@@ -190,7 +188,7 @@ def _parallel_options(arguments: argparse.Namespace) -> list[str]:
         return []
     if arguments.parallel < 1:
         raise WrapperError(
-            f"--parallel: is {arguments.parallel}; allowed is a number from 1 on", code=ExitCode.WRONG_INPUT
+            f"--parallel: is {arguments.parallel}; allowed is a whole number of at least 1", code=ExitCode.WRONG_INPUT
         )
     return ["-e", json.dumps({"q8s_parallel": arguments.parallel})]
 
@@ -202,10 +200,10 @@ def destroy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             servers = _list_servers(arguments.file)
             if servers:
                 messages.result(report.describe_servers(servers))
-                _confirm(f"Remove all of it, {_describe_removal(arguments.keep)}?")
+                _confirm(f"Delete the cluster, {_describe_removal(arguments.keep)}?")
         elif not arguments.yes and not arguments.check:
             raise WrapperError(
-                "destroy: nobody is there to be asked, so --yes is needed",
+                "destroy: cannot ask for confirmation without a terminal; --yes is needed",
                 session.invocation.command("destroy", *_keep_options(arguments.keep), "--yes"),
                 ExitCode.WRONG_INPUT,
             )
@@ -235,10 +233,10 @@ def replace(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     with _session(arguments) as session:
         node = _find_worker(session, arguments.node)
         if _asks_for_confirmation(arguments):
-            _confirm(f"Drain {node}, remove its server and make it anew?")
+            _confirm(f"Drain {node}, delete its server and create it again?")
         elif not arguments.yes:
             raise WrapperError(
-                "replace: nobody is there to be asked, so --yes is needed",
+                "replace: cannot ask for confirmation without a terminal; --yes is needed",
                 session.invocation.command("replace", node, "--yes"),
                 ExitCode.WRONG_INPUT,
             )
@@ -257,7 +255,8 @@ def _find_worker(session: _Session, name: str) -> str:
         if name in (node, spec.name):
             return node
     raise WrapperError(
-        f"replace: {name} is no worker of this cluster; allowed are {', '.join(workers) or 'none: it has no workers'}",
+        f"replace: {name} is not a worker of this cluster; "
+        f"allowed are {', '.join(workers) or 'none: it has no workers'}",
         f"{session.invocation.command('status')} shows all nodes; control planes cannot be replaced",
         ExitCode.WRONG_INPUT,
     )
@@ -402,6 +401,11 @@ def _confirm(question: str) -> None:
         raise WrapperError("stopped; nothing was changed")
 
 
+def _count(names: Sequence[str], what: str) -> str:
+    """Format the number of names with a noun: ``2 servers``."""
+    return f"{len(names)} {what}{'' if len(names) == 1 else 's'}"
+
+
 def _list_servers(file: str) -> list[str]:
     """Return the names of the existing servers that Q8S created for the cluster."""
     hosts = inventory.read(file)
@@ -413,7 +417,7 @@ def _describe_servers(file: str) -> str:
     try:
         return report.describe_servers(_list_servers(file))
     except WrapperError as error:
-        return f"what is in the cloud is not known: {error}"
+        return f"the servers in the cloud are not known: {error}"
 
 
 def _remove_whitespace(text: str) -> str:

@@ -127,10 +127,10 @@ def test_an_edit_is_announced_by_plan_and_check_mode(before: Any, q8s: Run, file
     edit(file, {"ram": 1536, "num_cpus": 1})
     for done in (q8s("plan"), q8s("deploy", "--check")):
         assert done.returncode == 0
-        assert "of the nodes:" in done.stdout + done.stderr
+        assert "existing nodes:" in done.stdout + done.stderr
         said = words(done)
         assert f"restart {EDITED}" in said and "ram 2048 MB -> 1536 MB" in said and "num_cpus 2 -> 1" in said
-        assert OTHER not in said.partition("of the nodes:")[2].partition("num_cpus 2 -> 1")[0]
+        assert OTHER not in said.partition("existing nodes:")[2].partition("num_cpus 2 -> 1")[0]
 
 
 def test_without_a_yes_nothing_changes(before: Any, q8s: Run, nodes: Callable[[], Any]) -> None:

@@ -241,7 +241,7 @@ def rule_text(rule: Any, group_id: str) -> str:
     if rule.port_range_max != rule.port_range_min:
         ports += f"-{rule.port_range_max}"
     source = "the group itself" if rule.remote_group_id == group_id else rule.remote_ip_prefix or "0.0.0.0/0"
-    return f"{rule.protocol}{ports} from {source}"
+    return f"{rule.protocol or 'any protocol'}{ports} from {source}"
 
 
 def snapshot(cloud: Any, cluster: Cluster) -> dict[str, dict[str, Any]]:

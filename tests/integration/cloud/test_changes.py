@@ -127,9 +127,9 @@ OUTSIDE = {"access": {"type": "floating_ip", "floating_network": "external"}}
 OFFICE = {"access": {**OUTSIDE["access"], "allowed_prefixes": ["198.51.100.0/24"]}}
 SUBNET = settings.load().subnet
 RULES = {
-    f"create rule {rule} from {SUBNET}"
-    for rule in ("tcp 22", "tcp 6443", "udp 8472", "tcp 30000-32767", "udp 30000-32767", "icmp")
-} | {"create rule tcp 8099 from the group itself"}
+    f"create rule {rule} from {SUBNET}" for rule in ("tcp 22", "tcp 6443", "tcp 30000-32767", "udp 30000-32767", "icmp")
+} | {"create rule any protocol from the group itself"}
+INSIDE = {f"rule {rule} from the group itself" for rule in ("tcp 8099", "udp 8472")}
 # In this order on one cluster; {initial}, {worker} and {name} are the cluster's names.
 CASES = {
     "a key": Case("keypair", {"create key pair q8s-{name}"}),
@@ -140,13 +140,25 @@ CASES = {
     ),
     "another port": Case(
         "security_group",
-        {f"create rule udp 8473 from {SUBNET}", f"delete rule udp 8472 from {SUBNET}"},
+        {f"create rule udp 8473 from {SUBNET}"},
+        changes={"required_udp_ports": [8473]},
+    ),
+    "only listed ports among members": Case(
+        "security_group",
+        {f"create {rule}" for rule in INSIDE}
+        | {"delete rule any protocol from the group itself", f"delete rule udp 8473 from {SUBNET}"},
+        changes={"inside": "listed"},
+    ),
+    "all ports among members, and another port": Case(
+        "security_group",
+        {f"delete {rule}" for rule in INSIDE}
+        | {"create rule any protocol from the group itself", f"create rule udp 8473 from {SUBNET}"},
         changes={"required_udp_ports": [8473]},
     ),
     "a server": Case("servers", {"create server {worker}"}),
     "a server that left the group": Case(
         "security_group",
-        {"create member {worker}", f"create rule udp 8472 from {SUBNET}", f"delete rule udp 8473 from {SUBNET}"},
+        {"create member {worker}", f"delete rule udp 8473 from {SUBNET}"},
         leave_group,
     ),
     "a server that is off": Case("servers", {"start server {worker}"}, stop),

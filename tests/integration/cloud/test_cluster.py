@@ -151,11 +151,10 @@ def test_what_the_cloud_has(applied: Mapping[str, Any], cloud: Any, cluster: Clu
     assert set(rules_of(cloud, group)) == {
         ("tcp", 22, 22, subnet),
         ("tcp", 6443, 6443, subnet),
-        ("udp", 8472, 8472, subnet),
         ("tcp", 30000, 32767, subnet),
         ("udp", 30000, 32767, subnet),
         ("icmp", None, None, subnet),
-        ("tcp", 8099, 8099, group.id),
+        (None, None, None, group.id),
     }
     servers = servers_of(cloud, cluster)
     assert set(servers) == {cluster.initial, cluster.worker}
@@ -303,7 +302,7 @@ def test_a_rule_made_by_hand_is_reported_and_left(applied: Mapping[str, Any], cl
     )  # fmt: skip
     done = cluster.play({"group": group_task()})["group"]
     assert not done["changed"]
-    assert done["notes"] == ["the rule tcp 12345 from 0.0.0.0/0 in q8s-cluster is not Q8S's; it is left"]
+    assert done["notes"] == ["the rule tcp 12345 from 0.0.0.0/0 in q8s-cluster was not created by Q8S; it is kept"]
     assert "The rule tcp 12345 from 0.0.0.0/0" in str(done["warnings"])
     cloud.network.delete_security_group_rule(rule)
 
@@ -316,7 +315,7 @@ def test_two_controllers_are_told(applied: Mapping[str, Any], cloud: Any, cluste
     assert etcd.startswith("q8s-etcd:"), "the server that has etcd"
     cloud.network.set_tags(group, ["blue", etcd, f"q8s-run:{int(time.time()) - 120}:bob@elsewhere"])
     answer = cluster.module("cloud_preflight", public_key=cluster.public_key)
-    assert "bob@elsewhere began a run on this cluster 2 min ago" in str(answer["warnings"])
+    assert "bob@elsewhere started a run on this cluster 2 min ago" in str(answer["warnings"])
     assert sorted(tag.split(":")[0] for tag in group_of(cloud, cluster).tags) == ["blue", "q8s-etcd", "q8s-run"]
     again = cluster.module("cloud_preflight", public_key=cluster.public_key)
     assert again["settled"] and "bob" not in str(again.get("warnings"))
@@ -344,9 +343,9 @@ def test_a_strangers_key_pair_stays(applied: Mapping[str, Any], cloud: Any, clus
     name = f"q8s-{cluster.name}"
     cloud.compute.delete_keypair(name)
     cloud.compute.create_keypair(name=name, public_key=f"{OTHER_KEY} somebody")
-    assert "it is somebody else's" in cluster.module("keypair")["msg"]
+    assert "it belongs to someone else" in cluster.module("keypair")["msg"]
     absent = cluster.module("keypair", state="absent")
-    assert not absent["changed"] and "is not this cluster's" in absent["notes"][0]
+    assert not absent["changed"] and "does not belong to this cluster" in absent["notes"][0]
     assert cloud.compute.find_keypair(name).public_key == f"{OTHER_KEY} somebody"
     cloud.compute.delete_keypair(name)
     assert cluster.module("keypair")["changed"]
@@ -396,7 +395,10 @@ def test_a_strangers_server_is_refused(stranger: Any, cloud: Any, cluster: Clust
     results = cluster.play({"check": {**task, "check_mode": True}, "servers": task, "preflight": preflight})
     for result in (results["check"], results["servers"], results["preflight"]):
         assert result["failed"]
-        assert f"a server called {cluster.worker} exists and is not of the cluster {cluster.name}" in result["msg"]
+        assert (
+            f"a server called {cluster.worker} exists and does not belong to the cluster {cluster.name}"
+            in result["msg"]
+        )
     assert in_cloud(cloud, cluster) == before
 
 

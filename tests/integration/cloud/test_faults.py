@@ -81,7 +81,7 @@ def test_quota_hit_half_way(room_for_one: int, cloud: Any, admin: Any, cluster: 
     # Two requests that meet at the limit may both be refused: Nova counts again after it has taken them. What is too
     # much then it refuses, or puts to ERROR.
     refused, taken = len(failed), sum(" is in ERROR: " in line for line in failed)
-    assert answer["failed"] and refused in (1, 2) and first == f"Failed to make {refused} of 3 servers:", answer
+    assert answer["failed"] and refused in (1, 2) and first == f"Failed to create {refused} of 3 servers:", answer
     for line in failed:
         counted = rf"{room_for_one}" if refused == 1 else r"\d+"
         said = rf"Quota exceeded for instances: needs 1, {counted} of {room_for_one} used"
@@ -97,7 +97,7 @@ def test_quota_hit_half_way(room_for_one: int, cloud: Any, admin: Any, cluster: 
 def test_quota_hit_by_one_call_of_two(room_for_one: int, cloud: Any, admin: Any, cluster: Cluster) -> None:
     data = of_types(cluster, tiny=1, small=2)
     first, failed, hint = cluster.module("servers", data)["msg"].splitlines()
-    assert first == "Failed to make 2 of 4 servers:" and hint.startswith("hint: ") and "quota" in hint
+    assert first == "Failed to create 2 of 4 servers:" and hint.startswith("hint: ") and "quota" in hint
     servers = f"2 servers, {cluster.name}-small-1 to {cluster.name}-small-2"
     said = rf"Quota exceeded for instances: needs 2, \d+ of {room_for_one} used"
     assert re.fullmatch(f"- Failed to create {servers}: {said}", failed), failed
@@ -119,7 +119,7 @@ def test_a_server_that_goes_to_error(cloud: Any, cluster: Cluster, faulty: Any) 
     through = faulty("compute")
     answer = cluster.module("servers", of_flavor("hollow.error", cluster), environment=through.environment)
     first, failed, hint = answer["msg"].splitlines()
-    assert first == "Failed to make 1 of 2 servers:" and hint.startswith("hint: run it again")
+    assert first == "Failed to create 1 of 2 servers:" and hint.startswith("hint: run it again")
     assert failed.startswith(f"- server {cluster.worker} is in ERROR: ") and "never start" in failed
     assert f"The server {cluster.worker} went to ERROR and is replaced: " in str(answer["warnings"])
     assert len(through.proxy.requests("POST", "/servers$")) == 2, "replaced once, not for ever"
@@ -134,7 +134,7 @@ def test_servers_of_one_call_that_go_to_error(cloud: Any, cluster: Cluster, faul
     answer = cluster.module("servers", of_flavor("hollow.error", cluster, 2), environment=through.environment)
     workers = [cluster.worker, f"{cluster.name}-tiny-2"]
     first, *failed, hint = answer["msg"].splitlines()
-    assert first == "Failed to make 2 of 3 servers:" and hint.startswith("hint: run it again")
+    assert first == "Failed to create 2 of 3 servers:" and hint.startswith("hint: run it again")
     assert [line.partition(" is in ERROR: ")[0] for line in sorted(failed)] == [f"- server {name}" for name in workers]
     assert len(through.proxy.requests("POST", "/servers$")) == 1 + 2, "once together, then each alone"
     assert names(cloud, cluster) == [cluster.initial, *workers]
@@ -217,7 +217,7 @@ def test_a_token_that_expires_in_the_middle(cloud: Any, cluster: Cluster, faulty
 
 def test_an_image_that_was_deleted(cloud: Any, cluster: Cluster) -> None:
     answer = cluster.module("servers", cluster.mapping(1, default_image_name="gone"))
-    assert "Failed to make the servers: missing or not unique: the image gone" in answer["msg"]
+    assert "Failed to create the servers: missing or not unique: the image gone" in answer["msg"]
     assert names(cloud, cluster) == [cluster.initial]
 
 
@@ -290,4 +290,4 @@ def test_a_group_killed_and_cut_off_and_run_again(cloud: Any, cluster: Cluster, 
     answer = cluster.module("security_group", environment=through.environment)
     assert answer["msg"].startswith("Failed to add the rule ") and "cannot be reached" in answer["msg"]
     assert not cluster.module("security_group").get("failed")
-    assert len(snapshot(cloud, cluster)["rule"]) == 7
+    assert len(snapshot(cloud, cluster)["rule"]) == 6

@@ -105,7 +105,7 @@ def test_ctrl_c_stops_and_says_what_there_is(deploying: Start, cloud: Any, clust
     assert run.returncode == 130
     assert f"the cloud has 1 server of this cluster: {cluster.initial}" in err
     assert f"`{Q8S_RUN} deploy {cluster.file(0)}` continues where it stopped" in err
-    assert f"`{Q8S_RUN} destroy {cluster.file(0)}` removes all of it" in err
+    assert f"`{Q8S_RUN} destroy {cluster.file(0)}` removes the whole cluster" in err
     assert working_on(cluster) == []
     finished(cloud, cluster)
 
@@ -163,6 +163,6 @@ def test_what_a_killed_run_started_holds_the_cluster(cluster: Cluster, tmp_path:
         parent.kill()
         parent.wait()
         refused = cluster.run(["q8s-run", "destroy", cluster.file(0), "--yes"])
-        assert refused.returncode == 1 and "was killed, and what it started" in refused.stderr
+        assert refused.returncode == 1 and "was killed, and its processes" in refused.stderr
         held.kill()
     assert cluster.run(["q8s-run", "destroy", cluster.file(0), "--yes"]).returncode == 0

@@ -139,7 +139,7 @@ def test_a_flavor_without_a_disk(cluster: Cluster, diskless: str) -> None:
     problems = cluster.module("cloud_preflight", data)["problems"]
     assert problems == [
         f"cluster_definition.master_node_flavor: {diskless} has no disk (disk 0): its servers would boot from a "
-        "volume, which Q8S does not create; take a flavor with a disk of at least 5 GB"
+        "volume, which Q8S does not create; choose a flavor with a disk of at least 5 GB"
     ]
 
 

@@ -117,7 +117,7 @@ def test_killed_crashed_and_reset(own: Lab) -> None:
     assert own.traces(), "it had begun"
     up = own.run("up")
     assert up.returncode == 0, up.stderr
-    assert "a lab that ended badly left something behind: cleaning" in up.stderr
+    assert "cleaning up after a lab that did not stop cleanly" in up.stderr
     config = OpenStackConfig(config_files=[str(own.folder / "clouds.yaml")], load_envvars=False)
     with openstack.connection.Connection(config=config.get_one(cloud=settings.CLOUD_NAME)) as cloud:
         server = cloud.compute.create_server(
@@ -139,7 +139,7 @@ def test_killed_crashed_and_reset(own: Lab) -> None:
         os.kill(services[name], signal.SIGKILL)
     assert wait(lambda: start_time(services["nova"]) is None, 10)
     again = own.run("up")
-    assert again.returncode == 1 and "firewall, mariadb, nova ended" in again.stderr and "hint: " in again.stderr
+    assert again.returncode == 1 and "firewall, mariadb, nova exited" in again.stderr and "hint: " in again.stderr
     reset = own.run("reset")
     assert reset.returncode == 0, reset.stderr
     assert own.traces() == [] and not link.exists()
@@ -153,7 +153,7 @@ def test_interrupted(own: Lab, number: signal.Signals) -> None:
     starting.send_signal(number)
     _, said = starting.communicate(timeout=60)
     assert starting.returncode == 130, said
-    assert said.splitlines()[-1] == "interrupted; what was started is ended"
+    assert said.splitlines()[-1] == "interrupted; the processes that it started were stopped"
     assert own.traces() == []
 
 
@@ -166,7 +166,7 @@ def test_a_port_in_use(own: Lab) -> None:
     assert up.returncode == 1
     message, hint = up.stderr.splitlines()[-2:]
     assert message == f"Failed to start neutron: port {own.port + 3} of 127.0.0.1 is in use"
-    assert hint.startswith("hint: end what listens there") and "Q8S_LAB_PORT" in hint
+    assert hint.startswith("hint: stop what listens there") and "Q8S_LAB_PORT" in hint
     assert own.traces() == []
 
 

@@ -138,7 +138,7 @@ def test_a_cloud_image_is_of_its_architecture_alone(built: list[str], capsys: py
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (f"aarch64,/a.qcow2,sha256:{'00' * 32}", "error: --image is of aarch64, and no --arch is"),
+        (f"aarch64,/a.qcow2,sha256:{'00' * 32}", "error: --image is for aarch64, which no --arch names"),
         ("x86_64,/a.qcow2", "'x86_64,/a.qcow2' is not ARCH,URL,CHECKSUM: one of aarch64, x86_64; "),
     ],
 )

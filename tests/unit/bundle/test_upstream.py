@@ -297,14 +297,14 @@ def test_a_download_that_is_cut_off_is_begun_again(server: Server, capsys: pytes
     folder, _ = Supply("upstream", releases).obtain(gobuild.CNI, X86)
     assert sorted(file.name for file in folder.iterdir()) == sorted(gobuild.CNI.packages)
     size = len(server.files[path])
-    assert f"it ended after {size // 2} of {size} bytes; again (2 of 2)" in capsys.readouterr().err
+    assert f"the connection closed after {size // 2} of {size} bytes; retry 2 of 2" in capsys.readouterr().err
 
 
 def test_a_download_that_is_always_cut_off_leaves_nothing(server: Server, built: list[str]) -> None:
     releases = publish(server, gobuild.CNI)
     (path,) = server.files
     server.cut[path] = 99
-    with pytest.raises(UnavailableError, match=r"it ended after \d+ of \d+ bytes"):
+    with pytest.raises(UnavailableError, match=r"the connection closed after \d+ of \d+ bytes"):
         Supply("upstream", releases).obtain(gobuild.CNI, X86)
     assert leftovers() == []
     assert Supply("auto", releases).obtain(gobuild.CNI, X86)[1] == "source"

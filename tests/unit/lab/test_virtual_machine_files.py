@@ -207,7 +207,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     backing = ["-b", str(disk_image(tmp_path / "base.qcow2")), "-F", "qcow2"]
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, layer], check=True)
     for file, reason, hint in (
-        (text, "neither qcow2", "unpack it"),
+        (text, "it is not qcow2, and its first sector", "unpack it"),
         (vmdk, "its format is vmdk", f"qemu-img convert -f vmdk -O qcow2 {vmdk}"),
         (layer, "a layer over another file", f"qemu-img convert -f qcow2 -O qcow2 {layer}"),
         (tmp_path / "nowhere", "is not a file", "debian-13-cloud"),

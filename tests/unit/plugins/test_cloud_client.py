@@ -118,6 +118,49 @@ def test_a_group_in_use_is_deleted_after_its_ports(pauses: list[float]) -> None:
     assert pauses == [1.0, 1.0]
 
 
+def rule_of(**values: Any) -> Any:
+    defaults = dict.fromkeys(("protocol", "port_range_min", "port_range_max", "remote_ip_prefix", "remote_group_id"))
+    return SimpleNamespace(**{"id": "r", "ether_type": "IPv4", "description": "", **defaults, **values})
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"remote_group_id": "group"}, _plan.Rule("", None, None, "")),
+        ({}, _plan.Rule("", None, None, "0.0.0.0/0")),
+        (
+            {"protocol": "tcp", "port_range_min": 2379, "port_range_max": 2379, "remote_group_id": "other"},
+            "IPv4 tcp from other",
+        ),
+        ({"ether_type": "IPv6", "remote_group_id": "group"}, "IPv6 any protocol from group"),
+    ],
+)
+def test_the_rules_of_a_group(values: dict[str, Any], expected: _plan.Rule | str) -> None:
+    connection = MagicMock()
+    connection.network.security_groups.return_value = [SimpleNamespace(id="group", created_at="", tags=[])]
+    connection.network.security_group_rules.return_value = [rule_of(**values)]
+    group = _cloud_security_groups.SecurityGroups(connection).find_security_group("demo")
+    assert group is not None and [item.rule for item in group.rules] == [expected]
+
+
+def test_old_rules_are_deleted_after_new_rules_and_members_are_in_force() -> None:
+    connection = MagicMock()
+    old = _plan.Rule("udp", 8472, 8472, CLUSTER.remote_ip_prefix)
+    group = _plan.Group("group", (_plan.GroupRule("r1", old, True),))
+    server = _plan.Server(
+        "s", CLUSTER.name_of_initial_instance, "ACTIVE", metadata={"q8s_cluster": CLUSTER.cluster_name}
+    )
+    plan = _plan.plan_group(CLUSTER, group, [server], [_plan.Port("p", "p", "s")])
+    assert _cloud_security_groups.SecurityGroups(connection).apply_plan("demo", group, plan) == "group"
+    calls = [call[0] for call in connection.network.method_calls]
+    assert set(calls[:-2]) == {"create_security_group_rule"}
+    assert calls[-2:] == ["update_port", "delete_security_group_rule"]
+    created = [call.kwargs for call in connection.network.create_security_group_rule.call_args_list]
+    (inside,) = [one for one in created if "remote_group_id" in one]
+    assert inside["remote_group_id"] == "group" and inside["direction"] == "ingress" and inside["ether_type"] == "IPv4"
+    assert inside["protocol"] is None and inside["port_range_min"] is None
+
+
 def test_a_cloud_without_floating_ips_and_server_groups_has_none() -> None:
     connection = MagicMock(current_project_id="project")
     connection.compute.servers.return_value = []
@@ -137,7 +180,7 @@ def test_one_message_names_everything_that_new_servers_lack() -> None:
     with pytest.raises(_cloud.CloudError) as raised:
         _cloud.Cloud(connection).clusters.find_needs(CLUSTER)
     text = str(raised.value)
-    assert text.startswith("Failed to make the servers: missing or not unique: the image ")
+    assert text.startswith("Failed to create the servers: missing or not unique: the image ")
     assert f"the network {CLUSTER.private_network_id}" in text and "the security group q8s-cluster" in text
 
 

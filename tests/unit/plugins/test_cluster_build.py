@@ -99,7 +99,7 @@ def test_no_line_of_the_progress_is_lost(
     build(tmp_path, events)
     here = Here(environment)
     here._start(order)
-    assert here._follow(order) == (0, "the build ended with exit code 0")
+    assert here._follow(order) == (0, "the build exited with code 0")
     assert shown == [{"event": "step", "text": "build it"}] + [
         {"event": "note", "text": str(number)} for number in range(12)
     ]

@@ -85,7 +85,7 @@ def test_what_differs_is_mended(before: dict[str, str], after: dict[str, str], c
     ("item", "reason"),
     [
         ({"path": "relative", "content": ""}, "must be absolute"),
-        ({"path": "/x", "content": "", "link": "y"}, "content and link exclude each other"),
+        ({"path": "/x", "content": "", "link": "y"}, "content and link cannot be used together"),
         ({"path": "/x", "content": "", "mode": "rw-r--r--"}, "mode 'rw-r--r--' must be octal"),
     ],
 )

@@ -144,9 +144,9 @@ def test_hosts_that_were_not_asked_are_named_and_those_outside_of_the_limit_are_
     assert told == {
         "changes": [],
         "refused": [],
-        "unknown": {HOST: "the server is SHUTOFF", ARM: "it could not be asked"},
+        "unknown": {HOST: "the server is SHUTOFF", ARM: "the host was not inspected"},
     }
-    assert node_plan(hosts, CLUSTER.to_mapping(), [ARM])["unknown"] == {ARM: "it could not be asked"}
+    assert node_plan(hosts, CLUSTER.to_mapping(), [ARM])["unknown"] == {ARM: "the host was not inspected"}
 
 
 def test_the_plan_as_data() -> None:
@@ -208,6 +208,15 @@ def test_the_script_reads_the_machine_its_disk_and_its_data_disk(script: ModuleT
         "qemu_args": ["-smbios", "type=1,serial=a&b"],
         "node": node,
     }
+
+
+def test_a_newer_command_line_restarts_no_guest(script: ModuleType) -> None:
+    """A release that starts guests with another one defines it for their next start, and says nothing of them."""
+    older, newer = (
+        DOMAIN.replace("<os>", f"<os><cmdline>root=LABEL=rootfs{word}</cmdline>") for word in ("", " tsc=reliable")
+    )
+    assert script.machine(older) == script.machine(newer)
+    assert said(CLUSTER, **{**script.machine(older), "tb_cache": 0, "qemu_args": []}) == []
 
 
 def test_the_script_asks_a_machine_that_does_not_run_for_its_definition(script: ModuleType, tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def test_another_flavor_stays_and_is_named() -> None:
     assert plan.notes == (
         f"the server {NAMES[0]} has the flavor big, not {first}; it stays",
         f"the server {NAMES[1]} has the flavor big, not {second}; it stays"
-        " (q8s-run replace FILE x86-small-1 makes it anew)",
+        " (q8s-run replace FILE x86-small-1 creates it again)",
     )
     ids = {first: "big", second: "big"}
     plan = _plan.plan_servers(CLUSTER, having([*there[:2], ALL[2]], flavors=ids))
@@ -242,7 +242,7 @@ def test_a_count_touches_no_other_node(
     [
         ([server(NAMES[0], cluster="other")], "belongs to the Q8S cluster other"),
         ([server(NAMES[0], cluster=None), server(NAMES[0], cluster=None, number="b")], "2 servers are called"),
-        ([server(NAMES[1], cluster=None)], "exists and is not of the cluster demo"),
+        ([server(NAMES[1], cluster=None)], "exists and does not belong to the cluster demo"),
         ([server(NAMES[1], "PAUSED")], "is PAUSED; bring it to ACTIVE"),
     ],
 )
@@ -355,7 +355,7 @@ def test_key_pair(existing: str | None, wanted: str | None, changes: list[str]) 
     plan = _plan.plan_keypair("demo", existing, wanted)
     assert told(plan) == changes and plan.problems == ()
     if existing and wanted is None and not changes:
-        assert "is not this cluster's" in plan.notes[0]
+        assert "does not belong to this cluster" in plan.notes[0]
 
 
 def test_a_key_carries_the_clusters_name() -> None:
@@ -364,9 +364,7 @@ def test_a_key_carries_the_clusters_name() -> None:
     assert (change.before, change.after) == ("", f"key pair q8s-demo {KEY}")
 
 
-@pytest.mark.parametrize(
-    ("existing", "who"), [(MARKED, "was deployed with another key"), (f"{KEY} x", "somebody else's")]
-)
+@pytest.mark.parametrize(("existing", "who"), [(MARKED, "was deployed with another key"), (f"{KEY} x", "someone else")])
 def test_another_key_is_never_replaced(existing: str, who: str) -> None:
     plan = _plan.plan_keypair("demo", existing, OTHER)
     assert not plan.changed
@@ -377,19 +375,90 @@ def held(rules: Sequence[Rule | str], ours: bool = True) -> Group:
     return Group("g", tuple(GroupRule(f"r{number}", rule, ours) for number, rule in enumerate(rules)))
 
 
+INSIDE = Rule("", None, None, "")
+LISTED = replace(CLUSTER, inside="listed")
+
+
 def test_rules() -> None:
     wanted = _plan.wanted_rules(CLUSTER)
-    assert Rule("tcp", 8099, 8099, "") in wanted
+    assert [rule for rule in wanted if not rule.source] == [INSIDE]
+    assert str(INSIDE) == "any protocol from the group itself"
     assert Rule("udp", 30000, 32767, "10.254.1.0/24") in wanted
     assert Rule("icmp", None, None, "10.254.1.0/24") in wanted
     assert str(Rule("tcp", 30000, 32767, "10.254.1.0/24")) == "tcp 30000-32767 from 10.254.1.0/24"
-    assert len(wanted) == 17
+    assert len(wanted) == 14
     fresh = _plan.plan_group(CLUSTER, None, [], [])
     assert told(fresh)[0] == "create security group q8s-cluster"
     assert {change.subject for change in fresh.of("rule", "create")} == wanted
     for ours in (True, False):
         same = _plan.plan_group(CLUSTER, held(sorted(wanted, key=str), ours), [], [])
         assert not same.changed and same.notes == () and same.diff()["before"] == same.diff()["after"]
+
+
+@pytest.mark.parametrize("cluster", [CLUSTER, LISTED])
+def test_etcd_and_vxlan_are_closed_to_the_rest_of_the_prefix(cluster: _spec.Cluster) -> None:
+    assert {2379, 2380} < set(cluster.required_tcp_ports) and 8472 in cluster.required_udp_ports
+    outside = {(rule.protocol, rule.port_min) for rule in _plan.wanted_rules(cluster) if rule.source}
+    assert {("tcp", 22), ("tcp", 2222), ("tcp", 6443), ("tcp", 10250), ("tcp", 30000), ("icmp", None)} < outside
+    assert not outside & {("tcp", 2379), ("tcp", 2380), ("udp", 8472), ("", None)}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "tcp", "udp"),
+    [
+        (30000, 32767, [(30000, 32767)], [(30000, 32767)]),
+        (2000, 9000, [(2000, 2378), (2381, 9000)], [(2000, 8471), (8473, 9000)]),
+        (2379, 2380, [], [(2379, 2380)]),
+        (2380, 8472, [(2381, 8472)], [(2380, 8471)]),
+    ],
+)
+def test_a_range_of_nodeports_leaves_etcd_and_vxlan_out(
+    low: int, high: int, tcp: list[tuple[int, int]], udp: list[tuple[int, int]]
+) -> None:
+    cluster = replace(CLUSTER, required_tcp_ports=(), required_udp_ports=())
+    wanted = _plan.wanted_rules(replace(cluster, worker_port_range_min=low, worker_port_range_max=high))
+    for protocol, expected in (("tcp", tcp), ("udp", udp)):
+        found = [(rule.port_min, rule.port_max) for rule in sorted(wanted, key=str) if rule.protocol == protocol]
+        assert sorted(found, key=str) == sorted(expected, key=str)
+
+
+def test_listed_gives_members_the_ports_of_the_file_only() -> None:
+    inside = {rule for rule in _plan.wanted_rules(LISTED) if not rule.source}
+    ports = (("tcp", 2379), ("tcp", 2380), ("tcp", 8099), ("udp", 8472))
+    assert inside == {Rule(protocol, port, port, "") for protocol, port in ports}
+    assert _plan.wanted_rules(LISTED) - inside == _plan.wanted_rules(CLUSTER) - {INSIDE}
+    fewer = _plan.wanted_rules(replace(LISTED, required_tcp_ports=(22,), required_udp_ports=()))
+    assert {rule for rule in fewer if not rule.source} == {Rule("tcp", 8099, 8099, "")}
+
+
+def test_a_cluster_with_the_rules_of_an_older_release_is_never_without_rules() -> None:
+    """The rule for members, and members that are not in the group yet, come before the rules that go."""
+    source = CLUSTER.remote_ip_prefix
+    older = [rule for rule in _plan.wanted_rules(LISTED) if rule.source or rule.port_min == 8099]
+    older += [Rule("tcp", 2379, 2379, source), Rule("tcp", 2380, 2380, source), Rule("udp", 8472, 8472, source)]
+    plan = _plan.plan_group(CLUSTER, held(older), ALL[:1], [Port("p0", "a", ALL[0].id, ())])
+    assert told(plan) == [
+        "create rule any protocol from the group itself",
+        f"create member {NAMES[0]}",
+        "delete rule tcp 8099 from the group itself",
+        f"delete rule tcp 2379 from {source}",
+        f"delete rule tcp 2380 from {source}",
+        f"delete rule udp 8472 from {source}",
+    ]
+    before, after = plan.diff()["before"].splitlines(), plan.diff()["after"].splitlines()
+    assert set(after) - set(before) == {"rule any protocol from the group itself", f"member {NAMES[0]}"}
+    assert _fit.needed_quota([plan], {})["security_group_rules"] == 1, "they are created while the old ones are there"
+    back = _plan.plan_group(LISTED, held(sorted(_plan.wanted_rules(CLUSTER), key=str)), [], [])
+    assert [change.action for change in back.changes] == ["create"] * 4 + ["delete"]
+    assert back.changes[-1].name == "any protocol from the group itself"
+
+
+def test_an_initial_instance_whose_port_is_not_seen_is_named() -> None:
+    group = held(sorted(_plan.wanted_rules(CLUSTER), key=str))
+    plan = _plan.plan_group(CLUSTER, group, [server(NAMES[0], cluster=None)], [])
+    assert not plan.changed
+    assert plan.notes[0].startswith(f"the initial instance {NAMES[0]} is no member of q8s-cluster")
+    assert _plan.plan_group(CLUSTER, group, [ALL[0]], []).notes == ()
 
 
 def test_drift_of_rules() -> None:
@@ -400,7 +469,9 @@ def test_drift_of_rules() -> None:
     plan = _plan.plan_group(CLUSTER, group, [], [])
     assert told(plan) == [f"create rule {good[0]}", f"delete rule {old}"]
     assert plan.of("rule", "delete")[0].subject.id == f"r{len(good) - 1}"
-    assert plan.notes == tuple(f"the rule {rule} in q8s-cluster is not Q8S's; it is left" for rule in (by_hand, text))
+    assert plan.notes == tuple(
+        f"the rule {rule} in q8s-cluster was not created by Q8S; it is kept" for rule in (by_hand, text)
+    )
     for side in ("before", "after"):
         assert f"rule {by_hand}\n" in plan.diff()[side]
 
@@ -527,7 +598,7 @@ def medium(**changes: Any) -> dict[str, Flavor]:
         (
             {"flavors": medium(disk=0)},
             "vm_types.types.arm-mid.openstack_flavor: c1.medium has no disk (disk 0): its servers would boot from a "
-            "volume, which Q8S does not create; take a flavor with a disk of at least 4 GB",
+            "volume, which Q8S does not create; choose a flavor with a disk of at least 4 GB",
         ),
         ({"flavors": medium(disk=0), "images": (Image("i", min_disk=9),)}, "a disk of at least 9 GB"),
         ({"flavors": medium(disk=0), "images": (Image("i", size=11),)}, "a disk of at least 11 GB"),
@@ -555,7 +626,7 @@ def medium(**changes: Any) -> dict[str, Flavor]:
         ({"quota": {"ram": Usage(11264, 1)}}, "quota of MB of memory: needs 11264, 1 of 11264 used"),
         ({"quota": {"ports": Usage(13, 11)}}, "quota of ports: needs 3, 11 of 13 used"),
         ({"quota": {"security_groups": Usage(10, 10)}}, "quota of security groups: needs 1, 10 of 10 used"),
-        ({"quota": {"security_group_rules": Usage(100, 82)}}, "security group rules: needs 19, 82 of 100 used"),
+        ({"quota": {"security_group_rules": Usage(100, 85)}}, "security group rules: needs 16, 85 of 100 used"),
         ({"quota": {"key_pairs": Usage(1, 1)}}, "quota of key pairs: needs 1, 1 of 1 used"),
     ],
 )
@@ -588,7 +659,7 @@ def test_a_host_with_little_memory_is_a_note(ram: int) -> None:
     used = 2048 + 64 + 32 + ram // 8 + 384
     assert said[1] == (
         f"vm_types.types.arm-mid.openstack_flavor: c1.medium has {ram} MB; its guest, QEMU with a full cache of "
-        f"translated code and the host's system use {used} MB: take a larger flavor, or bound QEMU's cache with "
+        f"translated code and the host's system use {used} MB: choose a larger flavor, or bound QEMU's cache with "
         "tb_cache"
     )
     assert len(said) == 2 and "x86-small" in said[0]
@@ -640,7 +711,7 @@ def test_with_a_proxy_no_gateway_is_needed() -> None:
     [
         (0, ""), (1400, ""), (1450, ""), (1500, ""), (8950, ""), (9000, ""),
         (1399, "pods get 50 less"), (1280, "pods get 50 less"),
-        (1279, "Q8S is made for 1280 to 9000"), (9001, "Q8S is made for 1280 to 9000"),
+        (1279, "Q8S supports 1280 to 9000"), (9001, "Q8S supports 1280 to 9000"),
     ],
 )  # fmt: skip
 def test_mtu(mtu: int, expected: str) -> None:
@@ -787,7 +858,7 @@ def test_two_controllers_are_told() -> None:
     assert _plan.claim(tags, "alice@one", 1_000_300)[1] == "", "the same one, again"
     assert _plan.claim(tags, "bob@two", 1_000_300) == (
         ("blue", "q8s-run:1000300:bob@two"),
-        "alice@one began a run on this cluster 5 min ago",
+        "alice@one started a run on this cluster 5 min ago",
     )
     assert _plan.claim(tags, "bob@two", 1_003_601)[1] == "", "long over"
     long, _ = _plan.claim((), "x" * 100, 1_700_000_000)

@@ -1,17 +1,20 @@
-"""The iptables rules of a worker host: loaded before all others, reported if missing, and loaded again."""
+"""The rules of worker hosts and control planes: loaded before all others, reported if missing, and loaded again."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-ROLE = Path(__file__).parents[3] / "collections/ansible_collections/q8s/emu/roles/qemu_host"
+ROLES = Path(__file__).parents[3] / "collections/ansible_collections/q8s/emu/roles"
+ROLE = ROLES / "qemu_host"
 JUMPS = [("nat", "PREROUTING", "Q8S_PRE"), ("nat", "OUTPUT", "Q8S_OUT"), ("nat", "POSTROUTING", "Q8S_POST")]
 JUMPS += [("filter", "FORWARD", "Q8S_FWD")]
 
@@ -58,9 +61,9 @@ class Host:
         return [rules[0], str(rules.count(rules[0]))] if rules else []
 
 
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    """A network namespace whose rules are loaded."""
+@contextmanager
+def namespace() -> Iterator[int]:
+    """A network namespace; gives the id of the process that holds it."""
     if os.geteuid() != 0 or not shutil.which("iptables") or not shutil.which("nsenter"):
         pytest.skip("needs root, iptables and nsenter for rules in a network namespace")
     holder = subprocess.Popen(["unshare", "--net", "sh", "-c", "echo ready; exec sleep 60"], stdout=subprocess.PIPE)
@@ -68,13 +71,20 @@ def host(tmp_path: Path) -> Iterator[Host]:
         assert holder.stdout is not None
         if holder.stdout.readline() != b"ready\n":
             pytest.skip("this machine gives no network namespaces")
-        found = Host(tmp_path, holder.pid)
-        done = found.q8s_rules()
-        assert done.returncode == 0, done.stderr
-        yield found
+        yield holder.pid
     finally:
         holder.kill()
         holder.wait()
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    """A network namespace whose rules are loaded."""
+    with namespace() as holder:
+        found = Host(tmp_path, holder)
+        done = found.q8s_rules()
+        assert done.returncode == 0, done.stderr
+        yield found
 
 
 def assert_first(host: Host) -> None:
@@ -145,3 +155,123 @@ def test_rules_of_others_stay(host: Host) -> None:
     host.iptables("-I", "FORWARD", "-j", "DOCKER-USER")
     host.q8s_rules("--repair")
     assert host.iptables("-S", "FORWARD").splitlines()[1:] == ["-A FORWARD -j Q8S_FWD", "-A FORWARD -j DOCKER-USER"]
+
+
+METADATA, ELSEWHERE = "169.254.169.254", "198.51.100.1"
+JUMP = "-A FORWARD -j Q8S_FWD"
+KUBE = ["-m", "comment", "--comment", "kubernetes forwarding rules", "-j", "KUBE-FORWARD"]
+
+
+class ControlPlane(Host):
+    """A network namespace with the script of a control plane: its pods on cni0, the pod network on flannel.1."""
+
+    def write(self, address: str) -> None:
+        """Write the script, as the role does."""
+        templates = Environment(loader=FileSystemLoader(ROLES / "k8s_common/templates"), undefined=StrictUndefined)
+        self.script.write_text(templates.get_template("q8s-rules.j2").render(ansible_managed="Ansible managed"))
+
+
+@pytest.fixture
+def control_plane(tmp_path: Path) -> Iterator[ControlPlane]:
+    """A control plane whose rules are loaded, before it has any interface of a pod."""
+    with namespace() as holder:
+        found = ControlPlane(tmp_path, holder)
+        done = found.q8s_rules()
+        assert done.returncode == 0, done.stderr
+        assert found.q8s_rules("--check").returncode == 0
+        yield found
+
+
+def connects(enter: list[str], address: str) -> str:
+    """Return how a connection from a namespace ends."""
+    text = f"import socket; socket.create_connection(('{address}', 80), 5)"
+    done = subprocess.run([*enter, sys.executable, "-c", text], capture_output=True, text=True, check=False)
+    return "connected" if done.returncode == 0 else done.stderr.splitlines()[-1].split(":")[0]
+
+
+def test_pods_do_not_reach_the_metadata_service_and_the_control_plane_does(control_plane: ControlPlane) -> None:
+    """Neither its own pods nor those that send through the pod network. They reach everything else."""
+    with ExitStack() as stack:
+        cloud, pod, other = (stack.enter_context(namespace()) for _ in range(3))
+        links = (("ens3", cloud, "10.254.1.9/24", "10.254.1.1/24"), ("cni0", pod, "10.244.0.1/24", "10.244.0.2/24"))
+        for name, peer, here, there in (*links, ("flannel.1", other, "10.244.1.1/24", "10.244.1.2/24")):
+            inside = ["nsenter", f"--net=/proc/{peer}/ns/net", "ip"]
+            route = ["route", "add", "default", "via", here.split("/")[0]]
+            for command in (
+                [
+                    *control_plane.enter,
+                    "ip",
+                    "link",
+                    "add",
+                    name,
+                    "type",
+                    "veth",
+                    "peer",
+                    "name",
+                    "eth0",
+                    "netns",
+                    str(peer),
+                ],
+                [*control_plane.enter, "ip", "address", "add", here, "dev", name],
+                [*control_plane.enter, "ip", "link", "set", name, "up"],
+                *(
+                    [*inside, *line]
+                    for line in (["address", "add", there, "dev", "eth0"], ["link", "set", "eth0", "up"], route)
+                ),
+            ):
+                subprocess.run(command, check=True, capture_output=True)
+        in_cloud = ["nsenter", f"--net=/proc/{cloud}/ns/net"]
+        for address in (METADATA, ELSEWHERE):
+            subprocess.run([*in_cloud, "ip", "address", "add", f"{address}/32", "dev", "eth0"], check=True)
+        control_plane.run("ip", "route", "add", "default", "via", "10.254.1.1")
+        control_plane.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+        serve = "import socket, time; s = socket.create_server(('', 80)); print('ready', flush=True); time.sleep(50)"
+        server = subprocess.Popen([*in_cloud, sys.executable, "-c", serve], stdout=subprocess.PIPE)
+        stack.callback(server.wait)
+        stack.callback(server.kill)
+        assert server.stdout is not None and server.stdout.readline() == b"ready\n"
+        for holder in (pod, other):
+            enter = ["nsenter", f"--net=/proc/{holder}/ns/net"]
+            assert connects(enter, ELSEWHERE) == "connected"
+            assert connects(enter, METADATA) == "ConnectionRefusedError", "at once, not after a timeout"
+        assert connects(control_plane.enter, METADATA) == "connected", "its own cloud-init may"
+        assert control_plane.q8s_rules("--remove").returncode == 0
+        assert connects(["nsenter", f"--net=/proc/{pod}/ns/net"], METADATA) == "connected"
+        assert "Q8S" not in control_plane.iptables("-S")
+        assert control_plane.q8s_rules("--remove").returncode == 0, "again"
+
+
+@pytest.mark.parametrize(
+    ("damage", "missing"),
+    [
+        (["-F"], ["missing or changed: the rules of the chain Q8S_FWD", f"missing: {JUMP}"]),
+        (["-D", "FORWARD", "-j", "Q8S_FWD"], [f"missing: {JUMP}"]),
+        # as libvirt, Docker and ufw insert themselves
+        (["-I", "FORWARD", "-i", "cni0", "-j", "ACCEPT"], [f"missing: {JUMP}"]),
+        (["-I", "Q8S_FWD", "-j", "ACCEPT"], ["missing or changed: the rules of the chain Q8S_FWD"]),
+        (["-D", "Q8S_FWD", "1"], ["missing or changed: the rules of the chain Q8S_FWD"]),
+    ],
+)
+def test_what_closes_the_metadata_service_is_loaded_again(
+    control_plane: ControlPlane, damage: list[str], missing: list[str]
+) -> None:
+    control_plane.iptables(*damage)
+    checked = control_plane.q8s_rules("--check")
+    assert (checked.returncode, sorted(checked.stdout.splitlines())) == (1, missing)
+    repaired = control_plane.q8s_rules("--repair")
+    assert repaired.returncode == 0, repaired.stderr
+    assert sorted(repaired.stdout.splitlines()) == [f"<4>loading the rules again, {line}" for line in missing]
+    assert control_plane.q8s_rules("--repair").stdout == ""
+    assert control_plane.first("filter", "FORWARD") == [JUMP, "1"]
+    assert len(control_plane.iptables("-S", "Q8S_FWD").splitlines()) == 3
+
+
+def test_the_jumps_of_kube_proxy_may_come_first(control_plane: ControlPlane) -> None:
+    """It inserts them whenever it starts. They accept no new connection to the metadata service."""
+    control_plane.iptables("-N", "KUBE-FORWARD")
+    control_plane.iptables("-I", "FORWARD", "1", *KUBE)
+    control_plane.iptables("-A", "FORWARD", "-j", "ACCEPT")
+    before = control_plane.iptables("-S", "FORWARD")
+    assert control_plane.q8s_rules("--check").returncode == 0
+    assert control_plane.q8s_rules().returncode == 0
+    assert control_plane.iptables("-S", "FORWARD") == before

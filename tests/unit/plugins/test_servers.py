@@ -81,7 +81,7 @@ def test_the_others_are_there_when_one_cannot_be_created() -> None:
 
 @pytest.mark.parametrize(("broken", "partial"), [(INITIAL, True), (BROKEN, False)])
 def test_without_a_control_plane_or_leave_it_is_a_failure(broken: str, partial: bool) -> None:
-    with pytest.raises(_cloud.CloudError, match=f"Failed to make 1 of 3 servers:\n- server {broken} is in ERROR"):
+    with pytest.raises(_cloud.CloudError, match=f"Failed to create 1 of 3 servers:\n- server {broken} is in ERROR"):
         run(Recorded(_plan.Existing(), broken=(broken,)), partial=partial)
 
 

@@ -94,6 +94,7 @@ guest_user: ada
 ssh_private_key: ~/.ssh/id_ed25519
 access: {type: bastion, host: gate.example.org, user: ada}
 proxy: {http_proxy: "http://proxy.example.org:3128", no_proxy: "localhost,10.0.0.0/8"}
+inside: listed
 server_group: soft-anti-affinity
 kubernetes_version: v1.36.3
 """
@@ -107,6 +108,7 @@ kubernetes_version: v1.36.3
     assert (cluster.guest_user, cluster.ssh_private_key) == ("ada", "~/.ssh/id_ed25519")
     assert cluster.access == _spec.Access("bastion", host="gate.example.org", user="ada")
     assert cluster.proxy == _spec.Proxy("http://proxy.example.org:3128", "", "localhost,10.0.0.0/8")
+    assert (cluster.inside, _spec.load_text(DEMO, "demo").inside) == ("listed", "all")
     assert (cluster.server_group, cluster.kubernetes_version) == ("soft-anti-affinity", "1.36.3")
     assert _spec.load_mapping(json.loads(json.dumps(cluster.to_mapping())), "mapping") == cluster
 

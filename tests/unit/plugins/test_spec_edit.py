@@ -46,6 +46,7 @@ def test_every_class_has_a_meaning_and_a_refusal_its_reason_and_a_way_out() -> N
     [
         ("vm_types.types.NAME.labels", Effect.LIVE),
         ("required_tcp_ports", Effect.LIVE),
+        ("inside", Effect.LIVE),
         ("vm_types.types.NAME.ram", Effect.RESTART),
         ("vm_types.types.NAME.qemu_args", Effect.RESTART),
         ("vm_types.types.NAME.storage", Effect.RECREATE),

@@ -130,7 +130,7 @@ def with_nodes(*nodes: dict[str, Any]) -> dict[str, Any]:
         (
             without(CONTROL_PLANE),
             ("ACTIVE", "running", "unknown"),
-            "no control plane was there",
+            "there is no control plane",
             "fix the control plane first",
         ),
         (
@@ -206,10 +206,10 @@ def unreachable(message: str, **more: Any) -> dict[str, Any]:
             "restore the key /home/me/key",
         ),
         (unreachable("Too many authentication failures"), "refuses the login", "restore the key"),
-        (unreachable("Host key verification failed."), "has not the host key", "q8s-run replace FILE arm-mid-1"),
+        (unreachable("Host key verification failed."), "does not have the host key", "q8s-run replace FILE arm-mid-1"),
         (
             unreachable("Host key verification failed.", q8s_foreign=True, q8s_state_dir="/state/demo"),
-            "has not the host key",
+            "does not have the host key",
             "ssh-keygen -R 10.254.1.3 -f /state/demo/known_hosts",
         ),
         (unreachable("No route to host"), "does not answer ssh: No route", "openstack server reboot demo-arm-mid-1"),

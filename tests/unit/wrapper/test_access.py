@@ -46,7 +46,7 @@ def test_exec_fails_where_one_fails(hosts: dict[str, Any], capfd: pytest.Capture
 
 def test_exec_needs_a_command_and_a_host(hosts: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["exec", EXAMPLE, "all"]) == ExitCode.WRONG_INPUT
-    assert "there is no command" in capsys.readouterr().err
+    assert "the command is missing" in capsys.readouterr().err
     assert cli.main(["exec", EXAMPLE, "none", "--", "true"]) == ExitCode.WRONG_INPUT
     assert "Failed to find none; known are: arm-mid-1, demo-control-plane" in capsys.readouterr().err
     hosts.clear()
@@ -74,9 +74,9 @@ def test_ssh_checks_the_host_and_passes_the_command_on(tmp_path: Path) -> None:
 
 
 def test_a_lost_key_is_said(tmp_path: Path) -> None:
-    with pytest.raises(WrapperError, match="nobody gets into the servers without it") as error:
+    with pytest.raises(WrapperError, match="the servers accept no other key") as error:
         inventory.ssh_command({**SERVER, "ansible_ssh_private_key_file": str(tmp_path / "gone")}, [])
-    assert "destroy, then deploy" in error.value.hint and "ssh_private_key" in error.value.hint
+    assert "destroy the cluster and deploy it again" in error.value.hint and "ssh_private_key" in error.value.hint
 
 
 def test_a_host_is_found_by_its_nodes_name() -> None:
@@ -89,7 +89,7 @@ def test_a_host_is_found_by_its_nodes_name() -> None:
 
 def test_logs_of_the_last_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["logs", EXAMPLE]) == ExitCode.FAILED
-    assert "no run of cluster demo is known here" in capsys.readouterr().err
+    assert "this machine has no log of cluster demo" in capsys.readouterr().err
     runs = ("20260101-000000-000000-deploy", "20260101-000001-000000-replace", "20260101-000002-000000-verify")
     folder = cluster_state(tmp_path / "state")
     for run in runs:

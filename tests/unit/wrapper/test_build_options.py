@@ -49,7 +49,7 @@ def test_another_place_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytes
             {"missing": ["image-aarch64"], "on_cluster": False, "obstacles": [], "upload_bytes": 611_000_000},
             [
                 "build: image-aarch64, on this machine",
-                "upload: 611 MB, and what is built, to the initial control plane",
+                "upload: 611 MB and the new artifacts, to the initial control plane",
             ],
         ),
         (

@@ -130,8 +130,24 @@ def test_streams_that_are_closed_or_full() -> None:
     for redirect in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
         done = run("validate", EXAMPLE, redirect=redirect)
         assert (done.returncode, done.stderr) == (0, ""), redirect
-    full = run("validate", EXAMPLE, redirect=">/dev/full")
-    assert (full.returncode, full.stderr) == (1, "error: Failed to run: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unbuffered"),
+    [
+        (["--help"], ""),
+        (["--help"], "1"),
+        (["validate", EXAMPLE], ""),
+        (["lab", "status"], "1"),
+        (["bundle", "--help"], ""),
+    ],
+)
+def test_output_that_cannot_be_written(arguments: list[str], unbuffered: str, tmp_path: Path) -> None:
+    settings = {"PYTHONUNBUFFERED": unbuffered, "Q8S_LAB_DIR": str(tmp_path)}
+    full = run(*arguments, redirect=">/dev/full", **settings)
+    problem = "error: Failed to write to standard output: No space left on device\n"
+    assert (full.returncode, full.stderr) == (1, problem)
+    assert run(*arguments, redirect="| true", **settings).stderr == "", "the reader has exited, as head does"
 
 
 def test_a_folder_that_was_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

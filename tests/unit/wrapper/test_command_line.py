@@ -302,7 +302,7 @@ def test_deploy_asks_on_a_terminal(
     assert cli.main(["deploy", str(EXAMPLE)]) == (ExitCode.DONE if goes else ExitCode.FAILED)
     assert [(call[0], call[2]) for call in calls] == [("plan", []), ("site", UNCONFIRMED)][: 2 if goes else 1]
     err = capsys.readouterr().err
-    assert "Go on? [y/N]" in err and ("nothing was changed" in err) != goes
+    assert "Continue? [y/N]" in err and ("nothing was changed" in err) != goes
 
 
 def test_deploy_asks_about_removals_by_their_number(
@@ -311,7 +311,7 @@ def test_deploy_asks_about_removals_by_their_number(
     terminal("y\n")
     calls = ansible((ExitCode.DONE, planned(change("replace", "demo-arm-mid-1"))), (ExitCode.DONE, State()))
     assert cli.main(["deploy", str(EXAMPLE)]) == ExitCode.DONE
-    assert "1 server is removed for it" in capsys.readouterr().err
+    assert "This removes 1 server. Continue?" in capsys.readouterr().err
     assert calls[1][2] == CONFIRMED
 
 
@@ -382,7 +382,7 @@ def test_destroy_asks_about_what_goes(
     terminal("n\n")
     options = [word for what in keep for word in ("--keep", what)]
     assert cli.main(["destroy", str(EXAMPLE), *options]) == ExitCode.FAILED
-    assert f"Remove all of it, {question}? [y/N]" in capsys.readouterr().err
+    assert f"Delete the cluster, {question}? [y/N]" in capsys.readouterr().err
 
 
 def test_what_is_kept_is_part_of_what_to_type_next(ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -436,7 +436,7 @@ def test_status_warns_of_certificates_that_end_soon(ansible: Any, capsys: pytest
 def test_replace_knows_what_cannot_be_replaced(ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert not ansible()
     assert cli.main(["replace", str(EXAMPLE), "demo-control-plane", "--yes"]) == ExitCode.WRONG_INPUT
-    assert "is no worker of this cluster; allowed are x86-small-1, arm-mid-1" in capsys.readouterr().err
+    assert "is not a worker of this cluster; allowed are x86-small-1, arm-mid-1" in capsys.readouterr().err
 
 
 def test_plan(ansible: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -533,7 +533,7 @@ def test_options_from_the_environment(ansible: Any, tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("problem", "code"), [("", ExitCode.DONE), ("what Kubernetes says is not known", ExitCode.FAILED)]
+    ("problem", "code"), [("", ExitCode.DONE), ("its state in Kubernetes is not known", ExitCode.FAILED)]
 )
 @pytest.mark.parametrize("arguments", [[], ["--json"]])
 def test_status_fails_where_a_node_is_not_well(
@@ -615,7 +615,7 @@ def test_a_killed_run_holds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         err = capsys.readouterr().err
         assert (
             f"q8s-run deploy (process {holder.pid}" in err
-            and f"hint: wait for it, or end it: kill -INT {holder.pid}" in err
+            and f"hint: wait for it, or stop it: kill -INT {holder.pid}" in err
         )
         holder.send_signal(signal.SIGKILL)
     with state.locked(place, "destroy"):
@@ -651,5 +651,5 @@ def test_values_with_spaces_in_the_environment(
     assert cli.main(["bundle", "ensure"]) == ExitCode.WRONG_INPUT
     assert capsys.readouterr().err == (
         'error: Q8S_IMAGE: is "\'x86_64,a": No closing quotation\n'
-        "hint: quote what has spaces or quotes in it as for a shell\n"
+        "hint: quote values that contain spaces or quotes, as in a shell\n"
     )

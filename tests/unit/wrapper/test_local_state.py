@@ -55,7 +55,7 @@ def test_offline_the_only_cluster_of_that_name_is_meant(
     project.problem = "Failed to log in to the cloud\nhint: set OS_CLOUD"
     assert state.find("demo") == folder
     assert (
-        f"warning: Failed to log in to the cloud. Used is the only cluster demo here: {folder}"
+        f"warning: Failed to log in to the cloud. Using the only cluster demo on this machine: {folder}"
         in capsys.readouterr().err
     )
     recorded(root, project=replace(OTHER, project_id="another"))
@@ -108,7 +108,9 @@ def test_list_without_the_cloud(project: Cloud, root: Path, capsys: pytest.Captu
     assert cli.main(["list"]) == ExitCode.DONE
     out, err = capsys.readouterr()
     assert "demo" in out and "unknown" in out and "(this project)" in out
-    assert err.startswith("warning: the cloud cannot be asked, so only the clusters on this machine are listed")
+    assert err.startswith(
+        "warning: the clusters in the cloud are not known, so only the clusters on this machine are listed"
+    )
     assert "no route" in err and err.endswith("hint: check auth_url\n")
     assert cli.main(["list", "--json"]) == ExitCode.DONE
     data = json.loads(capsys.readouterr().out)

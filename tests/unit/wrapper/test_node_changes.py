@@ -31,7 +31,7 @@ PLANNED = State(finished=True, results={"q8s_plan": EMPTY, "q8s_node_plan": NODE
 
 def test_the_plan_names_each_node_its_action_and_both_values() -> None:
     assert report.node_plan(NODES, 80) == [
-        "of the nodes:",
+        "existing nodes:",
         "  restart  x86-small-1       ram 2048 MB -> 1536 MB, num_cpus 2 -> 1",
         "  recreate arm-mid-1         storage 2048 MB -> 1536 MB",
         "  note: not compared with the file, as the host did not answer: demo-arm-mid-2",
@@ -101,7 +101,7 @@ def test_a_person_is_asked_before_nodes_are_drained(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("TERM", "dumb")
     assert (cli.main(["deploy", str(EXAMPLE), "--limit", "arm-mid-1"]) == ExitCode.DONE) is goes
-    assert "2 nodes are drained for it. Go on? [y/N]" in capsys.readouterr().err
+    assert "This drains 2 nodes. Continue? [y/N]" in capsys.readouterr().err
     limit = ["-e", '{"q8s_limit": ["demo-control-plane", "demo-arm-mid-1"]}']
     confirmed = ("site", ["-e", '{"q8s_confirmed": true}', *limit])
     assert calls == [("plan", limit), confirmed][: 2 if goes else 1]
@@ -122,7 +122,7 @@ def test_how_many_nodes_at_a_time(calls: Any, capsys: pytest.CaptureFixture[str]
     assert cli.main(["deploy", str(EXAMPLE), "--yes", "--parallel", "3"]) == ExitCode.DONE
     assert calls == [("site", ["-e", '{"q8s_confirmed": true}', "-e", '{"q8s_parallel": 3}'])]
     assert cli.main(["deploy", str(EXAMPLE), "--yes", "--parallel", "0"]) == ExitCode.WRONG_INPUT
-    assert "--parallel: is 0; allowed is a number from 1 on" in capsys.readouterr().err
+    assert "--parallel: is 0; allowed is a whole number of at least 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

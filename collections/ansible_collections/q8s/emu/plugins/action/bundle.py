@@ -71,7 +71,7 @@ def build(argv: Sequence[str]) -> dict[str, Any]:
     except OSError as error:
         raise BuildError(f"Failed to run {argv[0]}: {error.strerror}") from error
     if code:
-        raise BuildError("\n".join(stderr) or f"the build ended with exit code {code}")
+        raise BuildError("\n".join(stderr) or f"the build exited with code {code}")
     answer: dict[str, Any] = json.loads(stdout)
     return answer
 

@@ -68,7 +68,7 @@ class ActionModule(ActionBase):
                 other = take(line, other, show)
             state = state.strip()
             if state.isdecimal():
-                return int(state), "\n".join(other).strip() or f"the build ended with exit code {state}"
+                return int(state), "\n".join(other).strip() or f"the build exited with code {state}"
             if state != "active":
                 reason = self._shell(f"systemctl show --property=Result --value {UNIT}").strip()
                 return 1, f"the build on the server ended without a result ({UNIT}: {reason or state})"

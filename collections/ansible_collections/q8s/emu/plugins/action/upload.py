@@ -98,7 +98,7 @@ class ActionModule(ActionBase):
             target, part = shlex.quote(file.target), shlex.quote(file.part)
             if self._shell(f"if {check}; then chmod 0644 {part} && mv -f {part} {target} && echo good; fi").strip():
                 return sent
-        raise AnsibleActionFail(f"Failed to upload {file.name}: what arrived has another checksum than {file.source}")
+        raise AnsibleActionFail(f"Failed to upload {file.name}: the checksum of the copy is not that of {file.source}")
 
     def _append(self, file: File) -> int:
         """Send what the host does not have yet, and return how many bytes that was."""

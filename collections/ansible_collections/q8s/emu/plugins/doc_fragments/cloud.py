@@ -13,13 +13,13 @@ class ModuleDocFragment:
 options:
   cluster:
     description:
-      - The cluster, in the form of a cluster file. The inventory plugin P(q8s.emu.openstack#inventory) gives it as C(q8s_cluster).
+      - The cluster, in the form of a cluster file. The inventory plugin P(q8s.emu.openstack#inventory) returns it as C(q8s_cluster).
       - Do not pass C(git_url), which may hold a token.
     type: dict
     required: true
   cloud:
     description:
-      - A cloud of C(clouds.yaml). Without it, the C(OS_*) variables of the environment choose, C(OS_CLOUD) first.
+      - A cloud of C(clouds.yaml). Without it, the C(OS_*) environment variables select the cloud, C(OS_CLOUD) first.
     type: str
 requirements:
   - openstacksdk
@@ -28,7 +28,7 @@ author:
   - Q8S contributors (!UNKNOWN)
 attributes:
   check_mode:
-    description: Says what would change and changes nothing.
+    description: Returns what would change, and changes nothing.
     support: full
 """
 
@@ -40,7 +40,7 @@ changes:
   elements: dict
   contains:
     kind:
-      description: What it is.
+      description: Kind of the resource.
       type: str
       sample: server
     action:
@@ -48,21 +48,21 @@ changes:
       type: str
       sample: create
     name:
-      description: Its name, or a rule in words.
+      description: Name of the resource, or the rule as text.
       type: str
       sample: demo-arm-mid-1
     before:
-      description: A line that says what is there; empty for nothing.
+      description: Description of the resource before the change; empty if it did not exist.
       type: str
       sample: ""
     after:
-      description: A line that says what is there afterwards; empty for nothing.
+      description: Description of the resource after the change; empty if it does not exist.
       type: str
       sample: server demo-arm-mid-1 ACTIVE
 notes:
-  description: What is left alone although it is not as the cluster file says, and why.
+  description: Differences from the cluster file that are kept, and why.
   returned: success
   type: list
   elements: str
-  sample: ["the rule tcp 12345 from 0.0.0.0/0 in q8s-cluster is not Q8S's; it is left"]
+  sample: ["the rule tcp 12345 from 0.0.0.0/0 in q8s-cluster was not created by Q8S; it is kept"]
 """

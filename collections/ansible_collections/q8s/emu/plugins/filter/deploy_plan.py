@@ -10,7 +10,7 @@ from typing import Any
 
 DOCUMENTATION = r"""
 name: deploy_plan
-short_description: What a deploy would change, build and upload
+short_description: List what a deploy would change, build and upload
 version_added: 0.2.0
 author:
   - Q8S contributors (!UNKNOWN)

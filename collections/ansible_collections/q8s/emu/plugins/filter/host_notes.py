@@ -12,7 +12,7 @@ from ansible_collections.q8s.emu.plugins.module_utils import _host_check
 
 DOCUMENTATION = r"""
 name: host_notes
-short_description: What a user should know of a host that can be a control plane
+short_description: List the peculiarities of a host that can be a control plane
 version_added: 0.1.0
 author:
   - Q8S contributors (!UNKNOWN)

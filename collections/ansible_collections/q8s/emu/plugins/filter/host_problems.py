@@ -12,7 +12,7 @@ from ansible_collections.q8s.emu.plugins.module_utils import _host_check
 
 DOCUMENTATION = r"""
 name: host_problems
-short_description: Why a host cannot be a control plane
+short_description: List the reasons why a host cannot be a control plane
 version_added: 0.1.0
 author:
   - Q8S contributors (!UNKNOWN)

@@ -13,7 +13,7 @@ from ansible.errors import AnsibleFilterError
 
 DOCUMENTATION = r"""
 name: interface_of
-short_description: The network interface of a host that has an address
+short_description: Find the network interface of a host that has an address
 version_added: 0.1.0
 author:
   - Q8S contributors (!UNKNOWN)

@@ -13,7 +13,7 @@ from ansible_collections.q8s.emu.plugins.module_utils import _guest_changes, _sp
 
 DOCUMENTATION = r"""
 name: node_plan
-short_description: What a deploy does to nodes that exist
+short_description: List what a deploy does to existing nodes
 version_added: 0.2.0
 author:
   - Q8S contributors (!UNKNOWN)
@@ -37,7 +37,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Show what a deploy does to nodes that exist
+- name: Show what a deploy does to existing nodes
   ansible.builtin.debug:
     msg: "{{ hostvars | q8s.emu.node_plan(q8s_cluster, groups.worker_hosts) }}"
 """
@@ -47,7 +47,7 @@ _value:
   description:
     - C(changes) has an entry for each node that is restarted or recreated, in the file's order.
     - C(refused) has messages about edits that these guests do not allow.
-    - C(unknown) says of each host that was not asked why, by its name.
+    - C(unknown) has the reason for each host that was not inspected, by its name.
   type: dict
   sample:
     changes:

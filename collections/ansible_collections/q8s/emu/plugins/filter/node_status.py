@@ -13,28 +13,28 @@ from ansible_collections.q8s.emu.plugins.module_utils import _spec, _status
 
 DOCUMENTATION = r"""
 name: node_status
-short_description: How each node of a cluster is, and what to do about it
+short_description: Show the state of each node of a cluster, and how to fix it
 version_added: 0.1.0
 author:
   - Q8S contributors (!UNKNOWN)
 description:
-  - Compares what the cluster asks for with what the cloud, the hosts, their guests and Kubernetes say.
-  - Reads of each host C(q8s_status), C(q8s_private_ip) and C(q8s_server_id) as the inventory has them, C(q8s_domain), what C(virsh domstate) gave on
-    a worker's host, C(q8s_kubernetes), what C(kubectl get nodes -o json) gave on a control plane, and the fact C(control_plane_certificates), which
-    the entry point C(certificates) of the role P(q8s.emu.control_plane#role) sets.
+  - Compares what the cluster asks for with the state of the cloud, the hosts, their guests and Kubernetes.
+  - Reads of each host C(q8s_status), C(q8s_private_ip) and C(q8s_server_id) as the inventory has them, C(q8s_domain), the output of C(virsh domstate) on
+    a worker's host, C(q8s_kubernetes), the output of C(kubectl get nodes -o json) on a control plane, and the fact C(control_plane_certificates),
+    which the entry point C(certificates) of the role P(q8s.emu.control_plane#role) sets.
 options:
   _input:
     description: Variables of all hosts, as C(hostvars) has them.
     type: dict
     required: true
   cluster:
-    description: The cluster, as the inventory gives it in C(q8s_cluster).
+    description: The cluster, as the inventory has it in C(q8s_cluster).
     type: dict
     required: true
 """
 
 EXAMPLES = r"""
-- name: Show how each node is
+- name: Show the state of each node
   ansible.builtin.debug:
     msg: "{{ hostvars | q8s.emu.node_status(q8s_cluster) }}"
 """
@@ -42,7 +42,7 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - A row for each node that the cluster asks for, then for each server or node that it does not. C(problem) and C(hint) are empty where all is well.
+    - A row for each node that the cluster asks for, then for each server or node that it does not. C(problem) and C(hint) are empty for a node without a problem.
   type: list
   elements: dict
   sample:

@@ -14,16 +14,16 @@ version_added: 0.1.0
 author:
   - Q8S contributors (!UNKNOWN)
 description:
-  - Lists what an OpenStack project has of a cluster, with all that is needed to log in; host keys are checked from the first login.
+  - Lists the servers of a cluster in an OpenStack project, with the variables that are needed to log in. Host keys are checked from the first login.
   - The cluster comes from the extra variable C(q8s_cluster_file), else from extra variables that hold a cluster file's fields, else from O(cluster_file).
   - Groups are C(control_plane), C(control_plane_initial), C(worker_hosts), C(emulated_workers) (the guests), C(type_<type>), C(arch_<architecture>),
     C(zone_<zone>) where the type has a zone, C(server_error) for servers in C(ERROR) (C(q8s_fault) has the cloud's reason), and C(surplus) for servers that
     the file no longer asks for.
   - C(q8s_missing_servers) lists the servers that the file asks for and the cloud does not have, C(q8s_created_servers) those that Q8S created.
-  - No ssh configuration of the user's counts for servers and guests. With C(access) of the type C(bastion), they are reached through it. Only the login
+  - The user's SSH configuration is not used for servers and guests. With C(access) of the type C(bastion), they are reached through it. Only the login
     there reads the user's ssh configuration, which has its host key and the user's key. With C(floating_ip), the initial control plane is reached by
     its floating IP, and all others through it; its host key is checked on the way.
-  - The variables of all hosts (C(q8s_cluster), C(q8s_state_dir), C(q8s_expected_nodes), C(q8s_workers) ...) are there even when no server is, or the
+  - The variables of all hosts (C(q8s_cluster), C(q8s_state_dir), C(q8s_expected_nodes), C(q8s_workers) ...) are set even if no server exists, or the
     cloud does not answer.
   - C(q8s_state_dir) is the cluster's folder below O(state_dir), one for each cloud, project and cluster. Without the cloud's answer it is there only
     if these credentials deployed the cluster from this machine. C(q8s_state_record) is the text of the file C(cluster.json) in it.
@@ -36,23 +36,23 @@ requirements:
   - PyYAML
 notes:
   - The cloud is asked once each time that the inventory is read. With O(cache=true) it is not asked while the cache is fresh; the action
-    C(refresh_inventory) of M(ansible.builtin.meta) always asks, and renews the cache. What is cached is what the cloud's API tells of the cluster's
-    servers; there is no secret in it.
+    C(refresh_inventory) of M(ansible.builtin.meta) always asks, and renews the cache. The cache has what the cloud's API returns about the cluster's
+    servers, and no secrets.
 extends_documentation_fragment:
   - constructed
   - inventory_cache
 options:
   plugin:
-    description: Names this plugin.
+    description: Name of this plugin.
     required: true
     choices: [q8s.emu.openstack, q8s_openstack]
   cloud:
-    description: A cloud of C(clouds.yaml). Without it the C(OS_*) variables choose.
+    description: A cloud of C(clouds.yaml). Without it, the C(OS_*) variables select the cloud.
     type: str
     env:
       - name: OS_CLOUD
   cluster_file:
-    description: The cluster file, when no extra variable names one. A relative path starts at the inventory file.
+    description: The cluster file, if no extra variable names one. A relative path starts at the folder of the inventory file.
     type: str
     env:
       - name: Q8S_CLUSTER_FILE
@@ -380,7 +380,7 @@ def _surplus(cluster: _spec.Cluster, server: _plan.Server, state: str, path: str
 def vm_variables(cluster: _spec.Cluster, spec: _spec.ServerSpec, address: str) -> dict[str, Any]:
     """What the roles need to know of the guest behind the host with that address."""
     if spec.vm_type is None:
-        raise ValueError(f"{spec.name} is not a worker's host")
+        raise ValueError(f"{spec.name} is not the host of a worker")
     network = cluster.guest_network(address)
     return {
         "name": spec.node,

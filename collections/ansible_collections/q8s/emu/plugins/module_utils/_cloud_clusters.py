@@ -123,7 +123,7 @@ class Clusters:
         lacking += [f"the security group {GROUP}"] if group is None else []
         if lacking or group is None:
             raise CloudError(
-                f"Failed to make the servers: missing or not unique: {', '.join(lacking)}"
-                "\nhint: run q8s.emu.cloud_preflight, which says more, and q8s.emu.security_group before q8s.emu.servers"
+                f"Failed to create the servers: missing or not unique: {', '.join(lacking)}"
+                "\nhint: run q8s.emu.cloud_preflight, which reports the details, and q8s.emu.security_group before q8s.emu.servers"
             )
         return Needs(images[0].id, networks[0], flavors, (group.id, *(groups[name] for name in others)))

@@ -87,7 +87,7 @@ def _why(error: Exception) -> tuple[str, str]:
     if name in ("EndpointNotFound", "NotSupported", "ServiceDisabledException"):
         return reason, "check region_name and interface in clouds.yaml"
     if status == 429:
-        return f"{reason} (HTTP 429)", "the cloud asks for fewer requests: run it again a little later"
+        return f"{reason} (HTTP 429)", "the cloud limits the rate of requests: run it again later"
     return (f"{reason} (HTTP {status})" if status else reason), ""
 
 

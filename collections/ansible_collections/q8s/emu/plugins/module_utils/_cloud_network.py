@@ -130,7 +130,7 @@ class Ports:
         subnet = network.subnet(cluster.remote_ip_prefix)
         if not names or subnet is None:
             return {}
-        with doing(f"make {len(names)} ports in the subnet {subnet.cidr}"):
+        with doing(f"create {len(names)} ports in the subnet {subnet.cidr}"):
             created = self._os.network.create_ports(
                 [
                     {
@@ -182,7 +182,7 @@ class FloatingIps:
         :raises CloudError: the server has no port in the cluster's subnet, or the external network is not unique
         """
         name = cluster.name_of_initial_instance
-        with doing(f"give a floating IP to {name}"):
+        with doing(f"assign a floating IP to {name}"):
             servers = self._servers.list_servers()
             server = next((s for s in servers if s.name == name and s.address(cluster.remote_ip_prefix)), None)
             address = server.address(cluster.remote_ip_prefix) if server else None
@@ -190,7 +190,7 @@ class FloatingIps:
             port = next((p for p in ports if server and p.server_id == server.id and p.address == address), None)
             if port is None:
                 raise CloudError(
-                    f"Failed to give a floating IP to {name}: it has no port with an address in {cluster.remote_ip_prefix}"
+                    f"Failed to assign a floating IP to {name}: it has no port with an address in {cluster.remote_ip_prefix}"
                 )
             if existing is not None:
                 self._os.network.update_ip(existing.id, port_id=port.id)
@@ -198,7 +198,7 @@ class FloatingIps:
             networks = self._networks.list_external_ids(cluster.access.floating_network)
             if len(networks) != 1:
                 raise CloudError(
-                    f"Failed to give a floating IP to {name}: {len(networks)} external networks are called "
+                    f"Failed to assign a floating IP to {name}: {len(networks)} external networks are called "
                     f"{cluster.access.floating_network}\nhint: set access.floating_network to the id of one"
                 )
             self._os.network.create_ip(
@@ -208,7 +208,7 @@ class FloatingIps:
     def delete_floating_ips(self, floating: Iterable[FloatingIp]) -> None:
         """Release floating IPs. One that no longer exists is no error."""
         for item in floating:
-            with doing(f"give the floating IP {item.address} back"):
+            with doing(f"release the floating IP {item.address}"):
                 self._os.network.delete_ip(item.id, ignore_missing=True)
 
 

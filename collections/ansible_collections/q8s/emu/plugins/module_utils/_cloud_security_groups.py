@@ -86,9 +86,10 @@ class SecurityGroups:
                 lambda c: self._create_rule(cluster_name, group_id, c.subject), plan.of(_plan.RULE, "create")
             )
         )
-        raise_first(map_concurrently(lambda c: self._delete_rule(c.subject), plan.of(_plan.RULE, "delete")))
         for change in plan.of(_plan.MEMBER):
             self._set_membership(change.subject, group_id, True)
+        # Last: until then the old rules let the traffic of a running cluster through.
+        raise_first(map_concurrently(lambda c: self._delete_rule(c.subject), plan.of(_plan.RULE, "delete")))
         return group_id
 
     def _create_security_group(self, cluster_name: str) -> str:
@@ -129,7 +130,7 @@ class SecurityGroups:
                     security_group_id=group_id,
                     direction="ingress",
                     ether_type="IPv4",
-                    protocol=rule.protocol,
+                    protocol=rule.protocol or None,
                     port_range_min=rule.port_min,
                     port_range_max=rule.port_max,
                     description=_plan.mark(cluster_name),
@@ -155,9 +156,9 @@ class SecurityGroups:
 def _rule(rule: Any, group_id: str) -> Union[Rule, str]:
     """Return a rule in the plan's form, or as text if that form cannot express it."""
     source = rule.remote_ip_prefix or ""
-    if rule.ether_type != "IPv4" or not rule.protocol or (rule.remote_group_id or group_id) != group_id:
+    if rule.ether_type != "IPv4" or (rule.remote_group_id or group_id) != group_id:
         source = source or rule.remote_group_id or "anywhere"
         return f"{rule.ether_type} {rule.protocol or 'any protocol'} from {source}"
     if not source and not rule.remote_group_id:
         source = "0.0.0.0/0"
-    return Rule(rule.protocol, rule.port_range_min, rule.port_range_max, source)
+    return Rule(rule.protocol or "", rule.port_range_min, rule.port_range_max, source)

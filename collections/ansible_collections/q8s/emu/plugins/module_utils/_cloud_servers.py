@@ -122,7 +122,7 @@ class Servers:
                 raise CloudError(
                     f"Failed to remove {len(left)} of {len(servers)} servers within {deadline:.0f} s; left are:\n"
                     + "\n".join(lines)
-                    + "\nhint: run it again; what stays in this state needs the cloud's administrators"
+                    + "\nhint: run it again; if servers stay in this state, ask the administrators of the cloud"
                 )
             if left:
                 time.sleep(_POLL_SECONDS)
@@ -208,7 +208,7 @@ class ServerGroups:
 
     def create_server_group(self, name: str) -> str:
         """Create a group whose servers Nova spreads over machines as far as it can. Return its id."""
-        with doing(f"make the server group {name}"):
+        with doing(f"create the server group {name}"):
             return str(self._os.compute.create_server_group(name=name, policy=_plan.SPREAD).id)
 
     def delete_server_group(self, group: ServerGroup) -> None:
@@ -235,7 +235,7 @@ def _network_arguments(cluster: Cluster, needs: Needs, request: Request, port: O
 def _late(name: str, servers: Sequence[Server], cluster: Cluster, deadline: float) -> str:
     found = next((s for s in servers if s.name == name), None)
     if found is None:
-        return f"server {name}: somebody removed it while it was waited for"
+        return f"server {name}: it was deleted while Q8S waited for it"
     if found.status == "ACTIVE":
         have = ", ".join(found.addresses) or "none"
         return f"server {name}: no address in {cluster.remote_ip_prefix} after {deadline:.0f} s (it has {have})"

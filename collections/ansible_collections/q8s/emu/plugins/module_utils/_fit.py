@@ -173,6 +173,8 @@ def needed_quota(plans: Sequence[Plan], flavors: Mapping[str, Flavor]) -> dict[s
     }
     for change in [change for plan in plans for change in plan.changes]:
         sign = {"create": 1, "delete": -1}.get(change.action, 0)
+        if change.kind == RULE and sign < 0:
+            continue  # new rules are created before old ones are deleted
         if change.kind in kinds:
             needs[kinds[change.kind]] += sign
         if change.kind == SECURITY_GROUP:
@@ -296,8 +298,8 @@ def _network_problems(cluster: Cluster, findings: Findings, plans: Sequence[Plan
     problems = []
     if not network.secured:
         problems.append(
-            f"private_network_id: the network {name} has port security off (port_security_enabled), so that its ports take no "
-            "security group and stand open; its owner can switch it on (openstack network set --enable-port-security)"
+            f"private_network_id: the network {name} has port security off (port_security_enabled), so that its ports have no "
+            "security group and are open; its owner can enable it (openstack network set --enable-port-security)"
         )
     needed = sum(len(plan.of(SERVER, "create")) for plan in plans)
     if needed > subnet.size - subnet.used:
@@ -327,10 +329,10 @@ def _network_notes(cluster: Cluster, findings: Findings) -> list[str]:
             f"the subnet {subnet.cidr} names no DNS server: unless the cloud answers for it, servers find no package mirror"
         )
     if network.mtu and not MTU_LEAST <= network.mtu <= MTU_MOST:
-        notes.append(f"the network's MTU is {network.mtu}; Q8S is made for {MTU_LEAST} to {MTU_MOST}")
+        notes.append(f"the network's MTU is {network.mtu}; Q8S supports {MTU_LEAST} to {MTU_MOST}")
     elif network.mtu and network.mtu < MTU_COMMON:
         notes.append(
-            f"the network's MTU is {network.mtu}: pods get 50 less, and small packets cost emulated nodes time"
+            f"the network's MTU is {network.mtu}: pods get 50 less, and small packets slow down emulated nodes"
         )
     return notes
 
@@ -409,7 +411,7 @@ def _disk_problems(path: str, flavor: Flavor, image: Image, least: int) -> list[
     if not flavor.disk:
         return [
             f"{path}: {flavor.name} has no disk (disk 0): its servers would boot from a volume, which Q8S does not create; "
-            f"take a flavor with a disk of at least {max(least, image.min_disk, image.size)} GB"
+            f"choose a flavor with a disk of at least {max(least, image.min_disk, image.size)} GB"
         ]
     if flavor.disk < least:
         return [f"{path}: {flavor.name} has a disk of {flavor.disk} GB; its server needs at least {least} GB"]
@@ -428,7 +430,7 @@ def _flavor_notes(cluster: Cluster, findings: Findings) -> list[str]:
             cache = "" if vm_type.tb_cache_mb or vm_type.accel == "kvm" else ", or bound QEMU's cache with tb_cache"
             notes.append(
                 f"{path}: {flavor.name} has {flavor.ram} MB; its guest, QEMU with a full cache of translated code and the "
-                f"host's system use {memory} MB: take a larger flavor{cache}"
+                f"host's system use {memory} MB: choose a larger flavor{cache}"
             )
         least = SYSTEM_GB + GUEST_FILES_GB
         full = least + vm_type.storage_gb

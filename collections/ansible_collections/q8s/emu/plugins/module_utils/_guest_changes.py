@@ -110,7 +110,7 @@ def node_plan(cluster: Cluster, hosts: Mapping[str, Mapping[str, Any]], servers:
 
 def _why(variables: Mapping[str, Any]) -> str:
     status = str(variables.get("q8s_status", ""))
-    return f"the server is {status}" if status != "ACTIVE" else "it could not be asked"
+    return f"the server is {status}" if status != "ACTIVE" else "the host was not inspected"
 
 
 def node_change(cluster: Cluster, spec: ServerSpec, found: Mapping[str, Any]) -> Optional[NodeChange]:

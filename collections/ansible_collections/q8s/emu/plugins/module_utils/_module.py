@@ -60,7 +60,7 @@ def claim(module: AnsibleModule, cloud: Any, group_id: str, tags: Any, etcd_serv
     owner = f"{getpass.getuser()}@{socket.gethostname()}"
     claimed, other = _plan.claim(tags, owner, int(time.time()))
     if other:
-        module.warn(f"{other}. Two runs at once undo each other's work: end one of them")
+        module.warn(f"{other}. Two runs at once undo each other's work: stop one of them")
     if not _plan.etcd_server(claimed):
         claimed = _plan.record_etcd_server(claimed, etcd_server)
     if group_id and not module.check_mode:

@@ -16,7 +16,9 @@ from typing import Any, Optional, Union
 
 from ansible_collections.q8s.emu.plugins.module_utils._spec import (
     ARTIFACT_PORT,
+    ETCD_PORTS,
     REQUIRED_SECURITY_GROUP,
+    VXLAN_PORT,
     Cluster,
     ServerSpec,
 )
@@ -207,7 +209,7 @@ class FloatingIp:
 
 @dataclass(frozen=True, order=True)
 class Rule:
-    """An ingress rule for IPv4. ``source`` is a network, or empty for members of the group itself."""
+    """An ingress rule for IPv4. An empty ``protocol`` is any; ``source`` is a network, or empty for the group's own members."""
 
     protocol: str
     port_min: Optional[int]
@@ -218,7 +220,7 @@ class Rule:
         ports = "" if self.port_min is None else f" {self.port_min}"
         if self.port_max != self.port_min:
             ports += f"-{self.port_max}"
-        return f"{self.protocol}{ports} from {self.source or 'the group itself'}"
+        return f"{self.protocol or 'any protocol'}{ports} from {self.source or 'the group itself'}"
 
 
 @dataclass(frozen=True)
@@ -257,7 +259,7 @@ def claim(tags: Sequence[str], owner: str, now: int) -> tuple[tuple[str, ...], s
         when, _colon, who = tag.removeprefix(_CLAIM).partition(":")
         if tag.startswith(_CLAIM) and when.isdigit() and who != owner and now - int(when) < _CLAIM_SECONDS:
             minutes = max(now - int(when), 0) // 60
-            others.append(f"{who} began a run on this cluster {minutes} min ago")
+            others.append(f"{who} started a run on this cluster {minutes} min ago")
     kept = [tag for tag in tags if not tag.startswith(_CLAIM)]
     return (*kept, f"{_CLAIM}{now}:{owner}"), "; ".join(others)
 
@@ -341,7 +343,7 @@ def running_initial(cluster: Cluster, servers: Iterable[Server]) -> str:
 # -- key pair --
 
 KEYPAIR_HINT = (
-    "deploy from the machine, or with the ssh_private_key, that made this cluster; "
+    "deploy from the machine, or with the ssh_private_key, that created this cluster; "
     "or remove that key pair; or choose another cluster_name"
 )
 
@@ -369,14 +371,14 @@ def plan_keypair(cluster_name: str, existing: Optional[str], wanted: Optional[st
         if existing is None:
             return Plan()
         if not ours:
-            note = f"the key pair {name} is not this cluster's (it has no comment {mark(cluster_name)!r}); it is left"
+            note = f"the key pair {name} does not belong to this cluster (it has no comment {mark(cluster_name)!r}); it is kept"
             return Plan(kept=(line,), notes=(note,))
         return Plan((Change(KEYPAIR, "delete", name, line),))
     after = f"key pair {name} {' '.join(key_of(wanted))}"
     if existing is None:
         return Plan((Change(KEYPAIR, "create", name, "", after, marked_key(cluster_name, wanted)),))
     if key_of(existing) != key_of(wanted):
-        who = "this cluster was deployed with another key" if ours else "it is somebody else's"
+        who = "this cluster was deployed with another key" if ours else "it belongs to someone else"
         problem = f"the cloud has another key under the name {name}, and Q8S does not replace it ({who})"
         return Plan(kept=(line,), problems=(problem,))
     return Plan(kept=(line,))
@@ -384,25 +386,52 @@ def plan_keypair(cluster_name: str, existing: Optional[str], wanted: Optional[st
 
 # -- security group --
 
+# What no machine besides the cluster's servers has a reason to reach.
+_MEMBERS_ONLY = frozenset({*(("tcp", port) for port in ETCD_PORTS), ("udp", VXLAN_PORT)})
+
 
 def wanted_rules(cluster: Cluster) -> frozenset[Rule]:
-    """The rules of the cluster's security group: the file's ports, node ports, ping, and the artifact server."""
+    """Return the rules of the cluster's security group: the file's ports, node ports, ping, and what members may reach.
+
+    etcd and VXLAN are for members only, whatever the file lists. Neutron compares the address of the sender with the
+    members' ports: what guests send has their hosts' addresses, so guests count as their hosts.
+    """
     source = cluster.remote_ip_prefix
-    rules = {Rule("tcp", port, port, source) for port in cluster.required_tcp_ports}
-    rules |= {Rule("udp", port, port, source) for port in cluster.required_udp_ports}
+    listed = {("tcp", port) for port in cluster.required_tcp_ports}
+    listed |= {("udp", port) for port in cluster.required_udp_ports}
+    rules = {Rule(protocol, port, port, source) for protocol, port in listed - _MEMBERS_ONLY}
+    if cluster.inside == "all":
+        rules.add(Rule("", None, None, ""))
+    else:
+        inside = {("tcp", ARTIFACT_PORT), *(listed & _MEMBERS_ONLY)}
+        rules |= {Rule(protocol, port, port, "") for protocol, port in inside}
     low, high = cluster.worker_port_range_min, cluster.worker_port_range_max
-    rules |= {Rule(protocol, low, high, source) for protocol in ("tcp", "udp")}
-    rules |= {Rule("icmp", None, None, source), Rule("tcp", ARTIFACT_PORT, ARTIFACT_PORT, "")}
+    rules |= {
+        Rule(protocol, first, last, source)
+        for protocol in ("tcp", "udp")
+        for first, last in _split(low, high, {port for kind, port in _MEMBERS_ONLY if kind == protocol})
+    }
+    rules.add(Rule("icmp", None, None, source))
     if cluster.access.type == "floating_ip":
         # Only the initial control plane has a floating IP: what comes in there is ssh, on to all others, and the API.
         rules |= {Rule("tcp", port, port, prefix) for prefix in cluster.access.allowed_prefixes for port in (22, 6443)}
     return frozenset(rules)
 
 
+def _split(low: int, high: int, without: Collection[int]) -> list[tuple[int, int]]:
+    """Return a range of ports as ranges that lack some ports."""
+    parts = []
+    for port in sorted(port for port in without if low <= port <= high):
+        parts += [(low, port - 1)] if low < port else []
+        low = port + 1
+    return parts + ([(low, high)] if low <= high else [])
+
+
 def plan_group(cluster: Cluster, group: Optional[Group], servers: Sequence[Server], ports: Sequence[Port]) -> Plan:
     """What has to change so that the group has the cluster's rules, and the cluster's servers are in it.
 
-    Rules that are missing come first, so that no traffic is refused in between. A rule that others made stays.
+    Rules and members that are missing come before rules that go, so that no traffic is refused in between. A rule that
+    others made stays.
     """
     foreign, problems = foreign_initial(cluster, servers)
     if problems:
@@ -413,10 +442,13 @@ def plan_group(cluster: Cluster, group: Optional[Group], servers: Sequence[Serve
     # One that others made and that does what is wanted is as good: Neutron has no two that are the same.
     changes = [] if group else [Change(SECURITY_GROUP, "create", GROUP, "", f"security group {GROUP}")]
     changes += [_rule_change("create", rule, rule) for rule in sorted(wanted - there, key=str)]
-    changes += [_rule_change("delete", item.rule, item) for item in rules if item.ours and item.rule not in wanted]
     staying = [item for item in rules if not item.ours or item.rule in wanted]
     kept = [f"rule {item.rule}" for item in staying] + ([f"security group {GROUP}"] if group else [])
-    notes = [f"the rule {item.rule} in {GROUP} is not Q8S's; it is left" for item in staying if item.rule not in wanted]
+    notes = [
+        f"the rule {item.rule} in {GROUP} was not created by Q8S; it is kept"
+        for item in staying
+        if item.rule not in wanted
+    ]
     unsecured: list[str] = []
     for server in servers:
         if server is not foreign and not is_ours(server, cluster.cluster_name):
@@ -425,7 +457,7 @@ def plan_group(cluster: Cluster, group: Optional[Group], servers: Sequence[Serve
         outside = [port for port in theirs if group is None or group.id not in port.groups]
         unsecured += [
             f"the port {port.id} of the server {server.name} has port security off, and takes no security group; "
-            f"the network's owner can switch it on (openstack port set --enable-port-security {port.id})"
+            f"the network's owner can enable it (openstack port set --enable-port-security {port.id})"
             for port in outside
             if not port.secured
         ]
@@ -433,6 +465,12 @@ def plan_group(cluster: Cluster, group: Optional[Group], servers: Sequence[Serve
             changes.append(Change(MEMBER, "create", server.name, "", f"member {server.name}", tuple(outside)))
         elif theirs:
             kept.append(f"member {server.name}")
+        elif server is foreign:
+            notes.append(
+                f"the initial instance {server.name} is no member of {GROUP}: this project sees no port of it, so its owner has to "
+                f"put it into the group"
+            )
+    changes += [_rule_change("delete", item.rule, item) for item in rules if item.ours and item.rule not in wanted]
     return Plan(tuple(changes), tuple(kept), tuple(notes), tuple(unsecured))
 
 
@@ -546,7 +584,9 @@ def plan_servers(
         usable = [s for s in candidates if not anew and not _is_broken(s, patience)]
         broken = [s for s in candidates if s not in usable]
         if not candidates and any(s.name == spec.name for s in servers):
-            problems.append(f"a server called {spec.name} exists and is not of the cluster {cluster.cluster_name}")
+            problems.append(
+                f"a server called {spec.name} exists and does not belong to the cluster {cluster.cluster_name}"
+            )
             continue
         # What an interrupted run may have made twice, or left behind broken.
         for extra in usable[1:] + (broken if usable else broken[1:]):
@@ -556,7 +596,7 @@ def plan_servers(
             server = usable[0]
             flavor = existing.flavors.get(spec.flavor, spec.flavor)
             if server.flavor and server.flavor != flavor:
-                again = f" (q8s-run replace FILE {spec.node} makes it anew)" if spec.vm_type else ""
+                again = f" (q8s-run replace FILE {spec.node} creates it again)" if spec.vm_type else ""
                 notes.append(f"the server {server.name} has the flavor {server.flavor}, not {flavor}; it stays{again}")
             if server.status == "SHUTOFF":
                 changes.append(_start(server))
@@ -740,7 +780,7 @@ def _plan_floating_ip(cluster: Cluster, existing: Existing, foreign: Optional[Se
     if first.fixed in there:
         kept.append(line)
     else:
-        changes.append(Change(FLOATING_IP, "attach", name, "floating IP of nobody", line, first))
+        changes.append(Change(FLOATING_IP, "attach", name, "unassigned floating IP", line, first))
     return changes
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Union
 
 from ansible_collections.q8s.emu.plugins.module_utils import _spec_check, _spec_fields
-from ansible_collections.q8s.emu.plugins.module_utils._spec_check import GUEST_SSH_PORT
+from ansible_collections.q8s.emu.plugins.module_utils._spec_check import ETCD_PORTS, GUEST_SSH_PORT, VXLAN_PORT
 from ansible_collections.q8s.emu.plugins.module_utils._spec_fields import (
     KUBERNETES_VERSIONS,
     MAX_SERVERS,
@@ -39,12 +39,14 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import Problem,
 
 __all__ = [
     "ARTIFACT_PORT",
+    "ETCD_PORTS",
     "FIELDS",
     "GUEST_SSH_PORT",
     "KUBERNETES_VERSIONS",
     "MAX_FILE_BYTES",
     "MAX_SERVERS",
     "REQUIRED_SECURITY_GROUP",
+    "VXLAN_PORT",
     "ZONE_LABEL",
     "Access",
     "Cluster",

@@ -26,8 +26,11 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec_model import (
 from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import Report, SpecError, Value, found, join
 
 GUEST_SSH_PORT = 2222
+ETCD_PORTS = (2379, 2380)
+VXLAN_PORT = 8472
 # What Q8S and Kubernetes use between servers: ssh of hosts and guests, API server, kubelet, Flannel; etcd between control planes.
-_TCP, _UDP, _ETCD = (22, GUEST_SSH_PORT, 6443, 10250), (8472,), (2379, 2380)
+_TCP, _UDP, _ETCD = (22, GUEST_SSH_PORT, 6443, 10250), (VXLAN_PORT,), ETCD_PORTS
+_OUTSIDE = (22, GUEST_SSH_PORT, 6443)
 
 _TYPICAL = {"x86_64": "EPYC-Rome, Skylake-Server, max", "aarch64": "cortex-a57, neoverse-n1, max"}
 # They run no 64-bit kernel, which is what guests have.
@@ -124,15 +127,13 @@ def _vm_type(name: str, one: dict[str, Any], root: Value, report: Report) -> Non
         message = f"is 'kvm', but the architecture is {architecture} and the hosts are x86_64"
         report.fail(value.at("accel"), f"{path}.accel", message, "take tcg or auto")
     if one["accel"] == "kvm" and one["tb_cache_mb"] is not None:
-        report.fail(value.at("tb_cache"), f"{path}.tb_cache", "means nothing with accel kvm", "leave it out")
+        report.fail(value.at("tb_cache"), f"{path}.tb_cache", "has no effect with accel kvm", "leave it out")
     labels = value.at("labels")
     for label in one["labels"] or ():
         domain = label.rpartition("/")[0]
         if _reserved(domain):
-            hint = (
-                "the field zone sets this one" if label == fields.ZONE_LABEL else "take a domain of your own, or none"
-            )
-            message = f"labels of {domain} are not the file's to set"
+            hint = "the field zone sets this one" if label == fields.ZONE_LABEL else "use your own domain, or none"
+            message = f"the file may not set labels of {domain}"
             report.fail(labels.key(label), join(f"{path}.labels", label), message, hint)
 
 
@@ -287,8 +288,11 @@ def _ports(values: Mapping[str, Any], definition: Mapping[str, Any], root: Value
             message = f"the ports {low} to {high} include {', '.join(used)}, which nodes use themselves"
             hint = "a Service that gets one of them takes it from the node; Kubernetes' own range is 30000 to 32767"
             report.warn(root.at("worker_port_range_min"), "worker_port_range_min", message, hint)
-    tcp = (*_TCP, *_ETCD) if definition.get("number_additional_master_nodes") else _TCP
-    for key, needed in (("required_tcp_ports", tcp), ("required_udp_ports", _UDP)):
+    tcp: tuple[int, ...] = (*_TCP, *_ETCD) if definition.get("number_additional_master_nodes") else _TCP
+    udp: tuple[int, ...] = _UDP
+    if values["inside"] == "all":  # members need no list: only what the machine that runs Q8S may have to reach
+        tcp, udp = _OUTSIDE, ()
+    for key, needed in (("required_tcp_ports", tcp), ("required_udp_ports", udp)):
         missing = [str(port) for port in needed if values[key] is not None and port not in values[key]]
         if missing:
             message = f"has no {', '.join(missing)}, which Q8S and Kubernetes need"
@@ -313,8 +317,10 @@ def _access(values: Mapping[str, Any], root: Value, report: Report) -> None:
         hint = "openstack network list --external shows them" if needed == "floating_network" else ""
         report.fail(value, f"access.{needed}", f"is missing; the type is {access['type']}", hint)
     if access["type"] == "floating_ip" and value.at("allowed_prefixes").data == []:
-        message = "is empty: nobody would get in, not even this machine"
-        report.fail(value.at("allowed_prefixes"), "access.allowed_prefixes", message, "remove it to let everybody in")
+        message = "is empty: no address could connect, not even this machine"
+        report.fail(
+            value.at("allowed_prefixes"), "access.allowed_prefixes", message, "remove it to allow all addresses"
+        )
 
 
 def _proxy(values: Mapping[str, Any], root: Value, report: Report) -> None:
@@ -322,7 +328,7 @@ def _proxy(values: Mapping[str, Any], root: Value, report: Report) -> None:
     if proxy is None or "proxy" not in root.data:
         return
     if proxy["no_proxy"] and not (proxy["http_proxy"] or proxy["https_proxy"]):
-        message, hint = "means nothing without http_proxy or https_proxy", "add one of them, or leave it out"
+        message, hint = "has no effect without http_proxy or https_proxy", "add one of them, or leave it out"
         report.warn(root.at("proxy").key("no_proxy"), "proxy.no_proxy", message, hint)
 
 
@@ -344,7 +350,7 @@ def _names(values: Mapping[str, Any], definition: Mapping[str, Any], root: Value
         server = max((server for server, node, other in names if other == kind), key=len)
         if len(server) <= 63:
             continue
-        message = f"gives the server name {_long(server)} of {len(server)} characters; at most 63 are possible"
+        message = f"results in the server name {_long(server)} of {len(server)} characters; at most 63 are possible"
         place, path = root.at("cluster_name"), "cluster_name"
         if kind:
             place, path = root.at("cluster_definition", "worker").key(kind), join("cluster_definition.worker", kind)

@@ -65,10 +65,13 @@ ACCEL = Edit(Effect.RESTART, "`auto` is resolved on the host. Changing to it res
 NEW_REPORTED = Edit(Effect.NEW, "The plan reports control planes of another flavor.")
 COUNT = Edit(Effect.LIVE, "Fewer: the surplus nodes are drained and their servers removed, after a yes.")
 FLOATING = Edit(Effect.NEW, "An existing floating IP stays.")
-PROXY_EDIT = Edit(Effect.RESTART, "Hosts and control planes have it at once, image pulls of a guest after its restart.")
+PROXY_EDIT = Edit(
+    Effect.RESTART,
+    "It takes effect on hosts and control planes at once, and for image pulls of a guest after its restart.",
+)
 URL_EDIT = Edit(Effect.NONE, "The checksum identifies the image.")
 CLUSTER_NAME = refused(
-    "another name is another cluster; what carries the old name stays", "destroy the cluster under its old name first"
+    "another name is another cluster; the resources of the old name stay", "destroy the cluster of the old name first"
 )
 REMOTE_PREFIX = refused("every guest's address, and the rules on every host, follow from it")
 IMAGE = Edit(Effect.NEW, "`q8s-run replace FILE NODE` creates a worker's server from the new image.")
@@ -78,7 +81,7 @@ GUEST_PREFIX = refused("every guest has an address of it, which the rules on its
 CIDR = refused("every node and every Service has an address of it")
 VERSION = refused(
     "Kubernetes does not support downgrades, and the data in etcd may be of the newer version. A Q8S release has one "
-    "version, so an upgrade is a newer Q8S, which is not tried on a running cluster",
+    "version, so an upgrade needs a newer Q8S, which is not tested on a running cluster",
     "use the Q8S release that deployed the cluster",
 )
 KEY = refused(
@@ -94,11 +97,11 @@ VM_TYPE = Group(
                 {"x86_64": "x86_64", "amd64": "x86_64", "arm_64": "aarch64", "arm64": "aarch64", "aarch64": "aarch64"},
                 fold=True,
             ),
-            "Architecture of the machine, in any case of letters.",
+            "Architecture of the machine. Upper and lower case are equal.",
             example="arm_64",
             edit=RECREATE,
         ),
-        Field("num_cpus", Number(1, 128), "How many CPUs the machine has.", example="2", edit=RESTART),
+        Field("num_cpus", Number(1, 128), "Number of CPUs of the machine.", example="2", edit=RESTART),
         Field(
             "cpu_model",
             Text(
@@ -106,8 +109,8 @@ VM_TYPE = Group(
                 r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
                 hint="qemu-system-x86_64 -cpu help (or qemu-system-aarch64) lists them",
             ),
-            "CPU model, by QEMU's name. One of another architecture, or one that the QEMU of `host_os` does not have, is a "
-            "mistake; one that Q8S has not heard of is a warning. The host's QEMU is asked before anything is made there.",
+            "CPU model, by QEMU's name. One of another architecture, or one that the QEMU of `host_os` does not have, is an "
+            "error; one that Q8S does not know is a warning. Q8S asks the host's QEMU before it creates anything there.",
             example="cortex-a57",
             edit=RESTART,
         ),
@@ -130,15 +133,15 @@ VM_TYPE = Group(
         Field(
             "openstack_flavor",
             _FLAVOR,
-            "Flavor of the host that runs the machine. It has more memory than the machine, and a disk: "
-            "[Cloud requirements](cloud-requirements.md#flavors) says how much.",
+            "Flavor of the host that runs the machine. It needs more memory than the machine, and a disk: "
+            "see [Cloud requirements](cloud-requirements.md#flavors).",
             example="c1.medium",
             edit=REPLACE_SERVER,
         ),
         Field(
             "qemu_args",
             Line("qemu-args"),
-            "Further arguments for QEMU, in one line, separated by spaces. The prototype's placeholder `qemu-args` means nothing.",
+            "Further arguments for QEMU, in one line, separated by spaces. The prototype's placeholder `qemu-args` is ignored.",
             "",
             spelling="qemu-args",
             edit=RESTART,
@@ -150,9 +153,9 @@ VM_TYPE = Group(
                 Text(f"empty or {_LABEL_RULE}", f"({_LABEL})?"),
                 "a mapping from names to values",
             ),
-            "Labels of this type's nodes. Those of q8s.io, kubernetes.io and k8s.io are not the file's to set, but for "
-            "node.kubernetes.io and kubelet.kubernetes.io. A deploy changes those of nodes that have joined, and leaves alone "
-            "what others have set.",
+            "Labels of this type's nodes. The file may not set labels of q8s.io, kubernetes.io and k8s.io, except those of "
+            "node.kubernetes.io and kubelet.kubernetes.io. A deploy changes those of nodes that have joined, and keeps "
+            "those that others have set.",
             {},
             edit=LIVE,
         ),
@@ -166,7 +169,7 @@ VM_TYPE = Group(
                 "a list, such as [dedicated=arm:NoSchedule]",
             ),
             "Taints of this type's nodes, in Kubernetes' form `key=value:Effect`. A deploy changes those of nodes that have joined, "
-            "and leaves alone what others have set.",
+            "and keeps those that others have set.",
             [],
             edit=LIVE,
         ),
@@ -181,15 +184,15 @@ VM_TYPE = Group(
             "accel",
             _one_of("tcg", "kvm", "auto"),
             "`tcg` emulates every instruction. `kvm` runs them on the host's processor, which needs the same architecture and "
-            "/dev/kvm on the host. `auto` takes kvm where that is possible.",
+            "/dev/kvm on the host. `auto` uses kvm where that is possible.",
             "tcg",
             edit=ACCEL,
         ),
         Field(
             "tb_cache",
             Number(8, 2048, "MiB"),
-            "Most memory that QEMU keeps of translated code. With little of it a host's memory goes further and the machine is "
-            "slower, with 64 much slower. Without it QEMU decides.",
+            "Size limit of QEMU's cache of translated code. A small cache saves memory on the host and slows the machine down, "
+            "with 64 considerably. By default QEMU decides.",
             default=None,
             attribute="tb_cache_mb",
             edit=RESTART,
@@ -212,7 +215,7 @@ DEFINITION = Group(
         Field(
             "worker",
             Names(Text("a type of vm_types.types", ".*"), Number(0, MAX_SERVERS), "a mapping from types to counts"),
-            "How many workers of each type of `vm_types.types`.",
+            "Number of workers of each type of `vm_types.types`.",
             attribute="workers",
             example="{arm-mid: 2}",
             edit=COUNT,
@@ -231,7 +234,7 @@ TYPES = Group(
                 VM_TYPE,
                 "a mapping from names to machines",
             ),
-            "What workers there are, by name.",
+            "Types of workers, by name.",
             example="{arm-mid: {architecture: arm_64, ...}}",
         ),
     ),
@@ -252,15 +255,15 @@ ACCESS = Group(
         Field(
             "floating_network",
             Text(hint="openstack network list --external shows them"),
-            "For floating_ip: the network that it comes from, by name or id.",
+            "For floating_ip: the external network of the floating IP, by name or id.",
             default=None,
             edit=FLOATING,
         ),
         Field(
             "allowed_prefixes",
             Items(Network(0, 32, any_address=True), "a list of IPv4 networks, such as [198.51.100.0/24]"),
-            f"For floating_ip: from where ssh and the API of Kubernetes may be reached; {Access.allowed_prefixes[0]} if not "
-            "given. This machine must be among them.",
+            f"For floating_ip: networks that may connect to SSH and to the Kubernetes API; {Access.allowed_prefixes[0]} if not "
+            "given. This machine must be in one of them.",
             default=None,
             edit=LIVE,
         ),
@@ -271,11 +274,11 @@ ACCESS = Group(
             default=None,
             edit=LIVE,
         ),
-        Field("user", _USER, "For bastion: its user. Without it ssh decides.", default=None, edit=LIVE),
+        Field("user", _USER, "For bastion: its user. By default ssh decides.", default=None, edit=LIVE),
         Field(
             "port",
             Number(1, 65535),
-            f"For bastion: the port of its ssh; {Access.port} if not given.",
+            f"For bastion: its SSH port; {Access.port} if not given.",
             default=None,
             edit=LIVE,
         ),
@@ -308,18 +311,18 @@ GUEST_IMAGE = Group(
                 r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/\S+|(file://)?/[^/\s](.*\S)?",
                 secret=True,
             ),
-            "Where the image is: on a web server, or a file of the machine that runs Q8S. It is fetched once.",
+            "Location of the image: a URL, or a file on the machine that runs Q8S. Q8S fetches it once.",
             example="https://cloud.example.org/debian-13-genericcloud-arm64.qcow2",
             edit=URL_EDIT,
         ),
         Field(
             "checksum",
             Text(
-                "sha256: or sha512:, and the checksum in hexadecimal, in small letters",
+                "sha256: or sha512:, and the checksum in lower-case hexadecimal",
                 "sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}",
                 hint="it is published beside the image, in a file SHA512SUMS or SHA256SUMS",
             ),
-            "The checksum of that file.",
+            "Checksum of the image.",
             example="sha512:HEX",
             edit=RECREATE,
         ),
@@ -340,7 +343,7 @@ CLUSTER = Group(
         Field(
             "cluster_name",
             _HOST_NAME,
-            "Names the cluster. Everything that Q8S makes in the cloud carries the name; two clusters of a project need two.",
+            "Name of the cluster. It is in the name or a tag of everything that Q8S creates in the cloud, so each cluster of a project needs its own.",
             "q8s",
             edit=CLUSTER_NAME,
         ),
@@ -354,21 +357,21 @@ CLUSTER = Group(
         Field(
             "remote_ip_prefix",
             Network(),
-            "The addresses of that network's subnet. Servers are reached by their address of it, and ports are open to it.",
+            "The prefix of that network's subnet. Servers are reached at their address in it, and their ports are open to it.",
             example="10.254.1.0/24",
             edit=REMOTE_PREFIX,
         ),
         Field(
             "default_image_name",
             Text(hint="openstack image list shows them"),
-            "Image of all servers: Debian 12 or 13, or Ubuntu, of x86_64, with cloud-init.",
+            "Image of all servers: Debian 12 or 13, or Ubuntu, for x86_64, with cloud-init.",
             example="debian-13",
             edit=IMAGE,
         ),
         Field(
             "host_os",
             _one_of("auto", *HOST_SYSTEMS),
-            "System of that image. It decides which QEMU hosts have, and so which CPU and machine models exist there. "
+            "Operating system of that image. It determines the hosts' QEMU version, and so the available CPU and machine models. "
             "`auto` takes it from the image: from its properties `os_distro` and `os_version`, else from its name.",
             "auto",
             edit=NONE,
@@ -376,21 +379,21 @@ CLUSTER = Group(
         Field(
             "name_of_initial_instance",
             _HOST_NAME,
-            "The first control plane. A server of that name that is there already is used, and never removed; else it is made.",
+            "Name of the first control plane. If a server of this name exists, Q8S uses it and never deletes it; otherwise Q8S creates it.",
             example="demo-control-plane",
             edit=INITIAL,
         ),
         Field(
             "initial_instance_user",
             _USER,
-            "User, with sudo rights, of an initial instance that was there already.",
+            "User with sudo rights on an initial instance that existed already.",
             "q8s",
             edit=LIVE,
         ),
         Field(
             "initial_instance_private_key",
             _PRIVATE_KEY,
-            "Key that logs in to an initial instance that was there already. Without it, the key of all other servers does.",
+            "Private key for an initial instance that existed already. By default, the key of all other servers.",
             default=None,
             edit=LIVE,
         ),
@@ -400,38 +403,57 @@ CLUSTER = Group(
                 Text(hint="openstack security group list shows them"),
                 f"a list that has {REQUIRED_SECURITY_GROUP}",
                 REQUIRED_SECURITY_GROUP,
-                "the group that Q8S makes",
+                "the group that Q8S creates",
             ),
-            f"Security groups of all servers. {REQUIRED_SECURITY_GROUP} must be one: it is made from the ports below.",
+            f"Security groups of all servers. {REQUIRED_SECURITY_GROUP} must be one of them: Q8S creates it from the ports below.",
             example="[q8s-cluster]",
             edit=NEW,
         ),
         Field(
             "required_tcp_ports",
             _PORTS,
-            "TCP ports that are open among the servers.",
+            "TCP ports that the whole of `remote_ip_prefix` may reach. etcd's, 2379 and 2380, are open to the cluster's own "
+            "servers only.",
             example="[22, 80, 443, 2222, 2379, 2380, 6443, 10250]",
             edit=LIVE,
         ),
-        Field("required_udp_ports", _PORTS, "UDP ports that are open among the servers.", example="[8472]", edit=LIVE),
+        Field(
+            "required_udp_ports",
+            _PORTS,
+            "UDP ports that the whole of `remote_ip_prefix` may reach. Flannel's VXLAN, 8472, is open to the cluster's own servers "
+            "only.",
+            example="[8472]",
+            edit=LIVE,
+        ),
+        Field(
+            "inside",
+            _one_of("all", "listed"),
+            "What the members of the security group, which are the cluster's servers, may reach of one another. `all`: every port "
+            "and protocol. `listed`: only the ports of this file, as in the paper.",
+            "all",
+            edit=LIVE,
+        ),
         Field(
             "worker_port_range_min",
             Number(1, 65535),
-            "First port for Services of type NodePort; Kubernetes has 30000.",
+            "First port for Services of type NodePort; the default of Kubernetes is 30000.",
             example="30000",
             edit=NODE_PORTS,
         ),
         Field(
             "worker_port_range_max",
             Number(1, 65535),
-            "Last such port; Kubernetes has 32767.",
+            "Last such port; the default of Kubernetes is 32767.",
             example="32767",
             edit=NODE_PORTS,
         ),
         Field(
-            "cluster_definition", DEFINITION, "How many nodes of what.", example="{master_node_flavor: c1.small, ...}"
+            "cluster_definition",
+            DEFINITION,
+            "Number of nodes of each kind.",
+            example="{master_node_flavor: c1.small, ...}",
         ),
-        Field("vm_types", TYPES, "What the workers are.", example="{types: {arm-mid: ...}}"),
+        Field("vm_types", TYPES, "Definitions of the workers' machines.", example="{types: {arm-mid: ...}}"),
         Field(
             "guest_ip_prefix",
             Network(),
@@ -460,7 +482,7 @@ CLUSTER = Group(
                 {spelling: version for version in KUBERNETES_VERSIONS for spelling in (version, f"v{version}")},
                 hint="that is what this Q8S's node bundle has",
             ),
-            "Version of Kubernetes. The node bundle of one Q8S has one; with it in the file another Q8S refuses the file "
+            "Version of Kubernetes. Each Q8S release has one. If the file names it, another release refuses the file "
             "instead of changing the version.",
             KUBERNETES_VERSIONS[0],
             edit=VERSION,
@@ -475,7 +497,7 @@ CLUSTER = Group(
         Field(
             "ssh_private_key",
             _KEY_PAIR,
-            "Your own key for servers and guests. Without it Q8S makes one. With a passphrase it has to be in an ssh agent.",
+            "Your own key for servers and guests. By default Q8S creates one. A key with a passphrase has to be in an SSH agent.",
             default=None,
             edit=KEY,
         ),
@@ -496,7 +518,7 @@ CLUSTER = Group(
         Field(
             "bundle_source",
             _one_of("auto", "upstream", "source"),
-            "Where the programs of the nodes come from. `upstream`: releases with pinned checksums. `source`: built from Go "
+            "Origin of the nodes' programs. `upstream`: releases with pinned checksums. `source`: built from Go "
             "modules. `auto`: what is cached, else upstream where it can be reached, else source.",
             "auto",
             edit=SOURCE,
@@ -504,12 +526,16 @@ CLUSTER = Group(
         Field(
             "guest_images",
             GUEST_IMAGES,
-            "Cloud images of Debian or Ubuntu, qcow2 or raw, that the guests are made from, by architecture. Guests of an "
-            "architecture without one are made from Debian's packages.",
+            "Cloud images of Debian or Ubuntu, qcow2 or raw, that guest images are built from, by architecture. Guest images of an "
+            "architecture without one are built from Debian's packages.",
             {},
         ),
         Field(
-            "git_url", Anything(), "Of the prototype; not used, and never written anywhere.", default=None, edit=NONE
+            "git_url",
+            Anything(),
+            "A field of the prototype. It is ignored, and never written anywhere.",
+            default=None,
+            edit=NONE,
         ),
     ),
     "a mapping, as in examples/demo.yaml",

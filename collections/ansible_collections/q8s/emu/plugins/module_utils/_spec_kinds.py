@@ -92,7 +92,7 @@ class Line(Kind):
             report.fail(value, path, f"is {found(data)}; must be {self.words()}")
             return None
         if data.strip() == self.placeholder:
-            report.warn(value, path, f"the placeholder {self.placeholder!r} means nothing and is left out")
+            report.warn(value, path, f"the placeholder {self.placeholder!r} is ignored")
             return ""
         return data.strip()
 

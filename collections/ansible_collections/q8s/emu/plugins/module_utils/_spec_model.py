@@ -99,6 +99,7 @@ class Cluster:
     security_groups: tuple[str, ...]
     required_tcp_ports: tuple[int, ...]
     required_udp_ports: tuple[int, ...]
+    inside: str  # all or listed: what members of the security group may reach of one another
     worker_port_range_min: int
     worker_port_range_max: int
     master_node_flavor: str
@@ -140,6 +141,7 @@ class Cluster:
             "security_groups": list(self.security_groups),
             "required_tcp_ports": list(self.required_tcp_ports),
             "required_udp_ports": list(self.required_udp_ports),
+            "inside": self.inside,
             "worker_port_range_min": self.worker_port_range_min,
             "worker_port_range_max": self.worker_port_range_max,
             "guest_ip_prefix": self.guest_ip_prefix,

@@ -237,7 +237,7 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int, str, str]
 
 
 _HINTS = {
-    "mapping values are not allowed": "put a value that has a colon in quotes, or mend the line above: its colon, its indentation",
+    "mapping values are not allowed": "put a value that has a colon in quotes, or fix the line above: its colon, its indentation",
     "expected <block end>": "compare the indentation of this line with the lines above it",
     "could not find expected ':'": "a key needs a colon and a space after it",
     "found undefined alias": "*NAME stands for what &NAME marks above it; put text that begins with * in quotes",
@@ -309,7 +309,7 @@ class _Reader:
             if key_node.tag == _CORE + "merge":
                 merged += self._mergeable(value, path)
             elif key in data:
-                message = f"stands here a second time; first in line {keys[key].line}"
+                message = f"is a duplicate key; the first is in line {keys[key].line}"
                 self.report.fail(place, join(path, key), message, "keep one of the two")
             else:
                 data[key], keys[key] = value, Value(key, place.line, place.column)

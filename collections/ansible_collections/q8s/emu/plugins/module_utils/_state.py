@@ -243,7 +243,7 @@ def _move(earlier: str, place: str, cluster_name: str) -> None:
         except OSError:
             raise StateError(
                 f"Failed to move the state folder {earlier}: another run is working on cluster {cluster_name}"
-                "\nhint: wait until it has ended"
+                "\nhint: wait until it has finished"
             ) from None
         os.makedirs(place, mode=0o700, exist_ok=True)
         for name in _listed(earlier):

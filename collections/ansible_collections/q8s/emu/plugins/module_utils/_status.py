@@ -66,7 +66,7 @@ def kubernetes_nodes(answers: Iterable[Mapping[str, Any]]) -> tuple[Optional[dic
 
     A node's ``renewed`` is when its kubelet last renewed its lease, where leases were asked for.
     """
-    why = "no control plane was there to be asked"
+    why = "there is no control plane"
     for answer in answers:
         problem = _api_problem(answer)
         if problem:
@@ -237,7 +237,7 @@ def _login_problem(spec: ServerSpec, row: Mapping[str, str], variables: Mapping[
         )
         fix = known if variables.get("q8s_foreign") else replace or f"openstack server show {name}"
         return (
-            f"what answers at {address} has not the host key of {name}: another machine, or the server was rebuilt",
+            f"the machine at {address} does not have the host key of {name}: it is another machine, or the server was rebuilt",
             f"if it was rebuilt: {fix}",
         )
     return (
@@ -294,7 +294,7 @@ def _api_server_problem(
         restart = f"q8s-run ssh FILE {spec.name} -- sudo systemctl restart q8s-containerd kubelet"
         return problem, f"{restart}; its messages: q8s-run logs FILE {spec.node}"
     if row["kubernetes"] == "unknown":
-        return f"what Kubernetes says is not known: {why}", "fix the control plane first: q8s-run status FILE"
+        return f"its state in Kubernetes is not known: {why}", "fix the control plane first: q8s-run status FILE"
     return None
 
 
@@ -311,13 +311,13 @@ def _kubernetes_problem(
         return f"{name} has not joined the cluster", f"{limited}; its messages: {logs}"
     if row["kubernetes"] == "stale":
         return (
-            f"the guest was started {age} s ago, and {name} has not reported since: Kubernetes still has what it said before",
+            f"the guest was started {age} s ago, and {name} has not reported since: Kubernetes still has its earlier state",
             "it boots; a minute later: q8s-run status FILE",
         )
     ready = _condition(node)
     if str(ready["status"]) != "True":
         reason = ready.get("message") or ready.get("reason") or "no reason given"
-        return f"Kubernetes calls it {row['kubernetes']}: {reason}", f"{limited}; its messages: {logs}"
+        return f"Kubernetes reports it as {row['kubernetes']}: {reason}", f"{limited}; its messages: {logs}"
     for kind in _PRESSURES:
         told = _condition(node, kind)
         if told["status"] == "True":
@@ -346,7 +346,7 @@ def _surplus_server(name: str, variables: Mapping[str, Any], nodes: Optional[Map
         "kubernetes": "" if node is None else _readiness(node, Guest("")),
         "version": node["status"]["nodeInfo"]["kubeletVersion"] if node else "",
         "problem": f"the cluster file does not ask for the server {name}",
-        "hint": f"{_DEPLOY} --yes: it drains and removes it; or ask for it in the file again",
+        "hint": f"{_DEPLOY} --yes: it drains and removes it; or add it to the file again",
     }
 
 

@@ -91,7 +91,7 @@ def wanted_entry(item: dict[str, Any]) -> Entry:
     if not os.path.isabs(path):
         raise ValueError(f"path {path!r} must be absolute")
     if content is not None and link is not None:
-        raise ValueError(f"{path}: content and link exclude each other")
+        raise ValueError(f"{path}: content and link cannot be used together")
     if link is not None:
         return Entry(path, "link", 0, link)
     try:

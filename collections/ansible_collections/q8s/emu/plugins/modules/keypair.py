@@ -12,7 +12,7 @@ short_description: Upload or delete the SSH key of a cluster
 version_added: 0.1.0
 description:
   - The key pair is called C(q8s-) and the cluster's name, and has C(Q8S cluster) and that name as the comment of its key.
-  - The same key under that name is used as it is. Another one is never replaced, which is an error.
+  - The same key under that name is used as it is. A different key is never replaced; the module fails.
   - O(state=absent) deletes it only with that comment; a key pair that somebody else created is kept, with a note.
 extends_documentation_fragment: [q8s.emu.cloud]
 options:

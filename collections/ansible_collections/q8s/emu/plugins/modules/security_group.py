@@ -12,9 +12,11 @@ short_description: Create or delete the security group of a cluster
 version_added: 0.1.0
 description:
   - The group is called C(q8s-cluster) and is known by its description, so that clusters in one project do not share one.
-  - Its ingress rules are the cluster's ports from C(remote_ip_prefix), node ports, ping, and the port by which the initial
-    control plane serves bundles inside the group. A rule that is missing is added; one that Q8S made (its description says so) and that is no longer
-    asked for is removed. A rule that others made stays, with a note. Egress rules are left as they are.
+  - Its ingress rules are the cluster's ports from C(remote_ip_prefix), without those of etcd and VXLAN, node ports, ping, and everything from the
+    group's own members. With C(inside=listed) in the cluster file, members reach the listed ports of one another, etcd and VXLAN if they are
+    listed, and the port by which the initial control plane serves bundles.
+  - A rule that is missing is added; one that Q8S made (its description says so) and that is no longer asked for is removed, after the missing rules
+    and members were added. A rule that others made stays, with a note. Egress rules are left as they are.
   - Every server of the cluster is put into the group, and so is an initial instance that exists and was not created by Q8S; that one is taken out
     before the group is removed.
 extends_documentation_fragment: [q8s.emu.cloud]

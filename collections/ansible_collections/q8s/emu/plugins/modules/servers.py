@@ -11,21 +11,21 @@ module: servers
 short_description: Create or delete the servers of a cluster
 version_added: 0.1.0
 description:
-  - Asks for all servers at once, for all new hosts of a type in one call where their numbers start at 1, and polls all of them together until
+  - Creates all servers concurrently, all new hosts of a type in one call if their numbers start at 1, and polls all of them together until
     each is C(ACTIVE) with an address.
-  - Each server makes its own ssh host key when it first boots (hosts of workers a second one, for the guest), and signs it with a CA that is made
-    here for its call. The CA's public part is in the server's metadata, the private one in its user-data only.
-  - A server that is off is started, and so is an initial instance that others made, which is neither repaired nor replaced. One in C(ERROR), or in C(BUILD) for
+  - Each server creates its own SSH host key at its first boot (hosts of workers create a second one, for the guest), and signs it with a CA that
+    this module creates for the call. The CA's public part is in the server's metadata, the private one in its user-data only.
+  - A server that is off is started, and so is an initial instance that others created, which is neither repaired nor replaced. One in C(ERROR), or in C(BUILD) for
     longer than O(timeout), is replaced; one that goes to C(ERROR) while it is waited for is replaced once.
   - The server that has the cluster's CA and etcd is the exception. If it is in C(ERROR) or gone while other servers of the cluster are there, the module fails
     and says what would be lost, unless O(replace_control_plane=true). Its id is in a tag of the cluster's security group.
   - Where C(private_network_id) is a subnet, or its network has several, each server gets a port that Q8S creates in the right one.
   - If the subnet has no DHCP, servers get a config drive with their address.
-  - With C(server_group) C(soft-anti-affinity), new servers join a server group of Q8S's, whose members Nova spreads as far as it can.
+  - With C(server_group) C(soft-anti-affinity), new servers join a server group that Q8S creates, whose members Nova spreads as far as it can.
   - With a floating IP in C(access), the initial control plane gets one, by which it and through it the others are reached.
   - A server that is no longer in the cluster file is kept and reported, unless O(remove_surplus=true).
   - O(state=absent) deletes every server that carries the cluster's name in its metadata, every port and floating IP that carries it in its
-    description, and the server group of its name, and waits until the servers are gone. Nothing else is touched.
+    description, and the server group of its name, and waits until the servers are gone. It deletes nothing else.
 extends_documentation_fragment: [q8s.emu.cloud]
 options:
   public_key:
@@ -69,7 +69,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Make the servers
+- name: Create the servers
   q8s.emu.servers:
     cluster: "{{ q8s_cluster }}"
     public_key: "{{ lookup('ansible.builtin.file', q8s_state_dir ~ '/id_ed25519.pub') }}"
@@ -197,7 +197,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
         # one line for each call
         lines = "\n".join(f"- {line}" for line in dict.fromkeys(failed.values()))
         raise _cloud.CloudError(
-            f"Failed to make {len(failed)} of {len(by_name)} servers:\n{lines}\n" + "\n".join(sorted(hints))
+            f"Failed to create {len(failed)} of {len(by_name)} servers:\n{lines}\n" + "\n".join(sorted(hints))
         )
     for change in plan.of(_plan.FLOATING_IP, "create", "attach"):
         cloud.floating_ips.associate_floating_ip(cluster, change.subject)

@@ -13,7 +13,7 @@ done
 [ "$(dpkg-query --show --showformat='${db:Status-Status}\n' $PACKAGES 2>/dev/null | grep -c '^installed$')" != "$(echo $PACKAGES | wc -w)" ] || echo packages
 [ ! -e /proc/sys/net/bridge/bridge-nf-call-iptables ] || echo bridge-netfilter
 (echo -999 > /proc/self/oom_score_adj) 2>/dev/null && echo oom-score
-for unit in q8s-hosts.service q8s-containerd.service q8s-cni.path; do
+for unit in q8s-rules.service q8s-rules-check.timer q8s-hosts.service q8s-containerd.service q8s-cni.path; do
     if [ "$(systemctl is-active $unit 2>/dev/null; systemctl is-enabled $unit 2>/dev/null)" = "$(printf 'active\nenabled')" ]; then echo "$unit"; fi
 done
 if [ "$(systemctl is-enabled kubelet.service 2>/dev/null)" = enabled ]; then echo kubelet.service; fi
@@ -41,4 +41,9 @@ for path in /opt/cni/bin /usr/local/bin/kubeadm /usr/local/bin/kubectl /usr/loca
     if [ -e "$path" ] && [ ! -L "$path" ]; then echo "own $path"; fi
 done
 [ ! -e /etc/q8s/containerd.env ] || echo proxy
+if [ -x /usr/local/sbin/q8s-rules ]; then
+    /usr/local/sbin/q8s-rules --check | sed 's/^/rules /'
+else
+    echo "rules are missing"
+fi
 exit 0
