@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -141,3 +142,30 @@ def test_a_token_lives_until_all_have_joined(tmp_path: Path) -> None:
     assert identity(tmp_path, needs_token=True, check=True)["token"] == ""
     rotated = identity(tmp_path, needs_token=True)
     assert rotated["changed"] and len(rotated["token"]) == 23 and rotated["token"] != first
+
+
+@pytest.mark.parametrize(
+    ("expires", "registered"),
+    [("", True), ("2026-11-27T00:00:00Z", True), ("2099-01-01T00:00:00Z", False)],
+    ids=["not there", "expired", "valid"],
+)
+def test_a_token_is_registered_unless_it_is_valid(tmp_path: Path, expires: str, registered: bool) -> None:
+    (block,) = yaml.safe_load((ROLE / "tasks/token.yml").read_text())
+    (task,) = [task for task in block["block"] if task["name"] == "Register the bootstrap token"]
+    kubectl = tmp_path / "kubectl"
+    encoded = base64.b64encode(expires.encode()).decode()
+    kubectl.write_text(
+        f'#!/bin/sh\necho "$*" >> {tmp_path}/calls\n'
+        f"case $* in *get*) printf %s '{encoded}' ;; *apply*) cat > {tmp_path}/applied; echo created ;; esac\n"
+    )
+    kubectl.chmod(0o755)
+    script = task["ansible.builtin.shell"].replace("/var/lib/q8s/bin/kubectl", str(kubectl))
+    environment = {**os.environ, "TOKEN_ID": "abcdef", "DRY_RUN": ""}
+    done = subprocess.run(
+        ["bash", "-c", script], env=environment, input="the Secret", capture_output=True, text=True, check=True
+    )
+    assert ("created" in done.stdout) == registered
+    assert (tmp_path / "applied").exists() == registered
+    if registered:
+        assert (tmp_path / "applied").read_text() == "the Secret"
+    assert "bootstrap-token-abcdef" in (tmp_path / "calls").read_text()
