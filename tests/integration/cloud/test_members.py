@@ -111,7 +111,7 @@ def places(cloud: Any, cluster: Cluster) -> Iterator[Mapping[str, Place]]:
         "outside": Place(key, other),
     }
     for place in found.values():
-        assert wait(lambda place=place: place.run("true").returncode == 0, 60), place.run("true").stderr
+        assert wait(lambda place=place: place.run("true").returncode == 0, 300), place.run("true").stderr
     for name in ("control plane", "worker"):
         started = found[name].run("sudo", "systemd-run", "python3", "-c", _SERVE)
         assert started.returncode == 0, started.stderr
