@@ -172,7 +172,9 @@ def test_a_deleted_control_plane_joins_those_that_survived() -> None:
     assert _plan.plan_servers(TRIO, existing).problems, "nobody has seen that they have the cluster's data"
     plan = _plan.plan_servers(TRIO, existing, survivors=[THIRD.name, SECOND.name])
     assert not plan.problems and told(plan) == [f"create server {NAMES[0]}"]
-    assert plan.notes == (f"{NAMES[0]} was deleted: a new one joins {THIRD.name}, which has the cluster's CA and etcd",)
+    assert plan.notes == (
+        f"the control plane {NAMES[0]} was deleted: a new one joins {THIRD.name}, which has the cluster's CA and etcd",
+    )
     # What an interrupted run leaves: the record names the survivor, and the new server may be there.
     for servers in ([*WORKERS, SECOND, THIRD], [*ALL, SECOND, THIRD]):
         later = having(servers, etcd_server=THIRD.id)

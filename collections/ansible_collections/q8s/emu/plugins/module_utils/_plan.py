@@ -638,7 +638,7 @@ def surviving_holder(cluster: Cluster, existing: Existing, survivors: Sequence[s
 
 def _joins(cluster: Cluster, holder: Server) -> list[str]:
     name = cluster.name_of_initial_instance
-    return [f"{name} was deleted: a new one joins {holder.name}, which has the cluster's CA and etcd"]
+    return [f"the control plane {name} was deleted: a new one joins {holder.name}, which has the cluster's CA and etcd"]
 
 
 def is_control_plane(server: Server) -> bool:
