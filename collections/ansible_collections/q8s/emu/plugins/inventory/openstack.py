@@ -23,7 +23,7 @@ description:
   - The user's SSH configuration is not used for servers and guests. With C(access) of the type C(bastion), they are reached through it. Only the login
     there reads the user's ssh configuration, which has its host key and the user's key. With C(floating_ip), the initial control plane is reached by
     its floating IP, and all others through it; its host key is checked on the way.
-  - In C(control_plane_initial) is the control plane that the others join: the initial instance, or one that took its place after it was deleted.
+  - In C(control_plane_initial) is the control plane that the others join. It is the initial instance, or one that took its place after it was deleted.
   - The variables of all hosts (C(q8s_cluster), C(q8s_state_dir), C(q8s_expected_nodes), C(q8s_workers) ...) are set even if no server exists, or the
     cloud does not answer.
   - C(q8s_state_dir) is the cluster's folder below O(state_dir), one for each cloud, project and cluster. Without the cloud's answer it is there only
