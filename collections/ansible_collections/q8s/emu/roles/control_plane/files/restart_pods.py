@@ -18,6 +18,7 @@ MANIFESTS = "/etc/kubernetes/manifests"
 DUE = "/etc/kubernetes/q8s/restart-due"
 GRACE = 30  # seconds that a container has to end
 INTERVAL = 1  # seconds between two looks
+STEADY = 15  # seconds for which all have to be healthy: the kubelet may still end one that was not in time
 # Where each pod reports its health on loopback: the probes of its manifest. The order is that in which they need one another.
 PODS = (
     ("etcd", False, 2381, "/health"),
@@ -69,18 +70,32 @@ def restart(name, secure, port, path, timeout):
         time.sleep(INTERVAL)
 
 
+def await_all(pods, timeout):
+    """Wait until all pods are healthy at the same time, and stay so."""
+    deadline = time.monotonic() + timeout
+    since = None
+    while since is None or time.monotonic() - since < STEADY:
+        sick = [name for name, secure, port, path in pods if not is_healthy(secure, port, path)]
+        if sick:
+            since = None
+            if time.monotonic() > deadline:
+                sys.exit(f"not healthy {timeout} s after all were restarted: {', '.join(sick)}; crictl logs shows why")
+        elif since is None:
+            since = time.monotonic()
+        time.sleep(INTERVAL)
+
+
 def main(timeout):
     """Restart everything."""
     # It reads its own certificate, and forgets how often it has started a pod in vain: it would pause for up to 5 minutes.
     run("systemctl", "restart", "kubelet.service")
-    restarted = []
-    for name, secure, port, path in PODS:
-        if os.path.exists(f"{MANIFESTS}/{name}.yaml"):
-            restart(name, secure, port, path, timeout)
-            restarted.append(name)
+    pods = [pod for pod in PODS if os.path.exists(f"{MANIFESTS}/{pod[0]}.yaml")]
+    for pod in pods:
+        restart(*pod, timeout)
+    await_all(pods, timeout)
     if os.path.exists(DUE):
         os.remove(DUE)
-    return restarted
+    return [pod[0] for pod in pods]
 
 
 if __name__ == "__main__":
