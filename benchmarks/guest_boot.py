@@ -2,7 +2,7 @@
 
     python -m benchmarks.guest_boot examples/demo.yaml [--rounds N] [--node NAME] [--direct]
 
-The cluster must be deployed, and no worker's files changed since its first deploy. On each worker's host, in turn:
+The cluster must be deployed, within the last day (a bootstrap token lives that long). On each worker's host, in turn:
 the node is removed and its machine ended; a stock image boots under the same QEMU, CPU model, vCPUs and memory, from
 its firmware on, until sshd answers; then the node's machine starts with new disks until Kubernetes says that it is
 Ready. The other workers' machines are suspended meanwhile: in the lab they share the host's cores. The two clocks of
@@ -43,7 +43,6 @@ _DEADLINE: Final = 600  # seconds, for each boot
 _ATTEMPTS: Final = 3  # at a stock boot; QEMU without KVM at times loses an interrupt, and the guest hangs
 _HINT: Final = "hint: a worker may be without its node now; `q8s-run deploy` brings it back"
 _KUBECTL: Final = "sudo /var/lib/q8s/bin/kubectl --kubeconfig=/etc/kubernetes/admin.conf"
-_KUBEADM: Final = "/var/lib/q8s/bin/kubeadm --kubeconfig=/etc/kubernetes/admin.conf"
 _VIRSH: Final = "sudo virsh --quiet --connect qemu:///system"
 
 # Runs on the host: QEMU from its start until the guest's sshd sends its greeting. Prints when the kernel said its first
@@ -115,17 +114,6 @@ for disk in "$2.qcow2" "$2-bundle.qcow2"; do
   rm "$disk"
   qemu-img create -q -f qcow2 -F qcow2 -b "$base" "$disk" "$size"
 done
-"""
-
-# Runs on the host, after a line that sets `token`: the deploy has revoked the one in the data disk, which is as long.
-_NEW_TOKEN: Final = """
-import re, sys
-with open(sys.argv[1], "r+b") as disk:
-    text, count = re.subn(rb"token: [a-z0-9]{6}[.][a-z0-9]{16}", b"token: " + token, disk.read())
-    if not count:
-        sys.exit("the data disk has no bootstrap token: recreate the node, or deploy a new cluster")
-    disk.seek(0)
-    disk.write(text)
 """
 
 
@@ -202,9 +190,6 @@ class Benchmark:
     def _take_away(self, spec: ServerSpec) -> None:
         self._on(spec.name, f"{_VIRSH} destroy {spec.node} || true")
         self._on(self._control_plane, f"{_KUBECTL} delete node {spec.node} --ignore-not-found")
-        token = self._on(self._control_plane, f"sudo {_KUBEADM} token create --ttl=2h").strip().encode()
-        disk = f"{_FOLDER}/{spec.node}-data.img"
-        self._on(spec.name, f"sudo python3 - {disk}", f"token = {token!r}\n{_NEW_TOKEN}")
 
     def _boot_stock(self, spec: ServerSpec, image: StockImage, *, direct: bool) -> tuple[float, float]:
         """Seconds until its kernel's first word, and until sshd's."""

@@ -206,8 +206,7 @@ COMMANDS: Final = (
     ),
     Command(
         "logs",
-        "show the end of the log of the last deploy, replace, renew or destroy, or a NODE's console and kubelet "
-        "journal",
+        "show the end of the log of the last deploy, replace or destroy, or a NODE's console and kubelet journal",
         "access:logs",
         "q8s-run logs cluster.yaml arm-mid-1",
         (Option("lines", "how many lines of each (default 40)", "N", short="n", number=True), _QUIET),
@@ -221,15 +220,6 @@ COMMANDS: Final = (
         (_YES_OPTION, _JSON, _VERBOSE, _QUIET),
         node="NODE",
         rest=_TO_ANSIBLE,
-    ),
-    Command(
-        "renew",
-        "renew the certificates of the control planes, and fetch the kubeconfig again",
-        "runs:renew",
-        "q8s-run renew cluster.yaml --check",
-        (_CHECK, _JSON, _VERBOSE, _QUIET),
-        rest=_TO_ANSIBLE,
-        more="The API server is away for some seconds; pods go on. deploy renews certificates that have expired.",
     ),
     Command(
         "destroy",

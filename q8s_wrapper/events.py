@@ -17,7 +17,6 @@ _ERROR: Final = re.compile(r"^\[ERROR\]: (.*)$", re.MULTILINE)
 _HIDDEN_OUTPUT: Final = "the task's output may hold secrets, so it is in no log (no_log)"
 # Prefix of the names of tasks that refuse the cluster file or the command.
 _REFUSAL_PREFIX: Final = "Refuse edits"
-_WARNING: Final = "warning: "
 # Plays that build bundles and guest images. They take minutes, or no time if everything is cached.
 BUILDS: Final = frozenset({"Build node bundles and guest images", "Build on the initial control plane"})
 # Plays in which hosts run several roles concurrently. Each role is a stage, named after the task that includes it.
@@ -327,18 +326,12 @@ def _with_warnings(state: State, texts: Iterable[object]) -> State:
 
 
 def _with_debug_output(state: State, result: Mapping[str, Any]) -> State:
-    """Return the state with the output of a debug task.
-
-    Messages become notes, or warnings if they begin with ``warning: ``. Variables ``q8s_*`` become results.
-    """
+    """Return the state with the output of a debug task: messages become notes, ``q8s_*`` variables become results."""
     items = result["results"] if isinstance(result.get("results"), list) else [result]
     notes, results = list(state.notes), dict(state.results)
     for item in items:
         if "msg" in item and isinstance(item["msg"], str) and "stdout_lines" not in item:
-            if item["msg"].startswith(_WARNING):
-                state = _with_warnings(state, [item["msg"].removeprefix(_WARNING)])
-            else:
-                notes.append(item["msg"])
+            notes.append(item["msg"])
         for name, value in item.items():
             if name.startswith("q8s_"):
                 results[name] = value

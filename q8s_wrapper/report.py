@@ -296,11 +296,10 @@ def next_steps(end: End, state: State) -> list[str]:
         steps = {
             "deploy": [command("verify"), command("kubeconfig", "--merge"), command("destroy")],
             "replace": [command("status")],
-            "renew": [command("status")],
             "plan": [end.again],
         }.get(what, [])
         return [f"next: {step}" for step in steps]
-    changes = what in ("deploy", "replace", "renew", "destroy") and not end.check
+    changes = what in ("deploy", "replace", "destroy") and not end.check
     if end.code == ExitCode.INTERRUPTED:
         steps = [f"hint: `{end.again}` continues where it stopped" if changes else f"hint: `{end.again}` starts again"]
         if what == "deploy" and changes:

@@ -45,7 +45,7 @@ Start with the command that knows most:
 | a deploy failed | read the end of its output: what failed, why, and the next command. Then run the same `deploy` again: it continues where it stopped |
 | a node is not Ready, or pods do not start on it | `q8s-run status cluster.yaml` names the problem of each node and the command that fixes it |
 | a guest does not boot or join | `q8s-run logs cluster.yaml NODE` shows its console and its kubelet's journal |
-| a run ended, and the reason has scrolled away | `q8s-run logs cluster.yaml` shows the end of the log of the last deploy, replace, renew or destroy |
+| a run ended, and the reason has scrolled away | `q8s-run logs cluster.yaml` shows the end of the log of the last deploy, replace or destroy |
 | pods cannot reach one another | `q8s-run verify cluster.yaml` puts a pod on every node and lets all of them request all others |
 | something must start from scratch | `q8s-run replace cluster.yaml NODE` for one worker; `destroy`, then `deploy`, for the cluster |
 
@@ -147,8 +147,6 @@ def _node_messages() -> Iterator[tuple[str, str]]:
         yield _unwell("arm-1", variables, answer)
     for answer in ({"rc": 127}, {"rc": 1, "stderr": "connection refused"}):
         yield _unwell("initial", {"q8s_domain": _RUNNING}, answer)
-    expired = {"problem": "the certificate NAME of NODE ended on DATE"}
-    yield _unwell("initial", {"q8s_domain": _RUNNING}, ready, {"initial": _server(control_plane_certificates=expired)})
     yield _unwell("arm-2", {"q8s_domain": _RUNNING}, ready, {"demo-arm-2": _server(q8s_surplus={"name": "arm-2"})})
     stray = _node()
     stray["metadata"] = {"name": "STRAY"}

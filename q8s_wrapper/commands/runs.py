@@ -98,7 +98,15 @@ class _Session:
         for line in (*report.nodes(run_state.results.get("q8s_node_table", []), self.invocation, width), *notes):
             print(line)
         sys.stdout.flush()
-        self.print_warnings(run_state)
+        # Warnings about the cluster file were printed at the start. Ansible repeats them with the file's absolute path
+        # and with line breaks inside long words, so the texts are compared without whitespace.
+        absolute_path = str(Path(self.file).resolve())
+        printed_warnings = {
+            _remove_whitespace(str(warning).replace(self.file, absolute_path)) for warning in self.cluster.warnings
+        }
+        for warning in run_state.warnings:
+            if _remove_whitespace(warning) not in printed_warnings:
+                messages.warning(self.invocation.adapt(warning))
         exists = _describe_servers(self.file) if outcome.code == ExitCode.INTERRUPTED else ""
         if outcome.code == ExitCode.FAILED and not run_state.failures:
             messages.error(_startup_failure(outcome.log))
@@ -108,18 +116,6 @@ class _Session:
         quiet = messages.is_quiet()
         for line in report.ending(end, run_state, log=str(outcome.log), exists=exists, width=width, quiet=quiet):
             messages.result(line)
-
-    def print_warnings(self, run_state: State) -> None:
-        """Print the warnings of a run, except those about the cluster file, which were printed at the start."""
-        # Ansible repeats them with the file's absolute path and with line breaks inside long words, so the texts are
-        # compared without whitespace.
-        absolute_path = str(Path(self.file).resolve())
-        printed_warnings = {
-            _remove_whitespace(str(warning).replace(self.file, absolute_path)) for warning in self.cluster.warnings
-        }
-        for warning in run_state.warnings:
-            if _remove_whitespace(warning) not in printed_warnings:
-                messages.warning(self.invocation.adapt(warning))
 
 
 def plan(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -262,12 +258,6 @@ def _find_worker(session: _Session, name: str) -> str:
     )
 
 
-def renew(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Renew the certificates of the control planes."""
-    with _session(arguments, changes=not arguments.check) as session:
-        return session.end(session.play("renew", [*_ansible_options(arguments), *rest]), remember=not arguments.check)
-
-
 def verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Run a pod on every node and connect each pod to all others."""
     with _session(arguments) as session:
@@ -286,8 +276,6 @@ def status(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             print(json.dumps(rows, indent=2))
         else:
             print("\n".join(report.status(rows, session.invocation, columns())))
-        sys.stdout.flush()
-        session.print_warnings(outcome.state)
         return ExitCode.FAILED if any(row["problem"] for row in rows) else ExitCode.DONE
 
 

@@ -317,14 +317,3 @@ def test_an_api_server_that_fails_says_nothing_of_nodes() -> None:
     assert "systemctl restart q8s-containerd kubelet" in rows[CONTROL_PLANE]["hint"]
     other = table({"demo-control-plane-2": server(q8s_kubernetes=failing), **WELL})
     assert other[WORKER]["kubernetes"] == "Ready", "another control plane answers"
-
-
-def test_an_expired_certificate_is_the_reason_why_the_api_server_does_not_answer() -> None:
-    refused = {"rc": 1, "stdout": "", "stderr": "tls: failed to verify certificate: x509: certificate has expired"}
-    expired = {"problem": f"the certificate admin.conf of {CONTROL_PLANE} and 9 others ended on 2026-11-26"}
-    rows = table({**WELL, CONTROL_PLANE: server(q8s_kubernetes=refused, control_plane_certificates=expired)})
-    row = rows[CONTROL_PLANE]
-    assert (row["problem"], row["hint"]) == (expired["problem"], "q8s-run renew FILE")
-    assert "certificate has expired" in rows[WORKER]["problem"]
-    valid = server(q8s_kubernetes=answer(*NODES), control_plane_certificates={"problem": ""})
-    assert table({**WELL, CONTROL_PLANE: valid})[CONTROL_PLANE]["problem"] == ""

@@ -18,7 +18,7 @@ from local_cloud import cluster_state
 
 from q8s_wrapper import arguments, cli, history, inventory, runner, state
 from q8s_wrapper.errors import ExitCode, WrapperError
-from q8s_wrapper.events import Failure, Stage, State, reduce
+from q8s_wrapper.events import Failure, Stage, State
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "demo.yaml"
 
@@ -409,28 +409,6 @@ def test_replace_takes_either_name(name: str, ansible: Any) -> None:
     calls = ansible((ExitCode.DONE, State(finished=True)))
     assert cli.main(["replace", str(EXAMPLE), name, "--yes"]) == ExitCode.DONE
     assert calls == [("replace", EXAMPLE, ["-e", '{"q8s_replace": "arm-mid-1"}'])]
-
-
-@pytest.mark.parametrize(("arguments", "passed"), [([], []), (["--check"], ["--check", "--diff"])])
-def test_renew(arguments: list[str], passed: list[str], ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    calls = ansible((ExitCode.DONE, State(finished=True, changed=2)))
-    assert cli.main(["renew", str(EXAMPLE), *arguments]) == ExitCode.DONE
-    assert calls == [("renew", EXAMPLE, passed)]
-    step = f"renew {EXAMPLE}" if arguments else f"status {EXAMPLE}"
-    assert f"next: q8s-run {step}\n" in capsys.readouterr().err
-
-
-def test_status_warns_of_certificates_that_end_soon(ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    shown = {"results": [{"msg": "warning: the certificate apiserver of CP ends on DAY; renew: q8s-run renew FILE"}]}
-    event = {"event": "runner_on_ok", "event_data": {"host": "cp", "task_action": "debug", "res": shown}}
-    state = reduce(State(results={"q8s_status_table": []}), event)
-    assert state.notes == ()
-    ansible((ExitCode.DONE, state))
-    assert cli.main(["status", str(EXAMPLE), "--json"]) == ExitCode.DONE
-    out, err = capsys.readouterr()
-    assert json.loads(out) == []
-    warning = f"warning: the certificate apiserver of CP ends on DAY; renew: q8s-run renew {EXAMPLE}\n"
-    assert warning in err
 
 
 def test_replace_knows_what_cannot_be_replaced(ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:

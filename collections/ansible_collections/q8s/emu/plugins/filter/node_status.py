@@ -20,8 +20,7 @@ author:
 description:
   - Compares what the cluster asks for with the state of the cloud, the hosts, their guests and Kubernetes.
   - Reads of each host C(q8s_status), C(q8s_private_ip) and C(q8s_server_id) as the inventory has them, C(q8s_domain), the output of C(virsh domstate) on
-    a worker's host, C(q8s_kubernetes), the output of C(kubectl get nodes -o json) on a control plane, and the fact C(control_plane_certificates),
-    which the entry point C(certificates) of the role P(q8s.emu.control_plane#role) sets.
+    a worker's host, and C(q8s_kubernetes), the output of C(kubectl get nodes -o json) on a control plane.
 options:
   _input:
     description: Variables of all hosts, as C(hostvars) has them.

@@ -41,8 +41,7 @@ def node_rows(cluster: Cluster, hosts: Mapping[str, Mapping[str, Any]]) -> list[
 
     :param hosts: variables of the inventory's hosts. Where they were asked, ``q8s_domain`` of a worker's host is what
         ``virsh domstate --reason`` printed, perhaps followed by the lines ``started SECONDS``, ``now SECONDS`` and ``qemu``
-        (its process runs); ``q8s_kubernetes`` of a control plane what ``kubectl get nodes,leases -o json`` printed;
-        ``control_plane_certificates`` of a control plane what _certificates.summarize() returned
+        (its process runs); ``q8s_kubernetes`` of a control plane what ``kubectl get nodes,leases -o json`` printed
     """
     answers = [given for given in (hosts[name].get("q8s_kubernetes") for name in hosts) if given]
     nodes, why = kubernetes_nodes(answers)
@@ -125,7 +124,6 @@ def _row(
         _server_problem(spec, row, variables or {})
         or _login_problem(spec, row, variables or {})
         or _guest_problem(spec, guest, variables or {})
-        or _certificate_problem(variables or {})
         or _api_server_problem(spec, row, variables or {}, why)
         or _kubernetes_problem(spec.node, row, node, guest, initial)
     )
@@ -274,12 +272,6 @@ def _guest_problem(spec: ServerSpec, guest: Guest, variables: Mapping[str, Any])
     if guest.state not in ("running", "unknown"):
         return f"the guest {spec.node} is {guest.state}", f"{limited}: it starts the guest"
     return None
-
-
-def _certificate_problem(variables: Mapping[str, Any]) -> Optional[tuple[str, str]]:
-    """Return a control plane's expired certificate, because of which nobody can use its API server."""
-    problem = str((variables.get("control_plane_certificates") or {}).get("problem") or "")
-    return (problem, "q8s-run renew FILE") if problem else None
 
 
 def _api_server_problem(

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Creates what is missing of a cluster's identity, each part in one step, and prints all of it as JSON.
-# With CHECK=True it creates nothing, and what is missing is empty. A cluster that exists gets a bootstrap token only with TOKEN=True.
+# With CHECK=True it creates nothing, and what is missing is empty.
 set -eu
 umask 077
 pki=/etc/kubernetes/pki
@@ -20,8 +20,7 @@ if missing $pki/ca.crt; then
         -keyout $pki/ca.key -out $pki/ca.crt.new 2>/dev/null
     mv $pki/ca.crt.new $pki/ca.crt
 fi
-# A token that is there is kept: guests that have not joined yet hold it.
-if { [ "${TOKEN:-}" = True ] || [ ! -e $own/initialised ]; } && missing $own/bootstrap-token; then
+if missing $own/bootstrap-token; then
     mkdir -p $own
     # the form that kubeadm asks for: [a-z0-9]{6}.[a-z0-9]{16}
     hex=$(openssl rand -hex 11)
