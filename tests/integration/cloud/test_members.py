@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,13 @@ class Place:
         ]
         return subprocess.run(ssh if self.address else command, capture_output=True, text=True, check=False, timeout=60)
 
+    def accepts_login(self) -> bool:
+        """Try to log in, not too often: sshd punishes who fails again and again (PerSourcePenalties of sshd_config(5))."""
+        if self.run("true").returncode == 0:
+            return True
+        time.sleep(5)
+        return False
+
     def reaches(self, other: Place) -> set[tuple[str, int]]:
         """Return what answers there."""
         wanted = sorted(EVERYTHING)
@@ -111,7 +119,7 @@ def places(cloud: Any, cluster: Cluster) -> Iterator[Mapping[str, Place]]:
         "outside": Place(key, other),
     }
     for place in found.values():
-        assert wait(lambda place=place: place.run("true").returncode == 0, 300), place.run("true").stderr
+        assert wait(place.accepts_login, 300), f"no login at {place.address}"
     for name in ("control plane", "worker"):
         started = found[name].run("sudo", "systemd-run", "python3", "-c", _SERVE)
         assert started.returncode == 0, started.stderr
