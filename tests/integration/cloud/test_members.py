@@ -77,7 +77,7 @@ class Place:
         return subprocess.run(ssh if self.address else command, capture_output=True, text=True, check=False, timeout=60)
 
     def accepts_login(self) -> bool:
-        """Try to log in, not too often: sshd punishes who fails again and again (PerSourcePenalties of sshd_config(5))."""
+        """Try to log in, not too often: sshd refuses those who fail often (PerSourcePenalties of sshd_config(5))."""
         if self.run("true").returncode == 0:
             return True
         time.sleep(5)
