@@ -41,7 +41,8 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - A row for each node that the cluster asks for, then for each server or node that it does not. C(problem) and C(hint) are empty for a node without a problem.
+    - A row for each node that the cluster asks for, then for each server or node that it does not. C(problem) and C(hint) are empty for a node
+      without a problem.
   type: list
   elements: dict
   sample:

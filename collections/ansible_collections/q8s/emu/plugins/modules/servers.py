@@ -15,8 +15,8 @@ description:
     each is C(ACTIVE) with an address.
   - Each server creates its own SSH host key at its first boot (hosts of workers create a second one, for the guest), and signs it with a CA that
     this module creates for the call. The CA's public part is in the server's metadata, the private one in its user-data only.
-  - A server that is off is started, and so is an initial instance that others created, which is neither repaired nor replaced. One in C(ERROR), or in C(BUILD) for
-    longer than O(timeout), is replaced; one that goes to C(ERROR) while it is waited for is replaced once.
+  - A server that is off is started, and so is an initial instance that others created, which is neither repaired nor replaced. One in C(ERROR),
+    or in C(BUILD) for longer than O(timeout), is replaced; one that goes to C(ERROR) while it is waited for is replaced once.
   - The server that has the cluster's CA and etcd is the exception. If it is in C(ERROR) or gone while other servers of the cluster are there, the module fails
     and says what would be lost, unless O(replace_control_plane=true). Its id is in a tag of the cluster's security group.
   - Where C(private_network_id) is a subnet, or its network has several, each server gets a port that Q8S creates in the right one.
