@@ -81,14 +81,18 @@ def namespace() -> Iterator[int]:
         holder.wait()
 
 
+def load[H: Host](host: H) -> H:
+    """Load a host's rules."""
+    done = host.q8s_rules()
+    assert done.returncode == 0, done.stderr
+    return host
+
+
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
     """A network namespace whose rules are loaded."""
     with namespace() as holder:
-        found = Host(tmp_path, holder)
-        done = found.q8s_rules()
-        assert done.returncode == 0, done.stderr
-        yield found
+        yield load(Host(tmp_path, holder))
 
 
 def assert_first(host: Host) -> None:
@@ -197,9 +201,7 @@ class ControlPlane(Host):
 def control_plane(tmp_path: Path) -> Iterator[ControlPlane]:
     """A control plane whose rules are loaded, before it has any interface of a pod."""
     with namespace() as holder:
-        found = ControlPlane(tmp_path, holder)
-        done = found.q8s_rules()
-        assert done.returncode == 0, done.stderr
+        found = load(ControlPlane(tmp_path, holder))
         assert found.q8s_rules("--check").returncode == 0
         yield found
 
