@@ -11,19 +11,14 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-import openstack
+import clusters
 import pytest
-import yaml
-
-from q8s_lab import settings
+from clusters import Q8S_RUN, ready
 
 pytestmark = [
     pytest.mark.lab,
@@ -32,8 +27,6 @@ pytestmark = [
         not os.environ.get("Q8S_TEST_LONG"), reason="half an hour: part of make test-long (Q8S_TEST_LONG=1)"
     ),
 ]
-Q8S_RUN: Final = Path(sys.executable).with_name("q8s-run")
-DEMO: Final = Path(__file__).parents[2] / "examples" / "demo.yaml"
 NAME: Final = "trio"
 FIRST: Final = f"{NAME}-control-plane"
 CONTROL_PLANES: Final = (FIRST, f"{FIRST}-2", f"{FIRST}-3")
@@ -58,31 +51,14 @@ while True:
 """
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """The cluster of these tests."""
-
-    file: Path
-    environment: Mapping[str, str]
-    cloud: openstack.connection.Connection
+class Cluster(clusters.Cluster):
+    """The cluster of these tests, and what may happen to it."""
 
     def run(self, verb: str, *others: str, code: int = 0) -> str:
         """Run a command. Return its output."""
-        done = subprocess.run(
-            [Q8S_RUN, verb, self.file, *others],
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=1500,
-            check=False,
-        )
-        print(time.strftime("%H:%M:%S"), verb, *others, done.stdout, done.stderr, sep="\n", flush=True)
+        done = self.attempt(verb, *others)
         assert done.returncode == code, done.stderr[-2000:]
         return done.stdout + done.stderr
-
-    def servers(self) -> dict[str, str]:
-        return {server.name: server.id for server in self.cloud.compute.servers() if server.name.startswith(NAME)}
 
     def power_off(self, name: str) -> None:
         """Take a server's power: nothing is ended, and nobody is told."""
@@ -159,14 +135,6 @@ class Cluster:
             watch.wait()
 
 
-def ready(nodes: Mapping[str, Any]) -> set[str]:
-    return {
-        name
-        for name, node in nodes.items()
-        if any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"]["conditions"])
-    }
-
-
 def transition(node: Mapping[str, Any]) -> str:
     """Return since when the node is Ready: a moment in which it was not is seen here."""
     return next(str(c["lastTransitionTime"]) for c in node["status"]["conditions"] if c["type"] == "Ready")
@@ -178,19 +146,8 @@ def gap(answers: list[float]) -> float:
 
 @pytest.fixture(scope="module")
 def cluster(lab: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    file = tmp_path_factory.mktemp(NAME) / "cluster.yaml"
-    data = yaml.safe_load(DEMO.read_text().replace("demo", NAME))
-    data["remote_ip_prefix"] = str(settings.load().subnet)
-    data["cluster_definition"] |= {"number_additional_master_nodes": 0, "worker": {"x86-small": 1}}
-    del data["vm_types"]["types"]["arm-mid"]
-    file.write_text(yaml.safe_dump(data, sort_keys=False))
-    environment = {**os.environ, **lab, "XDG_STATE_HOME": str(file.parent / "state")}
-    config = openstack.config.OpenStackConfig(config_files=[lab["OS_CLIENT_CONFIG_FILE"]], load_envvars=False)
-    with openstack.connection.Connection(config=config.get_one(cloud=lab["OS_CLOUD"])) as cloud:
-        yield Cluster(file, environment, cloud)
-        subprocess.run(
-            [Q8S_RUN, "destroy", file, "--yes"], env=environment, stdin=subprocess.DEVNULL, check=False, timeout=900
-        )
+    with clusters.small_cluster(lab, tmp_path_factory.mktemp(NAME), NAME, additional=0) as made:
+        yield Cluster(made.name, made.file, made.environment, made.cloud)
 
 
 @pytest.fixture(scope="module")

@@ -12,18 +12,15 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import openstack
+import clusters
 import pytest
-import yaml
-
-from q8s_lab import settings
+from clusters import Q8S_RUN, ready
 
 pytestmark = [
     pytest.mark.lab,
@@ -32,8 +29,6 @@ pytestmark = [
         not os.environ.get("Q8S_TEST_LONG"), reason="half an hour: part of make test-long (Q8S_TEST_LONG=1)"
     ),
 ]
-Q8S_RUN: Final = Path(sys.executable).with_name("q8s-run")
-DEMO: Final = Path(__file__).parents[2] / "examples" / "demo.yaml"
 NAME: Final = "kills"
 SEED: Final = int(os.environ.get("Q8S_TEST_SEED", "17"))
 CONTROL_PLANES: Final = {f"{NAME}-control-plane", f"{NAME}-control-plane-2", f"{NAME}-control-plane-3"}
@@ -41,12 +36,9 @@ STILL_ENDING: Final = "is still ending"
 
 
 @dataclass(frozen=True)
-class Cluster:
+class Cluster(clusters.Cluster):
     """The cluster of these tests, and what may happen to it."""
 
-    file: Path
-    environment: Mapping[str, str]
-    cloud: openstack.connection.Connection
     chance: random.Random
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -62,24 +54,12 @@ class Cluster:
         """Run a command that has to end well. Return its output."""
         verb, *others = arguments
         for _ in range(12):
-            done = subprocess.run(
-                [Q8S_RUN, verb, self.file, *others],
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=1500,
-                check=False,
-            )
+            done = self.attempt(verb, *others)
             if STILL_ENDING not in done.stderr:
                 break
             time.sleep(5)
-        print(time.strftime("%H:%M:%S"), verb, *others, done.stdout, done.stderr, sep="\n", flush=True)
         assert done.returncode == 0, f"seed {SEED}: {done.stderr[-2000:]}"
         return done.stdout + done.stderr
-
-    def servers(self) -> dict[str, str]:
-        return {server.name: server.id for server in self.cloud.compute.servers() if server.name.startswith(NAME)}
 
     def nodes(self) -> dict[str, Any]:
         text = self.run("ssh", f"{NAME}-control-plane", "--", "sudo", "kubectl", "get", "nodes", "--output=json")
@@ -133,36 +113,15 @@ def words(pid: int) -> str:
         return ""
 
 
-def ready(nodes: Mapping[str, Any]) -> set[str]:
-    return {
-        name
-        for name, node in nodes.items()
-        if any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"]["conditions"])
-        and not node["spec"].get("unschedulable")
-    }
-
-
 def identities(nodes: Mapping[str, Any], names: Sequence[str] | set[str]) -> dict[str, str]:
     return {name: nodes[name]["metadata"]["uid"] for name in names}
 
 
 @pytest.fixture(scope="module")
 def cluster(lab: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    file = tmp_path_factory.mktemp("kills") / "cluster.yaml"
-    data = yaml.safe_load(DEMO.read_text().replace("demo", NAME))
-    data["remote_ip_prefix"] = str(settings.load().subnet)
-    data["cluster_definition"] |= {"number_additional_master_nodes": 2, "worker": {"x86-small": 1}}
-    del data["vm_types"]["types"]["arm-mid"]
-    file.write_text(yaml.safe_dump(data, sort_keys=False))
-    environment = {**os.environ, **lab, "XDG_STATE_HOME": str(file.parent / "state")}
-    config = openstack.config.OpenStackConfig(config_files=[lab["OS_CLIENT_CONFIG_FILE"]], load_envvars=False)
-    with openstack.connection.Connection(config=config.get_one(cloud=lab["OS_CLOUD"])) as cloud:
-        cluster = Cluster(file, environment, cloud, random.Random(SEED))
-        yield cluster
-        print((file.parent / "output.txt").read_text())
-        subprocess.run(
-            [Q8S_RUN, "destroy", file, "--yes"], env=environment, stdin=subprocess.DEVNULL, check=False, timeout=900
-        )
+    with clusters.small_cluster(lab, tmp_path_factory.mktemp(NAME), NAME, additional=2) as made:
+        yield Cluster(made.name, made.file, made.environment, made.cloud, random.Random(SEED))
+        print((made.file.parent / "output.txt").read_text())
 
 
 @pytest.fixture(scope="module")

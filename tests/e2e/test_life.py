@@ -10,7 +10,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import openstack
 import pytest
 import yaml
+from clusters import DEMO, Q8S_RUN, connection, is_ready
 
 from q8s_lab import settings
 
@@ -29,8 +29,6 @@ pytestmark = [
         not os.environ.get("Q8S_TEST_LONG"), reason="twenty minutes: part of make test-long (Q8S_TEST_LONG=1)"
     ),
 ]
-Q8S_RUN = Path(sys.executable).with_name("q8s-run")
-DEMO = Path(__file__).parents[2] / "examples" / "demo.yaml"
 NAME = "life"
 EDITED, OTHER = "x86-edit-1", "x86-keep-1"
 
@@ -75,9 +73,8 @@ def q8s(lab: Mapping[str, str], file: Path) -> Iterator[Run]:
 
 @pytest.fixture(scope="module")
 def cloud(lab: Mapping[str, str]) -> Iterator[openstack.connection.Connection]:
-    config = openstack.config.OpenStackConfig(config_files=[lab["OS_CLIENT_CONFIG_FILE"]], load_envvars=False)
-    with openstack.connection.Connection(config=config.get_one(cloud=lab["OS_CLOUD"])) as connection:
-        yield connection
+    with connection(lab) as found:
+        yield found
 
 
 def servers(cloud: openstack.connection.Connection) -> dict[str, str]:
@@ -98,11 +95,6 @@ def nodes(q8s: Run) -> Callable[[], dict[str, Any]]:
 
 def boots(found: Mapping[str, Any]) -> dict[str, str]:
     return {name: node["status"]["nodeInfo"]["bootID"] for name, node in found.items()}
-
-
-def is_ready(node: Mapping[str, Any]) -> bool:
-    ready = [c["status"] for c in node["status"]["conditions"] if c["type"] == "Ready"]
-    return ready == ["True"] and not node["spec"].get("unschedulable")
 
 
 def changes(done: subprocess.CompletedProcess[str]) -> int:

@@ -1,0 +1,85 @@
+"""What the tests of whole clusters share: a small cluster of a name of its own, its commands, and its nodes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import openstack
+import yaml
+
+from q8s_lab import settings
+
+Q8S_RUN: Final = Path(sys.executable).with_name("q8s-run")
+DEMO: Final = Path(__file__).parents[2] / "examples" / "demo.yaml"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster: its name and file, the variables of its commands, and its cloud."""
+
+    name: str
+    file: Path
+    environment: Mapping[str, str]
+    cloud: openstack.connection.Connection
+
+    def attempt(self, verb: str, *others: str) -> subprocess.CompletedProcess[str]:
+        """Run a command without a terminal, and print what it prints."""
+        done = subprocess.run(
+            [Q8S_RUN, verb, self.file, *others],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=1500,
+            check=False,
+        )
+        print(time.strftime("%H:%M:%S"), verb, *others, done.stdout, done.stderr, sep="\n", flush=True)
+        return done
+
+    def servers(self) -> dict[str, str]:
+        """Return the ids of the cluster's servers by name."""
+        return {server.name: server.id for server in self.cloud.compute.servers() if server.name.startswith(self.name)}
+
+
+@contextmanager
+def connection(lab: Mapping[str, str]) -> Iterator[openstack.connection.Connection]:
+    """A connection to the lab's cloud."""
+    config = openstack.config.OpenStackConfig(config_files=[lab["OS_CLIENT_CONFIG_FILE"]], load_envvars=False)
+    with openstack.connection.Connection(config=config.get_one(cloud=lab["OS_CLOUD"])) as cloud:
+        yield cloud
+
+
+@contextmanager
+def small_cluster(lab: Mapping[str, str], folder: Path, name: str, additional: int) -> Iterator[Cluster]:
+    """The demo with one x86_64 worker and some additional control planes. It is destroyed in the end."""
+    file = folder / "cluster.yaml"
+    data = yaml.safe_load(DEMO.read_text().replace("demo", name))
+    data["remote_ip_prefix"] = str(settings.load().subnet)
+    data["cluster_definition"] |= {"number_additional_master_nodes": additional, "worker": {"x86-small": 1}}
+    del data["vm_types"]["types"]["arm-mid"]
+    file.write_text(yaml.safe_dump(data, sort_keys=False))
+    environment = {**os.environ, **lab, "XDG_STATE_HOME": str(folder / "state")}
+    with connection(lab) as cloud:
+        yield Cluster(name, file, environment, cloud)
+        subprocess.run(
+            [Q8S_RUN, "destroy", file, "--yes"], env=environment, stdin=subprocess.DEVNULL, check=False, timeout=900
+        )
+
+
+def is_ready(node: Mapping[str, Any]) -> bool:
+    """Return whether a node is Ready and takes pods."""
+    found = [c["status"] for c in node["status"]["conditions"] if c["type"] == "Ready"]
+    return found == ["True"] and not node["spec"].get("unschedulable")
+
+
+def ready(nodes: Mapping[str, Any]) -> set[str]:
+    """Return the names of the nodes that are Ready and take pods."""
+    return {name for name, node in nodes.items() if is_ready(node)}
