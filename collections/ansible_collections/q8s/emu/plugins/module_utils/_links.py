@@ -1,0 +1,192 @@
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The links between nodes: pure functions from rules to one impairment for each direction.
+
+A rule applies from the nodes of one selector to those of another. Of the rules that match a direction, the most
+specific one applies as a whole; of equally specific ones, the last.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Optional
+
+DISTRIBUTIONS = ("normal", "pareto", "paretonormal")
+CONTROL_PLANES = "control-planes"
+SELECTORS = f"node:NAME, type:NAME, zone:NAME, {CONTROL_PLANES} or *"
+
+_RANK = {"*": 0, "zone": 1, "type": 2, CONTROL_PLANES: 2, "node": 3}
+_DELAY = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(us|ms|s)")
+_RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(kbit|mbit|gbit)")
+_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%")
+_MICROSECONDS = {"us": 1, "ms": 1_000, "s": 1_000_000}
+_BITS = {"kbit": 1_000, "mbit": 1_000_000, "gbit": 1_000_000_000}
+_MAX_DELAY = 60 * 1_000_000
+_MIN_RATE, _MAX_RATE = 8_000, 100 * 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Loss of packets, in percent.
+
+    With ``recover``, it is the Gilbert-Elliott model: ``percent`` is the probability of entering the bad state, in
+    which every packet is lost, and ``recover`` the probability of leaving it.
+    """
+
+    percent: float
+    recover: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class Impairment:
+    """What happens to the packets of one direction. Zero or None: nothing.
+
+    ``delay`` and ``jitter`` are in microseconds, ``rate`` is in bit/s, the others are in percent.
+    """
+
+    delay: int = 0
+    jitter: int = 0
+    distribution: str = DISTRIBUTIONS[0]
+    rate: int = 0
+    loss: Optional[Loss] = None
+    duplicate: float = 0.0
+    corrupt: float = 0.0
+    reorder: float = 0.0
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A node as selectors see it. ``type`` and ``zone`` are empty for control planes."""
+
+    name: str
+    type: str = ""
+    zone: str = ""
+    control_plane: bool = False
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An impairment from the nodes of one selector to those of another.
+
+    ``reverse_rate`` is the rate of the opposite direction. With it, or with ``symmetric``, the opposite direction has
+    the same impairment besides.
+    """
+
+    source: str
+    target: str
+    impairment: Impairment
+    symmetric: bool = False
+    reverse_rate: Optional[int] = None
+
+
+Matrix = Mapping[tuple[str, str], Impairment]
+
+
+def parse_delay(text: str) -> int:
+    """Return a delay such as 45ms in microseconds.
+
+    :raises ValueError: with what is allowed
+    """
+    match = _DELAY.fullmatch(text)
+    value = round(float(match[1]) * _MICROSECONDS[match[2]]) if match else -1
+    if not 0 <= value <= _MAX_DELAY:
+        raise ValueError("a number with us, ms or s, such as 45ms, at most 60s")
+    return value
+
+
+def parse_rate(text: str) -> int:
+    """Return a rate such as 30mbit in bit/s.
+
+    :raises ValueError: with what is allowed
+    """
+    match = _RATE.fullmatch(text)
+    value = round(float(match[1]) * _BITS[match[2]]) if match else 0
+    if not _MIN_RATE <= value <= _MAX_RATE:
+        raise ValueError("a number with kbit, mbit or gbit, such as 30mbit, from 8kbit to 100gbit")
+    return value
+
+
+def parse_percent(text: str) -> float:
+    """Return a share such as 0.1% in percent.
+
+    :raises ValueError: with what is allowed
+    """
+    match = _PERCENT.fullmatch(text)
+    if not match or float(match[1]) > 100:
+        raise ValueError("a number with %, such as 0.1%, at most 100%")
+    return float(match[1])
+
+
+def check_selector(selector: str) -> None:
+    """Check the form of a selector.
+
+    :raises ValueError: with what is allowed
+    """
+    kind, _colon, name = selector.partition(":")
+    if selector in ("*", CONTROL_PLANES) or (kind in ("node", "type", "zone") and name):
+        return
+    raise ValueError(SELECTORS)
+
+
+def selects(selector: str, endpoint: Endpoint) -> bool:
+    """Whether a selector matches a node."""
+    kind, _colon, name = selector.partition(":")
+    if kind == "*":
+        return True
+    if kind == CONTROL_PLANES:
+        return endpoint.control_plane
+    return name == {"node": endpoint.name, "type": endpoint.type, "zone": endpoint.zone}[kind]
+
+
+def link_matrix(
+    endpoints: Sequence[Endpoint], rules: Iterable[Rule], default: Optional[Impairment] = None
+) -> dict[tuple[str, str], Impairment]:
+    """Return the impairment of every direction that has one, by names of source and target.
+
+    :param default: of directions that no rule matches
+    """
+    nothing = Impairment()
+    ranked = sorted(directed(rules), key=_specificity)  # stable: of equally specific rules, the last applies
+    matrix: dict[tuple[str, str], Impairment] = {}
+    for rule in [Rule("*", "*", default or nothing), *ranked]:
+        targets = [target for target in endpoints if selects(rule.target, target)]
+        for source in endpoints:
+            if selects(rule.source, source):
+                matrix.update(((source.name, t.name), rule.impairment) for t in targets if t.name != source.name)
+    return {pair: matrix[pair] for pair in sorted(matrix) if _effect(matrix[pair]) != nothing}
+
+
+def unmatched_rules(endpoints: Sequence[Endpoint], rules: Sequence[Rule]) -> list[int]:
+    """Return the positions of the rules that match no pair of different nodes."""
+
+    def matches(rule: Rule) -> bool:
+        sources = {e.name for e in endpoints if selects(rule.source, e)}
+        targets = {e.name for e in endpoints if selects(rule.target, e)}
+        return bool(sources) and bool(targets) and len(sources | targets) > 1
+
+    return [position for position, rule in enumerate(rules) if not matches(rule)]
+
+
+def directed(rules: Iterable[Rule]) -> list[Rule]:
+    """Return rules of one direction each, in the order of the given ones."""
+    result = []
+    for rule in rules:
+        result.append(Rule(rule.source, rule.target, rule.impairment))
+        if rule.symmetric or rule.reverse_rate is not None:
+            rate = rule.impairment.rate if rule.reverse_rate is None else rule.reverse_rate
+            result.append(Rule(rule.target, rule.source, replace(rule.impairment, rate=rate)))
+    return result
+
+
+def _specificity(rule: Rule) -> tuple[int, int]:
+    """The more specific end decides, then the other one."""
+    ranks = [_RANK[selector.partition(":")[0]] for selector in (rule.source, rule.target)]
+    return max(ranks), min(ranks)
+
+
+def _effect(impairment: Impairment) -> Impairment:
+    """Return the impairment without what has no effect: a distribution without jitter."""
+    return impairment if impairment.jitter else replace(impairment, distribution=DISTRIBUTIONS[0])

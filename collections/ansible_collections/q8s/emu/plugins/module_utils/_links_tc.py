@@ -1,0 +1,142 @@
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The links of one node as text for ``tc -batch``: an HTB class with a netem for each other node.
+
+What the node sends is shaped on its network interface, by the destination's address. What other nodes send and cannot
+shape themselves is shaped on an ifb device, by the source's address. VXLAN packets carry nodes' addresses outside.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections.abc import Mapping, Sequence
+
+from ansible_collections.q8s.emu.plugins.module_utils._links import Impairment
+
+# Ports of traffic that is not shaped, by the word of the cluster file. Guests have their ssh on port 22.
+EXEMPT_PORTS = {"ssh": 22, "apiserver": 6443}
+
+_DEFAULT_CLASS = 0xFFFF
+_UNLIMITED = 100_000_000_000  # bit/s; HTB has no class without a rate
+_ASSUMED_RATE = 1_000_000_000  # of a direction without a rate, for the length of its queue
+_PACKET = 1514
+_QUEUE_SECONDS = 0.2
+_MIN_QUEUE = 1000  # netem's own default, for directions without a rate
+_MIN_RATED_QUEUE = 50
+_BURST_SECONDS = 0.004
+
+Links = Mapping[str, Impairment]  # by the other node's address
+
+
+def queue_limit(impairment: Impairment) -> int:
+    """Return netem's limit in packets: what is under way during the delay, and a queue of 200 ms in front of a rate."""
+    seconds = (impairment.delay + 3 * impairment.jitter) / 1_000_000
+    if not impairment.rate:
+        return max(_MIN_QUEUE, math.ceil(_ASSUMED_RATE * seconds / 8 / _PACKET))
+    return max(_MIN_RATED_QUEUE, math.ceil(impairment.rate * (seconds + _QUEUE_SECONDS) / 8 / _PACKET))
+
+
+def setup_batch(device: str, links: Links, match: str, exempt: Sequence[str] = ()) -> str:
+    """Return the commands that shape a device that has no HTB yet.
+
+    :param match: dst_ip for what the node sends, src_ip for what it receives through an ifb device
+    :param exempt: words of EXEMPT_PORTS
+    """
+    lines = [
+        f"qdisc replace dev {device} root handle 1: htb default {_DEFAULT_CLASS:x}",
+        f"class replace dev {device} parent 1: {_class(_DEFAULT_CLASS, 0)}",
+    ]
+    for number, word in enumerate(exempt):
+        for offset, side in enumerate(("src_port", "dst_port")):
+            lines.append(
+                f"filter replace dev {device} parent 1: protocol ip prio {2 * number + offset + 1} handle 1 "
+                f"flower ip_proto tcp {side} {EXEMPT_PORTS[word]} classid 1:{_DEFAULT_CLASS:x}"
+            )
+    return _text(lines + _changes(device, {}, links, match))
+
+
+def update_batch(device: str, before: Links, after: Links, match: str) -> str:
+    """Return the commands that change a shaped device from some links to others. Links that stay keep their packets."""
+    return _text(_changes(device, before, after, match))
+
+
+def redirect_batch(device: str, ifb: str, sources: Sequence[str]) -> str:
+    """Return the commands that send what arrives from some addresses through an ifb device."""
+    return _text(
+        [
+            f"qdisc replace dev {device} clsact",
+            *(
+                f"filter replace dev {device} ingress protocol ip prio 1 handle {_minor(source):#x} flower "
+                f"src_ip {source} action mirred egress redirect dev {ifb}"
+                for source in sorted(sources, key=ipaddress.IPv4Address)
+            ),
+        ]
+    )
+
+
+def duplicate_problem(links: Links) -> str:
+    """Return why a kernel refuses these links of one device, or nothing.
+
+    Since Linux 6.12.50, a netem that duplicates packets cannot share its device with another netem.
+    """
+    duplicating = [address for address, link in links.items() if link.duplicate]
+    if not duplicating or len(links) == 1:
+        return ""
+    return f"duplicate on the link with {duplicating[0]} needs to be the node's only link; it has {len(links)}"
+
+
+def _changes(device: str, before: Links, after: Links, match: str) -> list[str]:
+    lines = []
+    for address in sorted(after, key=ipaddress.IPv4Address):
+        link, minor, old = after[address], _minor(address), before.get(address)
+        if link == old:
+            continue
+        lines.append(f"class replace dev {device} parent 1: {_class(minor, link.rate)}")
+        lines.append(f"qdisc replace dev {device} parent 1:{minor:x} {_netem(link)}")
+        if old is None:
+            lines.append(f"filter replace dev {device} {_filter(minor)} flower {match} {address} classid 1:{minor:x}")
+    for address in sorted(set(before) - set(after), key=ipaddress.IPv4Address):
+        minor = _minor(address)
+        lines.append(f"filter del dev {device} {_filter(minor)} flower")
+        lines.append(f"class del dev {device} classid 1:{minor:x}")
+    return lines
+
+
+def _minor(address: str) -> int:
+    """Return the number of an address's class, which stays the same whatever other nodes there are.
+
+    Nodes share a network of at most 65536 addresses, of which the first and the last are no node's.
+    """
+    return int(ipaddress.IPv4Address(address)) & 0xFFFF
+
+
+def _filter(minor: int) -> str:
+    return f"parent 1: protocol ip prio 100 handle {minor:#x}"
+
+
+def _class(minor: int, rate: int) -> str:
+    """A class's id and rate. Without a quantum, HTB computes one from the rate and warns in the kernel's log."""
+    burst = max(2 * _PACKET, round((rate or _ASSUMED_RATE) * _BURST_SECONDS / 8))
+    return f"classid 1:{minor:x} htb rate {rate or _UNLIMITED}bit burst {burst} cburst {burst} quantum {_PACKET}"
+
+
+def _netem(link: Impairment) -> str:
+    """netem with its parameters.
+
+    Those which are zero are written too: a netem that is changed keeps what the command does not name.
+    """
+    parts = [f"netem limit {queue_limit(link)} delay {link.delay}us"]
+    if link.jitter:
+        parts.append(f"{link.jitter}us distribution {link.distribution}")
+    if link.loss is not None and link.loss.recover is not None:
+        parts.append(f"loss gemodel {link.loss.percent:g}% {link.loss.recover:g}%")
+    else:
+        parts.append(f"loss {link.loss.percent if link.loss else 0:g}%")
+    parts += [f"duplicate {link.duplicate:g}%", f"corrupt {link.corrupt:g}%", f"reorder {link.reorder:g}%"]
+    return " ".join(parts)
+
+
+def _text(lines: Sequence[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
