@@ -17,6 +17,7 @@ sys.path.insert(0, str(REPOSITORY / "collections"))
 from ansible_collections.q8s.emu.plugins.module_utils import _spec_fields as fields  # noqa: E402
 from ansible_collections.q8s.emu.plugins.module_utils._spec_edit import MEANINGS, Edit, Effect  # noqa: E402
 from ansible_collections.q8s.emu.plugins.module_utils._spec_kinds import REQUIRED, Field, Group, Names  # noqa: E402
+from ansible_collections.q8s.emu.plugins.module_utils._spec_links import Rows  # noqa: E402
 
 PAGE: Final = REPOSITORY / "docs" / "reference" / "cluster-file.md"
 SCHEMA: Final = REPOSITORY / "docs" / "reference" / "cluster-file.schema.json"
@@ -133,6 +134,8 @@ def _groups(group: Group, path: str) -> Iterator[tuple[str, Group, str]]:
         kind, place = field.kind, f"{path}.{field.name}" if path else field.name
         if isinstance(kind, Names) and isinstance(kind.of, Group):
             kind, place = kind.of, f"{place}.NAME"
+        if isinstance(kind, Rows):
+            kind, place = kind.of, f"{place}[N]"
         if isinstance(kind, Group):
             yield place, kind, field.about
             yield from _groups(kind, place)

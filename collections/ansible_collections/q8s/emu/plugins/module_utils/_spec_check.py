@@ -14,6 +14,8 @@ from typing import Any, Optional
 
 from ansible_collections.q8s.emu.plugins.module_utils import _spec_fields as fields
 from ansible_collections.q8s.emu.plugins.module_utils import _spec_qemu as qemu
+from ansible_collections.q8s.emu.plugins.module_utils._links import Endpoint
+from ansible_collections.q8s.emu.plugins.module_utils._spec_links import read_links
 from ansible_collections.q8s.emu.plugins.module_utils._spec_model import (
     Access,
     Cluster,
@@ -56,6 +58,7 @@ def cluster(root: Value, report: Report) -> Cluster:
     definition = values.pop("cluster_definition") or {}
     types = (values.pop("vm_types") or {}).get("types")
     values.pop("git_url")
+    network = values.pop("network")
     for name, one in (types or {}).items():
         if one is not None:
             _vm_type(name, one, root, report)
@@ -69,6 +72,7 @@ def cluster(root: Value, report: Report) -> Cluster:
     _access(values, root, report)
     _proxy(values, root, report)
     _names(values, definition, root, report)
+    links = read_links(network, _endpoints(values, definition, types), root, report)
     if report.problems:
         raise SpecError(report.problems)
     networks = ("remote_ip_prefix", "guest_ip_prefix", "pod_cidr", "service_cidr")
@@ -79,6 +83,7 @@ def cluster(root: Value, report: Report) -> Cluster:
             **{key: str(values[key]) for key in networks},
             "workers": tuple(definition["workers"].items()),
             "types": tuple(_typed(name, one) for name, one in (types or {}).items()),
+            "links": links,
             "access": _access_of(values["access"]),
             "proxy": Proxy(**_without_none(values["proxy"])),
             "ssh_private_key": values["ssh_private_key"] or "",
@@ -90,6 +95,24 @@ def cluster(root: Value, report: Report) -> Cluster:
         },
         warnings=tuple(sorted(report.warnings, key=lambda warning: (warning.line, warning.column))),
     )
+
+
+def _endpoints(
+    values: Mapping[str, Any], definition: Mapping[str, Any], types: Optional[Mapping[str, Any]]
+) -> list[Endpoint]:
+    """Return the cluster's nodes as the links' selectors see them, as far as the file is right."""
+    workers = {name: count or 0 for name, count in (definition.get("workers") or {}).items()}
+    names = server_names(
+        values["cluster_name"] or "",
+        values["name_of_initial_instance"] or "",
+        definition.get("number_additional_master_nodes") or 0,
+        workers,
+    )
+    known = types or {}
+    return [
+        Endpoint(node, kind, (known.get(kind) or {}).get("zone") or "", control_plane=not kind)
+        for _server, node, kind in names
+    ]
 
 
 def _typed(name: str, one: Mapping[str, Any]) -> VmType:

@@ -30,6 +30,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec_kinds import (
     Number,
     Text,
 )
+from ansible_collections.q8s.emu.plugins.module_utils._spec_links import NETWORK
 from ansible_collections.q8s.emu.plugins.module_utils._spec_model import Access
 from ansible_collections.q8s.emu.plugins.module_utils._spec_qemu import HOST_SYSTEMS
 
@@ -530,6 +531,7 @@ CLUSTER = Group(
             "architecture without one are built from Debian's packages.",
             {},
         ),
+        Field("network", NETWORK, "Links between nodes: delay, rate, loss. `plan` shows them.", {}),
         Field(
             "git_url",
             Anything(),

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Optional, Union
 
+from ansible_collections.q8s.emu.plugins.module_utils._spec_links import Links
 from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import Problem
 
 
@@ -121,6 +122,7 @@ class Cluster:
     kubernetes_version: str
     bundle_source: str  # auto, upstream or source
     guest_images: tuple[GuestImage, ...]  # of the architectures that have one
+    links: Links
     warnings: tuple[Problem, ...] = field(default=(), compare=False, repr=False)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -157,6 +159,7 @@ class Cluster:
             "guest_images": {
                 image.architecture: {"url": image.url, "checksum": image.checksum} for image in self.guest_images
             },
+            **({"network": self.links.to_mapping()} if self.links != Links() else {}),
             "cluster_definition": {
                 "master_node_flavor": self.master_node_flavor,
                 "number_additional_master_nodes": self.number_additional_master_nodes,

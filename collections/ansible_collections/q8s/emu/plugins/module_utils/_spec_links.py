@@ -1,0 +1,313 @@
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The field ``network`` of a cluster file: its fields, and the rules that it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Callable, Optional
+
+from ansible_collections.q8s.emu.plugins.module_utils import _links
+from ansible_collections.q8s.emu.plugins.module_utils._links import Endpoint, Impairment, Loss, Rule
+from ansible_collections.q8s.emu.plugins.module_utils._links_tc import EXEMPT_PORTS
+from ansible_collections.q8s.emu.plugins.module_utils._spec_edit import LIVE
+from ansible_collections.q8s.emu.plugins.module_utils._spec_kinds import (
+    Choice,
+    Field,
+    Group,
+    Items,
+    Kind,
+    Names,
+    Text,
+)
+from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import Report, Value, found, join
+
+
+@dataclass(frozen=True)
+class Measure(Kind):
+    """Text with a unit. ``parse`` raises ValueError for others; ``pattern`` is for JSON Schema."""
+
+    parse: Callable[[str], Any]
+    what: str
+    pattern: str
+
+    def read(self, value: Value, path: str, report: Report) -> Any:
+        try:
+            if isinstance(value.data, str):
+                return self.parse(value.data)
+        except ValueError:
+            pass
+        report.fail(value, path, f"is {found(value.data)}; must be {self.what}")
+        return None
+
+    def words(self) -> str:
+        return self.what
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": f"^({self.pattern})$"}
+
+
+@dataclass(frozen=True)
+class OneOrGroup(Kind):
+    """A single value, or a mapping with the fields of a group."""
+
+    one: Kind
+    group: Group
+
+    def read(self, value: Value, path: str, report: Report) -> Any:
+        kind = self.group if isinstance(value.data, dict) else self.one
+        return kind.read(value, path, report)
+
+    def words(self) -> str:
+        return f"{self.one.words()}; or {self.group.words()}"
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [self.one.schema(), self.group.schema()]}
+
+
+@dataclass(frozen=True)
+class Rows(Kind):
+    """A list of mappings with the same fields."""
+
+    of: Group
+    what: str
+
+    def read(self, value: Value, path: str, report: Report) -> Optional[list[Any]]:
+        if not isinstance(value.data, list):
+            report.fail(value, path, f"is {found(value.data)}; must be {self.what}")
+            return None
+        return [self.of.read(item, f"{path}[{number}]", report) for number, item in enumerate(value.data)]
+
+    def words(self) -> str:
+        return self.what
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "array", "items": self.of.schema()}
+
+
+@dataclass(frozen=True)
+class Flag(Kind):
+    """true or false."""
+
+    def read(self, value: Value, path: str, report: Report) -> Optional[bool]:
+        if isinstance(value.data, bool):
+            return value.data
+        report.fail(value, path, f"is {found(value.data)}; must be {self.words()}")
+        return None
+
+    def words(self) -> str:
+        return "true or false"
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "boolean"}
+
+
+def _selector(text: str) -> str:
+    _links.check_selector(text)
+    return text
+
+
+_NUMBER = r"[0-9]{1,9}(\.[0-9]{1,6})?"
+_DELAY = Measure(_links.parse_delay, "a number with us, ms or s, such as 45ms, at most 60s", f"{_NUMBER}(us|ms|s)")
+_RATE = Measure(
+    _links.parse_rate,
+    "a number with kbit, mbit or gbit, such as 30mbit, from 8kbit to 100gbit",
+    f"{_NUMBER}(kbit|mbit|gbit)",
+)
+_PERCENT = Measure(_links.parse_percent, "a number with %, such as 0.1%, at most 100%", r"[0-9]{1,3}(\.[0-9]{1,6})?%")
+_SELECTOR = Measure(_selector, f"{_links.SELECTORS}", rf"\*|{_links.CONTROL_PLANES}|(node|type|zone):.+")
+_WORD = Text("a name: a-z, 0-9 and -, at most 63", r"[a-z0-9][a-z0-9-]{0,62}")
+
+_UP_DOWN = Group(
+    (Field("up", _RATE, "From `from` to `to`.", example="7mbit"), Field("down", _RATE, "Back.", example="30mbit")),
+    "a mapping with up and down, such as {up: 7mbit, down: 30mbit}",
+)
+_GILBERT_ELLIOTT = Group(
+    (
+        Field("model", Choice({"gilbert-elliott": "gilbert-elliott"}), "The model.", example="gilbert-elliott"),
+        Field("p", _PERCENT, "Probability of entering the state that loses every packet.", example="1%"),
+        Field("r", _PERCENT, "Probability of leaving it.", example="30%"),
+    ),
+    "a mapping such as {model: gilbert-elliott, p: 1%, r: 30%}",
+)
+_IMPAIRMENT = (
+    Field("delay", _DELAY, "Delay of each packet, one way.", default=None, edit=LIVE),
+    Field("jitter", _DELAY, "Standard deviation of the delay.", default=None, edit=LIVE),
+    Field(
+        "distribution",
+        Choice({name: name for name in _links.DISTRIBUTIONS}),
+        f"Distribution of the delay when there is jitter; {_links.DISTRIBUTIONS[0]} if not given.",
+        default=None,
+        edit=LIVE,
+    ),
+    Field(
+        "rate",
+        OneOrGroup(_RATE, _UP_DOWN),
+        "Rate on the wire. With `up` and `down`, the rule applies in both directions.",
+        default=None,
+        edit=LIVE,
+    ),
+    Field("loss", OneOrGroup(_PERCENT, _GILBERT_ELLIOTT), "Share of lost packets.", default=None, edit=LIVE),
+    Field("duplicate", _PERCENT, "Share of duplicated packets.", default=None, edit=LIVE),
+    Field("corrupt", _PERCENT, "Share of packets with a wrong bit.", default=None, edit=LIVE),
+    Field("reorder", _PERCENT, "Share of packets sent without the delay.", default=None, edit=LIVE),
+)
+_DEFAULTS = Group(
+    tuple(
+        Field("rate", _RATE, "Rate on the wire.", default=None, edit=LIVE) if one.name == "rate" else one
+        for one in _IMPAIRMENT
+    ),
+    "a mapping with delay, rate, loss, ...",
+)
+_LINK = Group(
+    (
+        Field("from", _SELECTOR, "The nodes that send.", attribute="source", example="zone:edge", edit=LIVE),
+        Field("to", _SELECTOR, "The nodes that receive.", attribute="target", example="zone:cloud", edit=LIVE),
+        Field("profile", Text(), "A profile; further fields of the link replace its own.", default=None, edit=LIVE),
+        Field("symmetric", Flag(), "`true`: in both directions.", default=None, edit=LIVE),
+        *_IMPAIRMENT,
+    ),
+    "a mapping with from, to and what happens to packets",
+)
+
+NETWORK = Group(
+    (
+        Field("defaults", _DEFAULTS, "What happens to packets in directions that no link matches.", {}),
+        Field(
+            "profiles",
+            Names(_WORD, Group(_IMPAIRMENT, "a mapping with delay, rate, loss, ..."), "a mapping"),
+            "Named impairments, for `profile` of a link.",
+            {},
+        ),
+        Field(
+            "links",
+            Rows(_LINK, "a list, such as [{from: zone:edge, to: zone:cloud, delay: 45ms}]"),
+            "Impairments between nodes. The most specific link applies: `node:` before `type:` and `control-planes`, "
+            "these before `zone:`, and `zone:` before `*`; of equally specific ones, the last.",
+            [],
+            edit=LIVE,
+        ),
+        Field(
+            "exempt",
+            Items(Choice({word: word for word in EXEMPT_PORTS}), "a list of ssh and apiserver"),
+            "Traffic that no link delays or limits.",
+            ["ssh", "apiserver"],
+            edit=LIVE,
+        ),
+    ),
+    "a mapping with links",
+)
+
+
+@dataclass(frozen=True)
+class Links:
+    """The rules of a cluster's links. ``exempt`` are words of EXEMPT_PORTS."""
+
+    rules: tuple[Rule, ...] = ()
+    default: Impairment = field(default_factory=Impairment)
+    exempt: tuple[str, ...] = ("ssh", "apiserver")
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The links in the file's own form, with the profiles' values in each."""
+        return {
+            "defaults": _fields_of(self.default),
+            "links": [
+                {
+                    "from": rule.source,
+                    "to": rule.target,
+                    "symmetric": rule.symmetric,
+                    **_fields_of(rule.impairment, rule.reverse_rate),
+                }
+                for rule in self.rules
+            ],
+            "exempt": list(self.exempt),
+        }
+
+
+def read_links(
+    values: Optional[Mapping[str, Any]], endpoints: Iterable[Endpoint], root: Value, report: Report
+) -> Links:
+    """Return the links of a file whose fields were read; what does not fit is reported."""
+    if not values or "network" not in root.data:
+        return Links()
+    report.warn(
+        root.at("network"),
+        "network",
+        "is checked and shown by the plan, but no deploy applies it yet",
+        "shape the guests' interfaces with tc yourself",
+    )
+    rules = []
+    profiles = values["profiles"] or {}
+    place = root.at("network", "links")
+    for number, row in enumerate(values["links"] or ()):
+        path = f"network.links[{number}]"
+        if row is None:
+            continue
+        profile = row["profile"]
+        if profile is not None and profile not in profiles:
+            close = report.close(profile, list(profiles))
+            hint = f"did you mean {close}?" if close else f"defined: {', '.join(profiles) or 'none'}"
+            report.fail(
+                place.data[number].at("profile"), f"{path}.profile", f"{profile} is not in network.profiles", hint
+            )
+        merged = {**(profiles.get(profile) or {}), **{key: value for key, value in row.items() if value is not None}}
+        if row["source"] is not None and row["target"] is not None:
+            impairment, back = _impairment(merged)
+            rules.append(Rule(row["source"], row["target"], impairment, bool(row["symmetric"]), back))
+            _check(impairment, place.data[number], path, report)
+            if _links.unmatched_rules(list(endpoints), rules[-1:]):
+                report.warn(place.data[number], path, "matches no two nodes of this cluster", "compare its from and to")
+    default = _impairment(values["defaults"] or {})[0]
+    _check(default, root.at("network"), join("network", "defaults"), report)
+    return Links(tuple(rules), default, tuple(values["exempt"] or ()))
+
+
+def _check(impairment: Impairment, place: Value, path: str, report: Report) -> None:
+    if impairment.jitter and not impairment.delay:
+        report.fail(place, path, "has jitter without a delay", "give it a delay that is larger than the jitter")
+    if impairment.reorder and not impairment.delay:
+        report.fail(
+            place, path, "has reorder without a delay", "give it a delay: reordered packets are those without it"
+        )
+
+
+def _impairment(values: Mapping[str, Any]) -> tuple[Impairment, Optional[int]]:
+    """Return the impairment, and the rate of the opposite direction if it has one of its own."""
+    given = {f.name: values[f.name] for f in fields(Impairment) if values.get(f.name) is not None}
+    rate, loss, back = given.get("rate"), given.get("loss"), None
+    if isinstance(rate, dict):
+        given["rate"], back = rate["up"] or 0, rate["down"]
+    if loss is not None:
+        given["loss"] = Loss(loss["p"] or 0.0, loss["r"]) if isinstance(loss, dict) else Loss(loss)
+    return Impairment(**given), back
+
+
+def _fields_of(impairment: Impairment, back: Optional[int] = None) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name in ("delay", "jitter"):
+        if getattr(impairment, name):
+            result[name] = f"{getattr(impairment, name)}us"
+    result["distribution"] = impairment.distribution
+    if back is not None:
+        result["rate"] = {"up": _rate(impairment.rate), "down": _rate(back)}
+    elif impairment.rate:
+        result["rate"] = _rate(impairment.rate)
+    loss = impairment.loss
+    if loss is not None and loss.recover is not None:
+        result["loss"] = {"model": "gilbert-elliott", "p": _percent(loss.percent), "r": _percent(loss.recover)}
+    elif loss is not None:
+        result["loss"] = _percent(loss.percent)
+    for name in ("duplicate", "corrupt", "reorder"):
+        if getattr(impairment, name):
+            result[name] = _percent(getattr(impairment, name))
+    return result
+
+
+def _rate(bits: int) -> str:
+    return f"{bits // 1000}.{bits % 1000:03d}kbit"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.6f}%"

@@ -1,0 +1,68 @@
+"""The links of a cluster file: right values, and mistakes with their place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ansible_collections.q8s.emu.plugins.module_utils import _spec
+from ansible_collections.q8s.emu.plugins.module_utils._links import Impairment, Loss, Rule
+
+DEMO = (Path(__file__).parents[3] / "examples" / "demo.yaml").read_text(encoding="utf-8")
+
+
+def load(network: str) -> _spec.Cluster:
+    return _spec.load_text(f"{DEMO}\nnetwork:\n{network}", "c.yaml")
+
+
+def test_a_link_takes_its_profile_and_replaces_what_it_names() -> None:
+    cluster = load(
+        "  profiles:\n    lte: {delay: 45ms, jitter: 5ms, rate: {up: 7mbit, down: 30mbit}, loss: 0.1%}\n"
+        "  links:\n    - {from: control-planes, to: '*', profile: lte, delay: 20ms}\n"
+    )
+    impairment = Impairment(delay=20_000, jitter=5_000, rate=7_000_000, loss=Loss(0.1))
+    assert cluster.links.rules == (Rule("control-planes", "*", impairment, reverse_rate=30_000_000),)
+    assert not [warning for warning in cluster.warnings if "matches no two nodes" in warning.message]
+
+
+def test_it_is_said_that_no_deploy_applies_links() -> None:
+    assert "no deploy applies it yet" in str(load("  links: []\n").warnings)
+
+
+def test_a_completed_cluster_is_read_as_an_equal_one() -> None:
+    cluster = load(
+        "  defaults: {delay: 0.5ms, rate: 1gbit}\n  exempt: [ssh]\n  links:\n"
+        "    - {from: '*', to: '*', symmetric: true, loss: {model: gilbert-elliott, p: 1%, r: 30%},"
+        " corrupt: 0.000001%}\n"
+    )
+    assert cluster.links.rules[0].impairment.loss == Loss(1, 30)
+    assert _spec.load_mapping(cluster.to_mapping(), "c.yaml") == cluster
+
+
+def test_a_cluster_without_links_has_no_field_of_them() -> None:
+    assert "network" not in _spec.load_text(DEMO, "c.yaml").to_mapping()
+
+
+@pytest.mark.parametrize(
+    ("link", "path", "words"),
+    [
+        ("from: '*', to: '*', delay: 45", "network.links[0].delay", "is 45; must be a number with us, ms or s"),
+        ("from: '*', to: zones:x", "network.links[0].to", "must be node:NAME, type:NAME, zone:NAME, control-planes"),
+        ("from: '*', to: '*', rate: {up: 1mbit}", "network.links[0].rate.down", "is missing"),
+        ("from: '*', to: '*', profile: lte", "network.links[0].profile", "lte is not in network.profiles"),
+        ("from: '*', to: '*', jitter: 1ms", "network.links[0]", "has jitter without a delay"),
+        ("from: '*', to: '*', reorder: 1%", "network.links[0]", "has reorder without a delay"),
+        ("from: '*', to: '*', dealy: 1ms", "network.links[0].dealy", "unknown key"),
+    ],
+)
+def test_a_mistake_is_an_error_with_its_place(link: str, path: str, words: str) -> None:
+    with pytest.raises(_spec.SpecError) as caught:
+        load(f"  links:\n    - {{{link}}}\n")
+    assert [problem.path for problem in caught.value.problems] == [path]
+    assert words in str(caught.value)
+    assert caught.value.problems[0].line > DEMO.count("\n")
+
+
+def test_a_link_that_matches_nothing_is_a_warning() -> None:
+    cluster = load("  links:\n    - {from: 'type:riscv', to: '*', delay: 1ms}\n")
+    assert [w.path for w in cluster.warnings if "matches no two nodes" in w.message] == ["network.links[0]"]
