@@ -14,6 +14,7 @@ from q8s_wrapper.history import Estimate, format_duration
 from q8s_wrapper.invocation import Invocation
 
 _REASON_LINES: Final = 10
+_LINK_NAMES: Final = 4  # nodes that a line of links names
 _DESTRUCTIVE: Final = frozenset({"delete", "replace"})
 _QUOTA_UNITS: Final = {"instances": "server", "cores": "vCPU", "ram": "MB of memory"}
 
@@ -64,6 +65,7 @@ def plan(data: Mapping[str, Any], estimate: Estimate | None, width: int) -> list
         lines += _format_change(action, what, named, width)
     for note in data.get("notes", []):
         lines += textwrap.wrap(f"note: {note}", width, initial_indent="  ", subsequent_indent="    ")
+    lines += [line for row in data.get("links", []) for line in _format_links(row, width)]
     quota = [
         _format_quota_usage(name, use)
         for name, use in (data.get("quota") or {}).items()
@@ -142,6 +144,15 @@ def _format_rules(names: Sequence[str]) -> str:
         what, _, source = name.partition(" from ")
         by_source.setdefault(source, []).append(what)
     return "; ".join(f"{', '.join(what)} from {source}" for source, what in by_source.items())
+
+
+def _format_links(row: Mapping[str, Any], width: int) -> list[str]:
+    """Format the links that some nodes have to others."""
+    ends = [
+        ", ".join(names[:_LINK_NAMES]) + (f" and {len(names) - _LINK_NAMES} more" if names[_LINK_NAMES:] else "")
+        for names in (row["from"], row["to"])
+    ]
+    return textwrap.wrap(f"link: {ends[0]} -> {ends[1]}: {row['impairment']}", width, subsequent_indent="  ")
 
 
 def plan_data(data: Mapping[str, Any], estimate: Estimate | None) -> dict[str, Any]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.q8s.emu.plugins.module_utils import _spec
+from ansible_collections.q8s.emu.plugins.filter.deploy_plan import deploy_plan
+from ansible_collections.q8s.emu.plugins.module_utils import _links, _spec
 from ansible_collections.q8s.emu.plugins.module_utils._links import Impairment, Loss, Rule
+
+from q8s_wrapper import report
 
 DEMO = (Path(__file__).parents[3] / "examples" / "demo.yaml").read_text(encoding="utf-8")
 
@@ -66,3 +69,26 @@ def test_a_mistake_is_an_error_with_its_place(link: str, path: str, words: str) 
 def test_a_link_that_matches_nothing_is_a_warning() -> None:
     cluster = load("  links:\n    - {from: 'type:riscv', to: '*', delay: 1ms}\n")
     assert [w.path for w in cluster.warnings if "matches no two nodes" in w.message] == ["network.links[0]"]
+
+
+def test_the_plan_has_the_links_in_rows_and_the_report_shows_them() -> None:
+    kind = _spec.load_text(DEMO, "c.yaml").types[0].name
+    cluster = load(f"  links:\n    - {{from: control-planes, to: 'type:{kind}', delay: 45ms, jitter: 5ms, loss: 1%}}\n")
+    preflight = {"plan": {"changes": [], "notes": [], "quota": {}}}
+    plan = deploy_plan(preflight, {}, cluster.to_mapping())
+    control = [s.node for s in cluster.servers() if s.vm_type is None]
+    workers = [s.node for s in cluster.servers() if s.vm_type is not None and s.vm_type.name == kind]
+    words = "delay 45 ms +- 5 ms (normal), loss 1%"
+    assert plan["links"] == [{"from": control, "to": workers, "impairment": words}]
+    assert f"link: {control[0]} -> {', '.join(workers)}: {words}" in report.plan(plan, None, 200)
+
+
+def test_many_nodes_are_counted_in_a_line() -> None:
+    row = {"from": ["a"], "to": ["b", "c", "d", "e", "f", "g"], "impairment": "delay 1 ms"}
+    assert "link: a -> b, c, d, e and 2 more: delay 1 ms" in report.plan({"links": [row]}, None, 200)
+
+
+def test_nodes_with_the_same_links_share_a_row() -> None:
+    link = Impairment(delay=1000)
+    rows = _links.matrix_rows({("a", "c"): link, ("a", "d"): link, ("b", "c"): link, ("b", "d"): link})
+    assert rows == [{"from": ["a", "b"], "to": ["c", "d"], "impairment": "delay 1 ms"}]

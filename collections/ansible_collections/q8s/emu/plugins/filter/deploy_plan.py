@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ansible_collections.q8s.emu.plugins.module_utils import _links, _spec
+
 DOCUMENTATION = r"""
 name: deploy_plan
 short_description: List what a deploy would change, build and upload
@@ -41,6 +43,7 @@ RETURN = r"""
 _value:
   description:
     - The keys C(changes), C(notes) and C(quota), and C(build) where the caches were looked up.
+    - C(links) where the cluster file has some, as rows with C(from), C(to) (lists of nodes) and C(impairment) in words.
     - C(build) has C(missing) (names of artifacts), C(on_cluster), C(obstacles) (why the controller cannot build) and
       C(upload_bytes) (what a new initial control plane gets from the controller's cache).
   type: dict
@@ -50,6 +53,8 @@ _value:
 def deploy_plan(preflight: Mapping[str, Any], built: Mapping[str, Any], cluster: Mapping[str, Any]) -> dict[str, Any]:
     """Return the plan. See DOCUMENTATION."""
     plan = dict(preflight["plan"])
+    if cluster.get("network"):
+        plan["links"] = _links.matrix_rows(_spec.load_mapping(cluster, "cluster").link_matrix())
     bundle = built.get("bundle")
     if bundle is None:
         return plan

@@ -190,3 +190,38 @@ def _specificity(rule: Rule) -> tuple[int, int]:
 def _effect(impairment: Impairment) -> Impairment:
     """Return the impairment without what has no effect: a distribution without jitter."""
     return impairment if impairment.jitter else replace(impairment, distribution=DISTRIBUTIONS[0])
+
+
+def describe(impairment: Impairment) -> str:
+    """Return an impairment in words, such as ``delay 45 ms +- 5 ms (normal), 7 Mbit/s``."""
+    parts = []
+    if impairment.delay:
+        spread = f" +- {impairment.jitter / 1000:g} ms ({impairment.distribution})" if impairment.jitter else ""
+        parts.append(f"delay {impairment.delay / 1000:g} ms{spread}")
+    if impairment.rate:
+        parts.append(f"{impairment.rate / 1_000_000:g} Mbit/s")
+    loss = impairment.loss
+    if loss is not None and (loss.percent or loss.recover):
+        bursts = f" in bursts (recovery {loss.recover:g}%)" if loss.recover is not None else ""
+        parts.append(f"loss {loss.percent:g}%{bursts}")
+    for name in ("duplicate", "corrupt", "reorder"):
+        if getattr(impairment, name):
+            parts.append(f"{name} {getattr(impairment, name):g}%")
+    return ", ".join(parts)
+
+
+def matrix_rows(matrix: Matrix) -> list[dict[str, object]]:
+    """Return the matrix in rows: sources that have the same impairment to the same targets share one.
+
+    Nodes of one type that also reach each other make one row each, because a node has no link with itself.
+    """
+    targets: dict[tuple[str, Impairment], list[str]] = {}
+    for (source, target), impairment in matrix.items():
+        targets.setdefault((source, impairment), []).append(target)
+    sources: dict[tuple[tuple[str, ...], Impairment], list[str]] = {}
+    for (source, impairment), names in targets.items():
+        sources.setdefault((tuple(names), impairment), []).append(source)
+    return [
+        {"from": names, "to": list(reached), "impairment": describe(impairment)}
+        for (reached, impairment), names in sources.items()
+    ]

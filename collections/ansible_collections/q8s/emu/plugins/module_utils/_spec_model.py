@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Optional, Union
 
+from ansible_collections.q8s.emu.plugins.module_utils._links import Endpoint, Impairment, link_matrix
 from ansible_collections.q8s.emu.plugins.module_utils._spec_links import Links
 from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import Problem
 
@@ -206,6 +207,19 @@ class Cluster:
             else ServerSpec(name, node, "control_plane", self.master_node_flavor, initial=number == 0)
             for number, (name, node, kind) in enumerate(names)
         )
+
+    def link_matrix(self) -> dict[tuple[str, str], Impairment]:
+        """The impairment of every direction between two nodes that has one."""
+        endpoints = [
+            Endpoint(
+                server.node,
+                server.vm_type.name if server.vm_type else "",
+                server.vm_type.zone if server.vm_type else "",
+                control_plane=server.vm_type is None,
+            )
+            for server in self.servers()
+        ]
+        return link_matrix(endpoints, self.links.rules, self.links.default)
 
     def guest_network(self, host_address: str) -> GuestNetwork:
         """Where the guest of the host with that address is.
