@@ -378,6 +378,7 @@ def check_environment(options: Sequence[Option]) -> None:
 _BUNDLE_CHOICE: Final = (
     Option("arch", "", "ARCH", several=True),
     Option("control-plane", "", "ARCH", several=True),
+    Option("bench", "", "ARCH", several=True),
     Option("source", "", "SOURCE"),
     Option("image", "", "ARCH,URL,CHECKSUM", several=True),
     Option("progress", "", "FORM"),
