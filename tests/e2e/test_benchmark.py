@@ -1,4 +1,4 @@
-"""A quick benchmark of a small cluster: its results, and that no pod is left of it, also when it is interrupted or killed.
+"""A quick benchmark of a small cluster: its results, and that no pod is left of it, also when it was interrupted.
 
 The cluster has one emulated worker. It takes about ten minutes, so ``make test-long`` runs it.
 """

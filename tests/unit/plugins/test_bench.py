@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import jsonschema
 import pytest
@@ -14,7 +15,13 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.q8s.emu.plugins.action import bench_report
 from ansible_collections.q8s.emu.plugins.filter.bench_commands import bench_commands
 from ansible_collections.q8s.emu.plugins.filter.bench_plan import bench_plan
-from ansible_collections.q8s.emu.plugins.module_utils import _bench_parse, _bench_plan, _bench_results, _bench_tables
+from ansible_collections.q8s.emu.plugins.module_utils import (
+    _bench_page,
+    _bench_parse,
+    _bench_plan,
+    _bench_results,
+    _bench_tables,
+)
 from ansible_collections.q8s.emu.plugins.module_utils._bench_plan import Node
 
 OUTPUT = Path(__file__).parent / "bench_output"
@@ -274,6 +281,19 @@ def test_tables_of_a_recorded_run() -> None:
     folder = Path(__file__).parent / "bench_results"
     document = json.loads((folder / "demo-quick.json").read_text())
     assert _bench_tables.markdown(document) == (folder / "demo-quick.md").read_text()
+
+
+def test_the_page_has_every_table_and_needs_nothing_else(document: dict[str, Any]) -> None:
+    text = _bench_page.page({**document, "cluster": "<demo>"})
+    for table in _bench_tables.tables(document):
+        assert f"<h2>{table.title}</h2>" in text
+    assert "&lt;demo&gt;" in text and "<demo>" not in text
+    assert "src=" not in text and "href=" not in text, "self-contained"
+    assert "partial" not in text.partition("</style>")[2]
+    for svg in (_bench_page.bandwidth_chart(document), _bench_page.speed_chart(document)):
+        assert ElementTree.fromstring(svg).findall("{http://www.w3.org/2000/svg}rect")
+    failed = {**document, "missing": ["cpu/integer/arm-1/1"]}
+    assert "The results are partial" in _bench_page.page(failed)
 
 
 def test_the_spread_of_repetitions() -> None:

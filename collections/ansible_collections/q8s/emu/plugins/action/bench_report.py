@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.q8s.emu.plugins.module_utils import _bench_results, _bench_tables
+from ansible_collections.q8s.emu.plugins.module_utils import _bench_page, _bench_results, _bench_tables
 
 _RESULTS: Final = "results.json"
 
@@ -114,6 +114,13 @@ def write(output: Path, document: Mapping[str, Any]) -> None:
     try:
         (work / _RESULTS).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         (work / "tables.md").write_text(_bench_tables.markdown(document), encoding="utf-8")
+        (work / "index.html").write_text(_bench_page.page(document), encoding="utf-8")
+        for name, svg in (
+            ("bandwidth", _bench_page.bandwidth_chart(document)),
+            ("speed", _bench_page.speed_chart(document)),
+        ):
+            if svg:
+                (work / f"{name}.svg").write_text(svg + "\n", encoding="utf-8")
         (work / "summary.csv").write_text(_bench_tables.summary_csv(document), encoding="utf-8")
         for table in _bench_tables.tables(document):
             (work / f"{table.name}.csv").write_text(_bench_tables.csv_text(table), encoding="utf-8")

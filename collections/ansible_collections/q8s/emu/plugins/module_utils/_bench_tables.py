@@ -22,6 +22,8 @@ PAPER_LATENCY = {
 }
 # Durations in the text of the paper, section 3.2, for 52 nodes. The paper gives no other number in its text.
 PAPER_DEPLOY = {"whole deploy": "77 min", "setup of hosts": "24 min", "setup of emulated nodes": "23 to 39 min"}
+# Units of figures that tell a speed, and that can be compared between nodes.
+UNITS = {"ops_per_s": "operations/s", "mb_per_s": "MB/s", "compress_mips": "MIPS"}
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,7 @@ def _machines(document: Mapping[str, Any]) -> Table:
     native = next((node["name"] for node in measured if not node["emulated"]), None)
     by_metric: dict[str, dict[str, Mapping[str, Any]]] = {}
     for entry in _machine_entries(document):
-        by_metric.setdefault(f"{entry['metric']}, {_UNITS[entry['figure']]}", {})[entry["client"]] = entry
+        by_metric.setdefault(f"{entry['metric']}, {UNITS[entry['figure']]}", {})[entry["client"]] = entry
     rows = []
     for metric, entries in by_metric.items():
         cells = []
@@ -237,14 +239,11 @@ def _machines(document: Mapping[str, Any]) -> Table:
     return Table("machines", "Speed of each type", ("metric", *map(_describe, measured)), tuple(rows), note)
 
 
-_UNITS = {"ops_per_s": "operations/s", "mb_per_s": "MB/s", "compress_mips": "MIPS"}
-
-
 def _machine_entries(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [
         entry
         for entry in document["summary"]
-        if entry["group"] in ("cpu", "memory") and entry["figure"] in _UNITS and not entry["path"]
+        if entry["group"] in ("cpu", "memory") and entry["figure"] in UNITS and not entry["path"]
     ]
 
 
