@@ -270,14 +270,14 @@ def test_tables_show_the_paper_beside_the_figures(document: dict[str, Any]) -> N
         assert title in text
     assert "| pod to pod, same node " in text and "| 1.1 " in text
     assert "34575" in text
-    assert "= 1.000" in text, "relative to the native core"
+    assert "= 1.000×" in text, "relative to the native core"
     latency = next(table for table in _bench_tables.tables(document) if table.name == "latency")
     rows = list(csv.reader(_bench_tables.csv_text(latency).splitlines()))
     assert tuple(rows[0]) == latency.heads and len(rows) == len(latency.rows) + 1
 
 
 def test_tables_of_a_recorded_run() -> None:
-    """The demo on the lab, 27 November 2026, without the raw output; the page is the one that bench wrote."""
+    """The demo on the lab, 27 November 2026, without the raw output."""
     folder = Path(__file__).parent / "bench_results"
     document = json.loads((folder / "demo-quick.json").read_text())
     assert _bench_tables.markdown(document) == (folder / "demo-quick.md").read_text()

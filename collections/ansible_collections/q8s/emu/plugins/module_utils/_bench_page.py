@@ -36,11 +36,9 @@ class Bar:
 def page(document: Mapping[str, Any]) -> str:
     """Return the page."""
     kind = "quick" if document["quick"] else "full"
-    machine = document["machine"]
     parts = [
         f"<h1>Benchmark of {_escape(document['cluster'])}</h1>",
-        f"<p>{_escape(document['created'])}, {kind}. Load of the initial control plane before and after: "
-        f"{_escape(machine.get('load_before', '?'))} / {_escape(machine.get('load_after', '?'))}.</p>",
+        f"<p>{_escape(document['created'])}, {kind}. {_escape(_bench_tables.load_text(document))}.</p>",
     ]
     problems = _bench_tables.problems(document)
     if problems:

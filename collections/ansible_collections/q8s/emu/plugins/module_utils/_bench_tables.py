@@ -54,8 +54,7 @@ def markdown(document: Mapping[str, Any]) -> str:
         f"# Benchmark of {document['cluster']}",
         "",
         f"{document['created']}, {kind}, {'complete' if document['complete'] else 'PARTIAL: see problems below'}. "
-        f"Load of the initial control plane before and after: {document['machine'].get('load_before', '?')} / "
-        f"{document['machine'].get('load_after', '?')}.",
+        f"{load_text(document)}.",
         "",
     ]
     for table in tables(document):
@@ -65,6 +64,14 @@ def markdown(document: Mapping[str, Any]) -> str:
     if found:
         lines += ["## Problems", "", *(f"- {problem}" for problem in found), ""]
     return "\n".join(lines)
+
+
+def load_text(document: Mapping[str, Any]) -> str:
+    """Return the load averages of the initial control plane over 1, 5 and 15 minutes, before and after."""
+    before, after = (
+        " ".join(str(document["machine"].get(f"load_{when}") or "?").split()[:3]) for when in ("before", "after")
+    )
+    return f"Load averages of the initial control plane before and after: {before} / {after}"
 
 
 def table_lines(table: Table) -> list[str]:
@@ -232,10 +239,10 @@ def _machines(document: Mapping[str, Any]) -> Table:
             reference = entries.get(native or "")
             text = "-" if found is None else _spread(found, 0 if found["median"] >= 10 else 2)
             if found and reference and node["name"] != native and reference["median"]:
-                text += f" = {found['median'] / reference['median']:.3f}"
+                text += f" = {found['median'] / reference['median']:.3f}×"
             cells.append(text)
         rows.append((metric, *cells))
-    note = f"After the equals sign: relative to {native}, a node that is not emulated." if native else ""
+    note = f"After the equals sign: the speed relative to {native}, a node that is not emulated." if native else ""
     return Table("machines", "Speed of each type", ("metric", *map(_describe, measured)), tuple(rows), note)
 
 
