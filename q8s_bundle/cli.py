@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_bundle import cache, contents, image, namespace, node, pack, requirements
+from q8s_bundle import bench, cache, contents, image, namespace, node, pack, requirements
 from q8s_bundle.errors import BundleError
 from q8s_bundle.image import cloud
 from q8s_bundle.image.cloud import CloudImage
@@ -25,7 +25,11 @@ _DONE: Final = 0
 _FAILED: Final = 1
 _INTERRUPTED: Final = 130
 
-_SUFFIXES: Final = {"root": ".qcow2", "bundle": ".qcow2"}  # by the part of an artifact's name before the first hyphen
+_SUFFIXES: Final = {
+    "root": ".qcow2",
+    "bundle": ".qcow2",
+    "bench": ".tar.gz",
+}  # by the part of an artifact's name before the first hyphen
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,14 @@ class Choice:
     :param control_planes: architectures of control planes
     :param source: where programs are from: auto, upstream or source
     :param images: cloud images from which guest images are built, by architecture; Debian's packages for all others
+    :param benches: architectures of the container image with measuring tools
     """
 
     workers: Sequence[str]
     control_planes: Sequence[str]
     source: node.Choice
     images: Mapping[str, CloudImage]
+    benches: Sequence[str] = ()
 
     @property
     def node_names(self) -> list[str]:
@@ -136,6 +142,13 @@ def _add_choice(command: argparse.ArgumentParser) -> None:
         help="an architecture of control planes [Q8S_CONTROL_PLANE]",
     )
     command.add_argument(
+        "--bench",
+        action="append",
+        default=[],
+        choices=known,
+        help="an architecture of the container image with the tools of q8s-run bench [Q8S_BENCH]",
+    )
+    command.add_argument(
         "--source",
         choices=node.CHOICES,
         default="auto",
@@ -159,7 +172,13 @@ def _choice(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> C
     images = dict(arguments.image)
     if unused := sorted(set(images) - set(arguments.arch)):
         parser.error(f"--image is for {', '.join(unused)}, which no --arch names")
-    return Choice(_unique(arguments.arch), _unique(arguments.control_plane), arguments.source, images)
+    return Choice(
+        _unique(arguments.arch),
+        _unique(arguments.control_plane),
+        arguments.source,
+        images,
+        benches=_unique(arguments.bench),
+    )
 
 
 def _ensure(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
@@ -169,7 +188,7 @@ def _ensure(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv
 
 def _build(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     """Build the missing artifacts, and print all as a table. The default architectures are those of the demo."""
-    if not arguments.arch and not arguments.control_plane:
+    if not arguments.arch and not arguments.control_plane and not arguments.bench:
         arguments.arch, arguments.control_plane = sorted(versions.ARCHITECTURES), ["x86_64"]
     return _obtain(parser, arguments, argv, _show_artifacts)
 
@@ -319,7 +338,8 @@ def ensure(choice: Choice, missing: Sequence[str]) -> dict[str, Any]:
     # Run both concurrently: mmdebstrap uses one core, and Go builds do not use all cores all the time.
     with cache.locked(cache.builds_lock(), fcntl.LOCK_SH):
         programs, guests = _side_by_side(lambda: _nodes(choice, parts), lambda: _guests(choice, parts))
-    return _answer(choice, programs, guests)
+        benches = _benches(choice, parts)
+    return _answer(choice, programs, guests, benches)
 
 
 def look_up(choice: Choice) -> dict[str, Any]:
@@ -331,6 +351,7 @@ def look_up(choice: Choice) -> dict[str, Any]:
     supply = node.Supply(choice.source)
     programs: dict[str, node.NodeArtifacts] = {}
     guests: dict[str, image.ImageArtifacts] = {}
+    benches: dict[str, bench.BenchImage] = {}
     nowhere = cache.Artifact(Path(), "missing", 0)
     missing = []
     with cache.looking_only():
@@ -346,13 +367,23 @@ def look_up(choice: Choice) -> dict[str, Any]:
             except cache.NotCachedError:
                 missing.append(f"image-{name}")
                 guests[name] = image.ImageArtifacts(nowhere, nowhere, nowhere, "", True)
+        for name in choice.benches:
+            architecture = versions.ARCHITECTURES[name]
+            try:
+                benches[name] = bench.ensure(architecture)
+            except cache.NotCachedError:
+                missing.append(f"bench-{name}")
+                benches[name] = bench.BenchImage(nowhere, bench.image_name(architecture), True)
     found = requirements.obstacles(missing, choice.images)
     obstacles = [{"reason": obstacle.reason, "hint": obstacle.hint} for obstacle in found]
-    return {**_answer(choice, programs, guests), "missing": missing, "obstacles": obstacles}
+    return {**_answer(choice, programs, guests, benches), "missing": missing, "obstacles": obstacles}
 
 
 def _answer(
-    choice: Choice, programs: Mapping[str, node.NodeArtifacts], guests: Mapping[str, image.ImageArtifacts]
+    choice: Choice,
+    programs: Mapping[str, node.NodeArtifacts],
+    guests: Mapping[str, image.ImageArtifacts],
+    benches: Mapping[str, bench.BenchImage],
 ) -> dict[str, Any]:
     """Return the artifacts in the form that ``bundle ensure`` prints."""
     artifacts = {name: made.bundle for name, made in programs.items()}
@@ -360,12 +391,16 @@ def _answer(
     for name, guest in guests.items():
         artifacts |= {f"root-{name}": guest.root, f"kernel-{name}": guest.kernel, f"initrd-{name}": guest.initrd}
         sources[f"image-{name}"] = choice.images[name].url if name in choice.images else "source"
+    artifacts |= {f"bench-{name}": made.archive for name, made in benches.items()}
+    changed = [made.changed for made in programs.values()]
+    changed += [made.changed for made in guests.values()] + [made.changed for made in benches.values()]
     return {
-        "changed": any(made.changed for made in programs.values()) or any(guest.changed for guest in guests.values()),
+        "changed": any(changed),
         "kubernetes_version": f"v{versions.KUBERNETES}",
         "source": sources,
         "cmdlines": {name: guest.cmdline for name, guest in guests.items()},
         "pod_images": node.POD_IMAGES,
+        "bench_images": {name: made.name for name, made in benches.items()},
         "artifacts": {
             name: {
                 "path": str(artifact.path),
@@ -411,6 +446,15 @@ def _guests(choice: Choice, parts: Mapping[str, Part]) -> dict[str, image.ImageA
     for name in choice.workers:
         with building(parts[f"image-{name}"]) if f"image-{name}" in parts else nullcontext():
             made[name] = image.ensure(name, choice.images.get(name))
+    return made
+
+
+def _benches(choice: Choice, parts: Mapping[str, Part]) -> dict[str, bench.BenchImage]:
+    """Build the images with measuring tools, and return them by architecture."""
+    made = {}
+    for name in choice.benches:
+        with building(parts[f"bench-{name}"]) if f"bench-{name}" in parts else nullcontext():
+            made[name] = bench.ensure(versions.ARCHITECTURES[name])
     return made
 
 

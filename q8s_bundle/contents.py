@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from q8s_bundle import cache, debs, image, node
+from q8s_bundle import bench, cache, debs, image, node
 from q8s_bundle.errors import BundleError
 from q8s_bundle.image import rootfs
 from q8s_bundle.node import gobuild, images, versions
 
 # The kinds of entries of this package. The lab has other kinds in the same cache.
-KINDS: Final = ("bundles", "images", "programs", "rootfs", "kernels", "debs", "trees", "cloud-images")
+KINDS: Final = ("bundles", "images", "programs", "rootfs", "kernels", "debs", "trees", "cloud-images", bench.KIND)
 _DAY: Final = 86400
 _ENSURE: Final = (node.ensure_worker, node.ensure_control_plane)
 _PROGRAMS: Final = gobuild.NODE_PROGRAMS + gobuild.CONTROL_PLANE_PROGRAMS
@@ -76,6 +76,8 @@ def _used_by_recipes() -> frozenset[tuple[str, str]]:
                 partial(debs.tree, architecture.debian, rootfs.SUITE, ["busybox-static"]),
                 partial(debs.tree, architecture.debian, versions.DEBIAN_SUITE, images.IPTABLES_PACKAGES),
                 partial(gobuild.seccomp_tree, architecture),
+                partial(bench.ensure, architecture),
+                partial(bench.look_up_packages, architecture),
             ]
             for choice in node.CHOICES:
                 supply = node.Supply(choice)

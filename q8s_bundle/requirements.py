@@ -42,7 +42,7 @@ class Obstacle:
 def obstacles(missing: Collection[str], cloud_images: Collection[str] = ()) -> list[Obstacle]:
     """Return the reasons why this machine cannot build the missing artifacts.
 
-    :param missing: names of artifacts: ``bundle-x86_64``, ``control-plane-x86_64``, ``image-aarch64``
+    :param missing: names of artifacts: ``bundle-x86_64``, ``control-plane-x86_64``, ``image-aarch64``, ``bench-…``
     :param cloud_images: architectures whose guest image is built from a cloud image
     """
     if not missing:
@@ -62,7 +62,7 @@ def _programs(missing: Collection[str], cloud_images: Collection[str]) -> Iterat
     """Yield an obstacle for missing programs, and one for a missing Go toolchain."""
     wanted = dict(_ALWAYS)
     images = {name.removeprefix("image-") for name in missing if name.startswith("image-")}
-    nodes = {name.rpartition("-")[2] for name in missing if not name.startswith("image-")}
+    nodes = {name.rpartition("-")[2] for name in missing if not name.startswith(("bench-", "image-"))}
     if images:
         wanted |= _FOR_IMAGES
     if images & set(cloud_images):

@@ -173,6 +173,26 @@ COMMANDS: Final = (
         rest=_TO_ANSIBLE,
     ),
     Command(
+        "bench",
+        "measure network, CPU, memory and disk of the nodes, and write tables beside the paper's figures",
+        "runs:bench",
+        "q8s-run bench cluster.yaml --quick",
+        (
+            Option("quick", "measure each figure once and briefly"),
+            Option(
+                "only", "only these groups of measurements, separated by commas: network, cpu, memory, disk", "GROUPS"
+            ),
+            Option("nodes", "only these nodes, separated by commas", "NAMES"),
+            Option("output", "folder of the results (default: bench-CLUSTER in the current folder)", "DIR"),
+            Option("force", "replace the results that are in the folder"),
+            _JSON,
+            _VERBOSE,
+            _QUIET,
+        ),
+        rest=_TO_ANSIBLE,
+        more="The pods are in the namespace q8s-bench, which is removed at the end.",
+    ),
+    Command(
         "ssh",
         "log in to a node or a host",
         "access:ssh",
@@ -378,6 +398,7 @@ def check_environment(options: Sequence[Option]) -> None:
 _BUNDLE_CHOICE: Final = (
     Option("arch", "", "ARCH", several=True),
     Option("control-plane", "", "ARCH", several=True),
+    Option("bench", "", "ARCH", several=True),
     Option("source", "", "SOURCE"),
     Option("image", "", "ARCH,URL,CHECKSUM", several=True),
     Option("progress", "", "FORM"),

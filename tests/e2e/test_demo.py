@@ -6,6 +6,7 @@ The tests build on each other, in the order of the file: a cluster takes minutes
 from __future__ import annotations
 
 import base64
+import csv
 import json
 import os
 import re
@@ -229,6 +230,20 @@ def test_logs_of_a_guest(deployed: subprocess.CompletedProcess[str], q8s: Run) -
     console, kubelet = done.stdout.split("==> kubelet of arm-mid-1 <==")
     assert "q8s: data disk unpacked" in console, "its console"
     assert re.search(r"kubelet\[\d+\]:", kubelet), "its kubelet's journal"
+
+
+def test_a_benchmark_measures_a_node_and_leaves_no_pod(
+    deployed: subprocess.CompletedProcess[str], q8s: Run, kubectl: Callable[..., Any], tmp_path: Path
+) -> None:
+    output = tmp_path / "results"
+    options = ("--quick", "--only", "memory", "--nodes", f"{NAME}-control-plane,x86-small-1", "--output", str(output))
+    assert q8s("bench", *options).returncode == 0
+    rows = [row for row in csv.DictReader((output / "summary.csv").open()) if row["metric"] == "stream"]
+    speeds = {row["client"]: float(row["median"]) for row in rows}
+    assert speeds[f"{NAME}-control-plane"] > speeds["x86-small-1"] > 0, "the worker is emulated"
+    namespaces = kubectl("get", "namespaces")["items"]
+    left = [one["metadata"]["name"] for one in namespaces if "deletionTimestamp" not in one["metadata"]]
+    assert "q8s-bench" not in left
 
 
 def test_the_kubeconfig_opens_the_api(deployed: subprocess.CompletedProcess[str], q8s: Run, tmp_path: Path) -> None:

@@ -36,6 +36,11 @@ options:
     type: list
     elements: str
     default: [x86_64]
+  benches:
+    description: Architectures of the container image with measuring tools (C(q8s-run bench)).
+    type: list
+    elements: str
+    default: []
   source:
     description: Where the programs are from.
     type: str

@@ -1,0 +1,137 @@
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Write the results of a benchmark to a folder on the controller. The folder gets its name when it is complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.q8s.emu.plugins.module_utils import _bench_page, _bench_results, _bench_tables
+
+_RESULTS: Final = "results.json"
+
+
+class OutputError(Exception):
+    """The folder must not or cannot be written."""
+
+
+class ActionModule(ActionBase):
+    """Ansible's entry point."""
+
+    _requires_connection = False
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Check the folder, or write it and return the tables."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        given = self.validate_argument_spec(  # type: ignore[no-untyped-call]
+            {
+                "output": {"type": "path", "required": True},
+                "force": {"type": "bool", "default": False},
+                "state": {"type": "str", "choices": ["checked", "written"], "default": "written"},
+                "cluster": {"type": "str", "default": ""},
+                "plan": {"type": "dict", "default": {}},
+                "runs": {"type": "list", "elements": "dict", "default": []},
+                "node_samples": {"type": "dict", "default": {}},
+                "host_samples": {"type": "dict", "default": {}},
+                "history": {"type": "path", "default": ""},
+                "versions": {"type": "dict", "default": {}},
+                "machine": {"type": "dict", "default": {}},
+            }
+        )[1]
+        output = Path(given["output"])
+        try:
+            check(output, force=given["force"])
+            if given["state"] == "checked":
+                return {**result, "changed": False}
+            document = results(given)
+            write(output, document)
+        except (OutputError, OSError) as error:
+            reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            return {**result, "failed": True, "msg": f"Failed to write the results: {reason}"}
+        tables = _bench_tables.markdown(document).splitlines()
+        return {**result, "changed": True, "tables": tables, "problems": _bench_tables.problems(document)}
+
+
+def check(output: Path, *, force: bool) -> None:
+    """Check that the folder may be written.
+
+    :raises OutputError: it exists and must not be replaced, or the folder above it does not exist
+    """
+    if not output.parent.is_dir():
+        raise OutputError(f"{output.parent} is no folder\nhint: create it, or choose another with --output")
+    if not output.exists():
+        return
+    if not (output / _RESULTS).is_file():
+        raise OutputError(f"{output} exists and is no folder of results\nhint: choose another with --output")
+    if not force:
+        raise OutputError(f"{output} has results\nhint: choose another with --output, or replace them with --force")
+
+
+def results(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document from the arguments of the task."""
+    samples = {f"node/{name}": _bench_results.node_samples(text) for name, text in given["node_samples"].items()}
+    samples |= {f"qemu/{name}": _bench_results.process_samples(text) for name, text in given["host_samples"].items()}
+    return _bench_results.document(
+        given["plan"],
+        given["runs"],
+        samples,
+        cluster=given["cluster"],
+        versions=given["versions"],
+        history=read_history(Path(given["history"])) if given["history"] else [],
+        machine=given["machine"],
+    )
+
+
+def read_history(file: Path) -> list[dict[str, Any]]:
+    """Return the runs that q8s-run recorded; none if there is no record. Skip lines that cannot be parsed."""
+    found = []
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
+def write(output: Path, document: Mapping[str, Any]) -> None:
+    """Write the folder beside its final name, and rename it. Earlier results are removed after that.
+
+    :raises OSError: a file cannot be written; then nothing has changed
+    """
+    work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent))
+    try:
+        (work / _RESULTS).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        (work / "tables.md").write_text(_bench_tables.markdown(document), encoding="utf-8")
+        (work / "index.html").write_text(_bench_page.page(document), encoding="utf-8")
+        for name, svg in (
+            ("bandwidth", _bench_page.bandwidth_chart(document)),
+            ("speed", _bench_page.speed_chart(document)),
+        ):
+            if svg:
+                (work / f"{name}.svg").write_text(svg + "\n", encoding="utf-8")
+        (work / "summary.csv").write_text(_bench_tables.summary_csv(document), encoding="utf-8")
+        for table in _bench_tables.tables(document):
+            (work / f"{table.name}.csv").write_text(_bench_tables.csv_text(table), encoding="utf-8")
+        work.chmod(0o755)
+        if output.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".old", dir=output.parent))
+            os.rename(output, old / output.name)
+            os.rename(work, output)
+            shutil.rmtree(old)
+        else:
+            os.rename(work, output)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise

@@ -1,0 +1,232 @@
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Turn the raw output of a benchmark into results: figures, load of nodes, medians and spreads. Pure functions."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, Optional
+
+from ansible_collections.q8s.emu.plugins.module_utils import _bench_parse
+
+SCHEMA = "q8s-bench/1"
+_TICKS_PER_SECOND = 100  # of /proc/PID/stat: USER_HZ, the same on every architecture that Q8S knows
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Counters at a moment.
+
+    :param at: seconds since the epoch
+    :param busy: seconds of CPU time spent so far
+    :param total: seconds of CPU time that have passed so far on all cores; 0 for a process
+    :param memory_mib: memory in use
+    """
+
+    at: float
+    busy: float
+    total: float
+    memory_mib: float
+
+
+def node_samples(text: str) -> list[Sample]:
+    """Return the samples that a node's pod wrote, a line for each: time, /proc/stat's first line, two of /proc/meminfo.
+
+    A line that is not complete is skipped: the pod may have been stopped while it wrote it.
+    """
+    found = []
+    for line in text.splitlines():
+        words = line.split()
+        try:
+            start, total, available = words.index("cpu"), words.index("MemTotal:"), words.index("MemAvailable:")
+            ticks = [int(word) for word in words[start + 1 : start + 9]]  # guest time is part of user time
+            idle = ticks[3] + ticks[4]
+            used = int(words[total + 1]) - int(words[available + 1])
+            everything = sum(ticks)
+        except (ValueError, IndexError):
+            continue
+        found.append(
+            Sample(
+                float(words[0]),
+                (everything - idle) / _TICKS_PER_SECOND,
+                everything / _TICKS_PER_SECOND,
+                used / 1024,
+            )
+        )
+    return found
+
+
+def process_samples(text: str) -> list[Sample]:
+    """Return the samples of a process, a line for each: time, ticks in user and in kernel mode, and VmRSS."""
+    found = []
+    for line in text.splitlines():
+        words = line.split()
+        try:
+            at, user, kernel, memory = float(words[0]), int(words[1]), int(words[2]), int(words[4])
+        except (ValueError, IndexError):
+            continue
+        found.append(Sample(at, (user + kernel) / _TICKS_PER_SECOND, 0.0, memory / 1024))
+    return found
+
+
+def load(samples: Sequence[Sample], since: float, until: float) -> Optional[dict[str, float]]:
+    """Return CPU use and memory between two moments, or None without two samples there.
+
+    CPU use is in percent of one core, as top shows it: two busy cores are 200. ``cpu_percent_of_node`` is in percent of
+    all cores, as the paper has it.
+    """
+    inside = [sample for sample in samples if since <= sample.at <= until]
+    if len(inside) < 2:
+        return None
+    first, last = inside[0], inside[-1]
+    seconds = last.at - first.at
+    if seconds <= 0:
+        return None
+    busy = last.busy - first.busy
+    found = {
+        "cpu_percent": 100 * busy / seconds,
+        "memory_mib": statistics.median(sample.memory_mib for sample in inside),
+        "seconds": seconds,
+    }
+    if last.total > first.total:
+        found["cpu_percent_of_node"] = 100 * busy / (last.total - first.total)
+    return found
+
+
+def measured(run: Mapping[str, Any], samples: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
+    """Return the result of one measurement.
+
+    :param run: Ansible's result of the command: ``item`` (the measurement), ``stdout``, ``stderr``, ``rc``, ``start``, ``end``
+    :param samples: samples by ``node/NODE`` and ``qemu/NODE``
+    """
+    item = run["item"]
+    figures: dict[str, float] = {}
+    error = ""
+    text = str(run.get("stdout") or "")
+    try:
+        figures = _bench_parse.parse(item["tool"], text)
+    except _bench_parse.ParseError as problem:
+        reason = str(run.get("stderr") or "").strip().splitlines()
+        error = f"{problem} ({reason[-1]})" if reason else str(problem)
+    if not error and run.get("rc") not in (0, None):
+        error = f"exit code {run['rc']}: {str(run.get('stderr') or '').strip() or 'no message'}"
+    since, until = (
+        figures.pop("from_epoch_s", _epoch(run.get("start"))),
+        figures.pop("until_epoch_s", _epoch(run.get("end"))),
+    )
+    loads = {}
+    for node in dict.fromkeys(name for name in (item["client"], item["server"]) if name):
+        for side in ("node", "qemu"):
+            found = load(samples.get(f"{side}/{node}", ()), since, until)
+            if found:
+                loads[f"{side}/{node}"] = found
+    names = ("name", "group", "metric", "tool", "path", "protocol", "client", "server", "repetition")
+    return {
+        **{name: item[name] for name in names},
+        "argv": list(item["argv"]),
+        "start": str(run.get("start") or ""),
+        "end": str(run.get("end") or ""),
+        "figures": figures,
+        "error": error,
+        "load": loads,
+        "output": text,
+    }
+
+
+def _epoch(text: Any) -> float:
+    """Return a time that Ansible's command module reports, in seconds since the epoch. The play sets the zone UTC."""
+    try:
+        return datetime.fromisoformat(str(text)).replace(tzinfo=timezone.utc).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def idle_load(samples: Mapping[str, Sequence[Sample]], since: float, until: float) -> dict[str, dict[str, float]]:
+    """Return the load of every node and QEMU process between two moments."""
+    found = {name: load(taken, since, until) for name, taken in samples.items()}
+    return {name: figures for name, figures in found.items() if figures}
+
+
+def summarize(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the median and the spread of each figure over the repetitions of its measurement."""
+    values: dict[tuple[str, ...], list[float]] = {}
+    keys = ("group", "metric", "path", "protocol", "client", "server")
+    for result in results:
+        for figure, value in result["figures"].items():
+            values.setdefault((*(result[key] for key in keys), figure), []).append(value)
+    return [
+        {
+            **dict(zip((*keys, "figure"), key)),
+            "median": statistics.median(found),
+            "minimum": min(found),
+            "maximum": max(found),
+            "count": len(found),
+        }
+        for key, found in values.items()
+    ]
+
+
+def deploy_stages(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the stages of the newest recorded deploy that created servers: the start of each, and the time to the next.
+
+    :param history: recorded runs from old to new, as q8s-run writes them
+    """
+    deploys = [run for run in history if run.get("what") == "deploy" and run.get("made")]
+    if not deploys:
+        return []
+    newest = deploys[-1]
+    starts = sorted(newest["stages"].items(), key=lambda entry: float(entry[1]))
+    ends = [float(start) for _, start in starts[1:]] + [float(newest["seconds"])]
+    return [
+        {"stage": name, "start_s": float(start), "seconds": round(end - float(start), 1)}
+        for (name, start), end in zip(starts, ends)
+    ]
+
+
+def document(
+    plan: Mapping[str, Any],
+    runs: Sequence[Mapping[str, Any]],
+    samples: Mapping[str, Sequence[Sample]],
+    *,
+    cluster: str,
+    versions: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]] = (),
+    machine: Optional[Mapping[str, Any]] = None,
+) -> dict[str, Any]:
+    """Return the results of a benchmark, as ``results.json`` has them.
+
+    :param plan: what was planned: ``nodes``, ``measurements``, ``effort``, ``quick``, ``groups``
+    :param runs: Ansible's results of the commands that ran
+    :param samples: samples by ``node/NODE`` and ``qemu/NODE``
+    :param versions: versions of what was measured
+    :param history: recorded runs of q8s-run
+    :param machine: the load of the control plane before and after
+    """
+    results = [measured(run, samples) for run in runs if isinstance(run.get("item"), Mapping)]
+    done = {result["name"] for result in results}
+    missing = [planned["name"] for planned in plan["measurements"] if planned["name"] not in done]
+    idle: dict[str, dict[str, float]] = {}
+    for result in results:
+        if result["group"] == "idle":
+            idle = idle_load(samples, _epoch(result["start"]), _epoch(result["end"]))
+    return {
+        "schema": SCHEMA,
+        "cluster": cluster,
+        "created": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "complete": not missing and not any(result["error"] for result in results),
+        "missing": missing,
+        "quick": bool(plan["quick"]),
+        "groups": list(plan["groups"]),
+        "effort": dict(plan["effort"]),
+        "versions": dict(versions),
+        "machine": dict(machine or {}),
+        "nodes": list(plan["nodes"]),
+        "idle": idle,
+        "measurements": results,
+        "summary": summarize(results),
+        "deploy_stages": deploy_stages(history),
+    }

@@ -1,0 +1,116 @@
+"""A quick benchmark of a small cluster: its results, and that no pod is left of it, also when it was interrupted.
+
+The cluster has one emulated worker. It takes about twenty minutes, so ``make test-long`` runs it. The tests are in the
+order of the file: the last one switches the worker off.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clusters import Q8S_RUN, Cluster, is_ready, small_cluster
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.e2e,
+    pytest.mark.skipif(
+        not os.environ.get("Q8S_TEST_LONG"), reason="twenty minutes: part of make test-long (Q8S_TEST_LONG=1)"
+    ),
+]
+WORKER = "x86-small-1"
+PODS = 6  # three on each of the two nodes
+
+
+@pytest.fixture(scope="module")
+def cluster(lab: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with small_cluster(lab, tmp_path_factory.mktemp("bench"), "measured", 0) as found:
+        assert found.attempt("deploy", "--yes").returncode == 0
+        yield found
+
+
+def listed(cluster: Cluster, *what: str) -> list[dict[str, Any]]:
+    """Return what ``kubectl get`` lists."""
+    kubectl = ("sudo", "kubectl", "get", *what, "--output=json")
+    done = cluster.attempt("ssh", f"{cluster.name}-control-plane", "--quiet", "--", *kubectl)
+    items: list[dict[str, Any]] = json.loads(done.stdout)["items"]
+    return items
+
+
+def namespaces(cluster: Cluster) -> set[str]:
+    """Return the names of the namespaces that are not being removed."""
+    found = listed(cluster, "namespaces")
+    return {one["metadata"]["name"] for one in found if "deletionTimestamp" not in one["metadata"]}
+
+
+def wait_for(process: subprocess.Popen[bytes], what: Callable[[], bool]) -> None:
+    """Wait until something is the case while a command runs."""
+    deadline = time.monotonic() + 180
+    while not what():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(2)
+
+
+def pods_are_ready(cluster: Cluster) -> bool:
+    """Return whether all pods of the benchmark are Ready."""
+    pods = listed(cluster, "pods", "--namespace=q8s-bench")
+    return len(pods) == PODS and all(is_ready(pod) for pod in pods)
+
+
+def test_a_quick_benchmark_measures_everything(cluster: Cluster, tmp_path: Path) -> None:
+    output = tmp_path / "results"
+    done = cluster.attempt("bench", "--quick", "--output", str(output))
+    assert done.returncode == 0
+    document = json.loads((output / "results.json").read_text())
+    assert document["complete"] and {node["kind"] for node in document["nodes"]} == {"control-plane", "x86-small"}
+    bandwidth = list(csv.reader((output / "bandwidth.csv").read_text().splitlines()))
+    assert all(float(cell) > 0 for cell in bandwidth[1][2:])
+    assert document["idle"][f"qemu/{WORKER}"]["cpu_percent"] > 0
+    assert "q8s-bench" not in namespaces(cluster)
+    assert cluster.attempt("bench", "--quick", "--output", str(output)).returncode == 2, "the results are not replaced"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_an_interrupted_benchmark_leaves_no_pod(
+    cluster: Cluster, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    command = [Q8S_RUN, "bench", cluster.file, "--quick", "--output", tmp_path / "results"]
+    with subprocess.Popen(command, env=cluster.environment, stdin=subprocess.DEVNULL) as process:
+        wait_for(process, lambda: "q8s-bench" in namespaces(cluster))
+        process.send_signal(number)
+        assert process.wait(timeout=120) == code
+    assert list(tmp_path.iterdir()) == [], "nothing is half-written"
+    if number == signal.SIGKILL:  # the next run removes them
+        again = cluster.attempt("bench", "--quick", "--only", "cpu", "--output", str(tmp_path / "again"))
+        assert again.returncode == 0
+    assert "q8s-bench" not in namespaces(cluster)
+
+
+def test_a_node_that_dies_is_named_and_the_others_are_measured(cluster: Cluster, tmp_path: Path) -> None:
+    output = tmp_path / "results"
+    command = [Q8S_RUN, "bench", cluster.file, "--quick", "--only", "cpu", "--output", output]
+    with subprocess.Popen(
+        command, env=cluster.environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        wait_for(process, lambda: pods_are_ready(cluster))
+        virsh = ("sudo", "virsh", "--connect", "qemu:///system", "destroy", WORKER)
+        assert cluster.attempt("ssh", f"{cluster.name}-{WORKER}", "--", *virsh).returncode == 0
+        said = process.communicate(timeout=900)[1].decode()
+        print(said)
+    assert process.returncode == 1 and "partial" in said and WORKER in said
+    measured = json.loads((output / "results.json").read_text())["measurements"]
+    failed = {one["client"] for one in measured if one["error"]}
+    assert failed == {WORKER} and {one["client"] for one in measured} - failed == {f"{cluster.name}-control-plane"}
+    assert "q8s-bench" not in namespaces(cluster)
+    while any(node["metadata"]["name"] == WORKER and is_ready(node) for node in listed(cluster, "nodes")):
+        time.sleep(2)
+    refused = cluster.attempt("bench", "--quick", "--output", str(tmp_path / "again"))
+    assert refused.returncode and f"node {WORKER} is not Ready" in refused.stderr

@@ -1,0 +1,355 @@
+"""A benchmark: its plan, the figures in recorded output of the tools, the load of nodes, tables, and the folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import jsonschema
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.q8s.emu.plugins.action import bench_report
+from ansible_collections.q8s.emu.plugins.filter.bench_commands import bench_commands
+from ansible_collections.q8s.emu.plugins.filter.bench_plan import bench_plan
+from ansible_collections.q8s.emu.plugins.module_utils import (
+    _bench_page,
+    _bench_parse,
+    _bench_plan,
+    _bench_results,
+    _bench_tables,
+)
+from ansible_collections.q8s.emu.plugins.module_utils._bench_plan import Node
+
+OUTPUT = Path(__file__).parent / "bench_output"
+MIB = 1 << 20
+
+
+def recorded(name: str) -> str:
+    """Return what a tool of the image printed on an x86_64 machine (27 November 2026)."""
+    return (OUTPUT / name).read_text()
+
+
+@pytest.mark.parametrize(
+    ("tool", "file", "figures"),
+    [
+        ("iperf3", "iperf3-tcp.json", {"received_mbit_s": 34574.68, "retransmits": 1.0, "from_epoch_s": 1795777258.0}),
+        ("iperf3", "iperf3-udp.json", {"received_mbit_s": 3461.24, "lost_percent": 0.072802, "jitter_ms": 0.0061109}),
+        ("ping", "ping.txt", {"rtt_mean_ms": 0.051, "rtt_deviation_ms": 0.006, "lost_percent": 0.0}),
+        # sockperf prints the latency of one way: 10.559 µs is the median.
+        ("sockperf", "sockperf-tcp.txt", {"rtt_median_ms": 0.021118, "rtt_p99_ms": 0.06033}),
+        ("sockperf", "sockperf-udp.txt", {"rtt_median_ms": 0.013694, "dropped": 0.0}),
+        ("stress-ng", "stress-int64.txt", {"ops_per_s": 1216.95}),
+        ("stress-ng", "stress-stream.txt", {"ops_per_s": 95.57}),
+        ("openssl", "openssl-aes.txt", {"mb_per_s": 8734.64}),
+        ("openssl", "openssl-sha256.txt", {"mb_per_s": 1321.16}),
+        ("7za", "7za.txt", {"compress_mips": 6188.0, "decompress_mips": 5321.0}),
+        ("fio", "fio.json", {"mb_per_s": 422.41, "iops": 103127.44, "latency_mean_ms": 0.152226}),
+    ],
+)
+def test_figures_of_recorded_output(tool: str, file: str, figures: dict[str, float]) -> None:
+    found = _bench_parse.parse(tool, recorded(file))
+    assert {name: found[name] for name in figures} == pytest.approx(figures, rel=1e-4)
+
+
+def test_a_tool_that_failed_has_no_figures() -> None:
+    with pytest.raises(_bench_parse.ParseError, match="unable to connect to server"):
+        _bench_parse.parse("iperf3", recorded("iperf3-refused.json"))
+    for tool in ("iperf3", "ping", "sockperf", "stress-ng", "openssl", "7za", "fio"):
+        with pytest.raises(_bench_parse.ParseError, match="Killed"):
+            _bench_parse.parse(tool, "first line\nKilled\n")
+        with pytest.raises(_bench_parse.ParseError, match="nothing"):
+            _bench_parse.parse(tool, "")
+
+
+def node(name: str, kind: str = "arm-mid", **changes: Any) -> Node:
+    values = {"name": name, "kind": kind, "architecture": "aarch64", "emulated": kind != "control-plane", "host": "",
+              "address": f"10.0.0.{len(name)}", "cpus": 2, "allocatable": 1900 * MIB, "requested": 0}  # fmt: skip
+    return Node(**{**values, **changes})
+
+
+def registered(name: str, memory: str = "1900Mi", ready: str = "True") -> dict[str, Any]:
+    return {
+        "kind": "Node",
+        "metadata": {"name": name},
+        "status": {
+            "addresses": [{"type": "InternalIP", "address": "10.0.0.7"}],
+            "allocatable": {"cpu": "2", "memory": memory},
+            "conditions": [{"type": "Ready", "status": ready, "message": "container runtime is down"}],
+        },
+    }
+
+
+def pod(name: str, on: str, memory: str, namespace: str = "default", phase: str = "Running") -> dict[str, Any]:
+    containers = [{"resources": {"requests": {"memory": memory}}}, {}]
+    return {
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"nodeName": on, "containers": containers},
+        "status": {"phase": phase},
+    }
+
+
+WANTED = {"name": "arm-1", "kind": "arm", "architecture": "aarch64", "emulated": True, "host": "demo-arm-1"}
+
+
+def test_memory_that_pods_requested_is_not_left() -> None:
+    items = [
+        registered("arm-1"),
+        pod("a", "arm-1", "1Gi"),
+        pod("b", "arm-1", "100Mi", phase="Succeeded"),
+        pod("c", "arm-1", "100Mi", namespace="q8s-bench"),
+        pod("d", "arm-2", "100Mi"),
+    ]
+    [found] = _bench_plan.read_nodes(items, [WANTED])
+    assert (found.allocatable, found.requested, found.cpus) == (1900 * MIB, 1024 * MIB, 2)
+    assert found.problem == "" and found.address == "10.0.0.7"
+
+
+def test_a_node_without_memory_for_the_pods_is_named_before_the_start() -> None:
+    small = node("small", allocatable=600 * MIB, requested=200 * MIB)
+    with pytest.raises(_bench_plan.BenchError, match=r"node small has 400 MiB of memory left.*need 480 MiB"):
+        _bench_plan.choose_nodes([node("large"), small], [])
+    assert _bench_plan.choose_nodes([node("large"), small], ["large"]) == [node("large")]
+
+
+def test_a_node_that_is_not_ready_is_named_unless_others_are_measured() -> None:
+    broken = node("broken", problem="container runtime is down")
+    with pytest.raises(
+        _bench_plan.BenchError, match="broken is not Ready: container runtime is down\\nhint: `q8s-run status FILE`"
+    ):
+        _bench_plan.choose_nodes([node("good"), broken], [])
+    assert _bench_plan.choose_nodes([node("good"), broken], ["good"]) == [node("good")]
+    with pytest.raises(_bench_plan.BenchError, match="nobody: no such node; allowed are good"):
+        _bench_plan.choose_nodes([node("good")], ["nobody"])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("2044Mi", 2044 * MIB), ("1Gi", 1 << 30), ("500M", 500_000_000), ("7", 7), ("2500m", 2)]
+)
+def test_quantities(text: str, value: int) -> None:
+    assert _bench_plan.parse_quantity(text) == value
+
+
+THREE = [node("cp", "control-plane"), node("arm-1"), node("arm-2"), node("arm-3")]
+
+
+def test_the_plan_has_each_path_and_each_kind() -> None:
+    found = _bench_plan.measurements(THREE, ["network", "cpu"], _bench_plan.QUICK)
+    assert len({one.name for one in found}) == len(found)
+    bandwidth = [one for one in found if one.metric == "bandwidth"]
+    assert {(one.path, one.protocol) for one in bandwidth} == {
+        (path, protocol) for path in ("pod-pod", "pod-service") for protocol in ("tcp", "udp")
+    }
+    # Two of a kind suffice for a path within it, and one for its speed.
+    assert {(one.client, one.server) for one in bandwidth} == {("cp", "arm-1"), ("cp", "arm-2"), ("arm-1", "arm-2")}
+    assert [one.client for one in found if one.metric == "integer"] == ["cp", "arm-1"]
+    assert {one.group for one in found} == {"idle", "network", "cpu"}
+
+
+def test_a_full_benchmark_repeats_and_measures_both_directions() -> None:
+    found = _bench_plan.measurements(THREE[:2], ["network"], _bench_plan.FULL)
+    tcp = [one for one in found if one.metric == "bandwidth" and (one.path, one.protocol) == ("pod-pod", "tcp")]
+    assert [(one.client, one.repetition) for one in tcp] == [(name, n) for n in (1, 2, 3) for name in ("cp", "arm-1")]
+
+
+def test_commands_get_the_addresses_of_pods_and_services() -> None:
+    planned = [asdict(one) for one in _bench_plan.measurements(THREE[:2], ["network"], _bench_plan.QUICK)]
+    items: list[dict[str, Any]] = []
+    for number, name in enumerate(("cp", "arm-1"), 1):
+        items += [
+            {"kind": "Pod", "metadata": {"name": f"{kind}-{name}"}, "status": {"podIP": f"10.{digit}.0.{number}"}}
+            for digit, kind in enumerate(("pod", "peer", "node"))
+        ]
+        items.append(
+            {"kind": "Service", "metadata": {"name": f"service-{name}"}, "spec": {"clusterIP": f"10.9.0.{number}"},
+             "status": {}}
+        )  # fmt: skip
+    commands = {one["name"]: one["argv"] for one in bench_commands(planned, items)}
+    assert commands["latency/pod-pod/cp/arm-1/1"][-1] == "10.0.0.2"
+    assert commands["latency/pod-pod-same-node/cp/cp/1"][-1] == "10.1.0.1"
+    assert "10.9.0.2" in commands["bandwidth/pod-service/udp/cp/arm-1/1"]
+    assert not any("@" in word for argv in commands.values() for word in argv)
+    with pytest.raises(AnsibleFilterError, match="has no address"):
+        bench_commands(planned, items[:2])
+
+
+def stat(at: int, busy: int, idle: int, available: int = 1024) -> str:
+    counters = f"cpu {busy} 0 0 {idle} 0 0 0 0 0 0"
+    return f"{at} {counters} MemTotal: 2048000 kB MemAvailable: {available * 1024} kB"
+
+
+def test_load_is_that_of_the_window() -> None:
+    text = "\n".join([stat(100, 0, 0), stat(101, 0, 200), stat(102, 150, 250), stat(103, 300, 300), "104 cpu 1 2"])
+    samples = _bench_results.node_samples(text)
+    assert len(samples) == 4
+    busy = _bench_results.load(samples, 101, 103)
+    assert busy == {"cpu_percent": 150, "cpu_percent_of_node": 75, "memory_mib": 976, "seconds": 2}
+    assert _bench_results.load(samples, 103, 110) is None
+
+
+def test_load_of_a_process() -> None:
+    samples = _bench_results.process_samples("10 100 100 VmRSS: 2048 kB\n11 200 150 VmRSS: 4096 kB\n12 VmRSS:\n")
+    assert _bench_results.load(samples, 10, 11) == {"cpu_percent": 150, "memory_mib": 3, "seconds": 1}
+
+
+def run(measurement: dict[str, Any], stdout: str, rc: int = 0, stderr: str = "") -> dict[str, Any]:
+    times = {"start": "2026-11-27 11:00:57.5", "end": "2026-11-27 11:01:02.5"}
+    return {"item": measurement, "stdout": stdout, "stderr": stderr, "rc": rc, **times}
+
+
+def plan(nodes: list[Node], groups: list[str]) -> dict[str, Any]:
+    found = _bench_plan.measurements(nodes, groups, _bench_plan.QUICK)
+    return {
+        "quick": True,
+        "groups": groups,
+        "effort": asdict(_bench_plan.QUICK),
+        "nodes": [asdict(one) for one in nodes],
+        "measurements": [asdict(one) for one in found],
+    }
+
+
+RECORDED = {
+    "sleep": "", "ping": "ping.txt", "iperf3": "iperf3-tcp.json", "sockperf": "sockperf-udp.txt", "fio": "fio.json",
+    "stress-ng": "stress-int64.txt", "openssl": "openssl-aes.txt",
+}  # fmt: skip
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    """The results of a quick benchmark of two nodes, from recorded output."""
+    planned = plan(THREE[:2], ["network", "cpu", "memory", "disk"])
+    runs = [
+        run(one, recorded(RECORDED[one["tool"]]) if RECORDED[one["tool"]] else "") for one in planned["measurements"]
+    ]
+    # The window of the recorded iperf3 test, and of the idle measurement.
+    seconds = range(1795777250, 1795777270)
+    text = "\n".join(stat(at, 20 * (at - seconds[0]), 180 * (at - seconds[0])) for at in seconds)
+    samples = {
+        "node/cp": _bench_results.node_samples(text),
+        "node/arm-1": _bench_results.node_samples(text),
+        "qemu/arm-1": _bench_results.process_samples(
+            "\n".join(f"{at} {50 * (at - seconds[0])} 0 VmRSS: 1024000 kB" for at in seconds)
+        ),
+    }
+    history = [
+        {"what": "deploy", "made": 3, "seconds": 100.0, "stages": {"Wait for SSH": 10.0, "Create servers": 1.0}},
+        {"what": "deploy", "made": 0, "seconds": 5.0, "stages": {"Create servers": 1.0}},
+    ]
+    found = _bench_results.document(
+        planned, runs, samples, cluster="demo", versions={"kubernetes": "v1.36.3"}, history=history,
+        machine={"load_before": "0.1", "load_after": "0.9"},
+    )  # fmt: skip
+    as_read: dict[str, Any] = json.loads(json.dumps(found))
+    return as_read
+
+
+def test_results_of_a_complete_run(document: dict[str, Any]) -> None:
+    assert document["schema"] == "q8s-bench/1" and document["complete"] and not _bench_tables.problems(document)
+    assert document["idle"]["node/cp"]["cpu_percent_of_node"] == pytest.approx(10)
+    assert document["idle"]["qemu/arm-1"] == pytest.approx({"cpu_percent": 50, "memory_mib": 1000, "seconds": 4})
+    assert document["deploy_stages"] == [
+        {"stage": "Create servers", "start_s": 1.0, "seconds": 9.0},
+        {"stage": "Wait for SSH", "start_s": 10.0, "seconds": 90.0},
+    ]
+    json.dumps(document)
+
+
+def test_results_have_the_documented_form(document: dict[str, Any]) -> None:
+    schema = json.loads((Path(__file__).parents[3] / "docs/reference/bench-results.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(json.loads(json.dumps(document)))
+    assert schema["properties"]["schema"]["const"] == _bench_results.SCHEMA
+
+
+def test_tables_show_the_paper_beside_the_figures(document: dict[str, Any]) -> None:
+    text = _bench_tables.markdown(document)
+    for title in ("Table 2", "Latency", "Table 3", "Table 4", "Table 5", "Speed of each type", "Disk of each type"):
+        assert title in text
+    assert "| pod to pod, same node " in text and "| 1.1 " in text
+    assert "34575" in text
+    assert "= 1.000×" in text, "relative to the native core"
+    latency = next(table for table in _bench_tables.tables(document) if table.name == "latency")
+    rows = list(csv.reader(_bench_tables.csv_text(latency).splitlines()))
+    assert tuple(rows[0]) == latency.heads and len(rows) == len(latency.rows) + 1
+
+
+def test_tables_of_a_recorded_run() -> None:
+    """The demo on the lab, 27 November 2026, without the raw output."""
+    folder = Path(__file__).parent / "bench_results"
+    document = json.loads((folder / "demo-quick.json").read_text())
+    assert _bench_tables.markdown(document) == (folder / "demo-quick.md").read_text()
+
+
+def test_the_page_has_every_table_and_needs_nothing_else(document: dict[str, Any]) -> None:
+    text = _bench_page.page({**document, "cluster": "<demo>"})
+    for table in _bench_tables.tables(document):
+        assert f"<h2>{table.title}</h2>" in text
+    assert "&lt;demo&gt;" in text and "<demo>" not in text
+    assert "src=" not in text and "href=" not in text, "self-contained"
+    assert "partial" not in text.partition("</style>")[2]
+    for svg in (_bench_page.bandwidth_chart(document), _bench_page.speed_chart(document)):
+        assert ElementTree.fromstring(svg).findall("{http://www.w3.org/2000/svg}rect")
+    failed = {**document, "missing": ["cpu/integer/arm-1/1"]}
+    assert "The results are partial" in _bench_page.page(failed)
+
+
+def test_the_spread_of_repetitions() -> None:
+    base = {"group": "cpu", "metric": "integer", "path": "", "protocol": "", "client": "a", "server": ""}
+    found = _bench_results.summarize([{**base, "figures": {"ops_per_s": value}} for value in (3.0, 1.0, 2.0)])
+    assert [(one["median"], one["minimum"], one["maximum"], one["count"]) for one in found] == [(2.0, 1.0, 3.0, 3)]
+
+
+def test_a_node_that_died_makes_the_results_partial() -> None:
+    planned = plan(THREE[:2], ["cpu"])
+    runs = [run(one, recorded("stress-int64.txt")) for one in planned["measurements"][:2]]
+    runs[1] = run(planned["measurements"][1], "", 1, "error: unable to upgrade connection: pod not found")
+    document = _bench_results.document(planned, runs, {}, cluster="demo", versions={})
+    assert not document["complete"]
+    problems = _bench_tables.problems(document)
+    assert problems[0].startswith("cpu/integer/cp/1: stress-ng: nothing (error: unable to upgrade connection")
+    assert "cpu/sha256/arm-1/1: it was not run" in problems
+    assert "PARTIAL" in _bench_tables.markdown(document)
+
+
+def test_the_folder_gets_its_name_when_it_is_complete(
+    document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "bench"
+
+    def full(*arguments: object) -> str:
+        raise OSError(28, "No space left on device", "summary.csv")
+
+    monkeypatch.setattr(_bench_tables, "summary_csv", full)
+    with pytest.raises(OSError, match="No space left"):
+        bench_report.write(output, document)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    bench_report.write(output, document)
+    assert json.loads((output / "results.json").read_text()) == document
+    assert {"tables.md", "summary.csv", "bandwidth.csv", "latency.csv"} <= {file.name for file in output.iterdir()}
+    bench_report.write(output, {**document, "cluster": "other"})
+    assert json.loads((output / "results.json").read_text())["cluster"] == "other"
+    assert [file.name for file in tmp_path.iterdir()] == ["bench"]
+
+
+def test_what_is_in_the_folder_is_not_lost(tmp_path: Path) -> None:
+    output = tmp_path / "bench"
+    bench_report.check(output, force=False)
+    output.mkdir()
+    (output / "thesis.tex").write_text("years of work")
+    with pytest.raises(bench_report.OutputError, match="is no folder of results"):
+        bench_report.check(output, force=True)
+    (output / "results.json").write_text("{}")
+    with pytest.raises(bench_report.OutputError, match="has results"):
+        bench_report.check(output, force=False)
+    bench_report.check(output, force=True)
+    with pytest.raises(bench_report.OutputError, match="is no folder"):
+        bench_report.check(tmp_path / "missing" / "bench", force=False)
+
+
+def test_the_plan_refuses_unknown_groups() -> None:
+    with pytest.raises(AnsibleFilterError, match="gpu: allowed are network, cpu, memory, disk"):
+        bench_plan([], {}, groups=["gpu"])
