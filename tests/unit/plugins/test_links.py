@@ -126,6 +126,12 @@ def test_each_link_has_a_class_a_netem_and_a_filter() -> None:
         "burst 500000 cburst 500000 quantum 1514",
         "filter replace dev ens3 parent 1: protocol ip prio 1 handle 1 flower ip_proto tcp src_port 22 classid 1:ffff",
         "filter replace dev ens3 parent 1: protocol ip prio 2 handle 1 flower ip_proto tcp dst_port 22 classid 1:ffff",
+        "filter replace dev ens3 parent 1: protocol ip prio 90 handle 1 "
+        "flower ip_proto icmp ip_tos 0xfc classid 1:ffff",
+        "filter replace dev ens3 parent 1: protocol ip prio 91 handle 1 "
+        "flower ip_proto icmp type 0 ip_tos 0xec classid 1:ffff",
+        "filter replace dev ens3 parent 1: protocol ip prio 92 handle 1 "
+        "flower ip_proto icmp type 8 ip_tos 0xdc classid 1:ffff",
         "class replace dev ens3 parent 1: classid 1:104 htb rate 7000000bit burst 3500 cburst 3500 quantum 1514",
         "qdisc replace dev ens3 parent 1:104 netem limit 151 delay 45000us 5000us distribution normal "
         "loss 0.1% duplicate 0% corrupt 0% reorder 0%",
@@ -150,19 +156,25 @@ def test_a_change_touches_only_the_links_that_differ() -> None:
 
 
 def test_what_arrives_is_redirected_for_the_named_sources_only() -> None:
-    assert _links_tc.redirect_batch("ens3", "ifb0", ["10.254.1.2"]).splitlines() == [
+    assert _links_tc.redirect_batch("ens3", "ifb0", [], ["10.254.1.2"]).splitlines() == [
         "qdisc replace dev ens3 clsact",
         "filter replace dev ens3 ingress protocol ip prio 1 handle 0x102 flower src_ip 10.254.1.2 "
         "action mirred egress redirect dev ifb0",
     ]
 
 
-def test_duplication_beside_another_link_is_a_problem() -> None:
-    one = {"10.254.1.3": Impairment(duplicate=1)}
-    assert _links_tc.duplicate_problem(one) == ""
-    assert "10.254.1.3" in _links_tc.duplicate_problem({**one, "10.254.1.4": delay(1)})
+def test_duplicates_beside_another_link_of_the_interface_are_found() -> None:
+    one = {("arm-1", "x86-1"): Impairment(duplicate=1), ("initial", "arm-1"): delay(1)}
+    assert _links.duplicate_conflict(ALL, one) is None
+    assert _links.duplicate_conflict(ALL, {**one, ("arm-1", "arm-2"): delay(1)}) == ("arm-1", "x86-1")
+
+
+def test_an_override_applies_whatever_the_rules_are() -> None:
+    rules = [Rule("node:arm-1", "node:x86-1", delay(5))]
+    matrix = _links.link_matrix(ALL, rules, overrides=[Rule("*", "zone:cloud", delay(9))])
+    assert matrix["arm-1", "x86-1"] == delay(9)
 
 
 def test_commands_grow_with_the_number_of_nodes() -> None:
     links = {f"10.254.1.{number}": delay(number) for number in range(3, 253)}
-    assert len(_links_tc.setup_batch("ens3", links, "dst_ip").splitlines()) == 2 + 3 * 250
+    assert len(_links_tc.setup_batch("ens3", links, "dst_ip").splitlines()) == 2 + 3 + 3 * 250

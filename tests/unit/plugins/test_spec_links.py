@@ -28,8 +28,18 @@ def test_a_link_takes_its_profile_and_replaces_what_it_names() -> None:
     assert not [warning for warning in cluster.warnings if "matches no two nodes" in warning.message]
 
 
-def test_it_is_said_that_no_deploy_applies_links() -> None:
-    assert "no deploy applies it yet" in str(load("  links: []\n").warnings)
+def test_directions_between_control_planes_are_named_as_not_shaped() -> None:
+    text = DEMO.replace("number_additional_master_nodes: 0", "number_additional_master_nodes: 1")
+    cluster = _spec.load_text(f"{text}\nnetwork:\n  defaults: {{delay: 1ms}}\n", "c.yaml")
+    first, second = (server.node for server in cluster.servers() if server.vm_type is None)
+    warning = next(str(w) for w in cluster.warnings if w.path == "network")
+    assert f"not shaped: {first} -> {second}, {second} -> {first}" in warning
+
+
+def test_duplicates_beside_another_link_are_refused() -> None:
+    load("  links:\n    - {from: 'type:arm-mid', to: control-planes, duplicate: 1%}\n")
+    with pytest.raises(_spec.SpecError, match="Linux allows no other link beside it"):
+        load("  defaults: {duplicate: 1%}\n")
 
 
 def test_a_completed_cluster_is_read_as_an_equal_one() -> None:

@@ -10,9 +10,10 @@ specific one applies as a whole; of equally specific ones, the last.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Optional
+from typing import Optional, TypeVar
 
 DISTRIBUTIONS = ("normal", "pareto", "paretonormal")
 CONTROL_PLANES = "control-planes"
@@ -82,6 +83,7 @@ class Rule:
     reverse_rate: Optional[int] = None
 
 
+Value = TypeVar("Value", bound=Hashable)
 Matrix = Mapping[tuple[str, str], Impairment]
 
 
@@ -142,14 +144,19 @@ def selects(selector: str, endpoint: Endpoint) -> bool:
 
 
 def link_matrix(
-    endpoints: Sequence[Endpoint], rules: Iterable[Rule], default: Optional[Impairment] = None
+    endpoints: Sequence[Endpoint],
+    rules: Iterable[Rule],
+    default: Optional[Impairment] = None,
+    overrides: Iterable[Rule] = (),
 ) -> dict[tuple[str, str], Impairment]:
     """Return the impairment of every direction that has one, by names of source and target.
 
     :param default: of directions that no rule matches
+    :param overrides: rules that apply instead of all others, the last of those that match
     """
     nothing = Impairment()
-    ranked = sorted(directed(rules), key=_specificity)  # stable: of equally specific rules, the last applies
+    # stable: of equally specific rules, the last applies
+    ranked = [*sorted(directed(rules), key=_specificity), *directed(overrides)]
     matrix: dict[tuple[str, str], Impairment] = {}
     for rule in [Rule("*", "*", default or nothing), *ranked]:
         targets = [target for target in endpoints if selects(rule.target, target)]
@@ -210,18 +217,44 @@ def describe(impairment: Impairment) -> str:
     return ", ".join(parts)
 
 
+def unshaped(endpoints: Iterable[Endpoint], matrix: Matrix) -> list[tuple[str, str]]:
+    """Return the directions that no guest can shape: those between control planes."""
+    control_planes = {endpoint.name for endpoint in endpoints if endpoint.control_plane}
+    return [pair for pair in matrix if control_planes.issuperset(pair)]
+
+
+def duplicate_conflict(endpoints: Iterable[Endpoint], matrix: Matrix) -> Optional[tuple[str, str]]:
+    """Return a direction with duplicates that its kernel refuses.
+
+    Since Linux 6.12.50, a netem that duplicates packets cannot share its network interface with another netem. A guest
+    has one interface for what it sends, and one for what it receives from control planes.
+    """
+    control_planes = {endpoint.name for endpoint in endpoints if endpoint.control_plane}
+
+    def interface(pair: tuple[str, str]) -> tuple[str, bool]:
+        return (pair[1], True) if pair[0] in control_planes else (pair[0], False)
+
+    count = Counter(map(interface, matrix))
+    return next((pair for pair, link in matrix.items() if link.duplicate and count[interface(pair)] > 1), None)
+
+
 def matrix_rows(matrix: Matrix) -> list[dict[str, object]]:
-    """Return the matrix in rows: sources that have the same impairment to the same targets share one.
+    """Return the matrix in rows: sources that have the same impairment to the same targets share one."""
+    return [
+        {"from": sources, "to": targets, "impairment": text}
+        for sources, targets, text in group_pairs({pair: describe(link) for pair, link in matrix.items()})
+    ]
+
+
+def group_pairs(values: Mapping[tuple[str, str], Value]) -> list[tuple[list[str], list[str], Value]]:
+    """Return pairs of nodes in rows: sources that have the same value to the same targets share one.
 
     Nodes of one type that also reach each other make one row each, because a node has no link with itself.
     """
-    targets: dict[tuple[str, Impairment], list[str]] = {}
-    for (source, target), impairment in matrix.items():
-        targets.setdefault((source, impairment), []).append(target)
-    sources: dict[tuple[tuple[str, ...], Impairment], list[str]] = {}
-    for (source, impairment), names in targets.items():
-        sources.setdefault((tuple(names), impairment), []).append(source)
-    return [
-        {"from": names, "to": list(reached), "impairment": describe(impairment)}
-        for (reached, impairment), names in sources.items()
-    ]
+    targets: dict[tuple[str, Value], list[str]] = {}
+    for (source, target), value in values.items():
+        targets.setdefault((source, value), []).append(target)
+    sources: dict[tuple[tuple[str, ...], Value], list[str]] = {}
+    for (source, value), names in targets.items():
+        sources.setdefault((tuple(names), value), []).append(source)
+    return [(names, list(reached), value) for (reached, value), names in sources.items()]

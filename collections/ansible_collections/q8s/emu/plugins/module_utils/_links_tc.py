@@ -11,12 +11,18 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ansible_collections.q8s.emu.plugins.module_utils._links import Impairment
 
 # Ports of traffic that is not shaped, by the word of the cluster file. Guests have their ssh on port 22.
 EXEMPT_PORTS = {"ssh": 22, "apiserver": 6443}
+
+# Pings with these values of the IP header's type of service measure a link beside the path that it shapes: of FREE,
+# neither request nor reply is shaped; of REQUEST, the request alone; of REPLY, the reply alone. The kernel answers with
+# the request's value. The code points are of the pool for local use (RFC 2474).
+FREE, REQUEST, REPLY = 0xFC, 0xEC, 0xDC
+_ECHO_REPLY, _ECHO_REQUEST = 0, 8
 
 _DEFAULT_CLASS = 0xFFFF
 _UNLIMITED = 100_000_000_000  # bit/s; HTB has no class without a rate
@@ -26,6 +32,7 @@ _QUEUE_SECONDS = 0.2
 _MIN_QUEUE = 1000  # netem's own default, for directions without a rate
 _MIN_RATED_QUEUE = 50
 _BURST_SECONDS = 0.004
+_PROBE_PRIORITY = 90
 
 Links = Mapping[str, Impairment]  # by the other node's address
 
@@ -54,6 +61,12 @@ def setup_batch(device: str, links: Links, match: str, exempt: Sequence[str] = (
                 f"filter replace dev {device} parent 1: protocol ip prio {2 * number + offset + 1} handle 1 "
                 f"flower ip_proto tcp {side} {EXEMPT_PORTS[word]} classid 1:{_DEFAULT_CLASS:x}"
             )
+    probes = ("", f" type {_ECHO_REPLY}", f" type {_ECHO_REQUEST}")
+    for number, (value, kind) in enumerate(zip((FREE, REQUEST, REPLY), probes)):
+        lines.append(
+            f"filter replace dev {device} parent 1: protocol ip prio {_PROBE_PRIORITY + number} handle 1 "
+            f"flower ip_proto icmp{kind} ip_tos {value:#x} classid 1:{_DEFAULT_CLASS:x}"
+        )
     return _text(lines + _changes(device, {}, links, match))
 
 
@@ -62,34 +75,22 @@ def update_batch(device: str, before: Links, after: Links, match: str) -> str:
     return _text(_changes(device, before, after, match))
 
 
-def redirect_batch(device: str, ifb: str, sources: Sequence[str]) -> str:
+def redirect_batch(device: str, ifb: str, before: Sequence[str], after: Sequence[str]) -> str:
     """Return the commands that send what arrives from some addresses through an ifb device."""
-    return _text(
-        [
-            f"qdisc replace dev {device} clsact",
-            *(
-                f"filter replace dev {device} ingress protocol ip prio 1 handle {_minor(source):#x} flower "
-                f"src_ip {source} action mirred egress redirect dev {ifb}"
-                for source in sorted(sources, key=ipaddress.IPv4Address)
-            ),
-        ]
-    )
-
-
-def duplicate_problem(links: Links) -> str:
-    """Return why a kernel refuses these links of one device, or nothing.
-
-    Since Linux 6.12.50, a netem that duplicates packets cannot share its device with another netem.
-    """
-    duplicating = [address for address, link in links.items() if link.duplicate]
-    if not duplicating or len(links) == 1:
-        return ""
-    return f"duplicate on the link with {duplicating[0]} needs to be the node's only link; it has {len(links)}"
+    lines = [f"qdisc replace dev {device} clsact"] if after and not before else []
+    for source in _sorted(set(after) - set(before)):
+        lines.append(
+            f"filter replace dev {device} ingress protocol ip prio 1 handle {_minor(source):#x} flower "
+            f"src_ip {source} action mirred egress redirect dev {ifb}"
+        )
+    for source in _sorted(set(before) - set(after)):
+        lines.append(f"filter del dev {device} ingress protocol ip prio 1 handle {_minor(source):#x} flower")
+    return _text(lines)
 
 
 def _changes(device: str, before: Links, after: Links, match: str) -> list[str]:
     lines = []
-    for address in sorted(after, key=ipaddress.IPv4Address):
+    for address in _sorted(after):
         link, minor, old = after[address], _minor(address), before.get(address)
         if link == old:
             continue
@@ -97,11 +98,15 @@ def _changes(device: str, before: Links, after: Links, match: str) -> list[str]:
         lines.append(f"qdisc replace dev {device} parent 1:{minor:x} {_netem(link)}")
         if old is None:
             lines.append(f"filter replace dev {device} {_filter(minor)} flower {match} {address} classid 1:{minor:x}")
-    for address in sorted(set(before) - set(after), key=ipaddress.IPv4Address):
+    for address in _sorted(set(before) - set(after)):
         minor = _minor(address)
         lines.append(f"filter del dev {device} {_filter(minor)} flower")
         lines.append(f"class del dev {device} classid 1:{minor:x}")
     return lines
+
+
+def _sorted(addresses: Iterable[str]) -> list[str]:
+    return sorted(addresses, key=ipaddress.IPv4Address)
 
 
 def _minor(address: str) -> int:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Callable, Optional
 
@@ -232,12 +232,7 @@ def read_links(
     """Return the links of a file whose fields were read; what does not fit is reported."""
     if not values or "network" not in root.data:
         return Links()
-    report.warn(
-        root.at("network"),
-        "network",
-        "is checked and shown by the plan, but no deploy applies it yet",
-        "shape the guests' interfaces with tc yourself",
-    )
+    endpoints = list(endpoints)
     rules = []
     profiles = values["profiles"] or {}
     place = root.at("network", "links")
@@ -257,11 +252,38 @@ def read_links(
             impairment, back = _impairment(merged)
             rules.append(Rule(row["source"], row["target"], impairment, bool(row["symmetric"]), back))
             _check(impairment, place.data[number], path, report)
-            if _links.unmatched_rules(list(endpoints), rules[-1:]):
+            if _links.unmatched_rules(endpoints, rules[-1:]):
                 report.warn(place.data[number], path, "matches no two nodes of this cluster", "compare its from and to")
     default = _impairment(values["defaults"] or {})[0]
     _check(default, root.at("network"), join("network", "defaults"), report)
+    _check_nodes(endpoints, rules, default, root.at("network"), report)
     return Links(tuple(rules), default, tuple(values["exempt"] or ()))
+
+
+def _check_nodes(
+    endpoints: Sequence[Endpoint], rules: Sequence[Rule], default: Impairment, place: Value, report: Report
+) -> None:
+    """Report what the guests' kernels refuse, and what no guest shapes."""
+    control_planes = [endpoint for endpoint in endpoints if endpoint.control_plane]
+    left = _links.link_matrix(control_planes, rules, default)
+    if left:
+        pairs = ", ".join(f"{source} -> {target}" for source, target in left)
+        report.warn(
+            place,
+            "network",
+            f"directions between control planes are not shaped: {pairs}",
+            "links work where one end is a worker; control planes run on the cloud's servers",
+        )
+    if not default.duplicate and not any(rule.impairment.duplicate for rule in rules):
+        return
+    conflict = _links.duplicate_conflict(endpoints, _links.link_matrix(endpoints, rules, default))
+    if conflict:
+        report.fail(
+            place,
+            "network",
+            f"duplicate from {conflict[0]} to {conflict[1]}: Linux allows no other link beside it on that node",
+            "leave duplicate out, or let it be the only link of the node",
+        )
 
 
 def _check(impairment: Impairment, place: Value, path: str, report: Report) -> None:

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Optional, Union
 
-from ansible_collections.q8s.emu.plugins.module_utils._links import Endpoint, Impairment, link_matrix
+from ansible_collections.q8s.emu.plugins.module_utils._links import Endpoint, Impairment, Rule, link_matrix
 from ansible_collections.q8s.emu.plugins.module_utils._spec_links import Links
 from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import Problem
 
@@ -208,9 +208,9 @@ class Cluster:
             for number, (name, node, kind) in enumerate(names)
         )
 
-    def link_matrix(self) -> dict[tuple[str, str], Impairment]:
-        """The impairment of every direction between two nodes that has one."""
-        endpoints = [
+    def endpoints(self) -> list[Endpoint]:
+        """The nodes as the links' selectors see them."""
+        return [
             Endpoint(
                 server.node,
                 server.vm_type.name if server.vm_type else "",
@@ -219,7 +219,13 @@ class Cluster:
             )
             for server in self.servers()
         ]
-        return link_matrix(endpoints, self.links.rules, self.links.default)
+
+    def link_matrix(self, overrides: Iterable[Rule] = ()) -> dict[tuple[str, str], Impairment]:
+        """The impairment of every direction between two nodes that has one.
+
+        :param overrides: rules that apply instead of the file's
+        """
+        return link_matrix(self.endpoints(), self.links.rules, self.links.default, overrides)
 
     def guest_network(self, host_address: str) -> GuestNetwork:
         """Where the guest of the host with that address is.

@@ -4,9 +4,11 @@
 
 ``state`` is libvirt's, "none" without a machine of that name. Of a machine that runs it prints what it was started with,
 whatever its definition says now. ``node`` is the data disk's /etc/q8s/node.json, empty for a guest of an earlier release.
+``links`` tells whether a deploy has given the guest links to other nodes.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -89,6 +91,7 @@ def main(name, directory):
         **machine(xml),
         "storage": storage(disk),
         **data_disk(f"{directory}/{name}-data.img"),
+        "links": os.path.exists(f"{directory}/links"),
     }
 
 

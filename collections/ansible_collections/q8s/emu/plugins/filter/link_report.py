@@ -1,0 +1,110 @@
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Compare the links of a cluster with what guests answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.q8s.emu.plugins.module_utils import _links, _links_cluster, _links_node, _links_verify, _spec
+
+DOCUMENTATION = r"""
+name: link_report
+short_description: Compare the links of a cluster with what guests answered
+version_added: 0.2.0
+author:
+  - Q8S contributors (!UNKNOWN)
+description:
+  - Shows which links are in force, and what was measured.
+options:
+  _input:
+    description:
+      - Variables of all hosts, as C(hostvars) has them. Of each guest, C(node_links_found) is the output of the role C(node_links) that
+        tells what is in force, and C(q8s_link_measured) the output of the command of P(q8s.emu.link_commands#filter).
+    type: dict
+    required: true
+  cluster:
+    description: The cluster, as the inventory has it in C(q8s_cluster).
+    type: dict
+    required: true
+  overrides:
+    description: Links that apply instead of the cluster file's, in the cluster file's form.
+    type: list
+    elements: dict
+    default: []
+  measured:
+    description: Whether the guests measured the links.
+    type: bool
+    default: false
+"""
+
+EXAMPLES = r"""
+- name: Show the links
+  ansible.builtin.debug:
+    msg: "{{ hostvars | q8s.emu.link_report(q8s_cluster) }}"
+"""
+
+RETURN = r"""
+_value:
+  description:
+    - C(links) has rows with C(from), C(to) (lists of nodes), C(impairment) and C(state) in words, and C(in_force).
+    - C(findings) has a row for each promise, where links were measured.
+    - C(broken) is the number of links that are not in force, and of promises that the measurement does not find kept.
+  type: dict
+  sample:
+    links: [{from: [arm-mid-1], to: [x86-small-1], impairment: delay 40 ms, state: in force, in_force: true}]
+    findings:
+      - {from: arm-mid-1, to: x86-small-1, what: delay, unit: ms, promised: 40.0, measured: 40.2, low: 40.0, high: 40.4, kept: true, note: ""}
+    broken: 0
+"""
+
+
+def link_report(
+    hosts: Mapping[str, Mapping[str, Any]],
+    cluster: Mapping[str, Any],
+    overrides: Sequence[Mapping[str, Any]] = (),
+    measured: bool = False,
+) -> dict[str, Any]:
+    """Return the report. See DOCUMENTATION."""
+    try:
+        known = _links_cluster.read_cluster(hosts, cluster, overrides)
+    except _spec.SpecError as error:
+        raise AnsibleFilterError(f"Failed to read the links:\n{error}") from error
+    matrix = known.matrix()
+    in_force = {}
+    for guest in sorted(known.guests):
+        answer = (hosts[guest].get("node_links_found") or {}) if guest in hosts else {}
+        try:
+            found = _links_node.read_found(str(answer.get("stdout", "")))
+        except ValueError:
+            continue
+        links = found.in_force if found.in_force and found.in_force.count == found.netems else None
+        in_force[guest] = {"outgoing": links.outgoing, "incoming": links.incoming} if links else _NOTHING
+    states = _links_verify.states(matrix, known.guests, known.addresses, in_force)
+    rows = [
+        {"from": sources, "to": targets, "impairment": words, "state": state, "in_force": state == "in force"}
+        for sources, targets, (words, state) in _links.group_pairs(states)
+    ]
+    findings = []
+    probes = _links_verify.probes(matrix, known.guests, known.addresses) if measured else []
+    for guest in sorted({probe.guest for probe in probes}):
+        answer = (hosts[guest].get("q8s_link_measured") or {}) if guest in hosts else {}
+        of_guest = [probe for probe in probes if probe.guest == guest]
+        findings += [one.to_mapping() for one in _links_verify.findings(of_guest, str(answer.get("stdout", "")))]
+    off = sum(not state.startswith(("in force", "not shaped")) for _words, state in states.values())
+    broken = off + sum(finding["kept"] is False for finding in findings)
+    return {"links": rows, "findings": findings, "broken": broken}
+
+
+_NOTHING: Mapping[str, Mapping[str, Any]] = {"outgoing": {}, "incoming": {}}
+
+
+class FilterModule:
+    """Ansible's entry point: filter names and functions."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return the filters of this file by name."""
+        return {"link_report": link_report}
