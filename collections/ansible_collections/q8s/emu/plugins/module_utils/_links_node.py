@@ -176,8 +176,8 @@ def change(found: Found, kept: NodeLinks, now: NodeLinks, program: str, unit: st
     if not kept.count and not now.count:
         if found.kept is None and found.in_force is None and found.checksum == empty:
             return Change(False)
-        files = " ".join((_ENABLED, _UNIT, _PROGRAM, _BATCH, _KEPT))
-        return Change(False, f"set -e; [ ! -x {_PROGRAM} ] || {_PROGRAM} stop; rm -f {files}", "no links")
+        paths = " ".join((_ENABLED, _UNIT, _PROGRAM, _BATCH, _KEPT))
+        return Change(False, f"set -e; [ ! -x {_PROGRAM} ] || {_PROGRAM} stop; rm -f {paths}", "no links")
     same_files = found.checksum == hashlib.sha256((program + unit).encode()).hexdigest()
     files: dict[str, tuple[str, int]] = {}
     if not same_files:
