@@ -193,6 +193,45 @@ COMMANDS: Final = (
         more="The pods are in the namespace q8s-bench, which is removed at the end.",
     ),
     Command(
+        "link show",
+        "show the links between nodes, and whether they are in force",
+        "runs:link_show",
+        "q8s-run link show cluster.yaml",
+        (_JSON, _VERBOSE, _QUIET),
+        rest=_TO_ANSIBLE,
+        more="Returns 1 if a link is not in force.",
+    ),
+    Command(
+        "link verify",
+        "measure each link with ping, and compare it with what was promised",
+        "runs:link_verify",
+        "q8s-run link verify cluster.yaml",
+        (_JSON, _VERBOSE, _QUIET),
+        rest=_TO_ANSIBLE,
+        more="Returns 1 if a promise is broken.",
+    ),
+    Command(
+        "link set",
+        "change links of the running cluster until the next deploy, or until a guest boots",
+        "runs:link_set",
+        "q8s-run link set cluster.yaml type:arm-mid '*' delay=200ms --for 60s",
+        (
+            Option("for", "restore the cluster file's link after this time, such as 60s or 5min", "TIME"),
+            _VERBOSE,
+            _QUIET,
+        ),
+        node="LINK",
+        more="LINK is FROM TO and what happens to packets, in words of the cluster file's links: delay=45ms jitter=5ms "
+        "loss=1% rate=7mbit symmetric=true. What is not named does not happen.",
+    ),
+    Command(
+        "link clear",
+        "restore the cluster file's links",
+        "runs:link_clear",
+        "q8s-run link clear cluster.yaml",
+        (_VERBOSE, _QUIET),
+    ),
+    Command(
         "ssh",
         "log in to a node or a host",
         "access:ssh",
@@ -320,10 +359,8 @@ def _add_command(commands: Any, command: Command) -> None:
     if command.file:
         sub.add_argument("file", metavar="FILE", help=f"cluster file (default: {DEFAULT_FILE}) [{FILE_VARIABLE}]")
     if command.node:
-        optional = command.node.startswith("[")
-        sub.add_argument(
-            "node", metavar=command.node.strip("[]"), nargs="?" if optional else None, help=_NODE_HELP[command.node]
-        )
+        nargs = "?" if command.node.startswith("[") else "+" if command.node == "LINK" else None
+        sub.add_argument("node", metavar=command.node.strip("[]"), nargs=nargs, help=_NODE_HELP[command.node])
     for option in command.options:
         flags = ([f"-{option.short}"] if option.short else []) + [f"--{option.name}"]
         text = f"{option.help} [{option.variable}]"
@@ -352,6 +389,7 @@ _NODE_HELP: Final[Mapping[str, str]] = {
     "[NODE]": "name of a node or a host",
     "NODES": "which nodes or hosts",
     "SHELL": "bash, zsh or fish",
+    "LINK": "FROM TO and settings such as delay=50ms",
 }
 
 
@@ -467,6 +505,26 @@ def apply_environment(arguments: argparse.Namespace) -> None:
             setattr(arguments, option.name, os.environ.get(option.variable, "").split())
 
 
+def join_words(argv: Sequence[str]) -> list[str]:
+    """Join the words of a command whose name has two, such as ``link show``.
+
+    :raises WrapperError: the second word is missing or unknown
+    """
+    arguments = list(argv)
+    first = arguments[0] if arguments else ""
+    seconds = [command.name.split()[1] for command in COMMANDS if command.name.startswith(f"{first} ")]
+    if not seconds:
+        return arguments
+    if len(arguments) > 1 and arguments[1] in seconds:
+        return [f"{first} {arguments[1]}", *arguments[2:]]
+    raise WrapperError(
+        f"{first}: {f'is followed by {arguments[1]}' if len(arguments) > 1 else 'needs a further word'}; "
+        f"allowed are {', '.join(f'{first} {second}' for second in seconds)}",
+        f"{invocation.program()} {first} {seconds[0]} --help",
+        ExitCode.WRONG_INPUT,
+    )
+
+
 def insert_cluster_file(argv: Sequence[str]) -> tuple[list[str], bool]:
     """Insert the default cluster file into the arguments if they name none.
 
@@ -481,6 +539,10 @@ def insert_cluster_file(argv: Sequence[str]) -> tuple[list[str], bool]:
     if command is None or not command.file or {"-h", "--help"} & set(arguments):
         return arguments, False
     positionals = positional_arguments(arguments[1:], command)
+    if command.node == "LINK":
+        if positionals and is_file_name(positionals[0]):
+            return arguments, False
+        positionals = []
     needed = 1 if command.node in ("NODE", "NODES") else 0
     if len(positionals) > needed and (
         len(positionals) > 1 or needed or not command.node or is_file_name(positionals[0])

@@ -63,7 +63,7 @@ def _run(argv: Sequence[str]) -> int:
     if list(argv) == ["--version"]:
         argv = ["version"]
     own, rest = _split_arguments(argv)
-    own, default = table.insert_cluster_file(own)
+    own, default = table.insert_cluster_file(table.join_words(own))
     parser = table.parser()
     arguments = parser.parse_args(own)
     command: table.Command = arguments.command

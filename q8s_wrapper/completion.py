@@ -62,8 +62,14 @@ def candidates(arguments: Sequence[str]) -> list[str]:
     """
     *before, unfinished = arguments or [""]
     if not before:
-        names = [*(command.name for command in COMMANDS), *HANDED_OVER, *(["--version"] if unfinished else [])]
+        first = dict.fromkeys(command.name.split()[0] for command in COMMANDS)
+        names = [*first, *HANDED_OVER, *(["--version"] if unfinished else [])]
         return [name for name in names if name.startswith(unfinished)]
+    seconds = [command.name.split()[1] for command in COMMANDS if command.name.startswith(f"{before[0]} ")]
+    if seconds and len(before) == 1:
+        return [second for second in seconds if second.startswith(unfinished)]
+    if seconds:
+        before = [" ".join(before[:2]), *before[2:]]
     command = next((command for command in COMMANDS if command.name == before[0]), None)
     if command is None or "--" in before:
         return []

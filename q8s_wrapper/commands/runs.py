@@ -8,12 +8,13 @@ import shlex
 import shutil
 import sys
 import termios
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from q8s_wrapper import history, inventory, messages, render, report, runner, state, tags
+from q8s_wrapper import history, inventory, links, messages, render, report, runner, state, tags
 from q8s_wrapper.commands import load
 from q8s_wrapper.config import state_root
 from q8s_wrapper.errors import ExitCode, WrapperError
@@ -32,7 +33,8 @@ class _Session:
         self.json: bool = getattr(arguments, "json", False)
         self.folder = folder
         self._changes = changes
-        self._node: str = getattr(arguments, "node", None) or ""
+        node = getattr(arguments, "node", None) or ""
+        self._node: str = node if isinstance(node, str) else shlex.join(node)
         self._keep: list[str] = getattr(arguments, "keep", [])
         self.check: bool = getattr(arguments, "check", False)
         self._selection = _selection_options(arguments)
@@ -55,7 +57,9 @@ class _Session:
         renderer = render.renderer(
             self.json if as_json is None else as_json, self.estimate, show_plan, quiet=messages.is_quiet()
         )
-        run_folder = state.new_run(self.folder, "check" if self.check else self.what, alone=self._changes)
+        run_folder = state.new_run(
+            self.folder, "check" if self.check else self.what.replace(" ", "-"), alone=self._changes
+        )
         all_arguments = [*verbose, *arguments]
         return runner.run(playbook, Path(self.file), run_folder, self._lock, arguments=all_arguments, renderer=renderer)
 
@@ -172,6 +176,8 @@ def deploy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
                 confirmed = bool(deleted or nodes)
         options = ["-e", json.dumps({"q8s_confirmed": confirmed}), *options]
         outcome = session.play("site", options, show_plan=not asks_for_confirmation)
+        if outcome.code == ExitCode.DONE and not (arguments.check or arguments.limit or arguments.tags):
+            links.write(session.folder, [])  # the deploy has restored the file's links
         return session.end(outcome, remember=not (arguments.check or arguments.limit or arguments.tags))
 
 
@@ -315,6 +321,77 @@ def _split(text: str | None) -> list[str]:
     return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
+def link_show(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Show the links and whether they are in force. Return 1 if one is not."""
+    return _link_report(arguments, rest, "show")
+
+
+def link_verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Measure the links. Return 1 if a promise is broken."""
+    return _link_report(arguments, rest, "verify")
+
+
+def _link_report(arguments: argparse.Namespace, rest: Sequence[str], action: str) -> int:
+    with _session(arguments, changes=False) as session:
+        changed = links.read(session.folder)
+        outcome = session.play("link", [*_link_variables(action, changed), *rest], as_json=False)
+        if outcome.code != ExitCode.DONE:
+            return session.end(outcome, remember=False)
+        found = outcome.state.results["q8s_link_report"]
+        if arguments.json:
+            print(json.dumps({**found, "changed": changed}, indent=2))
+        else:
+            clear = session.invocation.command("link clear")
+            parts = [links.matrix_lines(found["links"]), links.finding_lines(found["findings"])]
+            parts.append(links.describe(changed, clear))
+            print("\n\n".join("\n".join(part) for part in parts if part))
+        return ExitCode.FAILED if found["broken"] else ExitCode.DONE
+
+
+def link_set(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
+    """Change links of the running cluster. With ``--for``, wait and restore them."""
+    seconds = links.parse_duration(vars(arguments)["for"]) if vars(arguments)["for"] else 0
+    cluster = load(arguments.file)
+    link = links.parse(arguments.node, cluster)
+    with _session(arguments, cluster) as session:
+        before = links.read(session.folder)
+        ends = [(other["from"], other["to"]) for other in before]
+        kept = [other for other, pair in zip(before, ends, strict=True) if pair != (link["from"], link["to"])]
+        code = _apply_links(session, [*kept, links.ending(link, seconds) if seconds else link])
+        if code != ExitCode.DONE or not seconds:
+            return code
+        messages.info(f"restoring the link in {seconds} s; Ctrl-C restores it at once")
+        with suppress(KeyboardInterrupt):
+            time.sleep(seconds)
+        return _apply_links(session, before)
+
+
+def link_clear(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
+    """Restore the cluster file's links."""
+    with _session(arguments) as session:
+        return _apply_links(session, [])
+
+
+def _apply_links(session: _Session, changed: Sequence[Mapping[str, Any]]) -> int:
+    """Apply the file's links, with these in place of some, and show the result."""
+    # First, so that a run that is killed leaves no change that nobody knows of.
+    recorded = links.read(session.folder)
+    links.write(session.folder, [*recorded, *(link for link in changed if link not in recorded)])
+    outcome = session.play("link", _link_variables("apply", changed), as_json=False)
+    if outcome.code != ExitCode.DONE:
+        return session.end(outcome, remember=False)
+    links.write(session.folder, changed)
+    found = outcome.state.results["q8s_link_report"]
+    lines = [*links.matrix_lines(found["links"]), *links.describe(changed, session.invocation.command("link clear"))]
+    print("\n".join(lines), flush=True)
+    return ExitCode.FAILED if found["broken"] else ExitCode.DONE
+
+
+def _link_variables(action: str, changed: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the playbook's variables."""
+    return ["-e", json.dumps({"q8s_link_action": action, "q8s_link_overrides": links.overrides(changed)})]
+
+
 def status(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Show the state of every node in the cloud, on its host and in Kubernetes. Return 1 if a node has a problem."""
     with _session(arguments, changes=False) as session:
@@ -326,7 +403,8 @@ def status(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         if arguments.json:
             print(json.dumps(rows, indent=2))
         else:
-            print("\n".join(report.status(rows, session.invocation, columns())))
+            changed = links.describe(links.read(session.folder), session.invocation.command("link clear"))
+            print("\n".join([*report.status(rows, session.invocation, columns()), *changed]))
         return ExitCode.FAILED if any(row["problem"] for row in rows) else ExitCode.DONE
 
 

@@ -1,0 +1,166 @@
+"""Links that ``link set`` has changed: read from arguments, and recorded in the cluster's state folder."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from q8s_wrapper import report
+from q8s_wrapper.config import add_collections_to_path
+from q8s_wrapper.errors import ExitCode, WrapperError
+
+_RECORD: Final = "links.json"
+_UNTIL: Final = "until"
+_DURATION: Final = re.compile(r"([0-9]{1,6})(s|min|h)?")
+_SECONDS: Final = {"s": 1, "min": 60, "h": 3600}
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Return the changed links in the cluster file's form, oldest first. A link that ends has the time as ``until``."""
+    try:
+        found = json.loads((folder / _RECORD).read_text())
+    except FileNotFoundError:
+        return []
+    except ValueError:
+        raise WrapperError(
+            f"Failed to read {folder / _RECORD}: it is not JSON", "remove it, then deploy: that restores all links"
+        ) from None
+    return list(found)
+
+
+def write(folder: Path, changed: Sequence[Mapping[str, Any]]) -> None:
+    """Record the changed links."""
+    path = folder / _RECORD
+    if not changed:
+        path.unlink(missing_ok=True)
+        return
+    draft = path.with_suffix(".new")
+    draft.write_text(json.dumps(list(changed), indent=2) + "\n")
+    draft.replace(path)
+
+
+def overrides(changed: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the changed links without the times at which they end."""
+    return [{key: value for key, value in link.items() if key != _UNTIL} for link in changed]
+
+
+def parse(words: Sequence[str], cluster: Any) -> dict[str, Any]:
+    """Return a link in the cluster file's form.
+
+    :param words: FROM, TO and settings such as ``delay=50ms``
+    :raises WrapperError: the link has an error, or matches no two nodes
+    """
+    if len(words) < 3 or "=" in words[0] + words[1]:
+        raise WrapperError(
+            f"link set: is {' '.join(words)}; must be FROM TO and what happens to packets",
+            "such as: node:arm-mid-1 control-planes delay=50ms loss=1%",
+            ExitCode.WRONG_INPUT,
+        )
+    nodes = {spec.node for spec in cluster.servers()}
+    ends = [f"node:{word}" if word in nodes else word for word in words[:2]]
+    link: dict[str, Any] = {"from": ends[0], "to": ends[1]}
+    for word in words[2:]:
+        name, _, value = word.partition("=")
+        link[name] = value == "true" if name == "symmetric" and value in ("true", "false") else value
+    add_collections_to_path()
+    from ansible_collections.q8s.emu.plugins.module_utils import _spec
+
+    data = {**cluster.to_mapping(), "network": {"links": [link]}}
+    try:
+        read_back = _spec.load_mapping(data, "link set")
+    except _spec.SpecError as error:
+        messages = [f"{p.path.removeprefix('network.links[0].')}: {p.message}" for p in error.problems]
+        raise WrapperError(f"link set: {'; '.join(messages)}", code=ExitCode.WRONG_INPUT) from None
+    for warning in read_back.warnings:
+        if warning.path.startswith("network"):
+            raise WrapperError(
+                f"link set: {words[0]} -> {words[1]}: {warning.message}",
+                f"nodes are {', '.join(sorted(nodes))}",
+                ExitCode.WRONG_INPUT,
+            )
+    return link
+
+
+def parse_duration(text: str) -> int:
+    """Return a duration such as 60s in seconds.
+
+    :raises WrapperError: it is not a duration
+    """
+    match = _DURATION.fullmatch(text)
+    seconds = int(match[1]) * _SECONDS[match[2] or "s"] if match else 0
+    if not 1 <= seconds <= 86400:
+        raise WrapperError(
+            f"--for: is {text}; allowed is a duration such as 60s, 5min or 1h, at most 24h", code=ExitCode.WRONG_INPUT
+        )
+    return seconds
+
+
+def ending(link: Mapping[str, Any], seconds: int) -> dict[str, Any]:
+    """Return a link with the time at which it ends."""
+    return {**link, _UNTIL: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + seconds))}
+
+
+def describe(changed: Sequence[Mapping[str, Any]], clear: str) -> list[str]:
+    """Format the changed links.
+
+    :param clear: the command that restores the cluster file's links
+    """
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    lines = []
+    for link in changed:
+        settings = " ".join(f"{key}={_word(value)}" for key, value in link.items() if key not in ("from", "to", _UNTIL))
+        until = str(link.get(_UNTIL, ""))
+        end = f" (was to end at {until}, but its command was killed)" if until and until < now else ""
+        end = f" (until {until})" if until >= now else end
+        lines.append(f"link changed by `link set`: {link['from']} -> {link['to']}: {settings}{end}")
+    return [*lines, f"hint: `{clear}` restores the cluster file's links"] if lines else []
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def matrix_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Format the links and whether they are in force."""
+    if not rows:
+        return ["no links"]
+    return report.table(
+        [
+            {
+                "from": ", ".join(row["from"]),
+                "to": ", ".join(row["to"]),
+                "link": row["impairment"],
+                "state": row["state"],
+            }
+            for row in rows
+        ]
+    ).splitlines()
+
+
+def finding_lines(findings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Format what was promised and measured."""
+    results = {True: "kept", False: "BROKEN", None: "not judged"}
+    return report.table(
+        [
+            {
+                "from": one["from"],
+                "to": one["to"],
+                "what": one["what"],
+                "promised": f"{one['promised']:g} {one['unit']}",
+                "measured": _figure(one, "measured"),
+                "interval": f"{one['low']:.4g} to {one['high']:.4g}" if one["low"] is not None else "",
+                "off by": f"{one['measured'] - one['promised']:+.3g}" if one["measured"] is not None else "",
+                "result": results[one["kept"]],
+                "note": one["note"],
+            }
+            for one in findings
+        ]
+    ).splitlines()
+
+
+def _figure(finding: Mapping[str, Any], key: str) -> str:
+    return f"{finding[key]:.4g} {finding['unit']}" if finding[key] is not None else "-"
