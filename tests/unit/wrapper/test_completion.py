@@ -51,7 +51,10 @@ DEPLOY += ["--verbose", "--quiet"]
         (["ssh", "nowhere.yaml", ""], []),
         (["completion", "f"], ["fish"]),
         (["frobnicate", ""], []),
-        ([], [command.name for command in completion.COMMANDS] + ["lab", "bundle"]),
+        ([], [*dict.fromkeys(command.name.split()[0] for command in completion.COMMANDS), "lab", "bundle"]),
+        (["link", ""], ["show", "verify", "set", "clear"]),
+        (["link", "set", ""], []),
+        (["link", "show", "--j"], ["--json"]),
     ],
 )
 def test_what_may_stand_here(words: list[str], found: list[str]) -> None:
