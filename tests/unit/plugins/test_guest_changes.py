@@ -207,7 +207,10 @@ def test_the_script_reads_the_machine_its_disk_and_its_data_disk(script: ModuleT
         "tb_cache": 64,
         "qemu_args": ["-smbios", "type=1,serial=a&b"],
         "node": node,
+        "links": False,
     }
+    (tmp_path / "links").touch()
+    assert script.main("x86-small-1", str(tmp_path))["links"] is True
 
 
 def test_a_newer_command_line_restarts_no_guest(script: ModuleType) -> None:
