@@ -36,6 +36,14 @@ def test_directions_between_control_planes_are_named_as_not_shaped() -> None:
     assert f"not shaped: {first} -> {second}, {second} -> {first}" in warning
 
 
+def test_links_need_addresses_that_differ_in_16_bits() -> None:
+    text = DEMO.replace("10.254.1.0/24", "10.252.0.0/14").replace("172.29.0.0/16", "172.16.0.0/12")
+    text = text.replace("guest_ip_prefix: 172.16.0.0/12", "guest_ip_prefix: 32.0.0.0/8")
+    _spec.load_text(text, "c.yaml")
+    with pytest.raises(_spec.SpecError, match="remote_ip_prefix of /16 or longer; it is 10.252.0.0/14"):
+        _spec.load_text(f"{text}\nnetwork:\n  defaults: {{delay: 1ms}}\n", "c.yaml")
+
+
 def test_duplicates_beside_another_link_are_refused() -> None:
     load("  links:\n    - {from: 'type:arm-mid', to: control-planes, duplicate: 1%}\n")
     with pytest.raises(_spec.SpecError, match="Linux allows no other link beside it"):

@@ -15,7 +15,7 @@ from typing import Any, Optional
 from ansible_collections.q8s.emu.plugins.module_utils import _spec_fields as fields
 from ansible_collections.q8s.emu.plugins.module_utils import _spec_qemu as qemu
 from ansible_collections.q8s.emu.plugins.module_utils._links import Endpoint
-from ansible_collections.q8s.emu.plugins.module_utils._spec_links import read_links
+from ansible_collections.q8s.emu.plugins.module_utils._spec_links import Links, read_links
 from ansible_collections.q8s.emu.plugins.module_utils._spec_model import (
     Access,
     Cluster,
@@ -33,6 +33,7 @@ VXLAN_PORT = 8472
 # What Q8S and Kubernetes use between servers: ssh of hosts and guests, API server, kubelet, Flannel; etcd between control planes.
 _TCP, _UDP, _ETCD = (22, GUEST_SSH_PORT, 6443, 10250), (VXLAN_PORT,), ETCD_PORTS
 _OUTSIDE = (22, GUEST_SSH_PORT, 6443)
+_LINKED_PREFIX = 16
 
 _TYPICAL = {"x86_64": "EPYC-Rome, Skylake-Server, max", "aarch64": "cortex-a57, neoverse-n1, max"}
 # They run no 64-bit kernel, which is what guests have.
@@ -73,6 +74,14 @@ def cluster(root: Value, report: Report) -> Cluster:
     _proxy(values, root, report)
     _names(values, definition, root, report)
     links = read_links(network, _endpoints(values, definition, types), root, report)
+    prefix = values["remote_ip_prefix"]
+    if links != Links() and prefix is not None and prefix.prefixlen < _LINKED_PREFIX:
+        report.fail(
+            root.at("network"),
+            "network",
+            f"needs a remote_ip_prefix of /{_LINKED_PREFIX} or longer; it is {prefix}",
+            "links are told apart by the last 16 bits of the nodes' addresses",
+        )
     if report.problems:
         raise SpecError(report.problems)
     networks = ("remote_ip_prefix", "guest_ip_prefix", "pod_cidr", "service_cidr")
