@@ -531,7 +531,7 @@ CLUSTER = Group(
             "architecture without one are built from Debian's packages.",
             {},
         ),
-        Field("network", NETWORK, "Links between nodes: delay, rate, loss. `plan` shows them.", {}),
+        Field("network", NETWORK, "Links between nodes: delay, rate, loss. The guests shape them.", {}),
         Field(
             "git_url",
             Anything(),
