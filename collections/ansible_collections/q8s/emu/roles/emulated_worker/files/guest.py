@@ -156,6 +156,9 @@ def wait(name, address, timeout):
             continue
         if state != "running":
             reason = virsh("domstate", name, "--reason")
+            if reason == "paused (starting up)":  # by the watch
+                time.sleep(1)
+                continue
             sys.exit(f"Failed to boot the guest {name}: its machine is {reason}{last_words(name)}{last_lines(name)}")
         now = time.monotonic()
         if now - progress > timeout:
