@@ -166,7 +166,7 @@ COMMANDS: Final = (
     ),
     Command(
         "verify",
-        "run a pod on every node and connect each pod to all others",
+        "compare the workers with the cluster file, run a pod on every node and connect each pod to all others",
         "runs:verify",
         "q8s-run verify cluster.yaml",
         (_JSON, _VERBOSE, _QUIET),

@@ -305,8 +305,9 @@ def _with_result(state: State, kind: str, data: Mapping[str, Any], stdout: str) 
     state = replace(_with_stage(state, data, *hosts), current=current, builds=builds)
     result = data.get("res") or {}
     state = _with_warnings(state, result.get("warnings") or [])
-    # With ignore_unreachable, the result of an unreachable host has a skip_reason.
-    unreachable = kind == "runner_on_unreachable" and "skip_reason" not in result
+    # With ignore_unreachable, the result has a skip_reason, or, in newer ansible-core, only the printed text says so.
+    ignored = "skip_reason" in result or _ANSI.sub("", stdout).rstrip().endswith("...ignoring")
+    unreachable = kind == "runner_on_unreachable" and not ignored
     if unreachable or (kind == "runner_on_failed" and not data.get("ignore_errors")):
         reason = state.failed_items.get(host) or _failure_reason(result, stdout)
         task = str(data.get("task", ""))

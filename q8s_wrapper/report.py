@@ -268,6 +268,13 @@ def nodes(rows: Sequence[Mapping[str, Any]], invocation: Invocation, width: int)
     return lines + _format_problems(rows, invocation, width)
 
 
+def promises(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Format the table of ``verify``: what the cluster file says of each worker, and what the worker shows."""
+    kept = {True: "yes", False: "NO", None: "not compared"}
+    names = ("node", "promise", "promised", "measured", "off")
+    return table([{**{name: row[name] for name in names}, "kept": kept[row["kept"]]} for row in rows]).splitlines()
+
+
 def _format_nodes(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
     return table([{name: row[name] for name in names} for row in rows]).splitlines()
 
@@ -356,6 +363,7 @@ def result(what: str, code: int, state: State, log: str, *, check: bool = False)
         ],
         "failures": [{"host": f.host, "task": f.task, "reason": f.reason, "place": f.place} for f in state.failures],
         "nodes": state.results.get("q8s_node_table", []),
+        **({"promises": state.results["q8s_promises"]} if "q8s_promises" in state.results else {}),
         "notes": list(state.notes),
         "warnings": list(state.warnings),
         "log": log,

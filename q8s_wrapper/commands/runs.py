@@ -99,7 +99,9 @@ class _Session:
         """Print the result for a person: nodes and notes on stdout; times, failures and the next step on stderr."""
         run_state, width = outcome.state, columns()
         notes = [self.invocation.adapt(note) for note in run_state.notes]
-        for line in (*report.nodes(run_state.results.get("q8s_node_table", []), self.invocation, width), *notes):
+        nodes = report.nodes(run_state.results.get("q8s_node_table", []), self.invocation, width)
+        promises = report.promises(run_state.results.get("q8s_promises", []))
+        for line in (*nodes, *promises, *notes):
             print(line)
         sys.stdout.flush()
         # Warnings about the cluster file were printed at the start. Ansible repeats them with the file's absolute path
@@ -265,7 +267,7 @@ def _find_worker(session: _Session, name: str) -> str:
 
 
 def verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Run a pod on every node and connect each pod to all others."""
+    """Compare every worker with the cluster file, run a pod on every node, and connect each pod to all others."""
     with _session(arguments) as session:
         return session.end(session.play("verify", rest))
 

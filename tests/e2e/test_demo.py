@@ -128,6 +128,10 @@ def test_pods_run_everywhere_and_reach_each_other_by_name(deployed: subprocess.C
     done = q8s("verify")
     assert done.returncode == 0
     said = done.stdout + done.stderr
+    # what the workers show, beside the cluster file
+    assert re.search(r"^x86-small-1 +CPU model +EPYC-Rome +AMD EPYC-Rome Processor +yes$", said, re.M)
+    assert re.search(r"^arm-mid-1 +CPU model +cortex-a57 +cortex-a57 +yes$", said, re.M)
+    assert re.search(r"^arm-mid-1 +memory +2048 MB +19\d\d MB +-\d\.\d % +yes$", said, re.M)
     # what each pod printed (kubectl logs): its own uname -m and processor
     assert re.search(rf"^{NAME}-control-plane: x86_64 \S", said, re.M)
     assert re.search(r"^x86-small-1: x86_64 AMD EPYC-Rome", said, re.M)

@@ -70,7 +70,7 @@ def test_scenario(scenario: str) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         # everything in a virtual machine is emulated
-        timeout=7200 if os.environ.get("Q8S_MOLECULE_MACHINE") == "vm" else 900,
+        timeout=7200 if os.environ.get("Q8S_MOLECULE_MACHINE") == "vm" else 1800,
         check=False,
     )
     end = "\n".join(done.stdout.splitlines()[-120:])

@@ -170,7 +170,7 @@ class Cluster:
         (self.root / "admin.conf").touch()
         copy = self.root / "ansible_collections"
         shutil.copytree(REPOSITORY / "collections" / "ansible_collections", copy)
-        for file in [*copy.rglob("*.yml"), *copy.rglob("await_guest.py")]:
+        for file in [*copy.rglob("*.yml"), *copy.rglob("guest.py")]:
             old = file.read_text()
             new = old.replace("/var/lib/q8s/bin/kubectl", f"{self.root}/bin/kubectl")
             new = new.replace("/etc/kubernetes/admin.conf", f"{self.root}/admin.conf").replace(

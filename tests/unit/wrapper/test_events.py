@@ -338,3 +338,17 @@ def test_the_build_is_shown_while_it_runs(capsys: pytest.CaptureFixture[str]) ->
         "build runc for aarch64",
         "bootstrap Debian",
     ]
+
+
+@pytest.mark.parametrize(
+    ("ending", "skipped", "failures"),
+    [("", {}, 1), ("\n\x1b[0;36m...ignoring\x1b[0m", {}, 0), ("", {"skip_reason": "Host is unreachable"}, 0)],
+)
+def test_an_unreachable_host_is_a_failure_unless_the_play_ignores_it(
+    ending: str, skipped: dict[str, str], failures: int
+) -> None:
+    result = {"unreachable": True, "msg": "Failed to connect to the host via ssh: No route to host", **skipped}
+    data = {"host": "one", "task": "Read the machine", "res": result, "task_path": "/a/verify.yml:15"}
+    stdout = f"\x1b[1;31mfatal: [one]: UNREACHABLE! => {json.dumps(result)}\x1b[0m{ending}"
+    state = reduce(State(), {"event": "runner_on_unreachable", "event_data": data, "stdout": stdout})
+    assert len(state.failures) == failures

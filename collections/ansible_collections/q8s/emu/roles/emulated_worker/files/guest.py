@@ -1,9 +1,8 @@
-"""Wait until the guest's sshd answers; reset a guest that hangs in its boot, and start one whose QEMU ended.
+#!/usr/bin/python3
+"""Look after a guest whose network or CPUs may hang.
 
-    await_guest.py NAME ADDRESS TIMEOUT
-
-TIMEOUT is the time in seconds without progress: a guest that prints on its console is waited for, up to six times as
-long. A guest on a host that is itself emulated takes half an hour, and one that hangs prints nothing.
+    guest.py wait NAME ADDRESS TIMEOUT    wait until its sshd answers; reset it if it hangs, start it if its QEMU ended
+    guest.py watch NAME ADDRESS           do that for good, for instance after a reboot of the host; never returns
 
 QEMU without KVM at times loses an interrupt of an x86_64 guest early in its boot (seen with 10.0: the local APIC keeps
 the timer's vector in service, so that nothing of lower priority is delivered). All virtual CPUs then halt for ever. A
@@ -11,8 +10,13 @@ guest that boots is never idle, so one that neither ran nor waited for a CPU of 
 its kernel answers: then it has booted, and only its sshd does not run. More rarely, QEMU itself ends then; what it said
 is in its log.
 
-Prints {"resets": N, "ended": [TEXT, ...]} as JSON: how often it was reset or started, and what QEMU said at each of its
-ends. Exit code 1 and the reason on stderr, if the guest did not come.
+wait: TIMEOUT is the time in seconds without progress: a guest that prints on its console is waited for, up to six times
+as long. A guest on a host that is itself emulated takes half an hour, and one that hangs prints nothing. Prints
+{"resets": N, "ended": [TEXT, ...]} as JSON: how often it was reset or started, and what QEMU said at each of its ends.
+Exit code 1 and the reason on stderr, if the guest did not come.
+
+watch: is more patient, since a guest may wait for a device while it boots, and takes an answer to ARP for life, since a
+guest may have a firewall. A guest that somebody has stopped or paused is left alone.
 """
 
 import glob
@@ -24,6 +28,8 @@ import sys
 import time
 
 WINDOW = 30.0  # seconds
+WATCHED_WINDOW = 120.0  # seconds
+PAUSE = 20.0  # seconds between two looks at a watched guest
 IDLE = 0.1  # of one CPU
 RESETS = 3
 PATIENCE = 6  # times TIMEOUT, for a guest that prints
@@ -92,7 +98,47 @@ def last_lines(name):
     return "\nlast lines of its console:\n" + "\n".join(lines[-10:]) if lines else ""
 
 
-def main(name, address, timeout):
+def answers_arp(address):
+    """Return whether the host knows the guest's MAC address. A connection was tried before, which lets the host ask for it."""
+    command = ["ip", "-4", "neigh", "show", address]
+    shown = subprocess.run(command, stdout=subprocess.PIPE, universal_newlines=True, check=False).stdout
+    return "lladdr" in shown and "FAILED" not in shown and "INCOMPLETE" not in shown
+
+
+def watch(name, address):
+    """Reset the guest whenever it hangs, and start it when its QEMU ended, at most three times before it answers again."""
+    since, busy, mended = None, 0.0, 0
+    while True:
+        time.sleep(PAUSE)
+        state = virsh("domstate", name, "--reason")
+        if state in ("shut off (crashed)", "shut off (failed)", "crashed (panicked)") and mended < RESETS:
+            mended += 1
+            say(f"the machine is {state}: starting it{last_words(name)}")
+            say(virsh("start", name))
+        if not state.startswith("running"):
+            since = None
+            continue
+        if answer(address) != "nobody" or answers_arp(address):
+            since, mended = None, 0
+            continue
+        now = time.monotonic()
+        if since is None:
+            since, busy = now, busy_seconds(name)
+        elif now - since >= WATCHED_WINDOW:
+            before, busy = busy, busy_seconds(name)
+            if busy - before < IDLE * (now - since) and mended < RESETS:
+                mended += 1
+                say(f"the guest was idle for {now - since:.0f} s, and answers nobody: resetting it")
+                say(virsh("reset", name))
+            since = now
+
+
+def say(text):
+    """Print for the journal."""
+    print(text, flush=True)
+
+
+def wait(name, address, timeout):
     """Wait; return how often the guest was reset or started, and what QEMU said each time that it ended."""
     start = progress = time.monotonic()
     printed = len(console(name))
@@ -110,6 +156,9 @@ def main(name, address, timeout):
             continue
         if state != "running":
             reason = virsh("domstate", name, "--reason")
+            if reason == "paused (starting up)":  # by the watch
+                time.sleep(1)
+                continue
             sys.exit(f"Failed to boot the guest {name}: its machine is {reason}{last_words(name)}{last_lines(name)}")
         now = time.monotonic()
         if now - progress > timeout:
@@ -134,4 +183,6 @@ def main(name, address, timeout):
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], sys.argv[2], float(sys.argv[3]))))
+    if sys.argv[1] == "watch":
+        watch(sys.argv[2], sys.argv[3])
+    print(json.dumps(wait(sys.argv[2], sys.argv[3], float(sys.argv[4]))))

@@ -1,4 +1,4 @@
-"""Waiting for a guest: a guest that hangs, and a guest that runs without its sshd."""
+"""Waiting for a guest and watching it: one that hangs, one without its sshd, one whose QEMU ended."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from typing import Any
 
 import pytest
 
-SCRIPT = (
-    Path(__file__).parents[3] / "collections/ansible_collections/q8s/emu/roles/emulated_worker/files/await_guest.py"
-)
+SCRIPT = Path(__file__).parents[3] / "collections/ansible_collections/q8s/emu/roles/emulated_worker/files/guest.py"
 
 
 @pytest.fixture
 def script() -> Any:
-    spec = importlib.util.spec_from_file_location("await_guest", SCRIPT)
+    spec = importlib.util.spec_from_file_location("guest", SCRIPT)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -71,7 +69,9 @@ class Machine:
 
     def __init__(self, script: Any, monkeypatch: pytest.MonkeyPatch, who: list[str]) -> None:
         self.calls: list[str] = []
+        self.state = "running"
         self.now = 0.0
+        self.end = float("inf")
         answers = iter(who)
         last = who[-1]
         monkeypatch.setattr(script, "answer", lambda _: next(answers, last))
@@ -85,23 +85,25 @@ class Machine:
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
+        if self.now > self.end:
+            raise TimeoutError
 
     def virsh(self, *arguments: str) -> str:
         if arguments[0] != "domstate":
             self.calls.append(arguments[0])
-        return "running"
+        return self.state
 
 
 def test_an_idle_guest_that_nobody_answers_for_is_reset(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(script, monkeypatch, ["nobody"] * 40 + ["sshd"])
-    assert script.main("guest", "192.0.2.1", 600) == {"resets": 1, "ended": []}
+    assert script.wait("guest", "192.0.2.1", 600) == {"resets": 1, "ended": []}
     assert machine.calls == ["reset"]
 
 
 def test_an_idle_guest_whose_kernel_answers_is_left_alone(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(script, monkeypatch, ["kernel"])
     with pytest.raises(SystemExit, match="no ssh after 601 s, but its kernel answers"):
-        script.main("guest", "192.0.2.1", 600)
+        script.wait("guest", "192.0.2.1", 600)
     assert machine.calls == []
 
 
@@ -112,4 +114,62 @@ def test_a_guest_that_prints_is_waited_for(
     machine = Machine(script, monkeypatch, ["kernel"])
     machine.printed_until = printed_until
     with pytest.raises(SystemExit, match=f"no ssh after {ends} s"):
-        script.main("guest", "192.0.2.1", 600)
+        script.wait("guest", "192.0.2.1", 600)
+
+
+def watched(script: Any, machine: Machine, seconds: float) -> list[str]:
+    """Return what virsh was told while the machine was watched for some time."""
+    machine.end = machine.now + seconds
+    with pytest.raises(TimeoutError):
+        script.watch("guest", "192.0.2.1")
+    return machine.calls
+
+
+@pytest.fixture
+def silent(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guest's kernel does not answer ARP."""
+    monkeypatch.setattr(script, "answers_arp", lambda _: False)
+
+
+@pytest.mark.usefixtures("silent")
+def test_a_watched_guest_that_hangs_is_reset_until_it_answers(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(script, monkeypatch, ["sshd"] * 5 + ["nobody"] * 10 + ["sshd"] * 1000)
+    assert watched(script, machine, 3600) == ["reset"]
+
+
+@pytest.mark.usefixtures("silent")
+def test_a_watched_guest_is_reset_three_times_at_most(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(script, monkeypatch, ["nobody"])
+    assert watched(script, machine, 3600) == ["reset"] * 3
+
+
+@pytest.mark.usefixtures("silent")
+def test_a_watched_guest_that_is_busy_is_left_alone(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(script, monkeypatch, ["nobody"])
+    monkeypatch.setattr(script, "busy_seconds", lambda _: 0.2 * machine.now)
+    assert watched(script, machine, 3600) == []
+
+
+def test_a_watched_guest_with_a_firewall_is_left_alone(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(script, monkeypatch, ["nobody"])
+    monkeypatch.setattr(script, "answers_arp", lambda _: True)
+    assert watched(script, machine, 3600) == []
+
+
+@pytest.mark.usefixtures("silent")
+@pytest.mark.parametrize(
+    ("state", "calls"),
+    [
+        ("shut off (crashed)", ["start"] * 3),
+        ("shut off (destroyed)", []),
+        ("shut off (shutdown)", []),
+        ("paused (user)", []),
+        ("in shutdown (user)", []),
+    ],
+)
+def test_a_watched_machine_is_started_only_when_its_qemu_ended(
+    script: Any, monkeypatch: pytest.MonkeyPatch, state: str, calls: list[str]
+) -> None:
+    machine = Machine(script, monkeypatch, ["nobody"])
+    machine.state = state
+    assert watched(script, machine, 3600) == calls

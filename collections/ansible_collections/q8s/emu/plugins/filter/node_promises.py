@@ -1,0 +1,88 @@
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a cluster file says of each worker, beside what the worker shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.q8s.emu.plugins.module_utils import _promises, _spec
+
+DOCUMENTATION = r"""
+name: node_promises
+short_description: Compare each worker with what the cluster file says of it
+version_added: 0.2.0
+author:
+  - Q8S contributors (!UNKNOWN)
+description:
+  - Compares architecture, CPU model, number of CPUs, memory and root disk with what the guest shows, and the storage of pods, labels and taints with
+    what Kubernetes reports.
+options:
+  _input:
+    description: The cluster's nodes, as C(kubectl get nodes -o json) lists them.
+    type: list
+    elements: dict
+    required: true
+  cluster:
+    description: The cluster, as the inventory has it in C(q8s_cluster).
+    type: dict
+    required: true
+  answers:
+    description: What the guests printed, by node, as the playbook C(verify) asks them. A guest without an answer was not reached.
+    type: dict
+    required: true
+  wanted:
+    description: Labels and taints by node, as the inventory has them in C(q8s_node_labels).
+    type: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Compare the workers with the cluster file
+  ansible.builtin.debug:
+    msg: "{{ q8s_nodes | q8s.emu.node_promises(q8s_cluster, q8s_answers, q8s_node_labels) }}"
+"""
+
+RETURN = r"""
+_value:
+  description:
+    - A row for each promise of each worker. C(kept) is null where it cannot be compared. C(problem) is empty unless the promise is broken.
+  type: list
+  elements: dict
+  sample:
+    - {node: arm-mid-1, promise: memory, promised: 2048 MB, measured: 1972 MB, off: -3.7 %, kept: true, problem: ""}
+"""
+
+
+def node_promises(
+    nodes: Sequence[Mapping[str, Any]],
+    cluster: Mapping[str, Any],
+    answers: Mapping[str, str],
+    wanted: Mapping[str, Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Return the rows. See DOCUMENTATION."""
+    try:
+        specs = _spec.load_mapping(cluster, "cluster").servers()
+    except _spec.SpecError as error:
+        raise AnsibleFilterError(f"Failed to read the cluster:\n{error}") from error
+    by_name = {str(node["metadata"]["name"]): node for node in nodes}
+    rows: list[dict[str, Any]] = []
+    for spec in specs:
+        if spec.vm_type:
+            given = wanted.get(spec.node, {})
+            node, answer = by_name.get(spec.node), str(answers.get(spec.node, ""))
+            rows += _promises.rows(
+                spec.node, spec.vm_type, answer, node, labels=given.get("labels", {}), taints=given.get("taints", [])
+            )
+    return rows
+
+
+class FilterModule:
+    """Ansible's entry point: filter names and functions."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return the filters of this file by name."""
+        return {"node_promises": node_promises}
