@@ -108,6 +108,21 @@ def test_the_rate_is_that_of_arrivals(arrived: float, kept: bool) -> None:
     assert found.measured == pytest.approx(arrived, rel=0.01)
 
 
+def test_bursts_on_a_busy_machine_are_not_judged() -> None:
+    bursts = burst("rate", 3) + burst("rate", 4) + burst("rate", 6)
+    found = finding(probe(rate=5_000_000), series("free", around(3)) + series("link", around(3)) + bursts, "rate")
+    assert found.kept is None
+    assert found.note == "the bursts differ too much to tell"
+
+
+def test_pings_that_differ_by_more_than_they_are_off_are_not_judged() -> None:
+    noise = random.Random(2)
+    wild: list[float | None] = [44 + noise.uniform(-30, 30) for _ in range(40)]
+    found = finding(probe(delay=40_000), series("free", around(3)) + series("link", wild), "delay")
+    assert found.kept is None
+    assert found.note.startswith("the pings differ too much to tell")
+
+
 def test_a_path_that_is_slower_than_the_rate_is_not_judged() -> None:
     text = series("free", around(3)) + series("link", around(3)) + burst("able", 60) + burst("rate", 55) * 3
     found = finding(probe(rate=100_000_000), text, "rate")

@@ -40,7 +40,7 @@ def test_links_need_addresses_that_differ_in_16_bits() -> None:
     text = DEMO.replace("10.254.1.0/24", "10.252.0.0/14").replace("172.29.0.0/16", "172.16.0.0/12")
     text = text.replace("guest_ip_prefix: 172.16.0.0/12", "guest_ip_prefix: 32.0.0.0/8")
     _spec.load_text(text, "c.yaml")
-    with pytest.raises(_spec.SpecError, match="remote_ip_prefix of /16 or longer; it is 10.252.0.0/14"):
+    with pytest.raises(_spec.SpecError, match=r"remote_ip_prefix of /16 or longer; it is 10\.252\.0\.0/14"):
         _spec.load_text(f"{text}\nnetwork:\n  defaults: {{delay: 1ms}}\n", "c.yaml")
 
 
