@@ -146,7 +146,7 @@ def test_a_watched_guest_is_reset_three_times_at_most(script: Any, monkeypatch: 
 @pytest.mark.usefixtures("silent")
 def test_a_watched_guest_that_is_busy_is_left_alone(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(script, monkeypatch, ["nobody"])
-    monkeypatch.setattr(script, "busy_seconds", lambda _: 0.2 * machine.now)
+    monkeypatch.setattr(script, "busy_seconds", lambda _: 0.5 * machine.now)
     assert watched(script, machine, 3600) == []
 
 

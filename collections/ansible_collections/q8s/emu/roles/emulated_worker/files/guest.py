@@ -6,7 +6,7 @@
 
 QEMU without KVM at times loses an interrupt of an x86_64 guest early in its boot (seen with 10.0: the local APIC keeps
 the timer's vector in service, so that nothing of lower priority is delivered). All virtual CPUs then halt for ever. A
-guest that boots is never idle, so one that neither ran nor waited for a CPU of the host for half a minute hangs, unless
+guest that boots is never idle, so one that hardly ran or waited for a CPU of the host for half a minute hangs, unless
 its kernel answers: then it has booted, and only its sshd does not run. More rarely, QEMU itself ends then; what it said
 is in its log.
 
@@ -30,7 +30,7 @@ import time
 WINDOW = 30.0  # seconds
 WATCHED_WINDOW = 120.0  # seconds
 PAUSE = 20.0  # seconds between two looks at a watched guest
-IDLE = 0.1  # of one CPU
+IDLE = 0.25  # of one CPU; a guest that boots uses or waits for a whole one, a CPU that hangs leaves the others alive
 RESETS = 3
 PATIENCE = 6  # times TIMEOUT, for a guest that prints
 VIRSH = ["virsh", "--quiet", "--connect", "qemu:///system"]
