@@ -22,7 +22,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._links import Impairment, 
 from ansible_collections.q8s.emu.plugins.module_utils._links_node import NOTHING, Found, NodeLinks
 
 ROOT = Path(__file__).parents[3]
-ROLE = ROOT / "collections/ansible_collections/q8s/emu/roles/node_links"
+ROLE = ROOT / "collections/ansible_collections/q8s/emu/roles/emulated_worker"
 PROGRAM, UNIT = ((ROLE / "files" / name).read_text() for name in ("q8s-links", "q8s-links.service"))
 EDGE = (ROOT / "examples" / "edge.yaml").read_text()
 ADDRESSES = {"edge-control-plane": "10.254.1.2", "cloud-1": "10.254.1.3", "edge-1": "10.254.1.4"}

@@ -22,7 +22,7 @@ description:
   - Links that stay keep their packets. Only another list of exempt traffic sets all of them anew.
 options:
   _input:
-    description: What the guest has, as the role C(node_links) reads it.
+    description: What the guest has, as the role C(emulated_worker) reads it (C(links_read)).
     type: str
     required: true
   links:

@@ -22,8 +22,8 @@ description:
 options:
   _input:
     description:
-      - Variables of all hosts, as C(hostvars) has them. Of each guest, C(node_links_found) is the output of the role C(node_links) that
-        tells what is in force, and C(q8s_link_measured) the output of the command of P(q8s.emu.link_commands#filter).
+      - Variables of all hosts, as C(hostvars) has them. Of each guest, C(emulated_worker_links_found) is what the role
+        C(emulated_worker) read (C(links_read)), and C(q8s_link_measured) the output of the command of P(q8s.emu.link_commands#filter).
     type: dict
     required: true
   cluster:
@@ -76,7 +76,7 @@ def link_report(
     matrix = known.matrix()
     in_force = {}
     for guest in sorted(known.guests):
-        answer = (hosts[guest].get("node_links_found") or {}) if guest in hosts else {}
+        answer = (hosts[guest].get("emulated_worker_links_found") or {}) if guest in hosts else {}
         try:
             found = _links_node.read_found(str(answer.get("stdout", "")))
         except ValueError:
