@@ -53,7 +53,7 @@ def namespaces(cluster: Cluster) -> set[str]:
 
 def wait_for(process: subprocess.Popen[bytes], what: Callable[[], bool]) -> None:
     """Wait until something is the case while a command runs."""
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 700
     while not what():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(2)
