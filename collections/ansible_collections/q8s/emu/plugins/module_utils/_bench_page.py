@@ -86,20 +86,20 @@ def chart(title: str, bars: Sequence[Bar]) -> str:
     """Return a chart with horizontal bars as SVG, or nothing without bars."""
     if not bars:
         return ""
-    most = max(bar.value for bar in bars) or 1.0
+    most = max(row.value for row in bars) or 1.0
     room = _WIDTH - _LABEL - 110
     height = len(bars) * (_BAR + _GAP) + _GAP
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" font-size="13" '
         f'font-family="system-ui, sans-serif"><title>{_escape(title)}</title>'
     ]
-    for number, bar in enumerate(bars):
+    for number, row in enumerate(bars):
         top = _GAP + number * (_BAR + _GAP)
-        width = max(1.0, room * bar.value / most)
+        width = max(1.0, room * row.value / most)
         middle = top + _BAR - 4
-        lines.append(f'<text x="{_LABEL - 8}" y="{middle}" text-anchor="end">{_escape(bar.label)}</text>')
+        lines.append(f'<text x="{_LABEL - 8}" y="{middle}" text-anchor="end">{_escape(row.label)}</text>')
         lines.append(f'<rect x="{_LABEL}" y="{top}" width="{width:.1f}" height="{_BAR}" fill="#0969da"/>')
-        lines.append(f'<text x="{_LABEL + width + 6:.1f}" y="{middle}">{_escape(bar.text)}</text>')
+        lines.append(f'<text x="{_LABEL + width + 6:.1f}" y="{middle}">{_escape(row.text)}</text>')
     return "\n".join([*lines, "</svg>"])
 
 

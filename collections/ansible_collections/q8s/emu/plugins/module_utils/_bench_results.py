@@ -180,7 +180,7 @@ def deploy_stages(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         return []
     newest = deploys[-1]
     starts = sorted(newest["stages"].items(), key=lambda entry: float(entry[1]))
-    ends = [float(start) for _, start in starts[1:]] + [float(newest["seconds"])]
+    ends = [float(start) for _name, start in starts[1:]] + [float(newest["seconds"])]
     return [
         {"stage": name, "start_s": float(start), "seconds": round(end - float(start), 1)}
         for (name, start), end in zip(starts, ends)

@@ -203,7 +203,7 @@ def _middle(values: Sequence[float], mean: bool) -> tuple[float, float]:
 
 
 def _quartile_range(values: Sequence[float]) -> float:
-    low, _, high = statistics.quantiles(values, n=4)
+    low, _middle, high = statistics.quantiles(values, n=4)
     return high - low
 
 

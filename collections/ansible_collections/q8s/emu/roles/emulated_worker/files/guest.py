@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 """Look after a guest whose network or CPUs may hang.
 
     guest.py wait NAME ADDRESS TIMEOUT    wait until its sshd answers; reset it if it hangs, start it if its QEMU ended
