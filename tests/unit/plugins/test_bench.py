@@ -21,6 +21,7 @@ from ansible_collections.q8s.emu.plugins.module_utils import (
     _bench_plan,
     _bench_results,
     _bench_tables,
+    _kubernetes,
 )
 from ansible_collections.q8s.emu.plugins.module_utils._bench_plan import Node
 
@@ -131,7 +132,7 @@ def test_a_node_that_is_not_ready_is_named_unless_others_are_measured() -> None:
     ("text", "value"), [("2044Mi", 2044 * MIB), ("1Gi", 1 << 30), ("500M", 500_000_000), ("7", 7), ("2500m", 2)]
 )
 def test_quantities(text: str, value: int) -> None:
-    assert _bench_plan.parse_quantity(text) == value
+    assert _kubernetes.parse_quantity(text) == value
 
 
 THREE = [node("cp", "control-plane"), node("arm-1"), node("arm-2"), node("arm-3")]

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Optional
 
+from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import condition, parse_quantity
+
 GROUPS = ("network", "cpu", "memory", "disk")
 NAMESPACE = "q8s-bench"
 IPERF_PORT = 5201
@@ -21,7 +23,6 @@ SOCKPERF_PORT = 11111
 # Memory in MiB that each pod of a node requests, which is also its limit. fio and stress-ng run in the first.
 POD_MEMORY = {"pod": 384, "peer": 48, "node": 48}
 _MIB = 1 << 20
-_UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 class BenchError(Exception):
@@ -120,14 +121,6 @@ class Measurement:
     repetition: int
 
 
-def parse_quantity(text: str) -> int:
-    """Return a quantity of Kubernetes in bytes: ``2044Mi`` is 2143289344."""
-    for unit, factor in _UNITS.items():
-        if text.endswith(unit):
-            return int(float(text[: -len(unit)]) * factor)
-    return int(float(text[:-1]) / 1000) if text.endswith("m") else int(float(text))
-
-
 def read_nodes(items: Sequence[Mapping[str, Any]], cluster_nodes: Sequence[Mapping[str, Any]]) -> list[Node]:
     """Return the cluster's nodes.
 
@@ -172,8 +165,7 @@ def _node_problem(found: Optional[Mapping[str, Any]]) -> str:
     """Return why a node is not Ready, empty if it is."""
     if found is None:
         return "it has not joined the cluster"
-    conditions = found.get("status", {}).get("conditions") or []
-    ready: Mapping[str, Any] = next((c for c in conditions if c["type"] == "Ready"), {})
+    ready = condition(found)
     if ready.get("status") == "True":
         return ""
     return str(ready.get("message") or ready.get("reason") or "it is not Ready")

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.q8s.emu.plugins.module_utils import _cpu_ids
+from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import parse_quantity
 from ansible_collections.q8s.emu.plugins.module_utils._spec import VmType
 
 _GIB = 1 << 30
@@ -16,7 +17,6 @@ _GIB = 1 << 30
 _KERNEL_MB = 96
 _KERNEL_SHARE = 0.05
 _FILE_SYSTEM_SHARE = 0.1
-_UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 
 
 class Inside(NamedTuple):
@@ -118,7 +118,7 @@ def _of_node(
     vm_type: VmType, node: Mapping[str, Any], labels: Mapping[str, str], taints: Sequence[Mapping[str, str]]
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of what Kubernetes reports: the storage that pods have, labels and taints."""
-    storage = _quantity(str(node["status"].get("capacity", {}).get("ephemeral-storage", "0")))
+    storage = parse_quantity(str(node["status"].get("capacity", {}).get("ephemeral-storage", "0")))
     share = storage / (vm_type.storage_gb * _GIB) - 1
     yield _row(
         "storage of pods", f"{vm_type.storage_gb} GB", f"{storage / _GIB:.1f} GB", f"{100 * share:+.1f} %",
@@ -148,11 +148,3 @@ def _taint(taint: Mapping[str, str]) -> str:
     """Return a taint as text."""
     value = f"={taint['value']}" if taint.get("value") else ""
     return f"{taint['key']}{value}:{taint['effect']}"
-
-
-def _quantity(text: str) -> int:
-    """Return a quantity of Kubernetes in bytes."""
-    for unit, factor in _UNITS.items():
-        if text.endswith(unit):
-            return int(text[: -len(unit)]) * factor
-    return int(text)

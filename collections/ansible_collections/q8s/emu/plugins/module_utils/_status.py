@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Any, NamedTuple, Optional
 
+from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import condition
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec
 
 # FILE is replaced by the cluster file's name where the hint is shown.
@@ -151,18 +152,13 @@ def _guest(answer: Mapping[str, Any]) -> Guest:
     return Guest("running" if "qemu" in lines else "unknown", "", started, now)
 
 
-def _condition(node: Mapping[str, Any], kind: str = "Ready") -> Mapping[str, Any]:
-    conditions = [c for c in node["status"].get("conditions", []) if c["type"] == kind]
-    return conditions[0] if conditions else {"status": "Unknown"}
-
-
 def _readiness(node: Optional[Mapping[str, Any]], guest: Guest) -> str:
     if node is None:
         return "absent"
-    state = {"True": "Ready", "False": "NotReady"}.get(str(_condition(node)["status"]), "Unknown")
+    state = {"True": "Ready", "False": "NotReady"}.get(str(condition(node)["status"]), "Unknown")
     if state == "Ready" and _is_stale(node, guest):
         return "stale"
-    return ", ".join([state, *(kind for kind in _PRESSURES if _condition(node, kind)["status"] == "True")])
+    return ", ".join([state, *(kind for kind in _PRESSURES if condition(node, kind)["status"] == "True")])
 
 
 def _is_stale(node: Mapping[str, Any], guest: Guest) -> bool:
@@ -170,7 +166,7 @@ def _is_stale(node: Mapping[str, Any], guest: Guest) -> bool:
 
     Kubernetes calls a node Ready for 40 s after its machine has ended.
     """
-    times = [_seconds(str(node.get("renewed") or "")), _seconds(str(_condition(node).get("lastHeartbeatTime") or ""))]
+    times = [_seconds(str(node.get("renewed") or "")), _seconds(str(condition(node).get("lastHeartbeatTime") or ""))]
     return bool(guest.started) and any(times) and max(times) < guest.started
 
 
@@ -306,12 +302,12 @@ def _kubernetes_problem(
             f"the guest was started {age} s ago, and {name} has not reported since: Kubernetes still has its earlier state",
             "it boots; a minute later: q8s-run status FILE",
         )
-    ready = _condition(node)
+    ready = condition(node)
     if str(ready["status"]) != "True":
         reason = ready.get("message") or ready.get("reason") or "no reason given"
         return f"Kubernetes reports it as {row['kubernetes']}: {reason}", f"{limited}; its messages: {logs}"
     for kind in _PRESSURES:
-        told = _condition(node, kind)
+        told = condition(node, kind)
         if told["status"] == "True":
             show = {"DiskPressure": "df -h", "MemoryPressure": "free -m"}.get(kind, "journalctl -u kubelet -n 20")
             reason = told.get("message") or told.get("reason") or "no reason given"

@@ -79,6 +79,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import condition
 
 INTERVAL = 2.0  # seconds between two questions
 REQUEST_TIMEOUT = 10  # seconds that the API server has for an answer
@@ -93,8 +94,7 @@ def node_problem(node: Optional[Mapping[str, Any]], started_at: str) -> str:
     """
     if node is None:
         return "has not joined the cluster"
-    conditions = node.get("status", {}).get("conditions") or []
-    ready: Mapping[str, Any] = next((c for c in conditions if c["type"] == "Ready"), {})
+    ready = condition(node)
     if ready.get("status") != "True":
         state = "NotReady" if ready.get("status") == "False" else "in an unknown state"
         reason = ready.get("message") or ready.get("reason")

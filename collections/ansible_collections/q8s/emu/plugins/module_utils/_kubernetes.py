@@ -1,0 +1,25 @@
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Read objects of Kubernetes' API. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def condition(node: Mapping[str, Any], kind: str = "Ready") -> Mapping[str, Any]:
+    """Return a node's condition. Its status is Unknown if the node has none of this kind."""
+    conditions = node.get("status", {}).get("conditions") or []
+    return next((one for one in conditions if one["type"] == kind), {"status": "Unknown"})
+
+
+def parse_quantity(text: str) -> int:
+    """Return a quantity of Kubernetes in bytes: ``2044Mi`` is 2143289344."""
+    for unit, factor in _UNITS.items():
+        if text.endswith(unit):
+            return int(float(text[: -len(unit)]) * factor)
+    return int(float(text[:-1]) / 1000) if text.endswith("m") else int(float(text))
