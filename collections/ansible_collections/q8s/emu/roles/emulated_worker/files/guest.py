@@ -64,6 +64,27 @@ def busy_seconds(name):
     return total / 1e9
 
 
+class Idleness:
+    """Tells when QEMU was idle for a whole window of time."""
+
+    def __init__(self, name, window):
+        self.name, self.window = name, window
+        self.since, self.busy = None, 0.0
+
+    def forget(self):
+        """Begin the next window at the next look."""
+        self.since = None
+
+    def look(self):
+        """Return how long QEMU was idle if a window has ended in which it was, else 0."""
+        now = time.monotonic()
+        length = 0.0 if self.since is None else now - self.since
+        if self.since is not None and length < self.window:
+            return 0.0
+        before, self.since, self.busy = self.busy, now, busy_seconds(self.name)
+        return length if self.busy - before < IDLE * length else 0.0
+
+
 def virsh(*arguments):
     return subprocess.run(
         [*VIRSH, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, check=False
@@ -106,7 +127,7 @@ def answers_arp(address):
 
 def watch(name, address):
     """Reset the guest whenever it hangs, and start it when its QEMU ended, at most three times before it answers again."""
-    since, busy, mended = None, 0.0, 0
+    idleness, mended = Idleness(name, WATCHED_WINDOW), 0
     while True:
         time.sleep(PAUSE)
         state = virsh("domstate", name, "--reason")
@@ -115,21 +136,17 @@ def watch(name, address):
             say(f"the machine is {state}: starting it{last_words(name)}")
             say(virsh("start", name))
         if not state.startswith("running"):
-            since = None
+            idleness.forget()
             continue
         if answer(address) != "nobody" or answers_arp(address):
-            since, mended = None, 0
+            idleness.forget()
+            mended = 0
             continue
-        now = time.monotonic()
-        if since is None:
-            since, busy = now, busy_seconds(name)
-        elif now - since >= WATCHED_WINDOW:
-            before, busy = busy, busy_seconds(name)
-            if busy - before < IDLE * (now - since) and mended < RESETS:
-                mended += 1
-                say(f"the guest was idle for {now - since:.0f} s, and answers nobody: resetting it")
-                say(virsh("reset", name))
-            since = now
+        idle = idleness.look()
+        if idle and mended < RESETS:
+            mended += 1
+            say(f"the guest was idle for {idle:.0f} s, and answers nobody: resetting it")
+            say(virsh("reset", name))
 
 
 def say(text):
@@ -141,7 +158,7 @@ def wait(name, address, timeout):
     """Wait; return how often the guest was reset or started, and what QEMU said each time that it ended."""
     start = progress = time.monotonic()
     printed = len(console(name))
-    since, busy, resets, ended = None, 0.0, 0, []
+    idleness, resets, ended = Idleness(name, WINDOW), 0, []
     while True:
         who = answer(address)
         if who == "sshd":
@@ -151,7 +168,7 @@ def wait(name, address, timeout):
             ended.append(last_words(name))
             virsh("start", name)
             resets += 1
-            since = None
+            idleness.forget()
             continue
         if state != "running":
             reason = virsh("domstate", name, "--reason")
@@ -167,17 +184,12 @@ def wait(name, address, timeout):
             only = ", but its kernel answers: does its sshd run?" if who == "kernel" else ""
             sys.exit(f"Failed to boot the guest {name}: no ssh after {now - start:.0f} s{only}{last_lines(name)}")
         if who == "kernel":
-            since = None
-        elif since is None:
-            since, busy = now, busy_seconds(name)
-        elif now - since >= WINDOW:
-            before, busy = busy, busy_seconds(name)
-            if busy - before < IDLE * (now - since):
-                if resets == RESETS:
-                    sys.exit(f"Failed to boot the guest {name}: it hangs, after {resets} resets{last_lines(name)}")
-                virsh("reset", name)
-                resets += 1
-            since = now
+            idleness.forget()
+        elif idleness.look():
+            if resets == RESETS:
+                sys.exit(f"Failed to boot the guest {name}: it hangs, after {resets} resets{last_lines(name)}")
+            virsh("reset", name)
+            resets += 1
         time.sleep(1)
 
 
