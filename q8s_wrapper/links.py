@@ -12,6 +12,7 @@ from typing import Any, Final
 from q8s_wrapper import report
 from q8s_wrapper.config import add_collections_to_path
 from q8s_wrapper.errors import ExitCode, WrapperError
+from q8s_wrapper.kubeconfig import write_private
 
 _RECORD: Final = "links.json"
 _UNTIL: Final = "until"
@@ -38,9 +39,7 @@ def write(folder: Path, changed: Sequence[Mapping[str, Any]]) -> None:
     if not changed:
         path.unlink(missing_ok=True)
         return
-    draft = path.with_suffix(".new")
-    draft.write_text(json.dumps(list(changed), indent=2) + "\n")
-    draft.replace(path)
+    write_private(path, json.dumps(list(changed), indent=2) + "\n")
 
 
 def overrides(changed: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -101,7 +100,7 @@ def parse_duration(text: str) -> int:
 
 def ending(link: Mapping[str, Any], seconds: int) -> dict[str, Any]:
     """Return a link with the time at which it ends."""
-    return {**link, _UNTIL: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + seconds))}
+    return {**link, _UNTIL: _stamp(time.time() + seconds)}
 
 
 def describe(changed: Sequence[Mapping[str, Any]], clear: str) -> list[str]:
@@ -109,7 +108,7 @@ def describe(changed: Sequence[Mapping[str, Any]], clear: str) -> list[str]:
 
     :param clear: the command that restores the cluster file's links
     """
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    now = _stamp(time.time())
     lines = []
     for link in changed:
         settings = " ".join(f"{key}={_word(value)}" for key, value in link.items() if key not in ("from", "to", _UNTIL))
@@ -118,6 +117,11 @@ def describe(changed: Sequence[Mapping[str, Any]], clear: str) -> list[str]:
         end = f" (until {until})" if until >= now else end
         lines.append(f"link changed by `link set`: {link['from']} -> {link['to']}: {settings}{end}")
     return [*lines, f"hint: `{clear}` restores the cluster file's links"] if lines else []
+
+
+def _stamp(seconds: float) -> str:
+    """Format a moment in UTC, so that text compares like time."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def _word(value: Any) -> str:

@@ -58,10 +58,7 @@ def link_commands(
     except _spec.SpecError as error:
         raise AnsibleFilterError(f"Failed to read the links:\n{error}") from error
     probes = _links_verify.probes(known.matrix(), known.guests, known.addresses)
-    return {
-        guest: _links_verify.shell_command([probe for probe in probes if probe.guest == guest])
-        for guest in sorted({probe.guest for probe in probes})
-    }
+    return {guest: _links_verify.shell_command(own) for guest, own in _links_verify.by_guest(probes).items()}
 
 
 class FilterModule:

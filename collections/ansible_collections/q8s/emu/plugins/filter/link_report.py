@@ -90,10 +90,9 @@ def link_report(
     ]
     findings = []
     probes = _links_verify.probes(matrix, known.guests, known.addresses) if measured else []
-    for guest in sorted({probe.guest for probe in probes}):
+    for guest, own in _links_verify.by_guest(probes).items():
         answer = (hosts[guest].get("q8s_link_measured") or {}) if guest in hosts else {}
-        of_guest = [probe for probe in probes if probe.guest == guest]
-        findings += [one.to_mapping() for one in _links_verify.findings(of_guest, str(answer.get("stdout", "")))]
+        findings += [one.to_mapping() for one in _links_verify.findings(own, str(answer.get("stdout", "")))]
     off = sum(not state.startswith(("in force", "not shaped")) for _words, state in states.values())
     broken = off + sum(finding["kept"] is False for finding in findings)
     return {"links": rows, "findings": findings, "broken": broken}

@@ -88,6 +88,11 @@ def probes(matrix: Matrix, guests: frozenset[str], addresses: Mapping[str, str])
     return result
 
 
+def by_guest(found: Sequence[Probe]) -> dict[str, list[Probe]]:
+    """Return the probes of each guest that measures something, by the guest's name."""
+    return {guest: [probe for probe in found if probe.guest == guest] for guest in sorted({p.guest for p in found})}
+
+
 def shell_command(of_guest: Sequence[Probe]) -> str:
     """Return the command with which a guest measures its probes, one after the other."""
     lines = ["d=$(mktemp -d) && cd $d || exit 1"]
