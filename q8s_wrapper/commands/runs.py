@@ -284,18 +284,18 @@ def bench(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         return session.end(outcome)
 
 
-_BENCH_GROUPS = ("network", "cpu", "memory", "disk")
-
-
 def _bench_variables(arguments: argparse.Namespace, cluster: Any) -> dict[str, Any]:
     """Return the playbook's variables that follow from the command's options.
 
     :raises WrapperError: a group or a node does not exist, or the folder of the results does
     """
+    # The collection can be imported once the cluster file is loaded.
+    from ansible_collections.q8s.emu.plugins.module_utils._bench_plan import GROUPS
+
     groups = _split(arguments.only)
-    if unknown := [group for group in groups if group not in _BENCH_GROUPS]:
+    if unknown := [group for group in groups if group not in GROUPS]:
         raise WrapperError(
-            f"--only: is {', '.join(unknown)}; allowed are {', '.join(_BENCH_GROUPS)}", code=ExitCode.WRONG_INPUT
+            f"--only: is {', '.join(unknown)}; allowed are {', '.join(GROUPS)}", code=ExitCode.WRONG_INPUT
         )
     nodes, known = _split(arguments.nodes), [server.node for server in cluster.servers()]
     if unknown := [node for node in nodes if node not in known]:
