@@ -222,6 +222,13 @@ def down(lab: Settings, name: str) -> None:
         _clean_up(settings)
 
 
+def console(lab: Settings, name: str) -> str:
+    """Return what a host has written to its console; empty if there is no such host."""
+    settings = beside(lab)
+    log = settings.machines / str(_identifier(settings, name)) / "console.log"
+    return log.read_text(errors="replace") if log.exists() else ""
+
+
 def _identifier(settings: Settings, name: str) -> uuid.UUID:
     """Return the UUID of a host, computed from folder and name: hosts of other labs have other links and cgroups."""
     return uuid.uuid5(uuid.NAMESPACE_URL, f"{settings.folder}/{name}")

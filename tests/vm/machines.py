@@ -18,7 +18,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from q8s_lab import cloud_image
+from q8s_lab import cloud_image, hosts, settings
 from q8s_lab.machine import wait
 
 # Names of the lab's images, or files, that the tests of this folder boot.
@@ -27,6 +27,7 @@ REPOSITORY: Final = Path(__file__).parents[2]
 BIN: Final = Path(sys.executable).parent
 PLAYBOOKS: Final = Path(__file__).parent / "playbooks"
 SSH_SECONDS: Final = 900
+_FIRST_LOGIN_SECONDS: Final = 600  # after sshd has answered
 _PLAYBOOK_SECONDS: Final = 3600
 # sshd of OpenSSH 9.8 and newer refuses a client for a while that connects often and does not log in.
 _SECONDS_BETWEEN_LOGINS: Final = 10
@@ -104,10 +105,16 @@ class Host:
     def wait_for_login(self, seconds: int, before: str = "") -> None:
         """Wait until one can log in, to another boot than ``before``."""
         end = time.monotonic() + seconds
-        while (found := self.boot_id()) in ("", before):
-            assert time.monotonic() < end, f"nobody can log in to {self.name} after {seconds} s"
+        while True:
+            done = self.ssh("cat /proc/sys/kernel/random/boot_id", seconds=120)
+            if done.stdout.strip() not in ("", before):
+                return
+            if time.monotonic() > end:
+                console = hosts.console(settings.load(), self.name)[-3000:]
+                pytest.fail(
+                    f"Failed to log in to {self.name} within {seconds} s: {done.stderr}\nIts console:\n{console}"
+                )
             time.sleep(_SECONDS_BETWEEN_LOGINS)
-        assert found
 
     def play(self, playbook: str, variables: Mapping[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run one of the tests' playbooks on the host, with the collection of this checkout."""
@@ -170,19 +177,29 @@ def host(name: str, image: str, folder: Path, memory: int) -> Iterator[Host]:
     ]
     try:
         for attempt in range(1, _ATTEMPTS + 1):
-            # its progress is shown
-            up = subprocess.run([*lab, "up", name, *options], stdout=subprocess.PIPE, text=True, check=False)
-            if up.returncode == 0 or attempt == _ATTEMPTS:
+            try:
+                machine = _up(name, [*lab, "up", name, *options], folder)
                 break
-            subprocess.run([*lab, "down", name], check=True)
-        assert up.returncode == 0, "q8s-run lab host up failed; its messages are above"
-        found = json.loads(up.stdout)
-        (folder / "known_hosts").write_text(f"{found['address']} {found['host_key']}\n")
-        machine = Host(name, found["address"], found["proxy"], folder)
-        machine.wait_for_login(SSH_SECONDS)
+            except pytest.fail.Exception as failure:
+                if attempt == _ATTEMPTS:
+                    raise
+                print(f"attempt {attempt} of {_ATTEMPTS}: {failure}")
+                subprocess.run([*lab, "down", name], check=True)
         yield machine
     finally:
         subprocess.run([*lab, "down", name], check=False)
+
+
+def _up(name: str, command: list[str | Path], folder: Path) -> Host:
+    # its progress is shown
+    up = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if up.returncode != 0:
+        pytest.fail("q8s-run lab host up failed; its messages are above")
+    found = json.loads(up.stdout)
+    (folder / "known_hosts").write_text(f"{found['address']} {found['host_key']}\n")
+    machine = Host(name, found["address"], found["proxy"], folder)
+    machine.wait_for_login(_FIRST_LOGIN_SECONDS)
+    return machine
 
 
 @contextmanager
