@@ -104,7 +104,7 @@ class State:
     :param results: variables ``q8s_*`` that debug tasks showed
     :param notes: messages that debug tasks showed
     :param play: name of the current play
-    :param includes: name of the task with which each host last included a role
+    :param includes: name of the task with which each host last included a role; "" for a part of a role
     :param titles: name of the task that includes each role; it is the role's stage name
     :param failed_items: error message of the first failed loop item of each host's running task
     :param builds: artifacts that are being built or uploaded
@@ -252,11 +252,13 @@ def _with_title(state: State, data: Mapping[str, Any]) -> State:
     """Return the state with the title of a role that a host starts: the name of the task that includes it.
 
     A role keeps its first title, because its handlers run after the host has included other roles.
+    A part of a role that is included by a file of tasks gives no title, and is no stage.
     """
     host, role = str(data.get("host", "")), _find_role(data)
     if str(data.get("task_action") or "").endswith("include_role"):
-        return replace(state, includes={**state.includes, host: str(data.get("task", ""))})
-    if role and role not in state.titles and host in state.includes:
+        part = "/playbooks/tasks/" in str(data.get("task_path") or "")
+        return replace(state, includes={**state.includes, host: "" if part else str(data.get("task", ""))})
+    if role and role not in state.titles and state.includes.get(host):
         return replace(state, titles={**state.titles, role: state.includes[host]})
     return state
 
@@ -277,7 +279,9 @@ def _stage_name(state: State, data: Mapping[str, Any]) -> str:
     """Return the stage of an event, or "" for a task outside of roles in a play whose roles are stages."""
     play = str(data.get("play") or "")
     role = _find_role(data)
-    return state.titles.get(role, role) if play in _PLAYS_OF_ROLES else play
+    if play not in _PLAYS_OF_ROLES:
+        return play
+    return "" if state.includes.get(str(data.get("host", ""))) == "" else state.titles.get(role, role)
 
 
 def _with_stage(state: State, data: Mapping[str, Any], *hosts: str) -> State:

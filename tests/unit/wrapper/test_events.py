@@ -102,6 +102,20 @@ def test_a_role_is_named_like_the_task_that_includes_it() -> None:
     ]  # fmt: skip
 
 
+def test_a_part_of_a_role_is_no_stage() -> None:
+    action = {"task_action": "ansible.builtin.include_role"}
+    inside = {"task_path": "/a/roles/emulated_worker/tasks/inspect.yml:3"}
+    part = {**action, "task_path": "/a/playbooks/tasks/node_change.yml:4"}
+    whole = {**action, "task_path": "/a/playbooks/stages/nodes.yml:51"}
+    events = [
+        event("runner_on_start", "worker", NODES, task="Inspect guests", **part),
+        event("runner_on_start", "worker", NODES, "emulated_worker", 1, task="List the guests", **inside),
+        event("runner_on_start", "worker", NODES, task="Boot guests", **whole),
+        event("runner_on_start", "worker", NODES, "emulated_worker", 2, task="Create the disk", **inside),
+    ]
+    assert [stage.name for stage in fold(reduce, events, State()).stages] == ["Boot guests"]
+
+
 def test_a_stage_has_ended_when_its_play_has() -> None:
     first = task("one", NODES, "q8s.emu.k8s_common", 0, 3)
     state = fold(reduce, first, State())
