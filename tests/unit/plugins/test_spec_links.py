@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,83 @@ def test_nodes_with_the_same_links_share_a_row() -> None:
     link = Impairment(delay=1000)
     rows = _links.matrix_rows({("a", "c"): link, ("a", "d"): link, ("b", "c"): link, ("b", "d"): link})
     assert rows == [{"from": ["a", "b"], "to": ["c", "d"], "impairment": "delay 1 ms"}]
+
+
+TWO_ZONES = DEMO.replace("architecture: x86_64", "zone: west\n      architecture: x86_64").replace(
+    "architecture: arm_64", "zone: east\n      architecture: arm_64"
+)
+
+
+def delays(network: str) -> dict[tuple[str, str], int]:
+    """The delays in microseconds between the two workers of the demo, which are in the zones west and east."""
+    cluster = _spec.load_text(f"{TWO_ZONES}\nnetwork:\n{network}", "c.yaml")
+    matrix = cluster.link_matrix()
+    return {pair: link.delay for pair, link in matrix.items()}
+
+
+WEST, EAST = "x86-small-1", "arm-mid-1"
+VIENNA_AND_NEW_YORK = "  coordinates:\n    west: {lat: 40.71, lon: -74.01}\n    east: {lat: 48.21, lon: 16.37}\n"
+
+
+def test_zones_far_apart_are_delayed_by_their_distance() -> None:
+    found = delays(VIENNA_AND_NEW_YORK)
+    # 6800 km; light in a straight fibre takes 34 ms
+    assert found[WEST, EAST] == found[EAST, WEST] == pytest.approx(71_500, rel=0.01)
+    assert set(found) == {(WEST, EAST), (EAST, WEST)}
+
+
+def test_a_matrix_has_a_delay_for_each_direction() -> None:
+    found = delays("  matrix: |\n    ,west,east\n    west,,40\n    east,12.5,\n")
+    assert found == {(WEST, EAST): 40_000, (EAST, WEST): 12_500}
+
+
+def test_a_matrix_may_name_nodes_and_selectors() -> None:
+    found = delays(f"  matrix: |\n    to,{WEST},*\n    {EAST},7,3\n")
+    assert found == {(EAST, WEST): 7_000, (EAST, "demo-control-plane"): 3_000}
+
+
+def test_the_matrix_comes_before_coordinates_and_links_before_both() -> None:
+    matrix = "  matrix: |\n    ,west,east\n    west,,40\n"
+    found = delays(VIENNA_AND_NEW_YORK + matrix)
+    assert (found[WEST, EAST], found[EAST, WEST]) == (40_000, pytest.approx(71_500, rel=0.01))
+    found = delays(VIENNA_AND_NEW_YORK + matrix + "  links: [{from: zone:west, to: zone:east, delay: 1ms}]\n")
+    assert found[WEST, EAST] == 1_000
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        ("matrix: latencies.csv", "network.matrix: is 'latencies.csv'; must be CSV"),
+        ("matrix: |\n    ,a\n    b,x\n", "line 2, column a: 'x' must be a delay in ms, from 0 to 60000, or empty"),
+        ("matrix: |\n    ,a\n    b,1,2\n", "line 2: has 2 delays, and there are 1 columns"),
+        ("matrix: |\n    ,a,a\n    b,1,2\n", "line 1: the column a is there twice"),
+        ("coordinates: {east: {lat: 91, lon: 0}}", "network.coordinates.east.lat: is 91; must be a number (degrees)"),
+        ("coordinates: {east: {lat: 1}}", "network.coordinates.east.lon: is missing"),
+    ],
+)
+def test_a_mistake_in_a_source_of_delays_is_an_error(network: str, words: str) -> None:
+    with pytest.raises(_spec.SpecError) as caught:
+        delays(f"  {network}\n")
+    assert words in str(caught.value)
+
+
+def test_names_of_a_matrix_that_the_cluster_does_not_have_are_a_warning() -> None:
+    cluster = _spec.load_text(f"{TWO_ZONES}\nnetwork:\n  matrix: |\n    ,east,mars\n    west,1,9\n", "c.yaml")
+    assert [w.message for w in cluster.warnings if w.path == "network.matrix"] == [
+        "names neither zones nor nodes of this cluster: mars"
+    ]
+
+
+def test_a_published_profile_needs_no_definition() -> None:
+    cluster = load("  links:\n    - {from: control-planes, to: '*', profile: webpagetest-lte, loss: 1%}\n")
+    impairment = Impairment(delay=35_000, rate=12_000_000, loss=Loss(1))
+    assert cluster.links.rules == (Rule("control-planes", "*", impairment, reverse_rate=12_000_000),)
+    assert _spec.load_mapping(cluster.to_mapping(), "c.yaml") == cluster
+
+
+def test_250_nodes_with_delays_of_their_own_are_computed_in_a_moment() -> None:
+    nodes = [_links.Endpoint(f"n{number}") for number in range(250)]
+    rules = [Rule(f"node:{a.name}", f"node:{b.name}", Impairment(delay=1)) for a in nodes for b in nodes]
+    begin = time.process_time()
+    assert len(_links.link_matrix(nodes, rules)) == 250 * 249
+    assert time.process_time() - begin < 5

@@ -157,12 +157,13 @@ def link_matrix(
     nothing = Impairment()
     # stable: of equally specific rules, the last applies
     ranked = [*sorted(directed(rules), key=_specificity), *directed(overrides)]
+    everything = [Rule("*", "*", default or nothing), *ranked]
+    selectors = {selector for rule in everything for selector in (rule.source, rule.target)}
+    members = {selector: [e.name for e in endpoints if selects(selector, e)] for selector in selectors}
     matrix: dict[tuple[str, str], Impairment] = {}
-    for rule in [Rule("*", "*", default or nothing), *ranked]:
-        targets = [target for target in endpoints if selects(rule.target, target)]
-        for source in endpoints:
-            if selects(rule.source, source):
-                matrix.update(((source.name, t.name), rule.impairment) for t in targets if t.name != source.name)
+    for rule in everything:
+        for source in members[rule.source]:
+            matrix.update(((source, target), rule.impairment) for target in members[rule.target] if target != source)
     return {pair: matrix[pair] for pair in sorted(matrix) if _effect(matrix[pair]) != nothing}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Callable, Optional
 
-from ansible_collections.q8s.emu.plugins.module_utils import _links
+from ansible_collections.q8s.emu.plugins.module_utils import _links, _links_sources
 from ansible_collections.q8s.emu.plugins.module_utils._links import Endpoint, Impairment, Loss, Rule
 from ansible_collections.q8s.emu.plugins.module_utils._links_tc import EXEMPT_PORTS
 from ansible_collections.q8s.emu.plugins.module_utils._spec_edit import LIVE
@@ -104,6 +104,48 @@ class Flag(Kind):
         return {"type": "boolean"}
 
 
+@dataclass(frozen=True)
+class Degrees(Kind):
+    """A latitude or a longitude."""
+
+    limit: int
+
+    def read(self, value: Value, path: str, report: Report) -> Optional[float]:
+        data = value.data
+        if isinstance(data, (int, float)) and not isinstance(data, bool) and -self.limit <= data <= self.limit:
+            return float(data)
+        report.fail(value, path, f"is {found(data)}; must be a {self.words()}")
+        return None
+
+    def words(self) -> str:
+        return f"number (degrees) from -{self.limit} to {self.limit}"
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "number", "minimum": -self.limit, "maximum": self.limit}
+
+
+@dataclass(frozen=True)
+class Table(Kind):
+    """A table of delays in CSV, as text of several lines."""
+
+    def read(self, value: Value, path: str, report: Report) -> Optional[dict[tuple[str, str], int]]:
+        if not isinstance(value.data, str) or "\n" not in value.data.strip():
+            hint = "write `matrix: |`, and below it the lines of the CSV file"
+            report.fail(value, path, f"is {found(value.data)}; must be {self.words()}", hint)
+            return None
+        try:
+            return _links_sources.parse_table(value.data)
+        except ValueError as error:
+            report.fail(value, path, str(error))
+            return None
+
+    def words(self) -> str:
+        return "CSV: names of columns, then lines of a name and delays in ms"
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string"}
+
+
 def _selector(text: str) -> str:
     _links.check_selector(text)
     return text
@@ -165,11 +207,25 @@ _LINK = Group(
     (
         Field("from", _SELECTOR, "The nodes that send.", attribute="source", example="zone:edge", edit=LIVE),
         Field("to", _SELECTOR, "The nodes that receive.", attribute="target", example="zone:cloud", edit=LIVE),
-        Field("profile", Text(), "A profile; further fields of the link replace its own.", default=None, edit=LIVE),
+        Field(
+            "profile",
+            Text(),
+            "A profile of `profiles`, or a published one: "
+            f"{', '.join(_links_sources.PRESETS)}. Further fields of the link replace its own.",
+            default=None,
+            edit=LIVE,
+        ),
         Field("symmetric", Flag(), "`true`: in both directions.", default=None, edit=LIVE),
         *_IMPAIRMENT,
     ),
     "a mapping with from, to and what happens to packets",
+)
+_PLACE = Group(
+    (
+        Field("lat", Degrees(90), "Latitude, north of the equator.", example="48.2", edit=LIVE),
+        Field("lon", Degrees(180), "Longitude, east of Greenwich.", example="16.4", edit=LIVE),
+    ),
+    "a mapping with lat and lon",
 )
 
 NETWORK = Group(
@@ -180,6 +236,21 @@ NETWORK = Group(
             Names(_WORD, Group(_IMPAIRMENT, "a mapping with delay, rate, loss, ..."), "a mapping"),
             "Named impairments, for `profile` of a link.",
             {},
+        ),
+        Field(
+            "coordinates",
+            Names(Text(), _PLACE, "a mapping from zones to places, such as {edge: {lat: 48.2, lon: 16.4}}"),
+            "Places of zones. Packets from zone to zone are delayed by 2.1 times what light takes in a straight fibre.",
+            {},
+            edit=LIVE,
+        ),
+        Field(
+            "matrix",
+            Table(),
+            "Delays, one way, from the row to the column. Names are those of zones or nodes, or as in `from`; an empty "
+            "cell says nothing. It comes before `coordinates`, and a link of `links` that is as specific before both.",
+            default=None,
+            edit=LIVE,
         ),
         Field(
             "links",
@@ -233,8 +304,11 @@ def read_links(
     if not values or "network" not in root.data:
         return Links()
     endpoints = list(endpoints)
-    rules = []
-    profiles = values["profiles"] or {}
+    rules = [
+        *_coordinates(values["coordinates"] or {}, endpoints, root.at("network"), report),
+        *_matrix(values["matrix"] or {}, endpoints, root.at("network"), report),
+    ]
+    profiles = {**_links_sources.PRESETS, **(values["profiles"] or {})}
     place = root.at("network", "links")
     for number, row in enumerate(values["links"] or ()):
         path = f"network.links[{number}]"
@@ -243,7 +317,7 @@ def read_links(
         profile = row["profile"]
         if profile is not None and profile not in profiles:
             close = report.close(profile, list(profiles))
-            hint = f"did you mean {close}?" if close else f"defined: {', '.join(profiles) or 'none'}"
+            hint = f"did you mean {close}?" if close else f"defined: {', '.join(profiles)}"
             report.fail(
                 place.data[number].at("profile"), f"{path}.profile", f"{profile} is not in network.profiles", hint
             )
@@ -258,6 +332,54 @@ def read_links(
     _check(default, root.at("network"), join("network", "defaults"), report)
     _check_nodes(endpoints, rules, default, root.at("network"), report)
     return Links(tuple(rules), default, tuple(values["exempt"] or ()))
+
+
+def _coordinates(
+    places: Mapping[str, Any], endpoints: Sequence[Endpoint], network: Value, report: Report
+) -> list[Rule]:
+    """Return a rule for each two zones that have a place."""
+    zones = {endpoint.zone for endpoint in endpoints if endpoint.zone}
+    for zone in set(places) - zones:
+        path = join("network.coordinates", zone)
+        report.warn(network.at("coordinates", zone), path, "is not the zone of a node of this cluster")
+    known = {
+        zone: (place["lat"], place["lon"]) for zone, place in places.items() if place and None not in place.values()
+    }
+    return [
+        Rule(
+            f"zone:{here}",
+            f"zone:{there}",
+            Impairment(delay=_links_sources.delay_of_distance(known[here], known[there])),
+        )
+        for here in known
+        for there in known
+        if here != there
+    ]
+
+
+def _matrix(
+    delays: Mapping[tuple[str, str], int], endpoints: Sequence[Endpoint], network: Value, report: Report
+) -> list[Rule]:
+    """Return a rule for each delay of the matrix."""
+    zones = {endpoint.zone for endpoint in endpoints if endpoint.zone}
+    nodes = {endpoint.name for endpoint in endpoints}
+    selectors, unknown = {}, []
+    for name in dict.fromkeys(name for pair in delays for name in pair):
+        if name in zones or name in nodes:
+            selectors[name] = f"{'zone' if name in zones else 'node'}:{name}"
+        else:
+            try:
+                selectors[name] = _selector(name)
+            except ValueError:
+                unknown.append(name)
+    if unknown:
+        words = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
+        report.warn(network.at("matrix"), "network.matrix", f"names neither zones nor nodes of this cluster: {words}")
+    return [
+        Rule(selectors[source], selectors[target], Impairment(delay=delay))
+        for (source, target), delay in delays.items()
+        if source in selectors and target in selectors
+    ]
 
 
 def _check_nodes(
