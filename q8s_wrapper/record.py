@@ -95,7 +95,7 @@ def files(sources: Sources, now: datetime) -> dict[str, bytes]:
 def _plan(sources: Sources) -> dict[str, Any]:
     """Return the resolved plan."""
     return {
-        "cluster": sources.cluster.to_mapping() | {"proxy": {}},
+        "cluster": sources.cluster.to_mapping(),
         "servers": [asdict(server) for server in sources.cluster.servers()],
         "deploy": sources.deploy.get("plan") if sources.deploy else None,
     }
