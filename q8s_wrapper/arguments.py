@@ -216,6 +216,7 @@ COMMANDS: Final = (
         (
             Option("verify", "run verify, and add its result"),
             Option("bench", "add the results of bench that are in this folder", "DIR"),
+            Option("license", "licence of the record: its URL, or how the record may be used", "LICENCE"),
             Option("zip", "write DIR.zip, too"),
             Option("force", "replace an earlier record"),
             _VERBOSE,

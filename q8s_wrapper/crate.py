@@ -44,6 +44,7 @@ def metadata(
     description: str,
     *,
     published: str,
+    license_text: str,
     files: Mapping[str, bytes],
     described: Mapping[str, str],
     actions: Sequence[Action],
@@ -51,6 +52,7 @@ def metadata(
 ) -> dict[str, Any]:
     """Return the metadata of a crate.
 
+    :param license_text: URL of the licence, or how the record may be used
     :param published: date of the record, ISO 8601
     :param files: content of each file by its path in the crate
     :param described: description of files by their path
@@ -74,7 +76,7 @@ def metadata(
             "@type": "Dataset",
             "name": folder,
             "description": described.get(f"{folder}/", folder),
-            "hasPart": [{"@id": name} for name in files if name.startswith(f"{folder}/")],
+            "hasPart": _references([name for name in files if name.startswith(f"{folder}/")]),
         }
         for folder in folders
     ]
@@ -84,6 +86,7 @@ def metadata(
         "name": title,
         "description": description,
         "datePublished": published,
+        "license": {"@id": license_text} if "://" in license_text else license_text,
         "conformsTo": {"@id": _PROFILE},
         "hasPart": [*({"@id": name} for name in files if "/" not in name), *({"@id": d["@id"]} for d in datasets)],
         "mentions": [{"@id": f"#{action.name}"} for action in actions],
@@ -97,7 +100,15 @@ def metadata(
     profile = {"@id": _PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"}
     entities = [_file(name, content, described.get(name, "")) for name, content in files.items()]
     runs = [_action(action, programs[0]["@id"]) for action in actions]
-    return {"@context": list(_CONTEXT), "@graph": [descriptor, root, profile, *programs, *runs, *datasets, *entities]}
+    others = [{"@id": license_text, "@type": "CreativeWork", "name": license_text}] if "://" in license_text else []
+    graph = [descriptor, root, profile, *others, *programs, *runs, *datasets, *entities]
+    return {"@context": list(_CONTEXT), "@graph": graph}
+
+
+def _references(names: Sequence[str]) -> Any:
+    """Return references to entities: one of them is not a list."""
+    found = [{"@id": name} for name in names]
+    return found[0] if len(found) == 1 else found
 
 
 def _file(name: str, content: bytes, description: str) -> dict[str, Any]:
@@ -122,11 +133,11 @@ def _action(action: Action, instrument: str) -> dict[str, Any]:
         "@type": "CreateAction",
         "name": action.command,
         "instrument": {"@id": instrument},
-        "object": [{"@id": name} for name in action.objects],
-        "result": [{"@id": name} for name in action.results],
+        "object": _references(action.objects),
+        "result": _references(action.results),
         **({"startTime": action.start} if action.start else {}),
         **({"endTime": action.end} if action.end else {}),
-        "actionStatus": {"@id": f"http://schema.org/{status}"},
+        "actionStatus": f"http://schema.org/{status}",
     }
 
 

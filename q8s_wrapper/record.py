@@ -10,6 +10,7 @@ from typing import Any, Final
 from q8s_wrapper import crate, timeline, timeline_page
 from q8s_wrapper.secrets import without_credentials
 
+_NO_LICENSE: Final = "No licence was chosen yet: ask the authors before you use this record."
 _DESCRIPTIONS: Final = {
     "README.md": "What this record is, and how to deploy the cluster again",
     "plan.json": "The resolved cluster: every setting, every server, and what the deploy has changed in the cloud",
@@ -38,6 +39,7 @@ class Sources:
     :param verify: the result of ``verify``, or None
     :param bench: content of each file of the bench results by its path
     :param versions: versions of the programs
+    :param license: URL of the record's licence, or how it may be used; empty if that is not decided
     """
 
     cluster: Any
@@ -48,6 +50,7 @@ class Sources:
     verify: Mapping[str, Any] | None
     bench: Mapping[str, bytes]
     versions: Mapping[str, str]
+    license: str = ""
 
 
 def timeline_files(analysis: Mapping[str, Any]) -> dict[str, bytes]:
@@ -84,6 +87,7 @@ def files(sources: Sources, now: datetime) -> dict[str, bytes]:
         "A Kubernetes cluster of emulated heterogeneous nodes: its cluster file, what was installed, and what was "
         f"measured. {_size(sources)}",
         published=now.isoformat(timespec="seconds"),
+        license_text=sources.license or _NO_LICENSE,
         files=found,
         described=described,
         actions=_actions(sources, now),

@@ -81,7 +81,17 @@ def write_record(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         messages.warning("this machine has no timeline of the cluster's deploy; the record is without it")
     elif timeline.lacks_guests(deploy):
         deploy = _with_guests(folder, deploy, facts)
-    sources = record.Sources(cluster, Path(arguments.file).name, text, facts, deploy, verify, bench, program_versions())
+    sources = record.Sources(
+        cluster,
+        Path(arguments.file).name,
+        text,
+        facts,
+        deploy,
+        verify,
+        bench,
+        program_versions(),
+        arguments.license or "",
+    )
     files = record.files(sources, datetime.now(UTC))
     leaked = secrets.find(files, secrets.known(folder, secrets.environment()))
     if leaked:

@@ -85,10 +85,12 @@ def test_a_record_has_everything_and_describes_it(folder: Path, tmp_path: Path) 
     assert {entity for entity in graph if graph[entity]["@type"] == "File"} == files - {crate.METADATA}
     for name in files - {crate.METADATA}:
         assert graph[name]["sha256"] == hashlib.sha256((out / name).read_bytes()).hexdigest()
-    referred = [value["@id"] for entity in graph.values() for value in entity.get("hasPart", [])]
+    parts = [entity["hasPart"] for entity in graph.values() if "hasPart" in entity]
+    referred = [part["@id"] for value in parts for part in (value if isinstance(value, list) else [value])]
     assert {*referred} == {*files, "timeline/", "bench/"} - {crate.METADATA}
     assert graph["#deploy"]["instrument"]["@id"] in graph
-    assert graph["#deploy"]["object"] == [{"@id": "demo.yaml"}]
+    assert graph["#deploy"]["object"] == {"@id": "demo.yaml"}
+    assert graph["./"]["license"] == "No licence was chosen yet: ask the authors before you use this record."
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
         assert {name for name in archive.namelist() if not name.endswith("/")} == {f"out/{name}" for name in files}
 
@@ -199,4 +201,4 @@ def test_a_broken_promise_is_recorded_and_the_exit_code(
     assert cli.main(["record", str(EXAMPLE), "out", "--verify"]) == ExitCode.FAILED
     assert json.loads((tmp_path / "out/verify.json").read_text()) == {"event": "result", "exit_code": 1}
     graph = {entity["@id"]: entity for entity in json.loads((tmp_path / "out" / crate.METADATA).read_text())["@graph"]}
-    assert graph["#verify"]["actionStatus"]["@id"] == "http://schema.org/FailedActionStatus"
+    assert graph["#verify"]["actionStatus"] == "http://schema.org/FailedActionStatus"
