@@ -48,7 +48,9 @@ def text(analysis: Mapping[str, Any], width: int) -> list[str]:
 
     :param width: columns of the terminal
     """
-    lines = [f"deploy of {analysis['cluster']}, {started_text(analysis)}, {format_duration(analysis['seconds'])}", ""]
+    failed = f", exit code {analysis['exit_code']}" if analysis["exit_code"] else ""
+    took = format_duration(analysis["seconds"])
+    lines = [f"deploy of {analysis['cluster']}, {started_text(analysis)}, {took}{failed}", ""]
     critical = {(segment["host"], segment["stage"]) for segment in analysis["critical_path"]}
     rows = [
         {

@@ -18,7 +18,7 @@ author:
   - Q8S contributors (!UNKNOWN)
 description:
   - Reads of each host C(q8s_power_on) on a worker's host, C(q8s_journal) in a guest, and C(q8s_objects) and C(q8s_installed) on a control plane, which
-    the playbook P(q8s.emu.record#playbook) registers.
+    the playbook C(q8s.emu.record) registers.
 options:
   _input:
     description: Variables of all hosts, as C(hostvars) has them.
