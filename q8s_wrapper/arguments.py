@@ -193,6 +193,39 @@ COMMANDS: Final = (
         more="The pods are in the namespace q8s-bench, which is removed at the end.",
     ),
     Command(
+        "timeline",
+        "show where the time of the last deploy went: stages of each host, boots of guests, and the critical path",
+        "records:show_timeline",
+        "q8s-run timeline cluster.yaml --output timeline",
+        (
+            Option("output", "write a page, a chart and the data to this folder, too", "DIR"),
+            Option("force", "replace the results that are in the folder"),
+            Option("last", "the last deploy even if it created no server"),
+            _JSON,
+            _VERBOSE,
+            _QUIET,
+        ),
+        more="Without --last, it is the last deploy that created servers. "
+        "A deploy with ansible-playbook is not recorded.",
+    ),
+    Command(
+        "record",
+        "write what another lab needs to repeat an experiment to a folder, as an RO-Crate",
+        "records:write_record",
+        "q8s-run record cluster.yaml record-demo --verify --zip",
+        (
+            Option("verify", "run verify, and add its result"),
+            Option("bench", "add the results of bench that are in this folder", "DIR"),
+            Option("license", "licence of the record: its URL, or how the record may be used", "LICENCE"),
+            Option("zip", "write DIR.zip, too"),
+            Option("force", "replace an earlier record"),
+            _VERBOSE,
+            _QUIET,
+        ),
+        node="DIR",
+        more="The cluster must be running. A record has no keys, tokens and passwords.",
+    ),
+    Command(
         "link show",
         "show the links between nodes, and whether they are in force",
         "runs:link_show",
@@ -388,6 +421,7 @@ _NODE_HELP: Final[Mapping[str, str]] = {
     "NODE": "name of a node or a host",
     "[NODE]": "name of a node or a host",
     "NODES": "which nodes or hosts",
+    "DIR": "folder of the record",
     "SHELL": "bash, zsh or fish",
     "LINK": "FROM TO and settings such as delay=50ms",
 }
@@ -543,7 +577,7 @@ def insert_cluster_file(argv: Sequence[str]) -> tuple[list[str], bool]:
         if positionals and is_file_name(positionals[0]):
             return arguments, False
         positionals = []
-    needed = 1 if command.node in ("NODE", "NODES") else 0
+    needed = 1 if command.node in ("NODE", "NODES", "DIR") else 0
     if len(positionals) > needed and (
         len(positionals) > 1 or needed or not command.node or is_file_name(positionals[0])
     ):

@@ -92,7 +92,7 @@ def candidates(arguments: Sequence[str]) -> list[str]:
 
 def _cluster_file(positionals: Sequence[str], command: Command) -> str | None:
     """Return the cluster file whose nodes are candidates for the next argument, or None if it is not a node."""
-    if not command.node or len(positionals) > 1:
+    if command.node in ("", "DIR") or len(positionals) > 1:
         return None
     if not positionals:
         return default_file()

@@ -21,7 +21,7 @@ _REFUSAL_PREFIX: Final = "Refuse edits"
 BUILDS: Final = frozenset({"Build node bundles and guest images", "Build on the initial control plane"})
 # Plays in which hosts run several roles concurrently. Each role is a stage, named after the task that includes it.
 # Every other play is one stage.
-_PLAYS_OF_ROLES: Final = frozenset({"Start the control plane, and boot guests"})
+PLAYS_OF_ROLES: Final = frozenset({"Start the control plane, and boot guests"})
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,7 @@ def _find_role(data: Mapping[str, Any]) -> str:
     path, action = str(data.get("task_path") or ""), str(data.get("task_action") or "")
     # A role's first task validates its arguments; Ansible reports the including task as its place.
     outside = path and "/roles/" not in path and not action.endswith("validate_argument_spec")
-    in_roles = str(data.get("play") or "") in _PLAYS_OF_ROLES
+    in_roles = str(data.get("play") or "") in PLAYS_OF_ROLES
     return str(data.get("role") or "").rsplit(".", 1)[-1] if in_roles and not outside else ""
 
 
@@ -279,7 +279,7 @@ def _stage_name(state: State, data: Mapping[str, Any]) -> str:
     """Return the stage of an event, or "" for a task outside of roles in a play whose roles are stages."""
     play = str(data.get("play") or "")
     role = _find_role(data)
-    if play not in _PLAYS_OF_ROLES:
+    if play not in PLAYS_OF_ROLES:
         return play
     return "" if state.includes.get(str(data.get("host", ""))) == "" else state.titles.get(role, role)
 

@@ -20,6 +20,7 @@ from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.events import State, reduce
 from q8s_wrapper.render import Renderer
 from q8s_wrapper.state import keep_log
+from q8s_wrapper.timeline import Task, TaskLog
 
 # Seconds until Ansible is killed after SIGINT. Ansible forwards the signal to its workers and their child processes.
 _SECONDS_TO_STOP: Final = 15.0
@@ -29,11 +30,12 @@ _POLL_SECONDS: Final = 0.5
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a playbook run: its last state, the exit code and the path of the log."""
+    """The outcome of a playbook run: its last state, the exit code, the path of the log, and the tasks that ran."""
 
     state: State
     code: ExitCode
     log: Path
+    tasks: tuple[Task, ...] = ()
 
 
 class _Interrupt:
@@ -91,10 +93,12 @@ def run(
     import ansible_runner.interface
 
     state = State()
+    task_log = TaskLog()
 
     def handle(event: dict[str, Any]) -> bool:
         nonlocal state
         before, state = state, reduce(state, event)
+        task_log.add(event, state)
         if before != state:
             renderer.update(before, state)
         return False  # do not write event files: they contain the results of tasks, which may be secret
@@ -134,8 +138,9 @@ def run(
         interrupt.restore()
         renderer.close()
         log = keep_log(folder)
+    tasks = task_log.finished(state.seconds)
     if interrupt.since is not None:
-        return Outcome(state, ExitCode.INTERRUPTED, log)
+        return Outcome(state, ExitCode.INTERRUPTED, log, tasks)
     if runner.rc == 0:
-        return Outcome(state, ExitCode.DONE, log)
-    return Outcome(state, ExitCode.WRONG_INPUT if state.refused else ExitCode.FAILED, log)
+        return Outcome(state, ExitCode.DONE, log, tasks)
+    return Outcome(state, ExitCode.WRONG_INPUT if state.refused else ExitCode.FAILED, log, tasks)

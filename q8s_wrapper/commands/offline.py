@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
@@ -23,12 +24,18 @@ def version(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Print the versions of Q8S and ansible-core, and the Kubernetes version that Q8S deploys."""
     from q8s_bundle.node import versions
 
+    found = program_versions()
+    print(f"q8s-run {found['q8s-run']}\nansible-core {found['ansible-core']}\nKubernetes {versions.KUBERNETES}")
+    return ExitCode.DONE
+
+
+def program_versions() -> dict[str, str]:
+    """Return the versions of the programs that deploy a cluster."""
     try:
         ansible = version_of("ansible-core")
     except PackageNotFoundError:
         ansible = "is not installed"
-    print(f"q8s-run {__version__}\nansible-core {ansible}\nKubernetes {versions.KUBERNETES}")
-    return ExitCode.DONE
+    return {"q8s-run": __version__, "ansible-core": ansible, "Python": platform.python_version()}
 
 
 def completion(arguments: argparse.Namespace, rest: Sequence[str]) -> int:

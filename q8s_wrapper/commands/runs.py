@@ -14,8 +14,9 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from q8s_wrapper import history, inventory, links, messages, render, report, runner, state, tags
+from q8s_wrapper import history, inventory, links, messages, render, report, runner, state, tags, timeline
 from q8s_wrapper.commands import load
+from q8s_wrapper.commands.offline import program_versions
 from q8s_wrapper.config import state_root
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.events import State, without_colours
@@ -81,8 +82,10 @@ class _Session:
         :param remember: whether to record the duration of a successful run for later estimates
         """
         run_state = outcome.state
+        created = report.count_created_servers(run_state.results.get("q8s_plan") or {})
+        if self.what == "deploy" and not self.check and outcome.tasks:
+            self._write_timeline(outcome, created)
         if outcome.code == ExitCode.DONE and remember:
-            created = report.count_created_servers(run_state.results.get("q8s_plan") or {})
             try:
                 history.append_run(
                     self.folder, history.summarize_run(self.what, self._server_count, created, run_state)
@@ -94,6 +97,22 @@ class _Session:
         else:
             self._print_result(outcome)
         return outcome.code
+
+    def _write_timeline(self, outcome: runner.Outcome, created: int) -> None:
+        """Record the tasks of a deploy, for the command ``timeline``."""
+        found = timeline.document(
+            self.cluster.cluster_name,
+            command=self.what,
+            code=outcome.code,
+            created=created,
+            state=outcome.state,
+            tasks=outcome.tasks,
+            versions=program_versions(),
+        )
+        try:
+            timeline.write(self.folder, found)
+        except OSError as error:
+            messages.warning(f"Failed to record the timeline of this run: {error.filename}: {error.strerror}")
 
     def _print_result(self, outcome: runner.Outcome) -> None:
         """Print the result for a person: nodes and notes on stdout; times, failures and the next step on stderr."""
@@ -415,6 +434,28 @@ def fetch_kubeconfig(arguments: argparse.Namespace, cluster: Any) -> int:
     with _session(arguments, cluster, changes=False) as session:
         outcome = session.play("kubeconfig", [], as_json=False)
         return ExitCode.DONE if outcome.code == ExitCode.DONE else session.end(outcome)
+
+
+def read_facts(arguments: argparse.Namespace, cluster: Any, *, checksums: bool) -> Mapping[str, Any] | None:
+    """Return what the playbook ``record`` reads from the cluster, or None if it failed.
+
+    :param checksums: whether to compute the checksums of the artifacts
+    """
+    with _session(arguments, cluster, changes=False) as session:
+        options = ["-e", json.dumps({"q8s_with_checksums": checksums})]
+        outcome = session.play("record", options, as_json=False)
+        if outcome.code == ExitCode.DONE:
+            return dict(outcome.state.results["q8s_facts"])
+        for line in report.failures(outcome.state, session.invocation, columns()):
+            messages.result(line)
+        return None
+
+
+def verify_result(arguments: argparse.Namespace, cluster: Any) -> dict[str, Any]:
+    """Run ``verify``, and return its result as ``--json`` has it."""
+    with _session(arguments, cluster) as session:
+        outcome = session.play("verify", [], as_json=False)
+        return report.result("verify", outcome.code, outcome.state, str(outcome.log))
 
 
 @contextmanager

@@ -1,0 +1,128 @@
+"""Commands that keep what a deploy was: timeline, record."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from q8s_wrapper import crate, folders, messages, record, secrets, state, timeline, timeline_page
+from q8s_wrapper.commands import load, runs
+from q8s_wrapper.commands.offline import program_versions
+from q8s_wrapper.errors import ExitCode, WrapperError
+
+_TIMELINE: Final = "timeline.json"
+_BENCH_RESULTS: Final = "results.json"
+
+
+def show_timeline(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Show where the time of the last deploy went."""
+    cluster = load(arguments.file)
+    output = Path(arguments.output).expanduser().absolute() if arguments.output else None
+    if output:
+        folders.check(output, _TIMELINE, force=arguments.force)
+    folder = state.find(cluster.cluster_name)
+    deploy = timeline.read(folder, last=arguments.last)
+    if deploy is None:
+        raise WrapperError(
+            f"Failed to find a recorded deploy of cluster {cluster.cluster_name} in {folder}",
+            f"{arguments.invocation.command('deploy')} records one; a deploy with ansible-playbook is not recorded",
+        )
+    if timeline.lacks_guests(deploy):
+        facts = runs.read_facts(arguments, cluster, checksums=False)
+        deploy = _with_guests(folder, deploy, facts or record.EMPTY)
+    found = timeline.analysis(deploy)
+    if output:
+        folders.write(output, record.timeline_files(found))
+        messages.info(f"wrote {output}")
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+    else:
+        print("\n".join(timeline_page.text(found, runs.columns())))
+    return ExitCode.DONE
+
+
+def _with_guests(folder: Path, deploy: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a deploy with the milestones of its guests, and keep them."""
+    found = timeline.with_guests(deploy, facts["guests"])
+    if found["guests"]:
+        timeline.keep_guests(folder, found)
+    return found
+
+
+def write_record(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Write what another lab needs to repeat the experiment, as an RO-Crate."""
+    cluster = load(arguments.file)
+    output = Path(arguments.node).expanduser().absolute()
+    archive = output.with_name(f"{output.name}.zip")
+    folders.check(output, crate.METADATA, force=arguments.force)
+    if arguments.zip and archive.exists() and not arguments.force:
+        raise WrapperError(f"{archive} exists: nothing was changed", "replace it with --force", ExitCode.WRONG_INPUT)
+    bench = _read_bench(Path(arguments.bench).expanduser()) if arguments.bench else {}
+    text = Path(arguments.file).read_text(encoding="utf-8")
+    facts = runs.read_facts(arguments, cluster, checksums=True)
+    if facts is None:
+        return ExitCode.FAILED
+    if not record.is_complete(facts):
+        raise WrapperError(
+            f"Failed to record cluster {cluster.cluster_name}: its initial control plane did not answer; "
+            "nothing was written",
+            f"{arguments.invocation.command('status')} shows why",
+        )
+    verify = runs.verify_result(arguments, cluster) if arguments.verify else None
+    folder = state.find(cluster.cluster_name)
+    deploy = timeline.read(folder)
+    if deploy is None:
+        messages.warning("this machine has no timeline of the cluster's deploy; the record is without it")
+    elif timeline.lacks_guests(deploy):
+        deploy = _with_guests(folder, deploy, facts)
+    sources = record.Sources(
+        cluster,
+        Path(arguments.file).name,
+        text,
+        facts,
+        deploy,
+        verify,
+        bench,
+        program_versions(),
+        arguments.license or "",
+    )
+    files = record.files(sources, datetime.now(UTC))
+    leaked = secrets.find(files, secrets.known(folder, secrets.environment()))
+    if leaked:
+        raise WrapperError(
+            "Failed to record the cluster: a record must not have secrets; nothing was written\n"
+            + "\n".join(f"  {leak}" for leak in leaked)
+        )
+    folders.write(output, files)
+    if arguments.zip:
+        _write_archive(output, archive)
+    print(f"{output}: {len(files)} files")
+    failed = verify is not None and verify["exit_code"] != ExitCode.DONE
+    if failed:
+        messages.warning("verify found a broken promise; verify.json of the record has it")
+    return ExitCode.FAILED if failed else ExitCode.DONE
+
+
+def _read_bench(folder: Path) -> dict[str, bytes]:
+    """Return the files of a folder with results of ``bench``.
+
+    :raises WrapperError: it is no such folder
+    """
+    if not (folder / _BENCH_RESULTS).is_file():
+        raise WrapperError(
+            f"--bench: {folder} has no {_BENCH_RESULTS}", "pass a folder that q8s-run bench wrote", ExitCode.WRONG_INPUT
+        )
+    return folders.read(folder)
+
+
+def _write_archive(output: Path, archive: Path) -> None:
+    """Write a record as a zip file, which gets its name when it is complete."""
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as work:
+        made = shutil.make_archive(str(Path(work) / output.name), "zip", output.parent, output.name)
+        Path(made).replace(archive)
