@@ -17,7 +17,6 @@ from ansible_collections.q8s.emu.plugins.module_utils import _spec_qemu as qemu
 from ansible_collections.q8s.emu.plugins.module_utils._links import Endpoint
 from ansible_collections.q8s.emu.plugins.module_utils._scenario import LinkEvent
 from ansible_collections.q8s.emu.plugins.module_utils._spec_links import Links, read_links
-from ansible_collections.q8s.emu.plugins.module_utils._spec_scenario import read_scenario
 from ansible_collections.q8s.emu.plugins.module_utils._spec_model import (
     Access,
     Cluster,
@@ -27,6 +26,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec_model import (
     guest_subnet_length,
     server_names,
 )
+from ansible_collections.q8s.emu.plugins.module_utils._spec_scenario import read_scenario
 from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import Report, SpecError, Value, found, join
 
 GUEST_SSH_PORT = 2222
@@ -77,7 +77,8 @@ def cluster(root: Value, report: Report) -> Cluster:
     _names(values, definition, root, report)
     endpoints = _endpoints(values, definition, types)
     links = read_links(network, endpoints, root, report)
-    scenario = read_scenario(scenario_fields, (network or {}).get("profiles") or {}, links, endpoints, root, report)
+    profiles = (network or {}).get("profiles") or {}
+    scenario = read_scenario(scenario_fields, root, report, profiles=profiles, links=links, endpoints=endpoints)
     prefix = values["remote_ip_prefix"]
     linked = links != Links() or any(isinstance(event, LinkEvent) for event in scenario.events)
     if linked and prefix is not None and prefix.prefixlen < _LINKED_PREFIX:

@@ -17,6 +17,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec_kinds import Choice,
 from ansible_collections.q8s.emu.plugins.module_utils._spec_links import LINK, SELECTOR, Links, Measure, Rows
 from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import Report, Value, found
 
+_MIN_MEAN = 1_000
 _MIN_PERIOD = 4_000  # a change of links takes up to a second on an emulated node
 
 
@@ -54,9 +55,7 @@ CHURN = Group(
         Field("mttr", _TIME, "Mean duration of a fault.", example="2min", edit=NONE),
         Field(
             "how",
-            Items(
-                Choice({word: word for word in _scenario.CHURN}), f"a list of some of {', '.join(_scenario.CHURN)}"
-            ),
+            Items(Choice({word: word for word in _scenario.CHURN}), f"a list of some of {', '.join(_scenario.CHURN)}"),
             "Kinds of faults, each as likely as the others. `destroy`: the guest's power is off. `pause`: its CPUs stand "
             "still. `netdown`: its host passes nothing on to it or from it. `reboot`: its reset button is pressed.",
             _ALL_HOW,
@@ -117,22 +116,22 @@ _TIMES = {"at": "at", "for": "length", "from": "begin", "to": "end", "period": "
 
 def read_scenario(
     values: Optional[Mapping[str, Any]],
+    root: Value,
+    report: Report,
+    *,
     profiles: Mapping[str, Any],
     links: Links,
     endpoints: Iterable[Endpoint],
-    root: Value,
-    report: Report,
 ) -> Scenario:
     """Return the scenario of a file whose fields were read; what does not fit is reported."""
     if not values or "scenario" not in root.data:
         return Scenario()
     endpoints, place = list(endpoints), root.at("scenario", "events")
-    problems = len(report.problems)
-    events = []
+    reader, problems, events = _Reader(profiles, links, endpoints, report), len(report.problems), []
     for number, row in enumerate(values["events"] or ()):
-        if row is not None and _fits(row, place.data[number], f"scenario.events[{number}]", report):
-            path = f"scenario.events[{number}]"
-            events.append(_event(row, profiles, links, endpoints, place.data[number], path, report))
+        path = f"scenario.events[{number}]"
+        if row is not None and reader.fits(row, place.data[number], path):
+            events.append(reader.event(row, place.data[number], path))
     scenario = Scenario(values["seed"] or 0, tuple(event for event in events if event is not None))
     if len(report.problems) == problems:
         both = _scenario.overlapping(_scenario.planned_faults(scenario, endpoints))
@@ -148,112 +147,110 @@ def read_scenario(
     return scenario
 
 
-def _fits(row: Mapping[str, Any], place: Value, path: str, report: Report) -> bool:
-    """Report an event that is not of exactly one kind, or does not have that kind's times."""
-    if not isinstance(place.data, dict):
-        return False
-    kinds = [kind for kind in _BY_KIND if kind in place.data]
-    if len(kinds) != 1:
-        given = " and ".join(kinds) or "nothing that happens"
-        report.fail(place, path, f"has {given}; must have one of {', '.join(_BY_KIND)}")
-        return False
-    wanted, fits = _BY_KIND[kinds[0]], True
-    for name, key in _TIMES.items():
-        if name in wanted and name not in place.data:
-            report.fail(place, f"{path}.{name}", "is missing", f"{kinds[0]} takes {', '.join(wanted)}")
-            fits = False
-        elif name not in wanted and name in place.data:
-            report.fail(
-                place.key(name), f"{path}.{name}", f"does not go with {kinds[0]}, which takes {', '.join(wanted)}"
-            )
-            fits = False
-        fits = fits and (name not in wanted or row[key] is not None)
-    return fits and row[kinds[0]] is not None
+@dataclass(frozen=True)
+class _Reader:
+    """Reads events whose fields were read; what does not fit is reported."""
 
+    profiles: Mapping[str, Any]
+    links: Links
+    endpoints: Sequence[Endpoint]
+    report: Report
 
-def _event(
-    row: Mapping[str, Any],
-    profiles: Mapping[str, Any],
-    links: Links,
-    endpoints: Sequence[Endpoint],
-    place: Value,
-    path: str,
-    report: Report,
-) -> Optional[_scenario.Event]:
-    begin = row["at"] if row["at"] is not None else row["begin"]
-    end = row["end"] if row["end"] is not None else begin + (row["length"] or 0)
-    if end > _scenario.MAX_TIME:
-        report.fail(place, path, f"ends after {_scenario.format_time(end)}; must end within 24h")
-    elif end <= begin and not row["reboot"]:
-        report.fail(place, path, "ends when it begins; must last longer than that")
-    if row["churn"] is not None:
-        return _churn(row["churn"], begin, end, endpoints, place, path, report)
-    for how in (_scenario.STOP, _scenario.REBOOT):
-        if row[how] is not None:
-            _require_workers(row[how], endpoints, place.at(how), f"{path}.{how}", report)
-            return NodeEvent(begin, end, row[how], how)
-    if row["set"] is not None:
-        rule = _spec_links.read_rule(row["set"], profiles, place.at("set"), f"{path}.set", endpoints, report)
+    def fits(self, row: Mapping[str, Any], place: Value, path: str) -> bool:
+        """Report an event that is not of exactly one kind, or does not have that kind's times."""
+        kinds = [kind for kind in _BY_KIND if kind in place.data]
+        if len(kinds) != 1:
+            given = " and ".join(kinds) or "nothing that happens"
+            self.report.fail(place, path, f"has {given}; must have one of {', '.join(_BY_KIND)}")
+            return False
+        wanted, fits = _BY_KIND[kinds[0]], row[kinds[0]] is not None
+        takes = f"{kinds[0]} takes {', '.join(wanted)}"
+        for name, key in _TIMES.items():
+            if name in wanted and name not in place.data:
+                self.report.fail(place, f"{path}.{name}", "is missing", takes)
+            elif name not in wanted and name in place.data:
+                self.report.fail(place.key(name), f"{path}.{name}", f"does not go with {kinds[0]}", takes)
+            fits = fits and (name in wanted) == (row[key] is not None)
+        return fits
+
+    def event(self, row: Mapping[str, Any], place: Value, path: str) -> Optional[_scenario.Event]:
+        """Return an event that fits."""
+        begin = row["at"] if row["at"] is not None else row["begin"]
+        end = row["end"] if row["end"] is not None else begin + (row["length"] or 0)
+        if end > _scenario.MAX_TIME:
+            self.report.fail(place, path, f"ends after {_scenario.format_time(end)}; must end within 24h")
+        elif end <= begin and not row["reboot"]:
+            self.report.fail(place, path, "has no duration; must end after it begins")
+        if row["churn"] is not None:
+            return self._churn(row["churn"], (begin, end), place.at("churn"), f"{path}.churn")
+        for how in (_scenario.STOP, _scenario.REBOOT):
+            if row[how] is not None:
+                self._require_workers(row[how], place.at(how), f"{path}.{how}")
+                return NodeEvent(begin, end, row[how], how)
+        if row["set"] is not None:
+            return self._set(row["set"], (begin, end), place.at("set"), f"{path}.set")
+        key = "partition" if row["partition"] is not None else "flap"
+        if key == "flap" and row["period"] < _MIN_PERIOD:
+            given = _scenario.format_time(row["period"])
+            self.report.fail(place.at("period"), f"{path}.period", f"is {given}; must be at least 4s")
+            return None
+        rule = Rule(row[key][0], row[key][1], _scenario.CUT, symmetric=True)
+        self._require_pair(rule, place.at(key), f"{path}.{key}")
+        if "ssh" not in self.links.exempt:
+            message = "needs ssh in network.exempt: Q8S ends a partition through ssh"
+            self.report.fail(place.at(key), f"{path}.{key}", message)
+        return LinkEvent(begin, end, rule, True, row["period"] if key == "flap" else 0)
+
+    def _set(
+        self, row: Mapping[str, Any], times: tuple[int, int], place: Value, path: str
+    ) -> Optional[_scenario.Event]:
+        rule = _spec_links.read_rule(row, self.profiles, place, path, self.report)
         if rule is None:
             return None
-        _check_duplicates(rule, links, endpoints, place.at("set"), f"{path}.set", report)
-        return LinkEvent(begin, end, rule)
-    key = "partition" if row["partition"] is not None else "flap"
-    rule = Rule(*row[key], _scenario.CUT, symmetric=True)
-    if _links.unmatched_rules(endpoints, [rule]):
-        report.fail(place.at(key), f"{path}.{key}", "matches no two nodes of this cluster")
-    if "ssh" not in links.exempt:
-        report.fail(
-            place.at(key), f"{path}.{key}", "needs ssh in network.exempt: Q8S ends the partition through ssh"
-        )
-    if key == "flap" and row["period"] < _MIN_PERIOD:
-        report.fail(place.at("period"), f"{path}.period", f"is {row['period']} ms; must be at least 4s")
-        return None
-    return LinkEvent(begin, end, rule, True, row["period"] if key == "flap" else 0)
+        self._require_pair(rule, place, path)
+        matrix = _links.link_matrix(self.endpoints, self.links.rules, self.links.default, [rule])
+        if rule.impairment.duplicate and _links.duplicate_conflict(self.endpoints, matrix):
+            message = "has duplicate beside another link of the same node, which Linux does not allow"
+            self.report.fail(place, path, message, "leave duplicate out")
+        return LinkEvent(*times, rule)
 
+    def _churn(
+        self, values: Mapping[str, Any], times: tuple[int, int], place: Value, path: str
+    ) -> Optional[_scenario.Event]:
+        chosen = [(key, values[key]) for key in ("type", "zone", "node") if values[key] is not None]
+        if len(chosen) != 1:
+            given = " and ".join(key for key, _name in chosen) or "none of them"
+            self.report.fail(place, path, f"has {given}; must have one of type, zone and node")
+            return None
+        selector = ":".join(chosen[0])
+        self._require_workers(selector, place, path)
+        for key in ("mtbf", "mttr"):
+            if values[key] is not None and values[key] < _MIN_MEAN:
+                given = _scenario.format_time(values[key])
+                self.report.fail(place.at(key), f"{path}.{key}", f"is {given}; must be at least 1s")
+        if values["how"] == ():
+            message = f"is empty; must be some of {', '.join(_scenario.CHURN)}"
+            self.report.fail(place.at("how"), f"{path}.how", message)
+        if None in (values["mtbf"], values["mttr"], values["how"]):
+            return None
+        return Churn(*times, selector, values["mtbf"], values["mttr"], values["how"])
 
-def _churn(
-    values: Mapping[str, Any],
-    begin: int,
-    end: int,
-    endpoints: Sequence[Endpoint],
-    place: Value,
-    path: str,
-    report: Report,
-) -> Optional[Churn]:
-    chosen = [(key, values[key]) for key in ("type", "zone", "node") if values[key] is not None]
-    place, path = place.at("churn"), f"{path}.churn"
-    if len(chosen) != 1:
-        given = " and ".join(key for key, _name in chosen) or "none of them"
-        report.fail(place, path, f"has {given}; must have one of type, zone and node")
-        return None
-    selector = ":".join(chosen[0])
-    _require_workers(selector, endpoints, place, path, report)
-    if values["mtbf"] is None or values["mttr"] is None:
-        return None
-    for key in ("mtbf", "mttr"):
-        if values[key] < 1000:
-            report.fail(place.at(key), f"{path}.{key}", f"is {values[key]} ms; must be at least 1s")
-    if not values["how"]:
-        report.fail(place.at("how"), f"{path}.how", f"is empty; must be some of {', '.join(_scenario.CHURN)}")
-    return Churn(begin, end, selector, values["mtbf"], values["mttr"], tuple(values["how"] or ()))
+    def _require_pair(self, rule: Rule, place: Value, path: str) -> None:
+        if _links.unmatched_rules(self.endpoints, [rule]):
+            self.report.fail(place, path, "matches no two nodes of this cluster")
+        elif not any(not endpoint.control_plane for endpoint in self._matched(rule)):
+            message = "is between control planes, whose links are not shaped"
+            self.report.fail(place, path, message, "links work where one end is a worker")
 
+    def _matched(self, rule: Rule) -> list[Endpoint]:
+        ends = (rule.source, rule.target)
+        return [one for one in self.endpoints if any(_links.selects(end, one) for end in ends)]
 
-def _require_workers(selector: str, endpoints: Sequence[Endpoint], place: Value, path: str, report: Report) -> None:
-    if not _scenario.selected_workers(selector, endpoints):
-        workers = ", ".join(sorted(one.name for one in endpoints if not one.control_plane)[:8])
-        report.fail(place, path, f"{selector} matches no worker of this cluster", f"workers: {workers or 'none'}")
-
-
-def _check_duplicates(
-    rule: Rule, links: Links, endpoints: Sequence[Endpoint], place: Value, path: str, report: Report
-) -> None:
-    """Report what the guests' kernels refuse."""
-    matrix = _links.link_matrix(endpoints, links.rules, links.default, [rule])
-    if rule.impairment.duplicate and _links.duplicate_conflict(endpoints, matrix):
-        report.fail(
-            place, path, "has duplicate beside another link of the same node, which Linux does not allow", "remove one"
-        )
+    def _require_workers(self, selector: str, place: Value, path: str) -> None:
+        if not _scenario.selected_workers(selector, self.endpoints):
+            workers = ", ".join(sorted(one.name for one in self.endpoints if not one.control_plane)[:8])
+            hint = f"workers: {workers or 'none'}"
+            self.report.fail(place, path, f"{selector} matches no worker of this cluster", hint)
 
 
 def scenario_mapping(scenario: Scenario) -> dict[str, Any]:
