@@ -16,7 +16,7 @@ from ansible_collections.q8s.emu.plugins.module_utils import _spec_fields as fie
 from ansible_collections.q8s.emu.plugins.module_utils import _spec_qemu as qemu
 from ansible_collections.q8s.emu.plugins.module_utils._links import Endpoint
 from ansible_collections.q8s.emu.plugins.module_utils._scenario import LinkEvent
-from ansible_collections.q8s.emu.plugins.module_utils._spec_links import Links, read_links
+from ansible_collections.q8s.emu.plugins.module_utils._spec_links import Links, known_profiles, read_links
 from ansible_collections.q8s.emu.plugins.module_utils._spec_model import (
     Access,
     Cluster,
@@ -77,7 +77,7 @@ def cluster(root: Value, report: Report) -> Cluster:
     _names(values, definition, root, report)
     endpoints = _endpoints(values, definition, types)
     links = read_links(network, endpoints, root, report)
-    profiles = (network or {}).get("profiles") or {}
+    profiles = known_profiles(network)
     scenario = read_scenario(scenario_fields, root, report, profiles=profiles, links=links, endpoints=endpoints)
     prefix = values["remote_ip_prefix"]
     linked = links != Links() or any(isinstance(event, LinkEvent) for event in scenario.events)
