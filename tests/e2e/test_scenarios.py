@@ -32,7 +32,7 @@ pytestmark = [
 EDGE = Path(__file__).parents[2] / "examples" / "edge.yaml"
 SET = {"at": "3s", "for": "40s", "set": {"from": "zone:edge-site", "to": "zone:cloud-site", "delay": "200ms"}}
 PARTITION = {"at": "18s", "for": "15s", "partition": ["zone:edge-site", "zone:cloud-site"]}
-FOREVER = [
+FOREVER: list[dict[str, Any]] = [
     {"at": "2s", "for": "1h", "partition": ["zone:edge-site", "zone:cloud-site"]},
     {"from": "2s", "to": "1h", "churn": {"node": "edge-1", "mtbf": "1s", "mttr": "10h", "how": ["pause"]}},
     {"at": "9s", "for": "1h", "stop": "node:cloud-1"},
