@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +42,22 @@ case "$last" in
   *sha256sum*) printf '\\n\\n@EMPTY  -\\n0\\n' ;;
 esac
 """
+# Runs a command as the fixture does, in a process that can be killed.
+DRIVER = """\
+import json, sys
+from pathlib import Path
+from q8s_wrapper import cli, inventory, runner, state
+from q8s_wrapper.commands import scenarios
+from q8s_wrapper.errors import ExitCode
+from q8s_wrapper.events import State
+folder, hosts = Path(sys.argv[1]), json.loads(sys.argv[2])
+state.cluster_folder = lambda *_, **__: folder
+inventory.read = lambda *_: hosts
+results = {"q8s_link_report": {"links": [], "findings": [], "broken": 0}}
+runner.run = lambda *_, **__: runner.Outcome(State(finished=True, results=results), ExitCode.DONE, folder / "log")
+scenarios._SECONDS_TO_BEGIN = 0
+sys.exit(cli.main(["scenario", "run", sys.argv[3]]))
+"""
 SET = {"from": "zone:edge-site", "to": "zone:cloud-site", "delay": "200ms"}
 
 
@@ -52,6 +69,7 @@ class Lab:
     folder: Path
     tools: Path
     plays: list[Any]
+    hosts: inventory.Hosts
 
     def write(self, *events: dict[str, Any]) -> None:
         data = yaml.safe_load(EDGE.read_text())
@@ -59,6 +77,12 @@ class Lab:
 
     def run(self, *options: str) -> int:
         return cli.main(["scenario", "run", str(self.file), *options])
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Run the scenario in a process of its own, until a guest is stopped."""
+        process = subprocess.Popen([sys.executable, "-c", DRIVER, self.folder, json.dumps(self.hosts), self.file])
+        until(lambda: ("edge-edge-1", "destroy") in self.told())
+        return process
 
     def log(self) -> list[tuple[float, str, str]]:
         """Return when which machine was told what, in few words."""
@@ -107,7 +131,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
             hosts[node] = {**login, "ansible_host": node, "q8s_host": name, "q8s_node_name": node, "q8s_vm": vm}
     hosts["edge-control-plane"]["q8s_node_name"] = "edge-control-plane"
     monkeypatch.setattr(inventory, "read", lambda *_: hosts)
-    found = Lab(tmp_path / "edge.yaml", folder, tools, [])
+    found = Lab(tmp_path / "edge.yaml", folder, tools, [], hosts)
 
     def play(playbook: str, *_: object, arguments: list[str], **__: object) -> Outcome:
         found.plays.append((playbook, json.loads(arguments[arguments.index("-e") + 1])))
@@ -203,15 +227,13 @@ def test_an_action_that_fails_ends_the_scenario_and_restores(lab: Lab, capsys: p
 
 def test_a_run_that_was_killed_is_named_and_restored(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     lab.write({"at": "0s", "for": "1h", "stop": "node:edge-1"})
-    process = multiprocessing.get_context("fork").Process(target=lab.run)
-    process.start()
-    until(lambda: ("edge-edge-1", "destroy") in lab.told())
+    process = lab.start()
     assert cli.main(["deploy", str(lab.file), "--yes"]) == ExitCode.FAILED
     assert "q8s-run scenario run (process" in capsys.readouterr().err
     assert cli.main(["link", "show", str(lab.file)]) == ExitCode.DONE
     assert "a scenario is running since" in capsys.readouterr().err
-    os.kill(process.pid or 0, signal.SIGKILL)
-    process.join()
+    process.kill()
+    process.wait()
     assert cli.main(["link", "show", str(lab.file)]) == ExitCode.DONE
     error = capsys.readouterr().err
     assert "warning: the scenario of" in error and "was killed" in error
@@ -228,11 +250,9 @@ def test_a_run_that_was_killed_is_named_and_restored(lab: Lab, capsys: pytest.Ca
 
 def test_a_running_scenario_is_stopped(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     lab.write({"at": "0s", "for": "1h", "stop": "node:edge-1"})
-    process = multiprocessing.get_context("fork").Process(target=lab.run)
-    process.start()
-    until(lambda: ("edge-edge-1", "destroy") in lab.told())
+    process = lab.start()
     assert cli.main(["scenario", "stop", str(lab.file)]) == ExitCode.DONE
-    process.join()
+    assert process.wait() == ExitCode.INTERRUPTED
     assert lab.told()[-1] == ("edge-edge-1", "restore")
     assert lab.result() == "interrupted"
     assert cli.main(["scenario", "stop", str(lab.file)]) == ExitCode.DONE

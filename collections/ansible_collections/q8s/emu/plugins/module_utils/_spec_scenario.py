@@ -98,6 +98,7 @@ SCENARIO = Group(
             Rows(EVENT, "a list, such as [{at: 60s, for: 30s, partition: [zone:edge, zone:cloud]}]"),
             "What happens, each at its time since the scenario's begin.",
             [],
+            edit=NONE,
         ),
     ),
     "a mapping with seed and events",
