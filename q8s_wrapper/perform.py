@@ -11,6 +11,7 @@ import itertools
 import os
 import shlex
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -70,23 +71,28 @@ class Machines:
 
         :raises CommandError: it failed, or took longer than ``seconds``
         """
-        try:
-            done = subprocess.run(
-                self._ssh(name, command),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-                env=self._variables,
-                start_new_session=True,  # Ctrl-C is for this process alone
-                timeout=seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise CommandError(f"{name} did not answer within {seconds:g} s") from None
-        if done.returncode != 0:
-            raise CommandError(f"{name}: {(done.stderr.strip() or done.stdout.strip() or 'no message')[-300:]}")
+        # A file: some versions of ssh leave stderr open in the process that keeps the connection.
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr:
+            try:
+                done = subprocess.run(
+                    self._ssh(name, command),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                    text=True,
+                    encoding="utf-8",
+                    errors="replace",
+                    env=self._variables,
+                    start_new_session=True,  # Ctrl-C is for this process alone
+                    timeout=seconds,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                raise CommandError(f"{name} did not answer within {seconds:g} s") from None
+            stderr.seek(0)
+            if done.returncode != 0:
+                message = stderr.read().strip() or done.stdout.strip() or "no message"
+                raise CommandError(f"{name}: {message[-300:]}")
         return done.stdout
 
     def sudo(self, name: str, command: str) -> str:
