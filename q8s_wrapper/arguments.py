@@ -265,6 +265,28 @@ COMMANDS: Final = (
         (_VERBOSE, _QUIET),
     ),
     Command(
+        "scenario run",
+        "perform the cluster file's scenario: links and nodes that fail by a schedule",
+        "scenarios:run",
+        "q8s-run scenario run cluster.yaml --dry-run",
+        (Option("dry-run", "print the schedule, without a cloud"), _JSON, _VERBOSE, _QUIET),
+        more="Restores the cluster file's state at its end, on Ctrl-C and if a step fails. No deploy runs meanwhile.",
+    ),
+    Command(
+        "scenario stop",
+        "stop the scenario, or restore the cluster file's state after one that was killed",
+        "scenarios:stop",
+        "q8s-run scenario stop cluster.yaml",
+        (_VERBOSE, _QUIET),
+    ),
+    Command(
+        "scenario report",
+        "show what the newest scenario did, and when",
+        "scenarios:report",
+        "q8s-run scenario report cluster.yaml --json",
+        (_JSON, _QUIET),
+    ),
+    Command(
         "ssh",
         "log in to a node or a host",
         "access:ssh",

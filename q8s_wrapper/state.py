@@ -17,6 +17,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -234,6 +235,29 @@ def locked(folder: Path, what: str) -> Iterator[Path]:
         # Downgrade the lock: child processes can share it, and no other run can take it exclusively.
         fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
         yield path
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that holds a cluster's lock, and its command in words."""
+
+    pid: int
+    what: str
+
+
+def owner(folder: Path) -> Owner | None:
+    """Return who holds the cluster's lock, or None if nobody does."""
+    try:
+        with (folder / _LOCK).open("r+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lines = stream.read().splitlines()
+                known = len(lines) > 1 and lines[0].isdecimal()
+                return Owner(int(lines[0]), lines[1]) if known else Owner(0, "another process")
+    except FileNotFoundError:
+        pass
+    return None
 
 
 def _write_owner(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from q8s_wrapper import history, inventory, links, messages, render, report, runner, state, tags, timeline
+from q8s_wrapper import history, inventory, links, messages, render, report, runner, scenario, state, tags, timeline
 from q8s_wrapper.commands import load
 from q8s_wrapper.commands.offline import program_versions
 from q8s_wrapper.config import state_root
@@ -24,7 +24,7 @@ from q8s_wrapper.history import Estimate
 from q8s_wrapper.invocation import Invocation
 
 
-class _Session:
+class Session:
     """One command on one cluster. It may run several playbooks."""
 
     def __init__(self, arguments: argparse.Namespace, cluster: Any, folder: Path, lock: Path, changes: bool) -> None:
@@ -145,7 +145,7 @@ class _Session:
 
 def plan(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Show what deploy would change."""
-    with _session(arguments, changes=False) as session:
+    with open_session(arguments, changes=False) as session:
         outcome = session.play("plan", [*_plan_options(arguments), *rest], as_json=False, show_plan=False)
         if outcome.code != ExitCode.DONE:
             return session.end(outcome)
@@ -179,7 +179,7 @@ def deploy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         *_replacement_options(arguments),
         *rest,
     ]
-    with _session(arguments, cluster, changes=not arguments.check) as session:
+    with open_session(arguments, cluster, changes=not arguments.check) as session:
         # The playbook removes servers only if q8s_confirmed is true: the user passed --yes or confirmed the plan.
         confirmed = arguments.yes
         asks_for_confirmation = _asks_for_confirmation(arguments)
@@ -199,6 +199,7 @@ def deploy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         outcome = session.play("site", options, show_plan=not asks_for_confirmation)
         if outcome.code == ExitCode.DONE and not (arguments.check or arguments.limit or arguments.tags):
             links.write(session.folder, [])  # the deploy has restored the file's links
+            scenario.forget(session.folder)  # and waited until all nodes were Ready
         return session.end(outcome, remember=not (arguments.check or arguments.limit or arguments.tags))
 
 
@@ -218,7 +219,7 @@ def _parallel_options(arguments: argparse.Namespace) -> list[str]:
 
 def destroy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Remove everything of the cluster from the cloud."""
-    with _session(arguments, changes=not arguments.check) as session:
+    with open_session(arguments, changes=not arguments.check) as session:
         if _asks_for_confirmation(arguments):
             servers = _list_servers(arguments.file)
             if servers:
@@ -253,7 +254,7 @@ def _describe_removal(keep: Sequence[str]) -> str:
 
 def replace(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Replace one worker: drain it, delete its server, deploy it again."""
-    with _session(arguments) as session:
+    with open_session(arguments) as session:
         node = _find_worker(session, arguments.node)
         if _asks_for_confirmation(arguments):
             _confirm(f"Drain {node}, delete its server and create it again?")
@@ -267,7 +268,7 @@ def replace(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         return session.end(outcome)
 
 
-def _find_worker(session: _Session, name: str) -> str:
+def _find_worker(session: Session, name: str) -> str:
     """Return the node name of a worker.
 
     :param name: name of the node or of its host
@@ -287,7 +288,7 @@ def _find_worker(session: _Session, name: str) -> str:
 
 def verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Compare every worker with the cluster file, run a pod on every node, and connect each pod to all others."""
-    with _session(arguments) as session:
+    with open_session(arguments) as session:
         return session.end(session.play("verify", rest))
 
 
@@ -295,7 +296,7 @@ def bench(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Measure the nodes of the cluster, and write the results to a folder."""
     cluster = load(arguments.file)
     options = ["-e", json.dumps(_bench_variables(arguments, cluster))]
-    with _session(arguments, cluster) as session:
+    with open_session(arguments, cluster) as session:
         outcome = session.play("bench", [*options, *rest])
         if outcome.code == ExitCode.INTERRUPTED:
             messages.info("removing the pods of the benchmark")
@@ -353,7 +354,7 @@ def link_verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _link_report(arguments: argparse.Namespace, rest: Sequence[str], action: str) -> int:
-    with _session(arguments, changes=False) as session:
+    with open_session(arguments, changes=False) as session:
         changed = links.read(session.folder)
         outcome = session.play("link", [*_link_variables(action, changed), *rest], as_json=False)
         if outcome.code != ExitCode.DONE:
@@ -374,27 +375,27 @@ def link_set(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
     seconds = links.parse_duration(vars(arguments)["for"]) if vars(arguments)["for"] else 0
     cluster = load(arguments.file)
     link = links.parse(arguments.node, cluster)
-    with _session(arguments, cluster) as session:
+    with open_session(arguments, cluster) as session:
         before = links.read(session.folder)
         ends = [(other["from"], other["to"]) for other in before]
         kept = [other for other, pair in zip(before, ends, strict=True) if pair != (link["from"], link["to"])]
-        code = _apply_links(session, [*kept, links.ending(link, seconds) if seconds else link])
+        code = apply_links(session, [*kept, links.ending(link, seconds) if seconds else link])
         if code != ExitCode.DONE or not seconds:
             return code
         messages.info(f"restoring the link in {seconds} s; Ctrl-C restores it at once")
         with suppress(KeyboardInterrupt):
             time.sleep(seconds)
-        return _apply_links(session, before)
+        return apply_links(session, before)
 
 
 def link_clear(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
     """Restore the cluster file's links."""
-    with _session(arguments) as session:
-        return _apply_links(session, [])
+    with open_session(arguments) as session:
+        return apply_links(session, [])
 
 
-def _apply_links(session: _Session, changed: Sequence[Mapping[str, Any]]) -> int:
-    """Apply the file's links, with these in place of some, and show the result."""
+def apply_links(session: Session, changed: Sequence[Mapping[str, Any]], quiet: bool = False) -> int:
+    """Apply the file's links, with these in place of some, and show the result unless ``quiet``."""
     # First, so that a run that is killed leaves no change that nobody knows of.
     recorded = links.read(session.folder)
     links.write(session.folder, [*recorded, *(link for link in changed if link not in recorded)])
@@ -404,7 +405,8 @@ def _apply_links(session: _Session, changed: Sequence[Mapping[str, Any]]) -> int
     links.write(session.folder, changed)
     found = outcome.state.results["q8s_link_report"]
     lines = [*links.matrix_lines(found["links"]), *links.describe(changed, session.invocation.command("link clear"))]
-    print("\n".join(lines), flush=True)
+    if not quiet:
+        print("\n".join(lines), flush=True)
     return ExitCode.FAILED if found["broken"] else ExitCode.DONE
 
 
@@ -415,7 +417,7 @@ def _link_variables(action: str, changed: Sequence[Mapping[str, Any]]) -> list[s
 
 def status(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Show the state of every node in the cloud, on its host and in Kubernetes. Return 1 if a node has a problem."""
-    with _session(arguments, changes=False) as session:
+    with open_session(arguments, changes=False) as session:
         # With --json, stdout has one document: the progress goes to stderr.
         outcome = session.play("status", rest, as_json=False)
         if outcome.code != ExitCode.DONE:
@@ -431,7 +433,7 @@ def status(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def fetch_kubeconfig(arguments: argparse.Namespace, cluster: Any) -> int:
     """Fetch the kubeconfig from the control plane into the local state. Return the exit code."""
-    with _session(arguments, cluster, changes=False) as session:
+    with open_session(arguments, cluster, changes=False) as session:
         outcome = session.play("kubeconfig", [], as_json=False)
         return ExitCode.DONE if outcome.code == ExitCode.DONE else session.end(outcome)
 
@@ -441,7 +443,7 @@ def read_facts(arguments: argparse.Namespace, cluster: Any, *, checksums: bool) 
 
     :param checksums: whether to compute the checksums of the artifacts
     """
-    with _session(arguments, cluster, changes=False) as session:
+    with open_session(arguments, cluster, changes=False) as session:
         options = ["-e", json.dumps({"q8s_with_checksums": checksums})]
         outcome = session.play("record", options, as_json=False)
         if outcome.code == ExitCode.DONE:
@@ -453,13 +455,13 @@ def read_facts(arguments: argparse.Namespace, cluster: Any, *, checksums: bool) 
 
 def verify_result(arguments: argparse.Namespace, cluster: Any) -> dict[str, Any]:
     """Run ``verify``, and return its result as ``--json`` has it."""
-    with _session(arguments, cluster) as session:
+    with open_session(arguments, cluster) as session:
         outcome = session.play("verify", [], as_json=False)
         return report.result("verify", outcome.code, outcome.state, str(outcome.log))
 
 
 @contextmanager
-def _session(arguments: argparse.Namespace, cluster: Any = None, *, changes: bool = True) -> Iterator[_Session]:
+def open_session(arguments: argparse.Namespace, cluster: Any = None, *, changes: bool = True) -> Iterator[Session]:
     """Open a session on the arguments' cluster, and hold the cluster's lock.
 
     :param cluster: the cluster, if the file was loaded before
@@ -478,7 +480,22 @@ def _session(arguments: argparse.Namespace, cluster: Any = None, *, changes: boo
         raise WrapperError(str(error), f"fix the cause, then run `{command}` again") from None
     held = state.locked(folder, arguments.command.name) if changes else nullcontext(state.shared(folder))
     with held as lock:
-        yield _Session(arguments, cluster, folder, lock, changes)
+        _warn_of_scenario(arguments, folder, changes)
+        yield Session(arguments, cluster, folder, lock, changes)
+
+
+def _warn_of_scenario(arguments: argparse.Namespace, folder: Path, changes: bool) -> None:
+    """Warn of a scenario that runs, or was killed and has not been restored."""
+    left = scenario.find_left(folder)
+    if not left or arguments.command.name.startswith("scenario"):
+        return
+    # A run that changes the cluster holds its lock, so no scenario runs.
+    owner = None if changes else state.owner(folder)
+    if owner and "scenario run" in owner.what:
+        messages.info(f"a scenario is running since {left.since}")
+    else:
+        messages.warning(f"the scenario of {left.since} was killed; links or nodes may be as it left them")
+        messages.hint(f"`{arguments.invocation.command('scenario stop')}` restores the cluster file's state")
 
 
 def _ansible_options(arguments: argparse.Namespace, cluster: Any = None) -> list[str]:

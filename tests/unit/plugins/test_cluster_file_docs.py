@@ -41,9 +41,16 @@ def test_every_field_has_its_line_on_the_page_and_its_links_lead_somewhere() -> 
     page = cluster_file_docs.page()
     anchors = {cluster_file_docs._anchor(line[3:]) for line in page.splitlines() if line.startswith("## ")}
     assert {part.split(")")[0] for part in page.split("](#")[1:]} <= anchors
-    for group in (_spec_fields.CLUSTER, _spec_fields.DEFINITION, _spec_fields.VM_TYPE, _spec_fields.ACCESS):
+    sections = {section.partition("\n")[0]: section for section in page.split("\n## ")}
+    groups = {
+        "Fields": _spec_fields.CLUSTER,
+        "cluster_definition": _spec_fields.DEFINITION,
+        "vm_types.types.NAME": _spec_fields.VM_TYPE,
+        "access": _spec_fields.ACCESS,
+    }
+    for path, group in groups.items():
         for field in group.fields:
-            assert page.count(f"\n| `{field.name}`") == 1, field.name
+            assert sections[path].count(f"\n| `{field.name}`") == 1, field.name
 
 
 @pytest.mark.parametrize(

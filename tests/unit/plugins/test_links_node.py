@@ -195,3 +195,11 @@ def test_a_deploy_looks_at_guests_only_where_the_file_or_the_guest_has_links() -
     assert linked_guests({"a": linked}, ["a"]) == "edge-1"
     assert linked_guests({"a": wanted}, ["a"]) == "edge-1"
     assert linked_guests({"a": wanted}, []) == "!all"
+
+
+def test_what_a_guest_has_after_a_change_needs_none() -> None:
+    kept = _links_node.NodeLinks({"10.254.1.2": Impairment(delay=1000)}, exempt=("ssh",))
+    now = _links_node.NodeLinks({"10.254.1.2": Impairment(delay=2000)}, exempt=("ssh",))
+    for links in ((kept, now), (kept, kept), (_links_node.NOTHING, now), (_links_node.NOTHING, _links_node.NOTHING)):
+        found = _links_node.found_after(*links, "program", "unit")
+        assert not _links_node.change(found, *links, "program", "unit").command

@@ -200,6 +200,13 @@ def change(found: Found, kept: NodeLinks, now: NodeLinks, program: str, unit: st
     return Change(True, "; ".join(["set -e", "mkdir -p /run/q8s", unpack, *steps]), text)
 
 
+def found_after(kept: NodeLinks, now: NodeLinks, program: str, unit: str) -> Found:
+    """Return what a guest has after the command of change() with the same arguments."""
+    if not kept.count and not now.count:
+        return Found(None, None, hashlib.sha256(b"").hexdigest(), 0)
+    return Found(kept, now, hashlib.sha256((program + unit).encode()).hexdigest(), now.count)
+
+
 def _json(links: NodeLinks) -> str:
     return json.dumps(links.to_mapping(), sort_keys=True) + "\n"
 

@@ -15,7 +15,8 @@ from typing import Any, Optional
 from ansible_collections.q8s.emu.plugins.module_utils import _spec_fields as fields
 from ansible_collections.q8s.emu.plugins.module_utils import _spec_qemu as qemu
 from ansible_collections.q8s.emu.plugins.module_utils._links import Endpoint
-from ansible_collections.q8s.emu.plugins.module_utils._spec_links import Links, read_links
+from ansible_collections.q8s.emu.plugins.module_utils._scenario import LinkEvent
+from ansible_collections.q8s.emu.plugins.module_utils._spec_links import Links, known_profiles, read_links
 from ansible_collections.q8s.emu.plugins.module_utils._spec_model import (
     Access,
     Cluster,
@@ -25,6 +26,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec_model import (
     guest_subnet_length,
     server_names,
 )
+from ansible_collections.q8s.emu.plugins.module_utils._spec_scenario import read_scenario
 from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import Report, SpecError, Value, found, join
 
 GUEST_SSH_PORT = 2222
@@ -59,7 +61,7 @@ def cluster(root: Value, report: Report) -> Cluster:
     definition = values.pop("cluster_definition") or {}
     types = (values.pop("vm_types") or {}).get("types")
     values.pop("git_url")
-    network = values.pop("network")
+    network, scenario_fields = values.pop("network"), values.pop("scenario")
     for name, one in (types or {}).items():
         if one is not None:
             _vm_type(name, one, root, report)
@@ -73,12 +75,16 @@ def cluster(root: Value, report: Report) -> Cluster:
     _access(values, root, report)
     _proxy(values, root, report)
     _names(values, definition, root, report)
-    links = read_links(network, _endpoints(values, definition, types), root, report)
+    endpoints = _endpoints(values, definition, types)
+    links = read_links(network, endpoints, root, report)
+    profiles = known_profiles(network)
+    scenario = read_scenario(scenario_fields, root, report, profiles=profiles, links=links, endpoints=endpoints)
     prefix = values["remote_ip_prefix"]
-    if links != Links() and prefix is not None and prefix.prefixlen < _LINKED_PREFIX:
+    linked = links != Links() or any(isinstance(event, LinkEvent) for event in scenario.events)
+    if linked and prefix is not None and prefix.prefixlen < _LINKED_PREFIX:
         report.fail(
-            root.at("network"),
-            "network",
+            root.at("network" if links != Links() else "scenario"),
+            "network" if links != Links() else "scenario",
             f"needs a remote_ip_prefix of /{_LINKED_PREFIX} or longer; it is {prefix}",
             "links are told apart by the last 16 bits of the nodes' addresses",
         )
@@ -93,6 +99,7 @@ def cluster(root: Value, report: Report) -> Cluster:
             "workers": tuple(definition["workers"].items()),
             "types": tuple(_typed(name, one) for name, one in (types or {}).items()),
             "links": links,
+            "scenario": scenario,
             "access": _access_of(values["access"]),
             "proxy": Proxy(**_without_none(values["proxy"])),
             "ssh_private_key": values["ssh_private_key"] or "",

@@ -33,6 +33,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec_kinds import (
 from ansible_collections.q8s.emu.plugins.module_utils._spec_links import NETWORK
 from ansible_collections.q8s.emu.plugins.module_utils._spec_model import Access
 from ansible_collections.q8s.emu.plugins.module_utils._spec_qemu import HOST_SYSTEMS
+from ansible_collections.q8s.emu.plugins.module_utils._spec_scenario import SCENARIO
 
 MAX_SERVERS = 4096
 REQUIRED_SECURITY_GROUP = "q8s-cluster"
@@ -532,6 +533,12 @@ CLUSTER = Group(
             {},
         ),
         Field("network", NETWORK, "Links between nodes: delay, rate, loss. The guests shape them.", {}),
+        Field(
+            "scenario",
+            SCENARIO,
+            "Faults of links and nodes by a schedule. `q8s-run scenario run` performs them; a deploy does not.",
+            {},
+        ),
         Field(
             "git_url",
             Anything(),

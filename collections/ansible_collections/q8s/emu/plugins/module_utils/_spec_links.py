@@ -159,7 +159,7 @@ _RATE = Measure(
     f"{_NUMBER}(kbit|mbit|gbit)",
 )
 _PERCENT = Measure(_links.parse_percent, "a number with %, such as 0.1%, at most 100%", r"[0-9]{1,3}(\.[0-9]{1,6})?%")
-_SELECTOR = Measure(_selector, f"{_links.SELECTORS}", rf"\*|{_links.CONTROL_PLANES}|(node|type|zone):.+")
+SELECTOR = Measure(_selector, f"{_links.SELECTORS}", rf"\*|{_links.CONTROL_PLANES}|(node|type|zone):.+")
 _WORD = Text("a name: a-z, 0-9 and -, at most 63", r"[a-z0-9][a-z0-9-]{0,62}")
 
 _UP_DOWN = Group(
@@ -203,10 +203,10 @@ _DEFAULTS = Group(
     ),
     "a mapping with delay, rate, loss, ...",
 )
-_LINK = Group(
+LINK = Group(
     (
-        Field("from", _SELECTOR, "The nodes that send.", attribute="source", example="zone:edge", edit=LIVE),
-        Field("to", _SELECTOR, "The nodes that receive.", attribute="target", example="zone:cloud", edit=LIVE),
+        Field("from", SELECTOR, "The nodes that send.", attribute="source", example="zone:edge", edit=LIVE),
+        Field("to", SELECTOR, "The nodes that receive.", attribute="target", example="zone:cloud", edit=LIVE),
         Field(
             "profile",
             Text(),
@@ -254,7 +254,7 @@ NETWORK = Group(
         ),
         Field(
             "links",
-            Rows(_LINK, "a list, such as [{from: zone:edge, to: zone:cloud, delay: 45ms}]"),
+            Rows(LINK, "a list, such as [{from: zone:edge, to: zone:cloud, delay: 45ms}]"),
             "Impairments between nodes. The most specific link applies: `node:` before `type:` and `control-planes`, "
             "these before `zone:`, and `zone:` before `*`; of equally specific ones, the last.",
             [],
@@ -284,15 +284,7 @@ class Links:
         """The links in the file's own form, with the profiles' values in each."""
         return {
             "defaults": _fields_of(self.default),
-            "links": [
-                {
-                    "from": rule.source,
-                    "to": rule.target,
-                    "symmetric": rule.symmetric,
-                    **_fields_of(rule.impairment, rule.reverse_rate),
-                }
-                for rule in self.rules
-            ],
+            "links": [rule_mapping(rule) for rule in self.rules],
             "exempt": list(self.exempt),
         }
 
@@ -308,30 +300,43 @@ def read_links(
         *_coordinates(values["coordinates"] or {}, endpoints, root.at("network"), report),
         *_matrix(values["matrix"] or {}, endpoints, root.at("network"), report),
     ]
-    profiles = {**_links_sources.PRESETS, **(values["profiles"] or {})}
+    profiles = known_profiles(values)
     place = root.at("network", "links")
     for number, row in enumerate(values["links"] or ()):
         path = f"network.links[{number}]"
         if row is None:
             continue
-        profile = row["profile"]
-        if profile is not None and profile not in profiles:
-            close = report.close(profile, list(profiles))
-            hint = f"did you mean {close}?" if close else f"defined: {', '.join(profiles)}"
-            report.fail(
-                place.data[number].at("profile"), f"{path}.profile", f"{profile} is not in network.profiles", hint
-            )
-        merged = {**(profiles.get(profile) or {}), **{key: value for key, value in row.items() if value is not None}}
-        if row["source"] is not None and row["target"] is not None:
-            impairment, back = _impairment(merged)
-            rules.append(Rule(row["source"], row["target"], impairment, bool(row["symmetric"]), back))
-            _check(impairment, place.data[number], path, report)
-            if _links.unmatched_rules(endpoints, rules[-1:]):
+        rule = read_rule(row, profiles, place.data[number], path, report)
+        if rule is not None:
+            rules.append(rule)
+            if _links.unmatched_rules(endpoints, [rule]):
                 report.warn(place.data[number], path, "matches no two nodes of this cluster", "compare its from and to")
     default = _impairment(values["defaults"] or {})[0]
     _check(default, root.at("network"), join("network", "defaults"), report)
     _check_nodes(endpoints, rules, default, root.at("network"), report)
     return Links(tuple(rules), default, tuple(values["exempt"] or ()))
+
+
+def known_profiles(values: Optional[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the published profiles and those of a file whose fields were read."""
+    return {**_links_sources.PRESETS, **((values or {}).get("profiles") or {})}
+
+
+def read_rule(
+    row: Mapping[str, Any], profiles: Mapping[str, Any], place: Value, path: str, report: Report
+) -> Optional[Rule]:
+    """Return the rule of a link whose fields were read, or None if its ends are not known."""
+    profile = row["profile"]
+    if profile is not None and profile not in profiles:
+        close = report.close(profile, list(profiles))
+        hint = f"did you mean {close}?" if close else f"defined: {', '.join(profiles)}"
+        report.fail(place.at("profile"), f"{path}.profile", f"{profile} is not in network.profiles", hint)
+    values = {**(profiles.get(profile) or {}), **{key: value for key, value in row.items() if value is not None}}
+    if "source" not in values or "target" not in values:
+        return None
+    impairment, back = _impairment(values)
+    _check(impairment, place, path, report)
+    return Rule(values["source"], values["target"], impairment, bool(values.get("symmetric")), back)
 
 
 def _coordinates(
@@ -426,6 +431,12 @@ def _impairment(values: Mapping[str, Any]) -> tuple[Impairment, Optional[int]]:
     if loss is not None:
         given["loss"] = Loss(loss["p"] or 0.0, loss["r"]) if isinstance(loss, dict) else Loss(loss)
     return Impairment(**given), back
+
+
+def rule_mapping(rule: Rule) -> dict[str, Any]:
+    """Return a rule in the file's own form."""
+    fields_of = _fields_of(rule.impairment, rule.reverse_rate)
+    return {"from": rule.source, "to": rule.target, "symmetric": rule.symmetric, **fields_of}
 
 
 def _fields_of(impairment: Impairment, back: Optional[int] = None) -> dict[str, Any]:

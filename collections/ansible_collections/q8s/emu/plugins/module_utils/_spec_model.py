@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Optional, Union
 
 from ansible_collections.q8s.emu.plugins.module_utils._links import Endpoint, Impairment, Rule, link_matrix
+from ansible_collections.q8s.emu.plugins.module_utils._scenario import Scenario
 from ansible_collections.q8s.emu.plugins.module_utils._spec_links import Links
+from ansible_collections.q8s.emu.plugins.module_utils._spec_scenario import scenario_mapping
 from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import Problem
 
 
@@ -124,6 +126,7 @@ class Cluster:
     bundle_source: str  # auto, upstream or source
     guest_images: tuple[GuestImage, ...]  # of the architectures that have one
     links: Links
+    scenario: Scenario
     warnings: tuple[Problem, ...] = field(default=(), compare=False, repr=False)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -161,6 +164,7 @@ class Cluster:
                 image.architecture: {"url": image.url, "checksum": image.checksum} for image in self.guest_images
             },
             **({"network": self.links.to_mapping()} if self.links != Links() else {}),
+            **({"scenario": scenario_mapping(self.scenario)} if self.scenario != Scenario() else {}),
             "cluster_definition": {
                 "master_node_flavor": self.master_node_flavor,
                 "number_additional_master_nodes": self.number_additional_master_nodes,

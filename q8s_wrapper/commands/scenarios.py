@@ -1,0 +1,192 @@
+"""The commands ``scenario run``, ``scenario stop`` and ``scenario report``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from q8s_wrapper import inventory, links, messages, perform, scenario, state
+from q8s_wrapper.commands import load, runs
+from q8s_wrapper.errors import ExitCode, WrapperError
+
+_STOP_SECONDS: Final = 1200
+_SECONDS_TO_BEGIN: Final = 2  # between the last preparation and the scenario's begin
+
+
+def run(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
+    """Perform the scenario, and return to the cluster file's state. With ``--dry-run``, print the schedule."""
+    cluster = load(arguments.file)
+    from ansible_collections.q8s.emu.plugins.module_utils import _scenario
+
+    faults = _scenario.schedule(cluster.scenario, cluster.endpoints())
+    actions = _scenario.actions(faults)
+    end = max([_scenario.last_moment(cluster.scenario), *(action.at for action in actions)], default=0) / 1000
+    shown = [_action_data(action) for action in actions]
+    if arguments.dry_run:
+        if arguments.json:
+            print(json.dumps({"seed": cluster.scenario.seed, "end": end, "actions": shown}, indent=2))
+        else:
+            print("\n".join(scenario.schedule_lines(shown)))
+        return ExitCode.DONE
+    if not actions:
+        raise WrapperError(
+            f"Failed to run the scenario: {arguments.file} has no events in scenario, or none that happen",
+            "docs/guides/edge-site.md describes scenarios",
+            ExitCode.WRONG_INPUT,
+        )
+    with runs.open_session(arguments, cluster) as session:
+        return _perform(session, faults, actions, end)
+
+
+def _action_data(action: Any) -> dict[str, Any]:
+    """Return an action of the schedule, for programs."""
+    node = {"node": action.fault.node} if action.fault.node else {}
+    kind = {"kind": action.fault.kind, "undo": action.undo}
+    return {"at": action.at / 1000, "what": action.text, **kind, **node, "event": action.fault.event}
+
+
+def _perform(session: runs.Session, faults: Sequence[Any], actions: Sequence[Any], end: float) -> int:
+    """Perform the actions, then restore the cluster file's state. Return the exit code."""
+    clear, stop = (session.invocation.command(verb) for verb in ("link clear", "scenario stop"))
+    if scenario.find_left(session.folder):
+        raise WrapperError("Failed to run the scenario: an earlier one was killed, and its faults may be there", stop)
+    if links.read(session.folder):
+        raise WrapperError("Failed to run the scenario: `link set` has changed links of this cluster", clear)
+    machines = _machines(session)
+    nodes = sorted({fault.node for fault in faults if fault.node})
+
+    def show(line: scenario.Line) -> None:
+        text = json.dumps(line) if session.json else scenario.line_text(line)
+        if text:
+            print(text, flush=True)
+
+    messages.info("connecting to the nodes")
+    record = scenario.Record(session.folder, nodes, show)
+    performer = perform.Performer(session.cluster, machines, record)
+    result = "interrupted"
+    try:
+        with _interruptible():
+            try:
+                performer.prepare(faults)
+                time.sleep(_SECONDS_TO_BEGIN)
+                record.start()
+                record.write("begin", seed=session.cluster.scenario.seed, end=end, file=session.file)
+                messages.info(f"the scenario ends in {end:g} s; Ctrl-C ends it at once")
+                performer.perform(actions, end)
+                result = "failed" if performer.failure else "done"
+            except KeyboardInterrupt:
+                messages.info("stopping the scenario, and restoring the cluster file's state")
+            except WrapperError as error:
+                performer.failure = str(error)
+                result = "failed"
+            performer.close()
+            if performer.failure:
+                messages.error(performer.failure)
+            code = _restore(session, machines, nodes if result != "done" else [])
+        record.write("end", result=result if code == ExitCode.DONE else f"{result}; restoring failed")
+    finally:
+        record.close()
+    messages.info(f"record: {record.path}")
+    if code != ExitCode.DONE:
+        return code
+    return {"done": ExitCode.DONE, "failed": ExitCode.FAILED}.get(result, ExitCode.INTERRUPTED)
+
+
+def _machines(session: runs.Session) -> perform.Machines:
+    """Return the machines of the cluster.
+
+    :raises WrapperError: the cloud does not have all of them
+    """
+    hosts = inventory.read(session.file)
+    present = {str(values.get("q8s_node_name")) for values in hosts.values()}
+    missing = sorted({spec.node for spec in session.cluster.servers()} - present)
+    if missing:
+        raise WrapperError(
+            f"Failed to find the servers of {', '.join(missing)} in the cloud", session.invocation.command("deploy")
+        )
+    from ansible_collections.q8s.emu.plugins.module_utils import _ssh
+
+    sockets = Path(_ssh.socket_folder(str(session.folder)))
+    sockets.mkdir(mode=0o700, exist_ok=True)
+    return perform.Machines(hosts, sockets)
+
+
+def _restore(session: runs.Session, machines: perform.Machines, nodes: Sequence[str]) -> int:
+    """Restore nodes and links, and forget the scenario if all of it is restored. Return the exit code."""
+    errors = perform.restore(machines, nodes)
+    for error in errors:
+        messages.error(error)
+    code = ExitCode.FAILED if errors else runs.apply_links(session, [], quiet=session.json)
+    if code == ExitCode.DONE:
+        scenario.forget(session.folder)
+    else:
+        messages.hint(
+            f"`{session.invocation.command('scenario stop')}` tries again to restore the cluster file's state"
+        )
+    return code
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def stop(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
+    """Stop a scenario that runs, or restore what one that was killed has left."""
+    cluster = load(arguments.file)
+    folder = state.cluster_folder(cluster.cluster_name, changes=False)
+    if not scenario.find_left(folder):
+        messages.result("no scenario is running, and none has left anything")
+        return ExitCode.DONE
+    owner = state.owner(folder)
+    if owner and "scenario run" in owner.what:
+        messages.info(f"stopping process {owner.pid}")
+        _interrupt_and_wait(folder, owner.pid)
+    left = scenario.find_left(folder)
+    if left:
+        with runs.open_session(arguments, cluster) as session:
+            return _restore(session, _machines(session), left.nodes)
+    messages.result("the scenario is stopped, and the cluster file's state is restored")
+    return ExitCode.DONE
+
+
+def _interrupt_and_wait(folder: Path, pid: int) -> None:
+    """Send SIGINT to the process that runs a scenario, and wait until it has ended.
+
+    :raises WrapperError: it does not end
+    """
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGINT)
+    end = time.monotonic() + _STOP_SECONDS
+    while state.owner(folder):
+        if time.monotonic() > end:
+            raise WrapperError(f"Failed to stop process {pid} within {_STOP_SECONDS} s", f"kill -KILL {pid}")
+        time.sleep(0.2)
+
+
+def report(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
+    """Show what the newest scenario did, and when."""
+    cluster = load(arguments.file)
+    path, lines = scenario.read_record(state.find(cluster.cluster_name))
+    if arguments.json:
+        data: Mapping[str, Any] = scenario.report_data(path, lines)
+        print(json.dumps(data, indent=2))
+    else:
+        print("\n".join(scenario.report_lines(path, lines)))
+    return ExitCode.DONE

@@ -1,0 +1,184 @@
+"""Records of scenarios in the cluster's state folder, and what is printed of them.
+
+A record is a file of JSON Lines: ``begin``, an ``action`` each time that a fault begins or ends, ``node`` when a node
+becomes Ready or NotReady, ``back`` when a guest answers after a fault, and ``end``. While a scenario runs,
+``scenario.json`` names its record; a run that was killed leaves it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from q8s_wrapper import report
+from q8s_wrapper.errors import WrapperError
+from q8s_wrapper.kubeconfig import write_private
+
+_MARKER: Final = "scenario.json"
+_RECORDS: Final = "scenarios"
+_RECORDS_KEPT: Final = 50
+
+Line = dict[str, Any]
+
+
+def stamp() -> str:
+    """Return the time in UTC, with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True)
+class Left:
+    """A scenario that has not ended: when it began, the workers that it stops, and its record."""
+
+    since: str
+    nodes: tuple[str, ...]
+    record: str
+
+
+def find_left(folder: Path) -> Left | None:
+    """Return the scenario that runs, or was killed."""
+    try:
+        found = json.loads((folder / _MARKER).read_text())
+        return Left(found["since"], tuple(found["nodes"]), found["record"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        return Left("an unknown time", (), "")
+
+
+def forget(folder: Path) -> None:
+    """Record that no scenario is left to restore."""
+    (folder / _MARKER).unlink(missing_ok=True)
+
+
+class Record:
+    """A record that is written. Several threads may write."""
+
+    def __init__(self, folder: Path, nodes: Sequence[str], show: Callable[[Line], None]) -> None:
+        records = folder / _RECORDS
+        records.mkdir(mode=0o700, exist_ok=True)
+        for old in sorted(records.glob("*.jsonl"))[: -(_RECORDS_KEPT - 1)]:
+            old.unlink()
+        self.path = records / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.jsonl"
+        self._stream: TextIO = self.path.open("w", encoding="utf-8")
+        self.path.chmod(0o600)
+        self._lock = threading.Lock()
+        self._show = show
+        self._begin = time.monotonic()
+        # First, so that a run that is killed leaves no fault that nobody knows of.
+        left = {"since": stamp(), "nodes": list(nodes), "record": self.path.name}
+        write_private(folder / _MARKER, json.dumps(left) + "\n")
+
+    def start(self) -> None:
+        """Begin to count the scenario's time."""
+        self._begin = time.monotonic()
+
+    @property
+    def now(self) -> float:
+        """The scenario's time in seconds."""
+        return time.monotonic() - self._begin
+
+    def write(self, event: str, **values: Any) -> None:
+        """Append a line with a time stamp."""
+        line = {"event": event, "time": stamp(), **values}
+        with self._lock:
+            if not self._stream.closed:
+                self._stream.write(json.dumps(line) + "\n")
+                self._stream.flush()
+                self._show(line)
+
+    def close(self) -> None:
+        """Write no more lines."""
+        with self._lock:
+            self._stream.close()
+
+
+def read_record(folder: Path) -> tuple[Path, list[Line]]:
+    """Return the path and the lines of the newest record.
+
+    :raises WrapperError: there is none
+    """
+    records = sorted((folder / _RECORDS).glob("*.jsonl"))
+    if not records:
+        raise WrapperError("Failed to find a record: no scenario of this cluster was run from this machine")
+    lines = []
+    for text in records[-1].read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError):  # the last line of a run that was killed
+            lines.append(json.loads(text))
+    return records[-1], lines
+
+
+def schedule_lines(actions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Format the actions of a schedule."""
+    if not actions:
+        return ["nothing happens"]
+    rows = [{"at": f"{action['at']:.3f} s", "what": action["what"]} for action in actions]
+    return report.table(rows).splitlines()
+
+
+def line_text(line: Line) -> str:
+    """Format a line of a record that is shown while the scenario runs; empty for none."""
+    kind = line["event"]
+    if kind == "action":
+        late = f", planned {line['planned']:.3f} s"
+        failed = f": FAILED: {line['error']}" if line.get("error") else ""
+        return f"{line['begun']:9.3f} s  {line['what']} (done {line['done']:.3f} s{late}){failed}"
+    if kind == "node":
+        return f"{line['at']:9.3f} s  {line['node']} is {line['state']}"
+    if kind == "back":
+        return f"{line['at']:9.3f} s  {line['node']} answers again"
+    return ""
+
+
+def report_lines(path: Path, lines: Sequence[Line]) -> list[str]:
+    """Format a record: the actions, then when nodes were not Ready."""
+    data = report_data(path, lines)
+    rows = [
+        {
+            "planned": f"{one['planned']:.3f} s",
+            "begun": f"{one['begun']:.3f} s",
+            "done": f"{one['done']:.3f} s",
+            "what": one["what"],
+            "result": one.get("error") or "done",
+        }
+        for one in data["actions"]
+    ]
+    result = [f"scenario of {data['begin']}, seed {data['seed']}: {data['result']}", ""]
+    result += report.table(rows).splitlines() if rows else ["nothing happened"]
+    for one in data["not_ready"]:
+        until = f"{one['to']:.3f} s" if one["to"] is not None else "the end"
+        result.append(f"{one['node']} was {one['state']} from {one['from']:.3f} s to {until}")
+    for one in data["back"]:
+        result.append(f"{one['node']} answered again at {one['at']:.3f} s")
+    return [*result, f"record: {path}"]
+
+
+def report_data(path: Path, lines: Sequence[Line]) -> dict[str, Any]:
+    """Return what a record says, for programs."""
+    begin = next((line for line in lines if line["event"] == "begin"), {})
+    end = next((line for line in lines if line["event"] == "end"), {"result": "killed, or running"})
+    intervals: list[dict[str, Any]] = []
+    for line in lines:
+        if line["event"] != "node":
+            continue
+        for one in intervals:
+            if one["node"] == line["node"] and one["to"] is None:
+                one["to"] = line["at"]
+        if line["state"] != "Ready":
+            intervals.append({"node": line["node"], "state": line["state"], "from": line["at"], "to": None})
+    return {
+        "record": str(path),
+        "begin": begin.get("time", ""),
+        "seed": begin.get("seed"),
+        "result": end["result"],
+        "actions": [line for line in lines if line["event"] == "action"],
+        "not_ready": intervals,
+        "back": [line for line in lines if line["event"] == "back"],
+    }

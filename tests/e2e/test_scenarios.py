@@ -1,0 +1,226 @@
+"""Scenarios on a cluster: links and nodes fail at their time, and everything is restored, however a run ends.
+
+They build on each other, in the order of the file. They take a quarter of an hour, so ``make test-long`` runs them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from clusters import Q8S_RUN, Cluster, connection
+
+from q8s_lab import settings
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.e2e,
+    pytest.mark.skipif(
+        not os.environ.get("Q8S_TEST_LONG"), reason="a quarter of an hour: part of make test-long (Q8S_TEST_LONG=1)"
+    ),
+]
+EDGE = Path(__file__).parents[2] / "examples" / "edge.yaml"
+SET = {"at": "3s", "for": "40s", "set": {"from": "zone:edge-site", "to": "zone:cloud-site", "delay": "200ms"}}
+PARTITION = {"at": "18s", "for": "15s", "partition": ["zone:edge-site", "zone:cloud-site"]}
+FOREVER: list[dict[str, Any]] = [
+    {"at": "2s", "for": "1h", "partition": ["zone:edge-site", "zone:cloud-site"]},
+    {"from": "2s", "to": "1h", "churn": {"node": "edge-1", "mtbf": "1s", "mttr": "10h", "how": ["pause"]}},
+    {"at": "9s", "for": "1h", "stop": "node:cloud-1"},
+]
+
+
+@dataclass(frozen=True)
+class Edge(Cluster):
+    """The cluster of examples/edge.yaml, with two x86_64 workers."""
+
+    def command(self, verb: str, *others: str) -> str:
+        done = self.attempt(verb, *others)
+        assert done.returncode == 0
+        return done.stdout + done.stderr
+
+    def edit(self, *events: Mapping[str, Any]) -> None:
+        data = yaml.safe_load(self.file.read_text())
+        self.file.write_text(
+            yaml.safe_dump({**data, "scenario": {"seed": 113, "events": list(events)}}, sort_keys=False)
+        )
+
+    def start(self) -> subprocess.Popen[str]:
+        """Start the scenario. Its stdout has the record's lines."""
+        return subprocess.Popen(
+            [Q8S_RUN, "scenario", "run", self.file, "--json"],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ping(self, address: str, count: int = 10) -> tuple[int, float]:
+        """Ping from the edge. Return how many were answered, and the median time in ms there and back."""
+        done = self.attempt("ssh", "edge-1", "--", f"ping -n -c {count} -i 0.2 -W 2 {address}")
+        times = sorted(float(found) for found in re.findall(r"time=([\d.]+) ms", done.stdout))
+        return len(times), times[len(times) // 2] if times else 0.0
+
+    def address(self, node: str) -> str:
+        rows = json.loads(self.attempt("status", "--json").stdout)
+        return next(str(row["address"]) for row in rows if row["node"] == node)
+
+    def report(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.attempt("scenario report", "--json").stdout)
+        return found
+
+    def guests(self) -> dict[str, str]:
+        """Return the state of each guest, as its host's libvirt tells."""
+        command = "sudo virsh --connect qemu:///system domstate"
+        return {
+            node: self.command("ssh", f"edge-{node}", "--", f"{command} {node}").split("\n")[0]
+            for node in ("cloud-1", "edge-1")
+        }
+
+    def is_restored(self) -> None:
+        """Check that links and guests are as the file says."""
+        assert self.guests() == {"cloud-1": "running", "edge-1": "running"}
+        found = json.loads(self.attempt("link show", "--json").stdout)
+        assert found["links"] and all(row["in_force"] for row in found["links"])
+        assert "200" not in self.command("ssh", "edge-1", "--", "tc qdisc show | grep delay")
+        for host in ("edge-cloud-1", "edge-edge-1"):
+            assert "q8s-scenario" not in self.command("ssh", host, "--", "sudo iptables -S FORWARD")
+
+
+@pytest.fixture(scope="module")
+def edge(lab: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    folder = tmp_path_factory.mktemp("edge")
+    file = folder / "cluster.yaml"
+    data = yaml.safe_load(EDGE.read_text())
+    data["remote_ip_prefix"] = str(settings.load().subnet)
+    # As the other long tests: one architecture, and one guest less to emulate.
+    data["vm_types"]["types"]["edge"] |= {"architecture": "x86_64", "cpu_model": "EPYC-Rome"}
+    file.write_text(yaml.safe_dump(data, sort_keys=False))
+    environment = {**os.environ, **lab, "XDG_STATE_HOME": str(folder / "state")}
+    with connection(lab) as cloud:
+        cluster = Edge("edge", file, environment, cloud)
+        cluster.command("deploy", "--yes")
+        yield cluster
+        cluster.attempt("destroy", "--yes")
+
+
+def lines_until(process: subprocess.Popen[str], condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Return the first line of a running scenario that meets a condition."""
+    for text in process.stdout or ():
+        print(text, end="", flush=True)
+        line: dict[str, Any] = json.loads(text)
+        if condition(line):
+            return line
+    raise AssertionError("the scenario has ended before")
+
+
+def done(what: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda line: line["event"] == "action" and line["what"].startswith(what)
+
+
+def test_links_change_at_their_time_and_back(edge: Edge) -> None:
+    edge.edit(SET, PARTITION)
+    cloud = edge.address("cloud-1")
+    assert 70 < edge.ping(cloud)[1] < 130
+    process = edge.start()
+    lines_until(process, done("set"))
+    assert 225 < edge.ping(cloud)[1] < 300
+    lines_until(process, done("partition"))
+    assert edge.ping(cloud, 5)[0] == 0
+    # The way to the control plane is another link, and stays.
+    lines_until(process, done("end of partition"))
+    assert edge.ping(cloud)[1] > 225
+    lines_until(process, done("end of set"))
+    assert edge.ping(cloud)[1] < 130
+    assert process.wait(300) == 0
+    found = edge.report()
+    assert found["result"] == "done"
+    assert [one["planned"] for one in found["actions"]] == [3.0, 18.0, 33.0, 43.0]
+    for one in found["actions"]:
+        assert 0 <= one["begun"] - one["planned"] < 0.5
+        assert one["done"] - one["begun"] < 10
+    edge.is_restored()
+
+
+def test_churn_is_the_same_for_the_same_seed(edge: Edge) -> None:
+    pause_or_netdown = {"type": "edge", "mtbf": "6s", "mttr": "6s", "how": ["pause", "netdown"]}
+    destroy = {"type": "cloud", "mtbf": "10s", "mttr": "5s", "how": ["destroy"]}
+    edge.edit(
+        {"from": "0s", "to": "40s", "churn": pause_or_netdown},
+        {"from": "0s", "to": "30s", "churn": destroy},
+        {"at": "32s", "reboot": "type:cloud"},
+    )
+    planned = json.loads(edge.command("scenario run", "--dry-run", "--json"))["actions"]
+    assert {one["kind"] for one in planned} == {"pause", "netdown", "destroy", "reboot"}
+    reports = []
+    for _ in range(2):
+        assert edge.start().wait(900) == 0
+        reports.append(edge.report())
+    for found in reports:
+        assert found["result"] == "done"
+        assert sorted((one["planned"], one["what"]) for one in found["actions"]) == sorted(
+            (one["at"], one["what"]) for one in planned
+        )
+        assert all(0 <= one["begun"] - one["planned"] < 0.5 for one in found["actions"])
+    edge.is_restored()
+
+
+def test_kubernetes_sees_a_node_that_is_stopped(edge: Edge) -> None:
+    edge.edit({"at": "2s", "for": "75s", "stop": "node:edge-1"})
+    assert edge.start().wait(900) == 0
+    found = edge.report()
+    assert [one["node"] for one in found["not_ready"]][:1] == ["edge-1"]
+    assert 30 < found["not_ready"][0]["from"] < 77
+    assert [one["node"] for one in found["back"]] == ["edge-1"]
+
+
+def test_ctrl_c_restores_the_files_state(edge: Edge) -> None:
+    edge.edit(*FOREVER)
+    process = edge.start()
+    lines_until(process, done("stop cloud-1"))
+    assert edge.guests() == {"cloud-1": "shut off", "edge-1": "paused"}
+    process.send_signal(signal.SIGINT)
+    assert process.wait(900) == 130
+    edge.is_restored()
+    assert edge.report()["result"] == "interrupted"
+
+
+def test_a_run_that_is_killed_is_named_and_restored(edge: Edge) -> None:
+    process = edge.start()
+    lines_until(process, done("stop cloud-1"))
+    refused = edge.attempt("deploy", "--yes")
+    assert refused.returncode == 1
+    assert "q8s-run scenario run (process" in refused.stderr
+    process.kill()
+    process.wait()
+    found = edge.attempt("status")
+    assert "was killed; links or nodes may be as it left them" in found.stderr
+    assert "scenario stop" in found.stderr
+    assert edge.guests() == {"cloud-1": "shut off", "edge-1": "paused"}
+    edge.command("scenario stop")
+    edge.is_restored()
+    assert "killed" not in edge.attempt("status").stderr
+
+
+def test_a_deploy_is_not_disturbed(edge: Edge) -> None:
+    deploy = subprocess.Popen(
+        [Q8S_RUN, "deploy", edge.file, "--yes"],
+        env=edge.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    time.sleep(5)
+    refused = edge.attempt("scenario run")
+    assert refused.returncode == 1
+    assert "q8s-run deploy (process" in refused.stderr
+    assert deploy.wait(600) == 0

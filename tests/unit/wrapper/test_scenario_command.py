@@ -1,0 +1,273 @@
+"""The commands ``scenario ...``: what reaches hosts and guests, at which time, what is recorded, and what is restored.
+
+A program in place of ssh writes down each command and the machine that it is for. Everything else is real.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from q8s_wrapper import cli, inventory, links, runner, scenario, state
+from q8s_wrapper.commands import scenarios
+from q8s_wrapper.errors import ExitCode
+from q8s_wrapper.events import State
+from q8s_wrapper.runner import Outcome
+
+EDGE = Path(__file__).parents[3] / "examples/edge.yaml"
+SSH = """\
+#!/bin/sh
+# ssh OPTIONS -p PORT USER@NAME COMMAND
+for word; do before=${name:-}; name=${last:-}; last=$word; done
+case "$last" in
+  *suspend*) [ ! -e @/fails ] || { echo "no such domain" >&2; exit 1; } ;;
+esac
+echo "$(date +%s.%N) ${name#*@} $last" >> @/log
+case "$last" in
+  *"get nodes"*) printf 'edge-1   True\\nedge-1   False\\n'; cat >/dev/null ;;
+  *sha256sum*) printf '\\n\\n@EMPTY  -\\n0\\n' ;;
+esac
+"""
+# Runs a command as the fixture does, in a process that can be killed.
+DRIVER = """\
+import json, sys
+from pathlib import Path
+from q8s_wrapper import cli, inventory, runner, state
+from q8s_wrapper.commands import scenarios
+from q8s_wrapper.errors import ExitCode
+from q8s_wrapper.events import State
+folder, hosts = Path(sys.argv[1]), json.loads(sys.argv[2])
+state.cluster_folder = lambda *_, **__: folder
+inventory.read = lambda *_: hosts
+results = {"q8s_link_report": {"links": [], "findings": [], "broken": 0}}
+runner.run = lambda *_, **__: runner.Outcome(State(finished=True, results=results), ExitCode.DONE, folder / "log")
+scenarios._SECONDS_TO_BEGIN = 0
+sys.exit(cli.main(["scenario", "run", sys.argv[3]]))
+"""
+SET = {"from": "zone:edge-site", "to": "zone:cloud-site", "delay": "200ms"}
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A cluster that has no machines: its file, its state folder, and what its machines were told."""
+
+    file: Path
+    folder: Path
+    tools: Path
+    plays: list[Any]
+    hosts: inventory.Hosts
+
+    def write(self, *events: dict[str, Any]) -> None:
+        data = yaml.safe_load(EDGE.read_text())
+        self.file.write_text(yaml.safe_dump({**data, "scenario": {"seed": 5, "events": list(events)}}))
+
+    def run(self, *options: str) -> int:
+        return cli.main(["scenario", "run", str(self.file), *options])
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Run the scenario in a process of its own, until a guest is stopped."""
+        process = subprocess.Popen([sys.executable, "-c", DRIVER, self.folder, json.dumps(self.hosts), self.file])
+        until(lambda: ("edge-edge-1", "destroy") in self.told())
+        return process
+
+    def log(self) -> list[tuple[float, str, str]]:
+        """Return when which machine was told what, in few words."""
+        result = []
+        for line in (self.tools / "log").read_text().splitlines():
+            at, name, command = line.split(" ", 2)
+            known = re.search(r"system ([a-z]+)|iptables -w (-[ID])|q8s-links (update)|(domstate)", command)
+            if "domstate" in command:
+                result.append((float(at), name, "restore"))
+            elif known and "sha256sum" not in command:
+                result.append((float(at), name, next(word for word in known.groups() if word)))
+        return result
+
+    def told(self) -> list[tuple[str, str]]:
+        return [(name, what) for _at, name, what in self.log()]
+
+    def result(self) -> str:
+        path, lines = scenario.read_record(self.folder)
+        return str(scenario.report_data(path, lines)["result"])
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    tools, folder = tmp_path / "bin", tmp_path / "edge"
+    tools.mkdir()
+    folder.mkdir()
+    (tools / "log").touch()
+    text = SSH.replace("@EMPTY", hashlib.sha256(b"").hexdigest()).replace("@/", f"{tools}/")
+    (tools / "ssh").write_text(text)
+    (tools / "ssh").chmod(0o755)
+    (tools / "key").touch()
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setenv("Q8S_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(state, "cluster_folder", lambda *_, **__: folder)
+    monkeypatch.setattr(state, "find", lambda *_: folder)
+    monkeypatch.setattr(scenarios, "_SECONDS_TO_BEGIN", 0)
+    hosts: inventory.Hosts = {}
+    for number, name in enumerate(("edge-control-plane", "edge-cloud-1", "edge-edge-1")):
+        address = f"10.254.1.{number + 1}"
+        login = {"ansible_ssh_private_key_file": str(tools / "key"), "ansible_user": "q8s", "ansible_host": name}
+        hosts[name] = {**login, "q8s_node_name": name.removeprefix("edge-"), "q8s_private_ip": address}
+        if number:
+            vm = {"guest_ip": f"172.29.{number}.3"}
+            hosts[name]["q8s_vm"] = vm
+            node = name.removeprefix("edge-")
+            hosts[node] = {**login, "ansible_host": node, "q8s_host": name, "q8s_node_name": node, "q8s_vm": vm}
+    hosts["edge-control-plane"]["q8s_node_name"] = "edge-control-plane"
+    monkeypatch.setattr(inventory, "read", lambda *_: hosts)
+    found = Lab(tmp_path / "edge.yaml", folder, tools, [], hosts)
+
+    def play(playbook: str, *_: object, arguments: list[str], **__: object) -> Outcome:
+        found.plays.append((playbook, json.loads(arguments[arguments.index("-e") + 1])))
+        report = {"links": [], "findings": [], "broken": 0}
+        return Outcome(State(finished=True, results={"q8s_link_report": report}), ExitCode.DONE, folder / "log")
+
+    monkeypatch.setattr(runner, "run", play)
+    yield found
+
+
+RESTORED = ("link", {"q8s_link_action": "apply", "q8s_link_overrides": []})
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_the_dry_run_prints_the_schedule_and_needs_no_cloud(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.write({"at": "1s", "for": "2s", "set": SET}, {"at": "1s", "for": "500ms", "stop": "node:edge-1"})
+    assert lab.run("--dry-run", "--json") == ExitCode.DONE
+    data = json.loads(capsys.readouterr().out)
+    assert [(one["at"], one["what"]) for one in data["actions"]] == [
+        (1.0, "set zone:edge-site -> zone:cloud-site: delay 200 ms"),
+        (1.0, "stop edge-1"),
+        (1.5, "end of stop edge-1"),
+        (3.0, "end of set zone:edge-site -> zone:cloud-site: delay 200 ms"),
+    ]
+    assert (data["seed"], data["end"]) == (5, 3.0)
+    assert lab.run("--dry-run") == ExitCode.DONE
+    assert "1.500 s  end of stop edge-1" in capsys.readouterr().out
+    assert lab.told() == []
+
+
+def test_actions_reach_their_machines_at_their_time(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.write(
+        {"at": "500ms", "for": "1s", "set": SET},
+        {"at": "1s", "for": "1s", "stop": "node:cloud-1"},
+    )
+    assert lab.run() == ExitCode.DONE
+    times = {(name, what): at for at, name, what in lab.log()}
+    assert set(times) == {("edge-1", "update"), ("edge-cloud-1", "destroy"), ("edge-cloud-1", "start")}
+    begin, end = times["edge-cloud-1", "destroy"], times["edge-cloud-1", "start"]
+    assert end - begin == pytest.approx(1, abs=0.4)
+    assert lab.told().count(("edge-1", "update")) == 2
+    assert lab.plays == [RESTORED]
+    output = capsys.readouterr().out
+    assert "edge-1 is NotReady" in output and "cloud-1 answers again" in output
+    assert cli.main(["scenario", "report", str(lab.file), "--json"]) == ExitCode.DONE
+    data = json.loads(capsys.readouterr().out)
+    assert data["result"] == "done" and data["seed"] == 5
+    assert [one["planned"] for one in data["actions"]] == [0.5, 1.0, 1.5, 2.0]
+    assert all(0 <= one["begun"] - one["planned"] < 0.4 for one in data["actions"])
+    assert data["not_ready"][0]["node"] == "edge-1" and data["not_ready"][0]["to"] is None
+    assert cli.main(["scenario", "report", str(lab.file)]) == ExitCode.DONE
+    assert "edge-1 was NotReady from" in capsys.readouterr().out
+
+
+def test_the_links_of_a_guest_that_is_away_are_applied_when_it_is_back(lab: Lab) -> None:
+    lab.write(
+        {"at": "200ms", "for": "1s", "stop": "node:edge-1"},
+        {"at": "500ms", "for": "2500ms", "set": SET},
+    )
+    assert lab.run() == ExitCode.DONE
+    at = {(name, what): when for when, name, what in reversed(lab.log())}
+    assert at["edge-edge-1", "start"] < at["edge-1", "update"]
+    assert lab.told().count(("edge-1", "update")) == 2
+
+
+def test_ctrl_c_restores_nodes_and_links(lab: Lab) -> None:
+    lab.write({"at": "0s", "for": "1h", "stop": "node:edge-1"})
+    timer = threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    assert lab.run() == ExitCode.INTERRUPTED
+    assert lab.told() == [("edge-edge-1", "destroy"), ("edge-edge-1", "restore")]
+    assert lab.plays == [RESTORED]
+    assert lab.result() == "interrupted"
+    assert scenario.find_left(lab.folder) is None
+
+
+def test_an_action_that_fails_ends_the_scenario_and_restores(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    (lab.tools / "fails").touch()
+    churn = {"type": "edge", "mtbf": "1s", "mttr": "1s", "how": ["pause"]}
+    lab.write({"from": "0s", "to": "1h", "churn": churn})
+    assert lab.run() == ExitCode.FAILED
+    assert "pause edge-1: edge-edge-1: no such domain" in capsys.readouterr().err
+    assert lab.told() == [("edge-edge-1", "restore")]
+    assert lab.plays == [RESTORED]
+    assert lab.result() == "failed"
+
+
+def test_a_run_that_was_killed_is_named_and_restored(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.write({"at": "0s", "for": "1h", "stop": "node:edge-1"})
+    process = lab.start()
+    assert cli.main(["deploy", str(lab.file), "--yes"]) == ExitCode.FAILED
+    assert "q8s-run scenario run (process" in capsys.readouterr().err
+    assert cli.main(["link", "show", str(lab.file)]) == ExitCode.DONE
+    assert "a scenario is running since" in capsys.readouterr().err
+    process.kill()
+    process.wait()
+    assert cli.main(["link", "show", str(lab.file)]) == ExitCode.DONE
+    error = capsys.readouterr().err
+    assert "warning: the scenario of" in error and "was killed" in error
+    assert "scenario stop" in error
+    assert lab.run() == ExitCode.FAILED
+    assert "an earlier one was killed" in capsys.readouterr().err
+    assert cli.main(["scenario", "stop", str(lab.file)]) == ExitCode.DONE
+    assert lab.told()[-1] == ("edge-edge-1", "restore")
+    assert lab.plays[-1] == RESTORED
+    assert cli.main(["link", "show", str(lab.file)]) == ExitCode.DONE
+    assert "scenario" not in capsys.readouterr().err
+    assert lab.result() == "killed, or running"
+
+
+def test_a_running_scenario_is_stopped(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.write({"at": "0s", "for": "1h", "stop": "node:edge-1"})
+    process = lab.start()
+    assert cli.main(["scenario", "stop", str(lab.file)]) == ExitCode.DONE
+    assert process.wait() == ExitCode.INTERRUPTED
+    assert lab.told()[-1] == ("edge-edge-1", "restore")
+    assert lab.result() == "interrupted"
+    assert cli.main(["scenario", "stop", str(lab.file)]) == ExitCode.DONE
+    assert "no scenario is running" in capsys.readouterr().err
+
+
+def test_links_that_were_changed_before_are_refused(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.write({"at": "0s", "for": "1s", "set": SET})
+    links.write(lab.folder, [SET])
+    assert lab.run() == ExitCode.FAILED
+    assert "`link set` has changed links" in capsys.readouterr().err
+    assert lab.told() == []
+
+
+def test_a_file_without_a_scenario_is_refused(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.write()
+    assert lab.run() == ExitCode.WRONG_INPUT
+    assert "has no events in scenario" in capsys.readouterr().err
