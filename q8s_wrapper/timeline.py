@@ -413,8 +413,12 @@ class _Chains:
     def before(self, task: Task) -> Task | None:
         """Return the task that a task has waited for, or None."""
         if task.play in PLAYS_OF_ROLES:
-            own = [one for one in self._hosts[task.host] if one.play == task.play and one.end <= task.start + _SLACK]
-            if own and own[-1] is not task and own[-1].start < task.start:
+            own = [
+                one
+                for one in self._hosts[task.host]
+                if one.play == task.play and one.end <= task.start + _SLACK and one.start < task.start
+            ]
+            if own:
                 return own[-1]
         return self.last_before(task.start + _SLACK, than=task.start)
 

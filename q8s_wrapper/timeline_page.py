@@ -259,7 +259,6 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2rem; border-botto
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
 th, td { border: 1px solid var(--line); padding: .25rem .6rem; text-align: left; white-space: nowrap; }
 td.text { white-space: normal; min-width: 16rem; }
-@media (max-width: 40rem) { th, td { white-space: normal; } }
 th { background: var(--head); } .note { color: var(--quiet); font-size: .9rem; }
 .scroll svg { min-width: 44rem; width: 100%; height: auto; }
 """

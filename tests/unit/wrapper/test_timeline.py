@@ -114,6 +114,17 @@ def test_the_wait_for_ready_nodes_leads_through_the_slowest_boot_to_the_task_tha
     assert path[1].what == "firmware and kernel's start"
 
 
+def test_a_short_task_has_waited_for_its_own_host() -> None:
+    play = "Start the control plane, and boot guests"
+    tasks = [
+        task("slow", 0, 8, "Install", play=play),
+        task("other", 0, 8.01, "Upload", play=play),
+        task("slow", 8.02, 8.04, "Check", play=play),
+        task("slow", 8.05, 10, "Boot", play=play),
+    ]
+    assert {segment.host for segment in timeline.critical_path(tasks, [], 10.0)} == {"slow"}
+
+
 def test_milestones_of_a_later_boot_are_left_out() -> None:
     record = deploy()
     began = datetime.fromisoformat(record["started"]).timestamp()
