@@ -336,6 +336,15 @@ COMMANDS: Final = (
         rest=_TO_ANSIBLE,
     ),
     Command(
+        "renew",
+        "renew the certificates of the control planes, also those that have ended, and fetch the kubeconfig",
+        "runs:renew",
+        "q8s-run renew cluster.yaml",
+        (_CHECK, _JSON, _VERBOSE, _QUIET),
+        rest=_TO_ANSIBLE,
+        more="Restarts each API server once, one after the other; pods keep running.",
+    ),
+    Command(
         "destroy",
         "remove everything of the cluster from the cloud",
         "runs:destroy",

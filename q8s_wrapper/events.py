@@ -331,7 +331,10 @@ def _with_warnings(state: State, texts: Iterable[object]) -> State:
 
 
 def _with_debug_output(state: State, result: Mapping[str, Any]) -> State:
-    """Return the state with the output of a debug task: messages become notes, ``q8s_*`` variables become results."""
+    """Return the state with the output of a debug task.
+
+    Messages become notes, ``q8s_*`` variables results, and the lines of ``q8s_warnings`` warnings.
+    """
     items = result["results"] if isinstance(result.get("results"), list) else [result]
     notes, results = list(state.notes), dict(state.results)
     for item in items:
@@ -340,7 +343,9 @@ def _with_debug_output(state: State, result: Mapping[str, Any]) -> State:
         for name, value in item.items():
             if name.startswith("q8s_"):
                 results[name] = value
-                if isinstance(value, list) and all(isinstance(line, str) for line in value):
+                if name == "q8s_warnings":
+                    state = _with_warnings(state, value)
+                elif isinstance(value, list) and all(isinstance(line, str) for line in value):
                     notes.extend(value)
     return replace(state, notes=tuple(notes), results=results)
 

@@ -314,6 +314,8 @@ def next_steps(end: End, state: State) -> list[str]:
         steps = {
             "deploy": [command("verify"), command("kubeconfig", "--merge"), command("destroy")],
             "replace": [command("status")],
+            # What was merged has the old certificate.
+            "renew": [command("status"), command("kubeconfig", "--merge")],
             "plan": [end.again],
         }.get(what, [])
         return [f"next: {step}" for step in steps]

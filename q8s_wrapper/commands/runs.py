@@ -268,6 +268,13 @@ def replace(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         return session.end(outcome)
 
 
+def renew(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Renew the certificates of the control planes."""
+    with open_session(arguments, changes=not arguments.check) as session:
+        outcome = session.play("renew", [*_ansible_options(arguments), *rest])
+        return session.end(outcome, remember=not arguments.check)
+
+
 def _find_worker(session: Session, name: str) -> str:
     """Return the node name of a worker.
 
@@ -422,6 +429,8 @@ def status(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         outcome = session.play("status", rest, as_json=False)
         if outcome.code != ExitCode.DONE:
             return session.end(outcome, remember=False)
+        for warning in outcome.state.results.get("q8s_warnings", []):
+            messages.warning(session.invocation.adapt(warning))
         rows: list[Mapping[str, Any]] = outcome.state.results["q8s_status_table"]
         if arguments.json:
             print(json.dumps(rows, indent=2))

@@ -50,7 +50,6 @@ def created(machine: Host, tmp_path_factory: pytest.TempPathFactory) -> subproce
             "control_plane_api_name": API_NAME,
             "control_plane_kubernetes_version": answer["kubernetes_version"],
             "control_plane_flannel_image": answer["pod_images"]["flannel"],
-            "control_plane_expected_nodes": [NODE],
             "control_plane_timeouts": TIMEOUTS,
         }
         return machine.play("control_plane.yml", variables)

@@ -96,25 +96,38 @@ def test_a_host_says_which_bundle_it_has_whatever_its_checksum(probe: Probe) -> 
     assert "bundle v1.36.3" in lines and "unpacked" not in lines
 
 
+def identity(folder: Path, check: bool = False, joins: bool = True) -> dict[str, object]:
+    """Run identity.sh below a folder; returns what it prints."""
+    script = (ROLES / "control_plane/files/identity.sh").read_text().replace("/etc/kubernetes", f"{folder}/kubernetes")
+    environment = {**os.environ, "CHECK": str(check), "JOINS": str(joins)}
+    done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True)
+    result: dict[str, object] = json.loads(done.stdout)
+    return result
+
+
 def test_the_identity_is_created_once_and_check_mode_creates_nothing(tmp_path: Path) -> None:
-    script = (
-        (ROLES / "control_plane/files/identity.sh").read_text().replace("/etc/kubernetes", f"{tmp_path}/kubernetes")
-    )
-
-    def run(check: bool) -> dict[str, object]:
-        done = subprocess.run(
-            ["sh", "-c", script], env={**os.environ, "CHECK": str(check)}, capture_output=True, text=True, check=True
-        )
-        result: dict[str, object] = json.loads(done.stdout)
-        return result
-
     empty = {"changed": True, "ca": "", "ca_hash": "", "token": "", "certificate_key": ""}
-    assert run(check=True) == empty
+    assert identity(tmp_path, check=True) == empty
     assert list(tmp_path.iterdir()) == []
-    first = run(check=False)
+    first = identity(tmp_path)
     assert first["changed"]
     assert all(first.values())
-    assert run(check=True) == run(check=False) == {**first, "changed": False}
+    assert identity(tmp_path, check=True) == identity(tmp_path) == {**first, "changed": False}
+
+
+def test_a_bootstrap_token_is_created_for_nodes_that_join(tmp_path: Path) -> None:
+    first = identity(tmp_path)
+    # an interrupted run, which guests have the token of
+    assert identity(tmp_path, joins=False) == {**first, "changed": False}
+    file = tmp_path / "kubernetes/q8s/bootstrap-token"
+    os.utime(file, (0, 0))
+    assert identity(tmp_path, joins=False)["token"] == "", "Kubernetes has forgotten it"
+    assert identity(tmp_path, check=True) == {**first, "changed": True, "token": ""}
+    second = identity(tmp_path)
+    assert second == {**first, "changed": True, "token": second["token"]}
+    assert second["token"] not in ("", first["token"])
+    file.unlink()
+    assert identity(tmp_path, joins=False) == {**first, "changed": False, "token": ""}
 
 
 @pytest.fixture

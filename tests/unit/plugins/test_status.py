@@ -168,6 +168,13 @@ def test_a_control_plane_that_does_not_answer_is_told_on_its_own_row() -> None:
     assert "does not answer (refused)" in row["problem"] and "q8s-run logs" in row["hint"]
 
 
+def test_certificates_that_have_ended_are_why_an_api_server_does_not_answer() -> None:
+    ended = {"ended": "certificates of demo-control-plane have ended, the first on 2026-11-25, and are refused: admin"}
+    refused = server(q8s_kubernetes={"rc": 1, "stderr": "x509"}, control_plane_certificates=ended)
+    row = table({**WELL, CONTROL_PLANE: refused})[CONTROL_PLANE]
+    assert (row["problem"], row["hint"]) == (ended["ended"], "q8s-run renew FILE")
+
+
 def test_any_control_plane_may_answer() -> None:
     silent = server(q8s_kubernetes=UNREACHABLE)
     rows = table({"other": silent, **WELL})

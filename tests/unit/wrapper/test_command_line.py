@@ -479,6 +479,24 @@ def test_status(ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out) == [ROW]
 
 
+def test_status_warns_of_certificates_that_end_soon(ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (
+        "the certificate apiserver of demo-control-plane ends in 9 days, on 2026-12-06; renew all: q8s-run renew FILE"
+    )
+    ansible((ExitCode.DONE, State(results={"q8s_status_table": [], "q8s_warnings": [text]})))
+    assert cli.main(["status", str(EXAMPLE)]) == ExitCode.DONE
+    assert capsys.readouterr().err == f"warning: {text.replace('FILE', str(EXAMPLE))}\n"
+
+
+def test_renew(ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    calls = ansible((ExitCode.DONE, State(finished=True)), (ExitCode.DONE, State(finished=True)))
+    assert cli.main(["renew", str(EXAMPLE)]) == ExitCode.DONE
+    assert f"next: q8s-run kubeconfig {EXAMPLE} --merge\n" in capsys.readouterr().err
+    assert cli.main(["renew", str(EXAMPLE), "--check"]) == ExitCode.DONE
+    assert calls == [("renew", EXAMPLE, []), ("renew", EXAMPLE, ["--check", "--diff"])]
+    assert f"next: q8s-run renew {EXAMPLE}\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [

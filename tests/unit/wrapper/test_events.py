@@ -209,6 +209,13 @@ def test_what_the_playbook_says_is_kept() -> None:
     assert END.results == {"q8s_lines": ["one", "two"]}
 
 
+def test_warnings_that_a_playbook_shows_are_warnings() -> None:
+    data = {"host": "localhost", "task_action": "debug", "res": {"q8s_warnings": ["a certificate ends"]}}
+    state = reduce(State(), {"event": "runner_on_ok", "event_data": data})
+    assert state.warnings == ("a certificate ends",)
+    assert state.notes == ()
+
+
 def test_the_end() -> None:
     assert not until("runner_on_failed").finished
     assert END.finished and END.current == {} and END.changed == 4

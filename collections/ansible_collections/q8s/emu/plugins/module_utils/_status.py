@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Any, NamedTuple, Optional
 
+from ansible_collections.q8s.emu.plugins.module_utils import _certificates
 from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import condition
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec
 
@@ -42,7 +43,8 @@ def node_rows(cluster: Cluster, hosts: Mapping[str, Mapping[str, Any]]) -> list[
 
     :param hosts: variables of the inventory's hosts. Where they were asked, ``q8s_domain`` of a worker's host is what
         ``virsh domstate --reason`` printed, perhaps followed by the lines ``started SECONDS``, ``now SECONDS`` and ``qemu``
-        (its process runs); ``q8s_kubernetes`` of a control plane what ``kubectl get nodes,leases -o json`` printed
+        (its process runs); ``q8s_kubernetes`` of a control plane what ``kubectl get nodes,leases -o json`` printed, and
+        ``control_plane_certificates`` what its certificates need
     """
     answers = [given for given in (hosts[name].get("q8s_kubernetes") for name in hosts) if given]
     nodes, why = kubernetes_nodes(answers)
@@ -278,6 +280,9 @@ def _api_server_problem(
     problem = _api_problem(own) if own else ""
     if own and own.get("rc") == 127:
         return f"{spec.node} has no Kubernetes yet", f"{_DEPLOY}: it installs it"
+    ended = str((variables.get("control_plane_certificates") or {}).get("ended") or "")
+    if ended:
+        return ended, _certificates.RENEW
     if problem:
         restart = f"q8s-run ssh FILE {spec.name} -- sudo systemctl restart q8s-containerd kubelet"
         return problem, f"{restart}; its messages: q8s-run logs FILE {spec.node}"
