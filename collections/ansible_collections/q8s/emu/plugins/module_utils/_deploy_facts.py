@@ -169,14 +169,14 @@ def _event(item: Mapping[str, Any]) -> dict[str, Any]:
 
 def _installed(variables: Mapping[str, Any]) -> dict[str, Any]:
     """Return the manifest of the control plane's bundle, and the artifacts that it serves with their SHA-256."""
-    manifest_text, _, sums = _output(variables, "q8s_installed").partition("\n---\n")
+    manifest_text, _line, sums = _output(variables, "q8s_installed").partition("\n---\n")
     try:
         manifest = json.loads(manifest_text)
     except ValueError:
         return {}
     artifacts = []
     for line in sums.splitlines():
-        checksum, _, name = line.partition("  ")
+        checksum, _spaces, name = line.partition("  ")
         if len(checksum) == 64 and name:
             artifacts.append({"name": name.rpartition("/")[2], "sha256": checksum})
     return {"manifest": manifest, "artifacts": artifacts}

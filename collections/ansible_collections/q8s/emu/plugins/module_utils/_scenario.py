@@ -184,7 +184,7 @@ def _churn(seed: int, number: int, churn: Churn, node: str, taken: Sequence[Faul
     faults: list[Fault] = []
     now = churn.begin
     while True:
-        up, down, choice = (numbers.random() for _ in range(3))
+        up, down, choice = (numbers.random() for _number in range(3))
         begin = now + round(-math.log(1 - up) * churn.mtbf)
         length = max(1000, round(-math.log(1 - down) * churn.mttr))
         kind = churn.how[int(choice * len(churn.how))]

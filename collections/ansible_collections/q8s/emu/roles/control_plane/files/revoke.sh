@@ -8,6 +8,7 @@ if [ "${CHECK:-}" != True ]; then
     kubectl() { /var/lib/q8s/bin/kubectl --kubeconfig=/etc/kubernetes/admin.conf --namespace=kube-system --request-timeout=10s "$@"; }
     # `kubeadm init phase upload-certs` creates a token of its own, which owns the certificates.
     owner=$(kubectl get secret kubeadm-certs --ignore-not-found --output='jsonpath={.metadata.ownerReferences[*].name}')
+    # shellcheck disable=SC2086 # no word, or one
     kubectl delete secret --ignore-not-found "bootstrap-token-$(cut -c1-6 $token)" kubeadm-certs $owner > /dev/null
     rm $token
 fi

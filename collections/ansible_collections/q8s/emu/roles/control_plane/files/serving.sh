@@ -3,14 +3,14 @@
 # Parameters, as environment variables: NAMES, ADDRESS (the API server's), SERVICES (the range of Services' addresses)
 set -eu
 pki=/etc/kubernetes/pki
-names=$(openssl x509 -in $pki/apiserver.crt -noout -ext subjectAltName 2>/dev/null | tr ',' '\n' | sed -n 's/^ *\(DNS\|IP Address\)://p' || true)
+present=$(openssl x509 -in $pki/apiserver.crt -noout -ext subjectAltName 2>/dev/null | tr ',' '\n' | sed -n 's/^ *\(DNS\|IP Address\)://p' || true)
 # kubeadm leaves a certificate that is there as it is. The key is new, too; an interrupted run finds no certificate, and starts again.
 for file in apiserver.crt apiserver.key; do
     if [ -e $pki/$file ]; then mv $pki/$file $pki/$file.old; fi
 done
 # shellcheck disable=SC2086 # words
 if ! kubeadm init phase certs apiserver --kubernetes-version="$(kubeadm version --output=short)" --apiserver-advertise-address="$ADDRESS" \
-    --service-cidr="$SERVICES" --apiserver-cert-extra-sans="$(echo $names $NAMES | tr ' ' ',')"; then
+    --service-cidr="$SERVICES" --apiserver-cert-extra-sans="$(echo $present $NAMES | tr ' ' ',')"; then
     for file in apiserver.crt apiserver.key; do mv $pki/$file.old $pki/$file; done
     exit 1
 fi
