@@ -71,7 +71,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> str:
     variables: dict[str, Any] = {host.name: {**host.variables, "ansible_connection": "local"} for host in hosts}
     variables["localhost"] = {"q8s_built": BUILT, "q8s_public_key": "ssh-ed25519 AAAA", "ansible_connection": "local"}
     secrets = {"control_plane_ca_certificate": "PEM", "control_plane_bootstrap_token": "abcdef.0123456789abcdef"}
-    variables["demo-control-plane"] |= secrets
+    variables["demo-control-plane"] |= {**secrets, "q8s_joining": ["arm-mid-1"]}
     inventory = {
         **groups,
         "all": {"hosts": ["localhost"], "vars": openstack.cluster_variables(cluster, local)},
