@@ -16,8 +16,8 @@ author:
   - Q8S contributors (!UNKNOWN)
 description:
   - Lists nodes that Kubernetes does not have, and those whose guests get a new root disk.
-  - Kubernetes keeps the node of a server that was deleted. Therefore lists those, too, whose guest does not exist or was not inspected, and those whose guest runs
-    and is not Ready.
+  - Kubernetes keeps the node of a server that was deleted. Therefore lists those, too, whose guest does not exist or was not inspected, and those whose guest
+    runs and is not Ready.
 options:
   _input:
     description:
