@@ -228,7 +228,7 @@ def locked(folder: Path, what: str) -> Iterator[Path]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             stream.seek(0)
-            raise _lock_error(folder.name, stream.read()) from None
+            raise _lock_error(folder.name, _parse_owner(stream.read())) from None
         _write_owner(
             path, f"{os.getpid()}\nq8s-run {what} (process {os.getpid()}, since {time.strftime('%H:%M:%S')})\n"
         )
@@ -252,12 +252,16 @@ def owner(folder: Path) -> Owner | None:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                lines = stream.read().splitlines()
-                known = len(lines) > 1 and lines[0].isdecimal()
-                return Owner(int(lines[0]), lines[1]) if known else Owner(0, "another process")
+                return _parse_owner(stream.read()) or Owner(0, "another process")
     except FileNotFoundError:
         pass
     return None
+
+
+def _parse_owner(text: str) -> Owner | None:
+    """Return the owner from the content of a lock file, or None if it names none."""
+    lines = text.splitlines()
+    return Owner(int(lines[0]), lines[1]) if len(lines) > 1 and lines[0].isdecimal() else None
 
 
 def _write_owner(path: Path, text: str) -> None:
@@ -278,15 +282,14 @@ def shared(folder: Path) -> Path:
     return path
 
 
-def _lock_error(cluster_name: str, owner: str) -> WrapperError:
+def _lock_error(cluster_name: str, owner: Owner | None) -> WrapperError:
     """Return the error for a cluster whose lock is taken.
 
-    :param owner: content of the lock file
+    :param owner: who holds it, or None if that is not known
     """
-    lines = owner.splitlines()
-    if len(lines) < 2 or not lines[0].isdecimal():
+    if owner is None:
         return WrapperError(f"Failed to start: another process is working on cluster {cluster_name}")
-    pid, holder = int(lines[0]), lines[1]
+    pid, holder = owner.pid, owner.what
     if _process_exists(pid):
         return WrapperError(
             f"Failed to start: {holder} is working on cluster {cluster_name}",
