@@ -1,10 +1,7 @@
-"""Write a folder of results: under a temporary name beside it, and renamed when it is complete."""
+"""Folders of results: whether one may be written, and what is in one."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 from q8s_wrapper.errors import ExitCode, WrapperError
@@ -30,30 +27,6 @@ def check(output: Path, marker: str, *, force: bool) -> None:
             "choose another folder, or replace this one with --force",
             ExitCode.WRONG_INPUT,
         )
-
-
-def write(output: Path, files: Mapping[str, bytes]) -> None:
-    """Write a folder, and replace an earlier one after that.
-
-    :param files: content of each file by its path in the folder
-    :raises OSError: a file cannot be written; then nothing has changed
-    """
-    work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent))
-    try:
-        for name, content in files.items():
-            (work / name).parent.mkdir(parents=True, exist_ok=True)
-            (work / name).write_bytes(content)
-        work.chmod(0o755)
-        if output.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".old", dir=output.parent))
-            output.rename(old / output.name)
-            work.rename(output)
-            shutil.rmtree(old)
-        else:
-            work.rename(output)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
 
 
 def read(folder: Path) -> dict[str, bytes]:

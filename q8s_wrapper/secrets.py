@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -97,8 +96,3 @@ def find(files: Mapping[str, bytes], secrets: Mapping[str, str]) -> list[str]:
         places = {place for value, place in secrets.items() if value.encode() in content}
         found += [f"{name} contains a secret of {place}" for place in sorted(places)]
     return found
-
-
-def environment() -> Mapping[str, str]:
-    """Return the environment variables."""
-    return os.environ

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -38,7 +39,9 @@ def show_timeline(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         deploy = _with_guests(folder, deploy, facts or record.EMPTY)
     found = timeline.analysis(deploy)
     if output:
-        folders.write(output, record.timeline_files(found))
+        from ansible_collections.q8s.emu.plugins.module_utils import _results_folder
+
+        _results_folder.write(output, record.timeline_files(found))
         messages.info(f"wrote {output}")
     if arguments.json:
         print(json.dumps(found, indent=2))
@@ -93,13 +96,15 @@ def write_record(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         arguments.license or "",
     )
     files = record.files(sources, datetime.now(UTC))
-    leaked = secrets.find(files, secrets.known(folder, secrets.environment()))
+    leaked = secrets.find(files, secrets.known(folder, os.environ))
     if leaked:
         raise WrapperError(
             "Failed to record the cluster: a record must not have secrets; nothing was written\n"
             + "\n".join(f"  {leak}" for leak in leaked)
         )
-    folders.write(output, files)
+    from ansible_collections.q8s.emu.plugins.module_utils import _results_folder
+
+    _results_folder.write(output, files)
     if arguments.zip:
         _write_archive(output, archive)
     print(f"{output}: {len(files)} files")

@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.q8s.emu.plugins.module_utils import _bench_page, _bench_results, _bench_tables
+from ansible_collections.q8s.emu.plugins.module_utils import (
+    _bench_page,
+    _bench_results,
+    _bench_tables,
+    _results_folder,
+)
 
 _RESULTS: Final = "results.json"
 
@@ -105,33 +107,27 @@ def read_history(file: Path) -> list[dict[str, Any]]:
     return found
 
 
+def result_files(document: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the files of a folder of results by name."""
+    texts = {
+        _RESULTS: json.dumps(document, indent=2, sort_keys=True) + "\n",
+        "tables.md": _bench_tables.markdown(document),
+        "index.html": _bench_page.page(document),
+    }
+    for name, svg in (
+        ("bandwidth", _bench_page.bandwidth_chart(document)),
+        ("speed", _bench_page.speed_chart(document)),
+    ):
+        if svg:
+            texts[f"{name}.svg"] = svg + "\n"
+    texts["summary.csv"] = _bench_tables.summary_csv(document)
+    texts.update({f"{table.name}.csv": _bench_tables.csv_text(table) for table in _bench_tables.tables(document)})
+    return {name: text.encode("utf-8") for name, text in texts.items()}
+
+
 def write(output: Path, document: Mapping[str, Any]) -> None:
-    """Write the folder beside its final name, and rename it. Earlier results are removed after that.
+    """Write the folder, and remove earlier results after that.
 
     :raises OSError: a file cannot be written; then nothing has changed
     """
-    work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent))
-    try:
-        (work / _RESULTS).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        (work / "tables.md").write_text(_bench_tables.markdown(document), encoding="utf-8")
-        (work / "index.html").write_text(_bench_page.page(document), encoding="utf-8")
-        for name, svg in (
-            ("bandwidth", _bench_page.bandwidth_chart(document)),
-            ("speed", _bench_page.speed_chart(document)),
-        ):
-            if svg:
-                (work / f"{name}.svg").write_text(svg + "\n", encoding="utf-8")
-        (work / "summary.csv").write_text(_bench_tables.summary_csv(document), encoding="utf-8")
-        for table in _bench_tables.tables(document):
-            (work / f"{table.name}.csv").write_text(_bench_tables.csv_text(table), encoding="utf-8")
-        work.chmod(0o755)
-        if output.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".old", dir=output.parent))
-            os.rename(output, old / output.name)
-            os.rename(work, output)
-            shutil.rmtree(old)
-        else:
-            os.rename(work, output)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
+    _results_folder.write(output, result_files(document))
