@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from q8s_lab import settings
 
 Q8S_RUN: Final = Path(sys.executable).with_name("q8s-run")
 DEMO: Final = Path(__file__).parents[2] / "examples" / "demo.yaml"
+EDGE: Final = DEMO.with_name("edge.yaml")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,17 @@ class Cluster:
         )
         print(time.strftime("%H:%M:%S"), verb, *others, done.stdout, done.stderr, sep="\n", flush=True)
         return done
+
+    def command(self, verb: str, *others: str) -> str:
+        """Run a command that must succeed. Return what it prints."""
+        done = self.attempt(verb, *others)
+        assert done.returncode == 0
+        return done.stdout + done.stderr
+
+    def address(self, node: str) -> str:
+        """Return the address of a node."""
+        rows = json.loads(self.attempt("status", "--json").stdout)
+        return next(str(row["address"]) for row in rows if row["node"] == node)
 
     def servers(self) -> dict[str, str]:
         """Return the ids of the cluster's servers by name."""
@@ -72,6 +85,17 @@ def small_cluster(lab: Mapping[str, str], folder: Path, name: str, additional: i
         subprocess.run(
             [Q8S_RUN, "destroy", file, "--yes"], env=environment, stdin=subprocess.DEVNULL, check=False, timeout=900
         )
+
+
+def edge_file(folder: Path) -> Path:
+    """Write examples/edge.yaml for the lab, with two x86_64 workers, to a folder. Return its path."""
+    file = folder / "cluster.yaml"
+    data = yaml.safe_load(EDGE.read_text())
+    data["remote_ip_prefix"] = str(settings.load().subnet)
+    # As the other long tests: one architecture, and one guest less to emulate.
+    data["vm_types"]["types"]["edge"] |= {"architecture": "x86_64", "cpu_model": "EPYC-Rome"}
+    file.write_text(yaml.safe_dump(data, sort_keys=False))
+    return file
 
 
 def is_ready(node: Mapping[str, Any]) -> bool:

@@ -11,14 +11,11 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from clusters import Cluster, connection
-
-from q8s_lab import settings
+from clusters import Cluster, connection, edge_file
 
 pytestmark = [
     pytest.mark.lab,
@@ -27,17 +24,11 @@ pytestmark = [
         not os.environ.get("Q8S_TEST_LONG"), reason="ten minutes: part of make test-long (Q8S_TEST_LONG=1)"
     ),
 ]
-EDGE = Path(__file__).parents[2] / "examples" / "edge.yaml"
 
 
 @dataclass(frozen=True)
 class Edge(Cluster):
     """The cluster of examples/edge.yaml, with two x86_64 workers."""
-
-    def command(self, verb: str, *others: str) -> str:
-        done = self.attempt(verb, *others)
-        assert done.returncode == 0
-        return done.stdout + done.stderr
 
     def links(self, action: str) -> dict[str, Any]:
         done = self.attempt(f"link {action}", "--json")
@@ -52,10 +43,6 @@ class Edge(Cluster):
         assert found, output
         return float(found[1])
 
-    def address(self, node: str) -> str:
-        rows = json.loads(self.attempt("status", "--json").stdout)
-        return next(str(row["address"]) for row in rows if row["node"] == node)
-
     def edit(self, network: Mapping[str, Any] | None) -> None:
         data = yaml.safe_load(self.file.read_text())
         data.pop("network", None)
@@ -65,12 +52,7 @@ class Edge(Cluster):
 @pytest.fixture(scope="module")
 def edge(lab: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     folder = tmp_path_factory.mktemp("edge")
-    file = folder / "cluster.yaml"
-    data = yaml.safe_load(EDGE.read_text())
-    data["remote_ip_prefix"] = str(settings.load().subnet)
-    # As the other long tests: one architecture, and one guest less to emulate.
-    data["vm_types"]["types"]["edge"] |= {"architecture": "x86_64", "cpu_model": "EPYC-Rome"}
-    file.write_text(yaml.safe_dump(data, sort_keys=False))
+    file = edge_file(folder)
     environment = {**os.environ, **lab, "XDG_STATE_HOME": str(folder / "state")}
     with connection(lab) as cloud:
         cluster = Edge("edge", file, environment, cloud)

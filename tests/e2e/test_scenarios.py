@@ -13,14 +13,11 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from clusters import Q8S_RUN, Cluster, connection
-
-from q8s_lab import settings
+from clusters import Q8S_RUN, Cluster, connection, edge_file
 
 pytestmark = [
     pytest.mark.lab,
@@ -29,7 +26,6 @@ pytestmark = [
         not os.environ.get("Q8S_TEST_LONG"), reason="a quarter of an hour: part of make test-long (Q8S_TEST_LONG=1)"
     ),
 ]
-EDGE = Path(__file__).parents[2] / "examples" / "edge.yaml"
 SET = {"at": "3s", "for": "40s", "set": {"from": "zone:edge-site", "to": "zone:cloud-site", "delay": "200ms"}}
 PARTITION = {"at": "18s", "for": "15s", "partition": ["zone:edge-site", "zone:cloud-site"]}
 FOREVER: list[dict[str, Any]] = [
@@ -42,11 +38,6 @@ FOREVER: list[dict[str, Any]] = [
 @dataclass(frozen=True)
 class Edge(Cluster):
     """The cluster of examples/edge.yaml, with two x86_64 workers."""
-
-    def command(self, verb: str, *others: str) -> str:
-        done = self.attempt(verb, *others)
-        assert done.returncode == 0
-        return done.stdout + done.stderr
 
     def edit(self, *events: Mapping[str, Any]) -> None:
         data = yaml.safe_load(self.file.read_text())
@@ -69,10 +60,6 @@ class Edge(Cluster):
         done = self.attempt("ssh", "edge-1", "--", f"ping -n -c {count} -i 0.2 -W 2 {address}")
         times = sorted(float(found) for found in re.findall(r"time=([\d.]+) ms", done.stdout))
         return len(times), times[len(times) // 2] if times else 0.0
-
-    def address(self, node: str) -> str:
-        rows = json.loads(self.attempt("status", "--json").stdout)
-        return next(str(row["address"]) for row in rows if row["node"] == node)
 
     def report(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.attempt("scenario report", "--json").stdout)
@@ -99,12 +86,7 @@ class Edge(Cluster):
 @pytest.fixture(scope="module")
 def edge(lab: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     folder = tmp_path_factory.mktemp("edge")
-    file = folder / "cluster.yaml"
-    data = yaml.safe_load(EDGE.read_text())
-    data["remote_ip_prefix"] = str(settings.load().subnet)
-    # As the other long tests: one architecture, and one guest less to emulate.
-    data["vm_types"]["types"]["edge"] |= {"architecture": "x86_64", "cpu_model": "EPYC-Rome"}
-    file.write_text(yaml.safe_dump(data, sort_keys=False))
+    file = edge_file(folder)
     environment = {**os.environ, **lab, "XDG_STATE_HOME": str(folder / "state")}
     with connection(lab) as cloud:
         cluster = Edge("edge", file, environment, cloud)
