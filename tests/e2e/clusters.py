@@ -35,7 +35,7 @@ class Cluster:
     def attempt(self, verb: str, *others: str) -> subprocess.CompletedProcess[str]:
         """Run a command without a terminal, and print what it prints."""
         done = subprocess.run(
-            [Q8S_RUN, verb, self.file, *others],
+            [Q8S_RUN, *verb.split(), self.file, *others],
             env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
