@@ -1,7 +1,8 @@
 """How long a deploy takes with 52, 250 and 1000 nodes on machines with cores of their own, and what limits it.
 
 ``python -m benchmarks.deploy_simulation`` simulates the stage graph (``deploy_model``) with the jobs of a deploy that
-was measured in the lab (``deploys/``). It prints Markdown: the simulation beside the measured deploys, then predictions.
+was measured in the lab (``deploys/``). It prints Markdown: the simulation beside the
+measured deploys, then predictions.
 """
 
 from __future__ import annotations
