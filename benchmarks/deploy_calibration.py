@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final
 
-from benchmarks.deploy_model import Deploy, Job
+from benchmarks.deploy_model import Deploy, Job, Site, simulate
 from q8s_wrapper.timeline import Guest, Task, guests_of, tasks_of
 
 _PLAY: Final = "Start the control plane, and boot guests"
@@ -86,6 +86,19 @@ def background(samples: Sequence[Sample]) -> float:
     first, last = samples[0], samples[-1]
     others = (last.busy - first.busy) - (last.ours - first.ours)
     return max(others, 0.0) / (last.at - first.at) / statistics.fmean(sample.rate for sample in samples)
+
+
+def background_until(deploy: Deploy, cores: float, workers: int, reached: float) -> float:
+    """Return how many threads of other programs competed, from when every server was reached on SSH.
+
+    For a deploy of which there are no samples. The part of the deploy after that moment is not used.
+    """
+    low, high = 0.0, 64.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        earlier = simulate(deploy, Site(cores=cores, background=middle), workers).reached < reached
+        low, high = (middle, high) if earlier else (low, middle)
+    return low
 
 
 def calibrate(record: Mapping[str, Any], sizes: Sizes) -> Deploy:

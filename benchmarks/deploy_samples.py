@@ -30,7 +30,7 @@ _Process = tuple[str, list[str], float, float]
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _MACHINES: Final = Path("/sys/fs/cgroup/unified")
 _RUN: Final = Path(sys.executable).with_name("q8s-run")
-_KEPT: Final = ("schema", "cluster", "started", "seconds", "servers_created", "exit_code", "guests", "tasks")
+_KEPT: Final = ("started", "seconds", "guests", "tasks")
 _EVERY: Final = 2.0
 _PROBE: Final = 0.06  # seconds of a core
 
@@ -62,7 +62,7 @@ def with_samples(record: Mapping[str, Any], samples: list[Sample]) -> dict[str, 
     began = datetime.fromisoformat(record["started"]).timestamp()
     inside = [sample for sample in samples if began <= sample.at <= began + record["seconds"]]
     rows = [{name: round(value, 3) for name, value in {**asdict(one), "at": one.at - began}.items()} for one in inside]
-    return {**{key: record[key] for key in _KEPT}, "samples": rows}
+    return {**{key: record[key] for key in _KEPT}, "workers": len(record["guests"]), "samples": rows}
 
 
 class Sampler:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.deploy_calibration import Sizes, background, calibrate, samples_of
+from benchmarks.deploy_calibration import Sizes, background, background_until, calibrate, samples_of
 from benchmarks.deploy_model import Deploy, Result, Site, simulate, without_limits
 
 DEPLOYS: Final = Path(__file__).parent / "deploys"
@@ -49,26 +50,54 @@ def main() -> int:
     return 0
 
 
-def lab_run(records: Mapping[str, Any], name: str) -> tuple[float, float]:
-    """Return how long a measured deploy took, and how long its simulation on the lab takes.
+@dataclass(frozen=True)
+class Check:
+    """A measured deploy beside its simulation.
 
-    The simulation knows of this deploy the number of workers, and how much other programs computed meanwhile.
+    :param background: threads of other programs that competed with it
+    :param sampled: whether these were measured; otherwise they follow from when the servers were reached
     """
-    record = records[name]
+
+    name: str
+    workers: int
+    background: float
+    sampled: bool
+    measured: float
+    simulated: float
+
+    @property
+    def error(self) -> float:
+        """Return the simulation's error in percent of the measured duration."""
+        return 100 * (self.simulated / self.measured - 1)
+
+
+def checks(records: Mapping[str, Any]) -> list[Check]:
+    """Return the measured deploys beside their simulations, the small ones first.
+
+    The simulation knows of a deploy the number of workers, and how much other programs computed meanwhile.
+    """
     deploy = calibrate(records[CALIBRATION], LAB_SIZES)
-    site = Site(cores=LAB_CORES, background=background(samples_of(record)))
-    return float(record["seconds"]), simulate(deploy, site, len(record["guests"])).seconds
+    found = []
+    for name, record in records.items():
+        workers, sampled = int(record["workers"]), "samples" in record
+        if sampled:
+            threads = background(samples_of(record))
+        else:
+            threads = background_until(deploy, LAB_CORES, workers, record["reached"])
+        simulated = simulate(deploy, Site(cores=LAB_CORES, background=threads), workers).seconds
+        found.append(Check(name, workers, threads, sampled, float(record["seconds"]), simulated))
+    return sorted(found, key=lambda check: (check.workers, check.name))
 
 
 def checked(records: Mapping[str, Any]) -> list[str]:
     """Return the table of measured deploys."""
+    heads = ("workers", "threads of other programs", "measured", "simulated", "error")
     rows = []
-    for name, record in records.items():
-        measured, simulated = lab_run(records, name)
-        error = f"{100 * (simulated / measured - 1):+.0f} %" + (" (calibration)" if name == CALIBRATION else "")
-        threads = f"{background(samples_of(record)):.1f}"
-        rows.append((str(len(record["guests"])), threads, f"{measured:.0f} s", f"{simulated:.0f} s", error))
-    return _table(("workers", "threads of other programs", "measured", "simulated", "error"), sorted(rows))
+    for one in checks(records):
+        threads = f"{one.background:.1f}, {'sampled' if one.sampled else 'inferred'}"
+        error = f"{one.error:+.0f} %" + (" (calibration)" if one.name == CALIBRATION else "")
+        rows.append((str(one.workers), threads, f"{one.measured:.0f} s", f"{one.simulated:.0f} s", error))
+    return _table(heads, rows)
 
 
 def predicted(deploy: Deploy, site: Site) -> list[str]:
