@@ -2,7 +2,8 @@
 
 A recorded deploy is what ``q8s-run timeline --output`` writes, with the samples that ``deploy_samples`` took of the
 machine meanwhile. On a busy machine a task takes longer than it computes. How much, a probe in the samples says: a
-task's seconds of a core are its duration times the share of a core that a thread got.
+task's seconds of a core are its duration times the share of a core that a thread got, times the pace of that core
+relative to an undisturbed one. (The pace of a virtual core halves while its sibling or its neighbours work.)
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class Sample:
     """The machine at a moment of a deploy.
 
     :param at: seconds since the start of the deploy
-    :param rate: share of a core that a thread got
+    :param share: share of a core that a thread got
+    :param pace: of such a core, relative to an undisturbed one
     :param busy: seconds of a core that everything has used so far
     :param ours: of these, the deploy: Ansible, the cloud, the hosts and the guests
     :param main: of these, Ansible's main process
@@ -56,11 +58,17 @@ class Sample:
     """
 
     at: float
-    rate: float
+    share: float
+    pace: float
     busy: float
     ours: float
     main: float
     forks: float
+
+    @property
+    def rate(self) -> float:
+        """Return the share of an undisturbed core that a thread got."""
+        return self.share * self.pace
 
 
 def samples_of(record: Mapping[str, Any]) -> list[Sample]:
@@ -68,13 +76,13 @@ def samples_of(record: Mapping[str, Any]) -> list[Sample]:
     return [Sample(**sample) for sample in record["samples"]]
 
 
-def thread_rate(probe: float, cores: float) -> float:
+def thread_share(probe: float, cores: float) -> float:
     """Return the share of a core that a thread gets, from that of the probe, which is one more thread."""
     return min(1.0, cores / max(cores / probe - 1.0, 1e-9))
 
 
 def rate_between(samples: Sequence[Sample], start: float, end: float) -> float:
-    """Return the mean share of a core that a thread got between two moments; the nearest one if there is no sample."""
+    """Return the mean rate of a thread between two moments; the nearest one if there is no sample."""
     inside = [sample.rate for sample in samples if start <= sample.at <= end]
     if inside:
         return statistics.fmean(inside)
@@ -85,10 +93,15 @@ def background(samples: Sequence[Sample]) -> float:
     """Return how many threads of other programs competed, on average: what they used, over what a thread got."""
     first, last = samples[0], samples[-1]
     others = (last.busy - first.busy) - (last.ours - first.ours)
-    return max(others, 0.0) / (last.at - first.at) / statistics.fmean(sample.rate for sample in samples)
+    return max(others, 0.0) / (last.at - first.at) / statistics.fmean(sample.share for sample in samples)
 
 
-def background_until(deploy: Deploy, cores: float, workers: int, reached: float) -> float:
+def pace(samples: Sequence[Sample]) -> float:
+    """Return the mean pace of the machine's cores."""
+    return statistics.fmean(sample.pace for sample in samples)
+
+
+def background_until(deploy: Deploy, site: Site, workers: int, reached: float) -> float:
     """Return how many threads of other programs competed, from when every server was reached on SSH.
 
     For a deploy of which there are no samples. The part of the deploy after that moment is not used.
@@ -96,7 +109,7 @@ def background_until(deploy: Deploy, cores: float, workers: int, reached: float)
     low, high = 0.0, 64.0
     for _ in range(20):
         middle = (low + high) / 2
-        earlier = simulate(deploy, Site(cores=cores, background=middle), workers).reached < reached
+        earlier = simulate(deploy, replace(site, background=middle), workers).reached < reached
         low, high = (middle, high) if earlier else (low, middle)
     return low
 
@@ -149,7 +162,8 @@ def _ansible(samples: Sequence[Sample], tasks: Sequence[Task], began: float, end
     inside = [sample for sample in samples if began <= sample.at <= ended]
     count = sum(1 for task in tasks if began <= task.start < ended)
     first, last = inside[0], inside[-1]
-    return (last.main - first.main) / count, (last.forks - first.forks) / count
+    undisturbed = pace(inside) / count
+    return (last.main - first.main) * undisturbed, (last.forks - first.forks) * undisturbed
 
 
 @dataclass(frozen=True)

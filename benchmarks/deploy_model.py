@@ -67,6 +67,7 @@ class Site:
     """Where a deploy runs.
 
     :param cores: cores that all machines share, as in the lab; 0 if each machine has its own
+    :param pace: of these cores, relative to an undisturbed one
     :param background: threads of other programs that compete for them
     :param forks: hosts on which Ansible works at a time
     :param uplink: MB/s at which the control plane sends artifacts to all hosts together
@@ -79,6 +80,7 @@ class Site:
     """
 
     cores: float = 0.0
+    pace: float = 1.0
     background: float = 0.0
     controller_cores: float = 4.0
     control_cores: float = 2.0
@@ -169,7 +171,7 @@ class _World:
     def __init__(self, deploy: Deploy, site: Site, workers: int) -> None:
         self.env = env = simpy.Environment()
         self.deploy, self.site, self.workers = deploy, site, workers
-        lab = Shared(env, site.cores, 1.0, site.background) if site.cores else None
+        lab = Shared(env, site.cores * site.pace, site.pace, site.background) if site.cores else None
         self.controller = lab or Shared(env, site.controller_cores, 1.0)
         self.control = lab or Shared(env, site.control_cores, 1.0)
         self.hosts = [lab or Shared(env, site.host_cores, 1.0) for _ in range(workers)]

@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.deploy_calibration import Sample, thread_rate
+from benchmarks.deploy_calibration import Sample, thread_share
 from q8s_lab import settings
 
 # Parent, command, and the seconds of a core of itself and of its ended children.
@@ -33,6 +33,7 @@ _RUN: Final = Path(sys.executable).with_name("q8s-run")
 _KEPT: Final = ("started", "seconds", "guests", "tasks")
 _EVERY: Final = 2.0
 _PROBE: Final = 0.06  # seconds of a core
+_FASTEST: Final = 5300.0  # rounds of the probe in a second of an undisturbed core of the machine of the records
 
 
 def main() -> int:
@@ -99,9 +100,11 @@ class Sampler:
                 else:
                     self._keep(f"main {pid}", seconds)
                     self._keep(f"forks {pid}", waited)
+        share, pace = _probe()
         return Sample(
             at=time.time(),
-            rate=thread_rate(_probe(), os.cpu_count() or 1),
+            share=thread_share(share, os.cpu_count() or 1),
+            pace=pace,
             busy=_busy(),
             ours=sum(self._largest.values()) + forks,
             main=self._sum("main "),
@@ -116,12 +119,16 @@ class Sampler:
         return sum(seconds for name, seconds in self._largest.items() if name.startswith(kind))
 
 
-def _probe() -> float:
-    """Return the share of a core that a thread gets now."""
+def _probe() -> tuple[float, float]:
+    """Return the share of a core that a thread gets now, and the pace of that core."""
     wall, used = time.perf_counter(), time.thread_time()
+    rounds = number = 0
     while time.thread_time() - used < _PROBE:
-        pass
-    return (time.thread_time() - used) / (time.perf_counter() - wall)
+        for step in range(2000):
+            number = (number * 31 + step) & 0xFFFFFF
+        rounds += 1
+    spent = time.thread_time() - used
+    return spent / (time.perf_counter() - wall), rounds / spent / _FASTEST
 
 
 def _busy() -> float:

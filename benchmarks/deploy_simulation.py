@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.deploy_calibration import Sizes, background, background_until, calibrate, samples_of
+from benchmarks.deploy_calibration import Sizes, background, background_until, calibrate, pace, samples_of
 from benchmarks.deploy_model import Deploy, Result, Site, simulate, without_limits
 
 DEPLOYS: Final = Path(__file__).parent / "deploys"
@@ -80,11 +80,12 @@ def checks(records: Mapping[str, Any]) -> list[Check]:
     found = []
     for name, record in records.items():
         workers, sampled = int(record["workers"]), "samples" in record
+        site = Site(cores=LAB_CORES, pace=pace(samples_of(record if sampled else records[CALIBRATION])))
         if sampled:
             threads = background(samples_of(record))
         else:
-            threads = background_until(deploy, LAB_CORES, workers, record["reached"])
-        simulated = simulate(deploy, Site(cores=LAB_CORES, background=threads), workers).seconds
+            threads = background_until(deploy, site, workers, record["reached"])
+        simulated = simulate(deploy, replace(site, background=threads), workers).seconds
         found.append(Check(name, workers, threads, sampled, float(record["seconds"]), simulated))
     return sorted(found, key=lambda check: (check.workers, check.name))
 

@@ -13,7 +13,7 @@ from benchmarks.deploy_calibration import (
     calibrate,
     rate_between,
     samples_of,
-    thread_rate,
+    thread_share,
 )
 from benchmarks.deploy_model import Site, simulate
 
@@ -28,13 +28,14 @@ BOOT = {"kernel": 4.0, "containerd": 20.0, "kubelet": 1.0, "registered": 10.0, "
 FORK = 0.5
 
 
-def recorded(slowdown: float, workers: int = 1) -> dict[str, Any]:
-    """A deploy on machines of their own, each of which other programs slow down by a factor."""
+def recorded(slowdown: float, workers: int = 1, pace: float = 1.0) -> dict[str, Any]:
+    """A deploy on machines of their own, each of which other programs slow down by a factor, on cores of some pace."""
+    costs = slowdown / pace
     tasks: list[dict[str, Any]] = []
 
     def add(host: str, stage: str, play: str, work: list[tuple[str, float]], at: float) -> float:
         for name, cost in work:
-            end = at + cost * slowdown
+            end = at + cost * costs
             action = "wait_for_connection" if name == "Wait for SSH" else "command"
             tasks.append({"host": host, "stage": stage, "play": play, "task": name, "action": action,
                           "start": at, "end": end, "result": "ok"})  # fmt: skip
@@ -45,7 +46,7 @@ def recorded(slowdown: float, workers: int = 1) -> dict[str, Any]:
     hosts = ["control", *(f"host-{number}" for number in range(workers))]
     for host in hosts:
         began = add(host, "Wait for SSH", "Wait for SSH", [("Wait for SSH", 2.0)], reached)
-    uploaded = began + 10 * slowdown
+    uploaded = began + 10 * costs
     done = add("control", "Control", PLAY, CONTROL, began)
     guests = []
     for host in hosts[1:]:
@@ -53,19 +54,19 @@ def recorded(slowdown: float, workers: int = 1) -> dict[str, Any]:
         started = add(host, "Boot guests", PLAY, WORKER[1:], max(started, uploaded))
         times, at = {"power_on": started}, started
         for name, cost in BOOT.items():
-            at = (max(at, done) if name == "registered" else at) + cost * slowdown
+            at = (max(at, done) if name == "registered" else at) + cost * costs
             times[name] = at
-        answers = (times["containerd"] - started) / slowdown
+        answers = (times["containerd"] - started) / costs
         add(host, "Boot guests", PLAY, [("Wait until the guest answers", answers)], started)
         guests.append({"node": f"node-{host}", "host": host, "times": times})
     free = max(task["end"] for task in tasks)
     ready = max(guest["times"]["ready"] for guest in guests)
     name = "Wait until every node is Ready, and the cluster's DNS"
-    seconds = add("control", "Ready", "Ready", [(name, (ready - free) / slowdown + 3.0)], free)
+    seconds = add("control", "Ready", "Ready", [(name, (ready - free) / costs + 3.0)], free)
     count = sum(1 for task in tasks if task["play"] == PLAY)
     span = free - began
     samples = [
-        {"at": at, "rate": 1 / slowdown, "busy": 1.5 * at, "ours": 1.0 * at, "main": 0.0,
+        {"at": at, "share": 1 / slowdown, "pace": pace, "busy": 1.5 * at, "ours": 1.0 * at, "main": 0.0,
          "forks": FORK * count * (at - began) / (span - 1)}
         for at in map(float, range(1, int(seconds)))
     ]  # fmt: skip
@@ -73,7 +74,7 @@ def recorded(slowdown: float, workers: int = 1) -> dict[str, Any]:
 
 
 def test_a_busy_machine_changes_no_cost() -> None:
-    quiet, busy = (calibrate(recorded(slowdown), SIZES) for slowdown in (1.0, 3.0))
+    quiet, busy = (calibrate(one, SIZES) for one in (recorded(1.0), recorded(3.0, pace=0.5)))
     assert dict(quiet.boot) == pytest.approx(BOOT)
     assert dict(busy.boot) == pytest.approx(BOOT)
     for one, other in zip(quiet.worker, busy.worker, strict=True):
@@ -107,9 +108,9 @@ def test_the_simulation_of_the_calibration_is_the_deploy() -> None:
 
 
 def test_the_probe_is_a_thread_itself() -> None:
-    assert thread_rate(1.0, 2) == 1.0
-    assert thread_rate(0.5, 2) == pytest.approx(2 / 3)  # four threads with the probe, three without
-    assert thread_rate(0.1, 2) == pytest.approx(2 / 19)
+    assert thread_share(1.0, 2) == 1.0
+    assert thread_share(0.5, 2) == pytest.approx(2 / 3)  # four threads with the probe, three without
+    assert thread_share(0.1, 2) == pytest.approx(2 / 19)
 
 
 def test_background_is_what_others_used_over_what_a_thread_got() -> None:
@@ -121,4 +122,4 @@ def test_background_is_what_others_used_over_what_a_thread_got() -> None:
 def test_the_background_follows_from_when_the_servers_were_reached() -> None:
     deploy = calibrate(recorded(1.0), SIZES)
     reached = simulate(deploy, Site(cores=2, background=3.0), 2).reached
-    assert background_until(deploy, 2, 2, reached) == pytest.approx(3.0, abs=0.01)
+    assert background_until(deploy, Site(cores=2), 2, reached) == pytest.approx(3.0, abs=0.01)
