@@ -108,7 +108,7 @@ def background_until(deploy: Deploy, site: Site, workers: int, reached: float) -
 
 def _bisect(too_few: Callable[[Site], bool], site: Site) -> float:
     low, high = 0.0, 64.0
-    for _ in range(20):
+    for _ in range(12):
         middle = (low + high) / 2
         low, high = (middle, high) if too_few(replace(site, background=middle)) else (low, middle)
     return low
