@@ -269,7 +269,19 @@ COMMANDS: Final = (
         "perform the cluster file's scenario: links and nodes that fail by a schedule",
         "scenarios:run",
         "q8s-run scenario run cluster.yaml --dry-run",
-        (Option("dry-run", "print the schedule, without a cloud"), _JSON, _VERBOSE, _QUIET),
+        (
+            Option("dry-run", "print the schedule, without a cloud"),
+            Option(
+                "ping",
+                "send a packet from one node to another and back, four times a second, and record how long it takes "
+                "(repeatable)",
+                "FROM:TO",
+                several=True,
+            ),
+            _JSON,
+            _VERBOSE,
+            _QUIET,
+        ),
         more="Restores the cluster file's state at its end, on Ctrl-C and if a step fails. No deploy runs meanwhile.",
     ),
     Command(
@@ -283,8 +295,13 @@ COMMANDS: Final = (
         "scenario report",
         "show what the newest scenario did, and when",
         "scenarios:report",
-        "q8s-run scenario report cluster.yaml --json",
-        (_JSON, _QUIET),
+        "q8s-run scenario report cluster.yaml --plot delays.svg",
+        (
+            Option("plot", "draw the delays that `scenario run --ping` measured, as SVG", "FILE"),
+            Option("force", "replace the plot if there is one"),
+            _JSON,
+            _QUIET,
+        ),
     ),
     Command(
         "ssh",
