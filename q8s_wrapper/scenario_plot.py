@@ -33,8 +33,8 @@ def svg(data: _Data) -> str:
         pair: sorted((one["at"], one["ms"]) for one in data["pings"] if (one["from"], one["to"]) == pair)
         for pair in pairs
     }
-    faults = _faults(data["actions"], last=max(one["at"] for one in data["pings"]))
-    end = max(one["at"] for one in data["pings"])
+    end: float = max(one["at"] for one in data["pings"])
+    faults = _faults(data["actions"], last=end)
     highest = _round_up(max(one["ms"] for one in data["pings"]))
     bottom = _TOP + _CHART
     height = bottom + 40 + _ROW * (len(faults) + len(series))
