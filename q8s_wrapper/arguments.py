@@ -228,7 +228,7 @@ COMMANDS: Final = (
     Command(
         "link show",
         "show the links between nodes, and whether they are in force",
-        "runs:link_show",
+        "links:show",
         "q8s-run link show cluster.yaml",
         (_JSON, _VERBOSE, _QUIET),
         rest=_TO_ANSIBLE,
@@ -237,7 +237,7 @@ COMMANDS: Final = (
     Command(
         "link verify",
         "measure each link with ping, and compare it with what was promised",
-        "runs:link_verify",
+        "links:verify",
         "q8s-run link verify cluster.yaml",
         (_JSON, _VERBOSE, _QUIET),
         rest=_TO_ANSIBLE,
@@ -246,7 +246,7 @@ COMMANDS: Final = (
     Command(
         "link set",
         "change links of the running cluster until the next deploy, or until a guest boots",
-        "runs:link_set",
+        "links:change",
         "q8s-run link set cluster.yaml type:arm-mid '*' delay=200ms --for 60s",
         (
             Option("for", "restore the cluster file's link after this time, such as 60s or 5min", "TIME"),
@@ -260,7 +260,7 @@ COMMANDS: Final = (
     Command(
         "link clear",
         "restore the cluster file's links",
-        "runs:link_clear",
+        "links:clear",
         "q8s-run link clear cluster.yaml",
         (_VERBOSE, _QUIET),
     ),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from q8s_wrapper import inventory, links, messages, perform, probe, scenario, scenario_plot, state
+from q8s_wrapper.commands import links as link_commands
 from q8s_wrapper.commands import load, runs
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.kubeconfig import write_private
@@ -132,7 +133,7 @@ def _restore(session: runs.Session, machines: perform.Machines, nodes: Sequence[
     errors = perform.restore(machines, nodes)
     for error in errors:
         messages.error(error)
-    code = ExitCode.FAILED if errors else runs.apply_links(session, [], quiet=session.json)
+    code = ExitCode.FAILED if errors else link_commands.apply(session, [], quiet=session.json)
     if code == ExitCode.DONE:
         scenario.forget(session.folder)
     else:
