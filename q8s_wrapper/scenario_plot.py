@@ -8,7 +8,8 @@ from itertools import pairwise
 from typing import Any, Final
 
 _WIDTH, _LEFT, _RIGHT = 1000, 70, 20  # pixels: the plot, its margins
-_TOP, _CHART, _ROW = 20, 260, 24  # the margin above, height of the chart, of a row of what happened
+_TOP, _CHART, _ROW = 20, 260, 32  # the margin above, height of the chart, of a row of what happened
+_LEGEND_ROW: Final = 22
 _SILENCE: Final = 1.5  # seconds without an answer that are shown as such: six packets
 _COLOURS: Final = 4
 _STYLE: Final = """\
@@ -37,7 +38,17 @@ def svg(data: _Data) -> str:
     faults = _faults(data["actions"], last=end)
     highest = _round_up(max(one["ms"] for one in data["pings"]))
     bottom = _TOP + _CHART
-    height = bottom + 40 + _ROW * (len(faults) + len(series))
+    silences = [
+        (before, after)
+        for points in series.values()
+        for (before, _), (after, _) in pairwise(points)
+        if after - before > _SILENCE
+    ]
+    legend = [
+        (f"c{number % _COLOURS}", f"round trip {source} → {target}") for number, (source, target) in enumerate(series)
+    ]
+    legend += [("silence", f"no answer for more than {_SILENCE:g} s")] * bool(silences)
+    height = bottom + 44 + _ROW * len(faults) + _LEGEND_ROW * len(legend)
 
     def x(seconds: float) -> float:
         return _LEFT + (_WIDTH - _LEFT - _RIGHT) * min(max(seconds, 0.0), end) / (end or 1.0)
@@ -53,17 +64,15 @@ def svg(data: _Data) -> str:
     ]
     for _, begin, until in faults:
         parts.append(_rectangle("fault", (x(begin), _TOP), (x(until) - x(begin), _CHART)))
-    for points in series.values():
-        for (before, _), (after, _) in pairwise(points):
-            if after - before > _SILENCE:
-                tip = f"no answer from {before:.1f} s to {after:.1f} s"
-                parts.append(_rectangle("silence", (x(before), _TOP), (x(after) - x(before), _CHART), tip))
+    for before, after in silences:
+        tip = f"no answer from {before:.1f} s to {after:.1f} s"
+        parts.append(_rectangle("silence", (x(before), _TOP), (x(after) - x(before), _CHART), tip))
     for number in range(6):
         level = y(highest * number / 5)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{level:.1f}" y2="{level:.1f}"/>')
         label = f"{highest * number / 5:g} ms"
         parts.append(f'<text class="quiet" x="{_LEFT - 8}" y="{level + 4:.1f}" text-anchor="end">{label}</text>')
-    step = _round_up(end / 10)
+    step = _round_up(end / 12)
     for number in range(int(end / step) + 1):
         place = x(number * step)
         parts.append(
@@ -74,13 +83,13 @@ def svg(data: _Data) -> str:
         parts.append(f'<g style="fill: var(--c{number % _COLOURS})">{dots}</g>')
     top = bottom + 32
     for text, begin, until in faults:
-        parts.append(_rectangle("bar", (x(begin), top + 4), (max(x(until) - x(begin), 2), _ROW - 10)))
-        parts.append(_label(text, x(begin), x(until), top + 15))
+        parts.append(_label(text, x(begin), x(until), top + 13))
+        parts.append(_rectangle("bar", (x(begin), top + 18), (max(x(until) - x(begin), 2), 8)))
         top += _ROW
-    for number, (source, target) in enumerate(series):
-        parts.append(f'<circle cx="{_LEFT + 4}" cy="{top + 10}" r="4" style="fill: var(--c{number % _COLOURS})"/>')
-        parts.append(f'<text x="{_LEFT + 16}" y="{top + 15}">round trip {_escape(f"{source} → {target}")}</text>')
-        top += _ROW
+    for colour, text in legend:
+        parts.append(f'<circle cx="{_LEFT + 5}" cy="{top + 11}" r="5" style="fill: var(--{colour})"/>')
+        parts.append(f'<text x="{_LEFT + 18}" y="{top + 15}">{_escape(text)}</text>')
+        top += _LEGEND_ROW
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -102,10 +111,10 @@ def _faults(actions: Sequence[_Data], last: float) -> list[tuple[str, float, flo
 
 
 def _round_up(value: float) -> float:
-    """Return the next of 1, 2, 5, 10, 20, ... that is not below the value."""
+    """Return the next round number that is not below the value, such as 1, 1.5, 2, 3, 5, 10, 15."""
     size = 1.0
     while True:
-        for factor in (1, 2, 5):
+        for factor in (1, 1.5, 2, 3, 5):
             if value <= factor * size:
                 return factor * size
         size *= 10
@@ -118,10 +127,10 @@ def _rectangle(kind: str, corner: tuple[float, float], size: tuple[float, float]
 
 
 def _label(text: str, begin: float, end: float, level: int) -> str:
-    """Return the name of a fault beside its bar, on the side that has more room."""
-    if _WIDTH - end > begin:
-        return f'<text x="{end + 6:.1f}" y="{level}">{_escape(text)}</text>'
-    return f'<text x="{begin - 6:.1f}" y="{level}" text-anchor="end">{_escape(text)}</text>'
+    """Return the name of a fault, above its bar: from the bar's begin in the left half, else to its end."""
+    if begin < _WIDTH / 2:
+        return f'<text x="{begin:.1f}" y="{level}">{_escape(text)}</text>'
+    return f'<text x="{end:.1f}" y="{level}" text-anchor="end">{_escape(text)}</text>'
 
 
 def _escape(value: object) -> str:
