@@ -1,6 +1,6 @@
 """Scenarios on a cluster: links and nodes fail at their time, and everything is restored, however a run ends.
 
-They build on each other, in the order of the file. They take a quarter of an hour, so ``make test-long`` runs them.
+They build on each other, in the order of the file. They take half an hour, so ``make test-long`` runs them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.lab,
     pytest.mark.e2e,
     pytest.mark.skipif(
-        not os.environ.get("Q8S_TEST_LONG"), reason="a quarter of an hour: part of make test-long (Q8S_TEST_LONG=1)"
+        not os.environ.get("Q8S_TEST_LONG"), reason="half an hour: part of make test-long (Q8S_TEST_LONG=1)"
     ),
 ]
 SET = {"at": "6s", "for": "40s", "set": {"from": "zone:edge-site", "to": "zone:cloud-site", "delay": "200ms"}}
