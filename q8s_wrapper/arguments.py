@@ -175,7 +175,7 @@ COMMANDS: Final = (
     Command(
         "bench",
         "measure network, CPU, memory and disk of the nodes, and write tables beside the paper's figures",
-        "runs:bench",
+        "benchmark:bench",
         "q8s-run bench cluster.yaml --quick",
         (
             Option("quick", "measure each figure once and briefly"),
@@ -185,6 +185,7 @@ COMMANDS: Final = (
             Option("nodes", "only these nodes, separated by commas", "NAMES"),
             Option("output", "folder of the results (default: bench-CLUSTER in the current folder)", "DIR"),
             Option("force", "replace the results that are in the folder"),
+            Option("resume", "measure what is missing in the folder, with the options of the earlier run"),
             _JSON,
             _VERBOSE,
             _QUIET,

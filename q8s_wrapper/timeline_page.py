@@ -13,7 +13,6 @@ from q8s_wrapper.history import format_duration
 from q8s_wrapper.timeline import MILESTONES, PHASES, started_text
 
 _ROWS_OF_TEXT: Final = 40
-_LONG: Final = 40  # characters
 _LABEL, _WIDTH, _ROW, _TOP = 230, 1000, 26, 34  # pixels: labels, chart, height of a row, of the axis
 _BARS: Final = ("█", "░")  # of the critical path, and others
 # Colours in the order in which stages first occur, for light and dark pages. Short stages share the last one.
@@ -248,36 +247,23 @@ def _chart_style() -> str:
     )
 
 
-_PAGE_STYLE: Final = """
-:root { color-scheme: light dark; --page: #fff; --ink: #1f2328; --quiet: #59636e; --line: #d1d9e0; --head: #f6f8fa; }
-@media (prefers-color-scheme: dark) {
-:root { --page: #0d1117; --ink: #e6edf3; --quiet: #9198a1; --line: #3d444d; --head: #151b23; }
-}
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); }
-body { max-width: 70rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2rem; border-bottom: 1px solid var(--line); }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
-th, td { border: 1px solid var(--line); padding: .25rem .6rem; text-align: left; white-space: nowrap; }
-td.text { white-space: normal; min-width: 16rem; }
-th { background: var(--head); } .note { color: var(--quiet); font-size: .9rem; }
-.scroll svg { min-width: 44rem; width: 100%; height: auto; }
-"""
-
-
 def page(analysis: Mapping[str, Any]) -> str:
     """Return the page."""
-    title = f"Deploy of {_escape(analysis['cluster'])}"
+    # The collection can be imported once the cluster file is loaded.
+    from ansible_collections.q8s.emu.plugins.module_utils import _html
+
+    title = f"Deploy of {analysis['cluster']}"
     shares, seconds = analysis["shares"], analysis["seconds"] or 1.0
     failed = "" if analysis["exit_code"] == 0 else f" It failed with exit code {analysis['exit_code']}."
     parts = [
-        f"<h1>{title}</h1>",
+        f"<h1>{_escape(title)}</h1>",
         f"<p>{_escape(started_text(analysis))}, {format_duration(analysis['seconds'])}, "
         f"{analysis['servers_created']} servers created. No machine worked for {shares['no_machine_percent']:.1f} % "
         f"of it.{failed}</p>",
-        f'<div class="scroll">{svg(analysis)}</div>',
+        _html.figure(svg(analysis)),
         "<h2>Critical path</h2>",
-        '<p class="note">The chain of work that determined the duration, followed back from the last task.</p>',
-        _html_table(
+        _html.note("The chain of work that determined the duration, followed back from the last task."),
+        _html.table(
             ("start", "took", "host or guest", "what"),
             [
                 (f"{s['start']:.1f} s", f"{s['end'] - s['start']:.1f} s", s["host"] or "-", _what(s))
@@ -285,10 +271,11 @@ def page(analysis: Mapping[str, Any]) -> str:
             ],
         ),
         "<h2>Who works</h2>",
-        '<p class="note">Each moment counts once, for the first row that applies. Connecting to a host and copying a '
-        "module there count as the host's work, so the share in which no machine works (the last two rows) is a lower "
-        "bound.</p>",
-        _html_table(
+        _html.note(
+            "Each moment counts once, for the first row that applies. Connecting to a host and copying a module there "
+            "count as the host's work, so the share in which no machine works (the last two rows) is a lower bound."
+        ),
+        _html.table(
             ("", "seconds", "share"),
             [
                 (what, f"{shares[name]:.1f}", f"{100 * shares[name] / seconds:.1f} %")
@@ -298,7 +285,7 @@ def page(analysis: Mapping[str, Any]) -> str:
         "<h2>Guests</h2>",
         _guest_table(analysis),
         "<h2>Hosts and stages</h2>",
-        _html_table(
+        _html.table(
             ("host", "stage", "start", "took", "works"),
             [
                 (c["host"], c["stage"], f"{c['start']:.1f} s", f"{c['end'] - c['start']:.1f} s", f"{c['work']:.1f} s")
@@ -306,33 +293,20 @@ def page(analysis: Mapping[str, Any]) -> str:
             ],
         ),
     ]
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_PAGE_STYLE}</style></head>\n'
-        f"<body>\n{chr(10).join(parts)}\n</body></html>\n"
-    )
+    return _html.page(title, parts)
 
 
 def _guest_table(analysis: Mapping[str, Any]) -> str:
     """Return the table of milestones as HTML."""
+    from ansible_collections.q8s.emu.plugins.module_utils import _html
+
     if not analysis["guests"]:
-        return '<p class="note">Their milestones are not known, so a guest that boots counts as waiting.</p>'
+        return _html.note("Their milestones are not known, so a guest that boots counts as waiting.")
     rows = [
         (guest["node"], *(f"{guest['times'][name]:.1f} s" if name in guest["times"] else "-" for name in MILESTONES))
         for guest in analysis["guests"]
     ]
-    return _html_table(("guest", *(_NAMES.get(name, name) for name in MILESTONES)), rows)
-
-
-def _html_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f"<th>{_escape(cell)}</th>" for cell in heads)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>'
-
-
-def _cell(text: str) -> str:
-    """Return a cell of a table. A long text may be wrapped."""
-    return f"<td{' class="text"' if len(text) > _LONG else ''}>{_escape(text)}</td>"
+    return _html.table(("guest", *(_NAMES.get(name, name) for name in MILESTONES)), rows)
 
 
 def _escape(value: object) -> str:

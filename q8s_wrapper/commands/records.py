@@ -50,6 +50,16 @@ def show_timeline(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     return ExitCode.DONE
 
 
+def find_deploy(arguments: argparse.Namespace, cluster: Any) -> dict[str, Any] | None:
+    """Return the last deploy that created servers, with the milestones of its guests, or None if none is recorded."""
+    folder = state.find(cluster.cluster_name)
+    deploy = timeline.read(folder)
+    if deploy is not None and timeline.lacks_guests(deploy):
+        facts = runs.read_facts(arguments, cluster, checksums=False)
+        deploy = _with_guests(folder, deploy, facts or record.EMPTY)
+    return deploy
+
+
 def _with_guests(folder: Path, deploy: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return a deploy with the milestones of its guests, and keep them."""
     found = timeline.with_guests(deploy, facts["guests"])

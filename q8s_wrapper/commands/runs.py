@@ -298,57 +298,6 @@ def verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         return session.end(session.play("verify", rest))
 
 
-def bench(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Measure the nodes of the cluster, and write the results to a folder."""
-    cluster = load(arguments.file)
-    options = ["-e", json.dumps(_bench_variables(arguments, cluster))]
-    with open_session(arguments, cluster) as session:
-        outcome = session.play("bench", [*options, *rest])
-        if outcome.code == ExitCode.INTERRUPTED:
-            messages.info("removing the pods of the benchmark")
-            session.play("bench", ["--tags", "bench_remove", *options], as_json=False)
-        return session.end(outcome)
-
-
-def _bench_variables(arguments: argparse.Namespace, cluster: Any) -> dict[str, Any]:
-    """Return the playbook's variables that follow from the command's options.
-
-    :raises WrapperError: a group or a node does not exist, or the folder of the results does
-    """
-    # The collection can be imported once the cluster file is loaded.
-    from ansible_collections.q8s.emu.plugins.module_utils._bench_plan import GROUPS
-
-    groups = _split(arguments.only)
-    if unknown := [group for group in groups if group not in GROUPS]:
-        raise WrapperError(
-            f"--only: is {', '.join(unknown)}; allowed are {', '.join(GROUPS)}", code=ExitCode.WRONG_INPUT
-        )
-    nodes, known = _split(arguments.nodes), [server.node for server in cluster.servers()]
-    if unknown := [node for node in nodes if node not in known]:
-        raise WrapperError(
-            f"--nodes: is {', '.join(unknown)}; allowed are {', '.join(known)}", code=ExitCode.WRONG_INPUT
-        )
-    output = Path(arguments.output or f"bench-{cluster.cluster_name}").expanduser().absolute()
-    if output.exists() and not arguments.force:
-        raise WrapperError(
-            f"--output: {output} exists",
-            "choose another folder with --output, or replace earlier results with --force",
-            ExitCode.WRONG_INPUT,
-        )
-    return {
-        "q8s_bench_quick": bool(arguments.quick),
-        "q8s_bench_only": groups,
-        "q8s_bench_nodes": nodes,
-        "q8s_bench_output": str(output),
-        "q8s_bench_force": bool(arguments.force),
-    }
-
-
-def _split(text: str | None) -> list[str]:
-    """Split a value at its commas."""
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
-
-
 def status(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Show the state of every node in the cloud, on its host and in Kubernetes. Return 1 if a node has a problem."""
     with open_session(arguments, changes=False) as session:

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import jsonschema
 import pytest
+import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.q8s.emu.plugins.action import bench_report
 from ansible_collections.q8s.emu.plugins.filter.bench_commands import bench_commands
@@ -20,7 +21,9 @@ from ansible_collections.q8s.emu.plugins.module_utils import (
     _bench_parse,
     _bench_plan,
     _bench_results,
+    _bench_resume,
     _bench_tables,
+    _bench_topology,
     _kubernetes,
 )
 from ansible_collections.q8s.emu.plugins.module_utils._bench_plan import Node
@@ -291,7 +294,11 @@ def test_the_page_has_every_table_and_needs_nothing_else(document: dict[str, Any
     assert "&lt;demo&gt;" in text and "<demo>" not in text
     assert "src=" not in text and "href=" not in text, "self-contained"
     assert "partial" not in text.partition("</style>")[2]
-    for svg in (_bench_page.bandwidth_chart(document), _bench_page.speed_chart(document)):
+    for svg in (
+        _bench_page.bandwidth_chart(document),
+        _bench_page.speed_chart(document),
+        _bench_topology.chart(document),
+    ):
         assert ElementTree.fromstring(svg).findall("{http://www.w3.org/2000/svg}rect")
     failed = {**document, "missing": ["cpu/integer/arm-1/1"]}
     assert "The results are partial" in _bench_page.page(failed)
@@ -315,6 +322,97 @@ def test_a_node_that_died_makes_the_results_partial() -> None:
     assert "PARTIAL" in _bench_tables.markdown(document)
 
 
+def results_of(planned: dict[str, Any], names: list[str], before: dict[str, Any] | None = None, **more: Any) -> Any:
+    """The results after the measurements of these names, from recorded output. Others are not run."""
+    runs = [
+        run(one, recorded(RECORDED[one["tool"]]) if RECORDED[one["tool"]] else "")
+        for one in planned["measurements"]
+        if one["name"] in names
+    ]
+    return _bench_results.document(planned, runs, {}, cluster="demo", versions={}, before=before, **more)
+
+
+def test_a_resumed_benchmark_keeps_what_was_measured_and_measures_the_rest() -> None:
+    planned = plan(THREE[:2], ["cpu"])
+    names = [one["name"] for one in planned["measurements"]]
+    dead = run(planned["measurements"][3], "", 1, "error: pod not found")
+    first = results_of(planned, names[:3], session="one", machine={"load_before": "1", "load_after": ""})
+    first = _bench_results.document(planned, [dead], {}, cluster="demo", versions={}, before=first, session="one")
+    assert not first["complete"] and first["missing"] == names[4:]
+    assert [(one["started"], one["measured"]) for one in first["sessions"]] == [("one", 4)]
+    assert _bench_resume.describe(first) is None
+
+    earlier = _bench_resume.earlier(first)
+    assert earlier["done"] == names[:3]
+    [part] = _bench_resume.batches(planned, earlier["done"], size=100)
+    assert [one["name"] for one in part["measurements"]] == names[3:]
+
+    rest = [one["name"] for one in part["measurements"]]
+    second = results_of(planned, rest, first, session="two", machine={"load_before": "2", "load_after": "3"})
+    assert second["complete"] and [one["name"] for one in second["measurements"]] == names
+    kept = {one["name"]: one for one in first["measurements"]}
+    assert all(one == kept[one["name"]] for one in second["measurements"][:3])
+    assert second["machine"] == {"load_before": "1", "load_after": "3"}
+    said = _bench_resume.describe(second)
+    assert said and "2 sessions" in said and "(4 measurements)" in said and f"({len(rest)} measurements)" in said
+    assert said in _bench_tables.markdown(second) and said in _bench_page.page(second)
+
+
+def test_the_idle_load_of_an_earlier_session_is_kept(document: dict[str, Any]) -> None:
+    planned = plan(THREE[:2], ["network", "cpu", "memory", "disk"])
+    again = results_of(planned, ["cpu/integer/arm-1/1"], document)
+    assert again["idle"] == document["idle"]
+    assert again["deploy_stages"] == document["deploy_stages"]
+
+
+def test_each_part_reads_the_load_of_the_nodes_in_it() -> None:
+    planned = plan(THREE, ["network", "cpu"])
+    parts = _bench_resume.batches(planned, [], size=8)
+    assert [one["name"] for one in parts[0]["measurements"]] == ["idle"]
+    assert [node["name"] for node in parts[0]["nodes"]] == ["cp", "arm-1", "arm-2", "arm-3"]
+    assert all(len(part["measurements"]) <= 8 for part in parts)
+    assert sum(len(part["measurements"]) for part in parts) == len(planned["measurements"])
+    for part in parts[1:]:
+        busy = {one[side] for one in part["measurements"] for side in ("client", "server")} - {""}
+        assert {node["name"] for node in part["nodes"]} == busy
+    assert _bench_resume.batches(planned, [one["name"] for one in planned["measurements"]], size=8) == []
+
+
+def test_a_cluster_that_changed_is_not_resumed() -> None:
+    demo = yaml.safe_load((Path(__file__).parents[3] / "examples/demo.yaml").read_text())
+    items = [registered(name) for name in ("demo-control-plane", "x86-small-1", "arm-mid-1")]
+    first = bench_plan(items, demo, groups=["cpu"], quick=True)
+    results = results_of(first, [one["name"] for one in first["measurements"][:3]])
+    earlier = _bench_resume.earlier(results)
+    again = bench_plan(items, demo, earlier=earlier)
+    assert (again["quick"], again["groups"], again["measurements"]) == (True, ["cpu"], first["measurements"])
+    left = [one["name"] for part in again["batches"] for one in part["measurements"]]
+    assert left == [one["name"] for one in first["measurements"][3:]]
+
+    items[1]["status"]["allocatable"]["cpu"] = "4"
+    with pytest.raises(AnsibleFilterError, match=r"node x86-small-1 had cpus 2, and has 4\nhint: .*--force"):
+        bench_plan(items, demo, earlier=earlier)
+    demo["cluster_definition"]["worker"]["x86-small"] = 0
+    with pytest.raises(AnsibleFilterError, match="node x86-small-1 is no longer in the cluster"):
+        bench_plan(items, demo, earlier=earlier)
+
+
+def test_an_interrupted_benchmark_does_not_list_hundreds_of_measurements() -> None:
+    planned = plan(THREE, ["network", "cpu", "disk"])
+    problems = _bench_tables.problems(results_of(planned, ["idle"]))
+    assert len(problems) == 20
+    assert problems[-1] == f"and {len(planned['measurements']) - 20} more measurements were not run"
+
+
+def test_the_page_shows_the_topology_and_the_timeline(document: dict[str, Any]) -> None:
+    many = [{**document["nodes"][1], "name": f"arm-{number}", "host": f"demo-arm-{number}"} for number in range(50)]
+    page = _bench_page.page(
+        {**document, "topology": [document["nodes"][0], *many]}, "<svg><title>Timeline</title></svg>"
+    )
+    assert "50 × arm-mid: aarch64, 2 CPUs" in page and "and 39 more" in page and "host demo-arm-10" in page
+    assert page.index("Topology</h2>") < page.index("Table 5") < page.index("<svg><title>Timeline")
+
+
 def test_the_folder_gets_its_name_when_it_is_complete(
     document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,6 +432,31 @@ def test_the_folder_gets_its_name_when_it_is_complete(
     bench_report.write(output, {**document, "cluster": "other"})
     assert json.loads((output / "results.json").read_text())["cluster"] == "other"
     assert [file.name for file in tmp_path.iterdir()] == ["bench"]
+
+
+def test_only_results_that_are_incomplete_are_resumed(document: dict[str, Any], tmp_path: Path) -> None:
+    output = tmp_path / "bench"
+    with pytest.raises(bench_report.OutputError, match="has no results to resume"):
+        bench_report.read(output)
+    bench_report.write(output, {**document, "complete": False})
+    found = bench_report.read(output)
+    assert bench_report.resumable(output, found)["quick"] is True
+    with pytest.raises(bench_report.OutputError, match="are complete: nothing is left"):
+        bench_report.resumable(output, document)
+    (output / "results.json").write_text(json.dumps({**document, "schema": "q8s-bench/9"}))
+    with pytest.raises(bench_report.OutputError, match="another version"):
+        bench_report.read(output)
+
+
+def test_the_timeline_of_an_earlier_session_stays(document: dict[str, Any], tmp_path: Path) -> None:
+    given = {"output": str(tmp_path / "bench"), "timeline": str(tmp_path / "chart.svg"), "resume": True}
+    assert bench_report.timeline(given) == ""
+    (tmp_path / "chart.svg").write_text("<svg>1</svg>\n")
+    bench_report.write(tmp_path / "bench", document, bench_report.timeline(given))
+    assert "<svg>1</svg>" in (tmp_path / "bench/index.html").read_text()
+    (tmp_path / "chart.svg").unlink()
+    assert bench_report.timeline(given) == "<svg>1</svg>"
+    assert bench_report.timeline({**given, "resume": False}) == ""
 
 
 def test_what_is_in_the_folder_is_not_lost(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from q8s_wrapper import cli, runner, state
-from q8s_wrapper.commands import runs
+from q8s_wrapper.commands import records
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.events import State
 from q8s_wrapper.runner import Outcome
@@ -22,6 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("Q8S_STATE", str(tmp_path / "state"))
     monkeypatch.setattr(state, "cluster_folder", lambda *_, **__: tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(records.state, "find", lambda _: tmp_path)
     return tmp_path
 
 
@@ -56,6 +57,7 @@ def test_options_reach_the_playbook(played: list[tuple[str, list[str]]], folder:
         "q8s_bench_nodes": ["arm-mid-1"],
         "q8s_bench_output": str(folder / "bench-demo"),
         "q8s_bench_force": False,
+        "q8s_bench_resume": False,
     }
 
 
@@ -84,7 +86,54 @@ def test_force_is_for_the_playbook_to_judge(played: list[tuple[str, list[str]]],
 
 
 def test_ctrl_c_removes_the_pods(played: list[tuple[str, list[str]]]) -> None:
-    runs.runner.run.codes.append(ExitCode.INTERRUPTED)  # type: ignore[attr-defined]
+    runner.run.codes.append(ExitCode.INTERRUPTED)  # type: ignore[attr-defined]
     assert cli.main(["bench", EXAMPLE]) == ExitCode.INTERRUPTED
     assert [playbook for playbook, _ in played] == ["bench", "bench"]
     assert played[1][1][:2] == ["--tags", "bench_remove"]
+
+
+def test_an_interrupted_run_goes_on_in_its_folder(
+    played: list[tuple[str, list[str]]], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["bench", EXAMPLE, "--resume"]) == ExitCode.WRONG_INPUT
+    assert "bench-demo has no results.json" in capsys.readouterr().err
+    (folder / "bench-demo").mkdir()
+    results = folder / "bench-demo/results.json"
+    results.write_text('{"complete": false}')
+    runner.run.codes.append(ExitCode.INTERRUPTED)  # type: ignore[attr-defined]
+    assert cli.main(["bench", EXAMPLE, "--resume"]) == ExitCode.INTERRUPTED
+    assert variables(played[0])["q8s_bench_resume"] is True
+    assert "--resume` measures the rest" in capsys.readouterr().err
+    results.write_text('{"complete": true}')
+    assert cli.main(["bench", EXAMPLE, "--resume"]) == ExitCode.WRONG_INPUT
+    assert "are complete" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [["--quick"], ["--only", "cpu"], ["--nodes", "arm-mid-1"], ["--force"]])
+def test_what_the_earlier_run_decided_is_not_decided_again(
+    option: list[str], played: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["bench", EXAMPLE, "--resume", *option]) == ExitCode.WRONG_INPUT
+    assert f"{option[0]} is not possible" in capsys.readouterr().err
+    assert played == []
+
+
+def test_the_page_gets_the_timeline_of_the_deploy(
+    played: list[tuple[str, list[str]]], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    play = runner.run
+
+    def read(playbook: str, *others: Any, arguments: Any = (), **more: Any) -> Outcome:
+        seen.append(Path(variables((playbook, list(arguments)))["q8s_bench_timeline"]).read_text())
+        return play(playbook, *others, arguments=arguments, **more)
+
+    task = {"host": "localhost", "stage": "Create servers", "play": "P", "task": "Create", "action": "q8s.emu.servers",
+            "start": 1.0, "end": 9.0, "result": "ok"}  # fmt: skip
+    record = {"schema": "q8s-timeline/1", "cluster": "demo", "command": "deploy", "exit_code": 0, "guests": [],
+              "started": "2026-11-27T19:58:16+00:00", "seconds": 10.0, "servers_created": 2,
+              "tasks": [task]}  # fmt: skip
+    (folder / "timeline.json").write_text(json.dumps(record))
+    monkeypatch.setattr(runner, "run", read)
+    assert cli.main(["bench", EXAMPLE, "--quick"]) == ExitCode.DONE
+    assert "Timeline of the deploy of demo" in seen[0] and "Create servers" in seen[0]

@@ -14,11 +14,14 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.q8s.emu.plugins.module_utils import (
     _bench_page,
     _bench_results,
+    _bench_resume,
     _bench_tables,
+    _bench_topology,
     _results_folder,
 )
 
 _RESULTS: Final = "results.json"
+_TIMELINE: Final = "timeline.svg"
 
 
 class OutputError(Exception):
@@ -37,6 +40,7 @@ class ActionModule(ActionBase):
             {
                 "output": {"type": "path", "required": True},
                 "force": {"type": "bool", "default": False},
+                "resume": {"type": "bool", "default": False},
                 "state": {"type": "str", "choices": ["checked", "written"], "default": "written"},
                 "cluster": {"type": "str", "default": ""},
                 "plan": {"type": "dict", "default": {}},
@@ -44,17 +48,21 @@ class ActionModule(ActionBase):
                 "node_samples": {"type": "dict", "default": {}},
                 "host_samples": {"type": "dict", "default": {}},
                 "history": {"type": "path", "default": ""},
+                "timeline": {"type": "path", "default": ""},
+                "session": {"type": "str", "default": ""},
                 "versions": {"type": "dict", "default": {}},
                 "machine": {"type": "dict", "default": {}},
             }
         )[1]
         output = Path(given["output"])
         try:
-            check(output, force=given["force"])
+            before = read(output) if given["resume"] else None
+            if before is None:
+                check(output, force=given["force"])
             if given["state"] == "checked":
-                return {**result, "changed": False}
-            document = results(given)
-            write(output, document)
+                return {**result, "changed": False, "earlier": resumable(output, before) if before else {}}
+            document = results(given, before)
+            write(output, document, timeline(given))
         except (OutputError, OSError) as error:
             reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
             return {**result, "failed": True, "msg": f"Failed to write the results: {reason}"}
@@ -77,8 +85,35 @@ def check(output: Path, *, force: bool) -> None:
         raise OutputError(f"{output} has results\nhint: choose another with --output, or replace them with --force")
 
 
-def results(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the document from the arguments of the task."""
+def read(output: Path) -> dict[str, Any]:
+    """Return the results in a folder.
+
+    :raises OutputError: it has none, or they are of another version
+    """
+    try:
+        found = json.loads((output / _RESULTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{output} has no results to resume\nhint: leave out --resume") from error
+    if not isinstance(found, dict) or found.get("schema") != _bench_results.SCHEMA or "sessions" not in found:
+        raise OutputError(f"the results in {output} are of another version of Q8S\nhint: replace them with --force")
+    return found
+
+
+def resumable(output: Path, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a new session has to know of results.
+
+    :raises OutputError: nothing is left to measure
+    """
+    if before["complete"]:
+        raise OutputError(f"the results in {output} are complete: nothing is left to measure")
+    return _bench_resume.earlier(before)
+
+
+def results(given: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the document from the arguments of the task.
+
+    :param before: the results so far, to which those of the task are added
+    """
     samples = {f"node/{name}": _bench_results.node_samples(text) for name, text in given["node_samples"].items()}
     samples |= {f"qemu/{name}": _bench_results.process_samples(text) for name, text in given["host_samples"].items()}
     return _bench_results.document(
@@ -89,7 +124,18 @@ def results(given: Mapping[str, Any]) -> dict[str, Any]:
         versions=given["versions"],
         history=read_history(Path(given["history"])) if given["history"] else [],
         machine=given["machine"],
+        session=given["session"],
+        before=before,
     )
+
+
+def timeline(given: Mapping[str, Any]) -> str:
+    """Return the chart of the deploy's timeline: from the file that q8s-run wrote, else as the results have it."""
+    earlier = [Path(given["output"]) / _TIMELINE] if given["resume"] else []
+    for file in [*([Path(given["timeline"])] if given["timeline"] else []), *earlier]:
+        if file.is_file():
+            return file.read_text(encoding="utf-8").strip()
+    return ""
 
 
 def read_history(file: Path) -> list[dict[str, Any]]:
@@ -107,16 +153,21 @@ def read_history(file: Path) -> list[dict[str, Any]]:
     return found
 
 
-def result_files(document: Mapping[str, Any]) -> dict[str, bytes]:
-    """Return the files of a folder of results by name."""
+def result_files(document: Mapping[str, Any], chart: str = "") -> dict[str, bytes]:
+    """Return the files of a folder of results by name.
+
+    :param chart: the timeline of the deploy as SVG, if there is one
+    """
     texts = {
         _RESULTS: json.dumps(document, indent=2, sort_keys=True) + "\n",
         "tables.md": _bench_tables.markdown(document),
-        "index.html": _bench_page.page(document),
+        "index.html": _bench_page.page(document, chart),
     }
     for name, svg in (
         ("bandwidth", _bench_page.bandwidth_chart(document)),
         ("speed", _bench_page.speed_chart(document)),
+        ("topology", _bench_topology.chart(document)),
+        ("timeline", chart),
     ):
         if svg:
             texts[f"{name}.svg"] = svg + "\n"
@@ -125,9 +176,9 @@ def result_files(document: Mapping[str, Any]) -> dict[str, bytes]:
     return {name: text.encode("utf-8") for name, text in texts.items()}
 
 
-def write(output: Path, document: Mapping[str, Any]) -> None:
+def write(output: Path, document: Mapping[str, Any], chart: str = "") -> None:
     """Write the folder, and remove earlier results after that.
 
     :raises OSError: a file cannot be written; then nothing has changed
     """
-    _results_folder.write(output, result_files(document))
+    _results_folder.write(output, result_files(document, chart))

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Optional
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.q8s.emu.plugins.module_utils import _bench_plan, _spec
+from ansible_collections.q8s.emu.plugins.module_utils import _bench_plan, _bench_resume, _spec
 
 DOCUMENTATION = r"""
 name: bench_plan
@@ -44,6 +44,12 @@ options:
     description: Whether to measure each figure once and briefly.
     type: bool
     default: false
+  earlier:
+    description:
+      - What P(q8s.emu.bench_report#module) returns of results that are resumed. Their nodes, groups and effort are measured, and what is finished is left out.
+      - Fails if a node has changed since.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -54,7 +60,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The nodes, the measurements in the order in which they run, how long each takes, and what the pods need.
+  description:
+    - The nodes, the measurements in the order in which they run, how long each takes, and what the pods need.
+    - C(batches) has what is left to measure, in parts.
   type: dict
   sample:
     nodes: [{name: arm-mid-1, kind: arm-mid, architecture: aarch64, emulated: true}]
@@ -67,9 +75,14 @@ def bench_plan(
     cluster: Mapping[str, Any],
     nodes: Sequence[str] = (),
     groups: Sequence[str] = (),
+    *,
     quick: bool = False,
+    earlier: Optional[Mapping[str, Any]] = None,
 ) -> dict[str, Any]:
     """Return the plan. See DOCUMENTATION."""
+    if earlier:
+        nodes = [node["name"] for node in earlier["nodes"]]
+        groups, quick = earlier["groups"], bool(earlier["quick"])
     unknown = [group for group in groups if group not in _bench_plan.GROUPS]
     if unknown:
         raise AnsibleFilterError(f"{', '.join(unknown)}: allowed are {', '.join(_bench_plan.GROUPS)}")
@@ -77,10 +90,16 @@ def bench_plan(
     effort = _bench_plan.QUICK if quick else _bench_plan.FULL
     try:
         wanted = cluster_nodes(_spec.load_mapping(cluster, "cluster"))
-        chosen = _bench_plan.choose_nodes(_bench_plan.read_nodes(items, wanted), nodes)
+        found = _bench_plan.read_nodes(items, wanted)
+        # Before choosing: a node that is gone is not a name that was typed wrong.
+        changed = _bench_resume.differences(earlier["nodes"], [asdict(node) for node in found]) if earlier else []
+        if changed:
+            hint = "hint: the figures cannot be compared; measure everything again with --force"
+            raise _bench_plan.BenchError("\n".join([*changed, hint]))
+        chosen = _bench_plan.choose_nodes(found, nodes)
     except (_bench_plan.BenchError, _spec.SpecError) as error:
         raise AnsibleFilterError(f"Failed to plan the benchmark:\n{error}") from error
-    return {
+    plan = {
         "quick": quick,
         "groups": chosen_groups,
         "effort": asdict(effort),
@@ -88,8 +107,10 @@ def bench_plan(
         "pod_memory": _bench_plan.POD_MEMORY,
         "ports": {"iperf3": _bench_plan.IPERF_PORT, "sockperf": _bench_plan.SOCKPERF_PORT},
         "nodes": [asdict(node) for node in chosen],
+        "topology": [asdict(node) for node in found],
         "measurements": [asdict(one) for one in _bench_plan.measurements(chosen, chosen_groups, effort)],
     }
+    return {**plan, "batches": _bench_resume.batches(plan, earlier["done"] if earlier else (), _bench_plan.BATCH)}
 
 
 def cluster_nodes(cluster: Any) -> list[dict[str, Any]]:

@@ -5,23 +5,15 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.q8s.emu.plugins.module_utils import _bench_tables
-from ansible_collections.q8s.emu.plugins.module_utils._bench_tables import Table
+from ansible_collections.q8s.emu.plugins.module_utils import _bench_resume, _bench_tables, _bench_topology
+from ansible_collections.q8s.emu.plugins.module_utils._html import escape, figure, note, table
+from ansible_collections.q8s.emu.plugins.module_utils._html import page as html_page
 
 _BAR, _GAP, _LABEL, _WIDTH = 18, 8, 300, 820  # pixels: height of a bar, between bars, width of labels, of the chart
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1f2328; max-width: 70rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2rem; border-bottom: 1px solid #d1d9e0; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
-th, td { border: 1px solid #d1d9e0; padding: .25rem .6rem; text-align: left; white-space: nowrap; }
-th { background: #f6f8fa; } svg { width: 100%; height: auto; max-width: 820px; } .note { color: #59636e; font-size: .9rem; }
-.partial { background: #fff1e5; border: 1px solid #bc4c00; padding: .5rem 1rem; }
-"""
 
 
 @dataclass(frozen=True)
@@ -33,29 +25,35 @@ class Bar:
     text: str
 
 
-def page(document: Mapping[str, Any]) -> str:
-    """Return the page."""
+def page(document: Mapping[str, Any], timeline: str = "") -> str:
+    """Return the page.
+
+    :param timeline: the chart of the deploy's timeline as SVG, if there is one
+    """
     kind = "quick" if document["quick"] else "full"
+    title = f"Benchmark of {document['cluster']}"
     parts = [
-        f"<h1>Benchmark of {_escape(document['cluster'])}</h1>",
-        f"<p>{_escape(document['created'])}, {kind}. {_escape(_bench_tables.load_text(document))}.</p>",
+        f"<h1>{escape(title)}</h1>",
+        f"<p>{escape(document['created'])}, {kind}. {escape(_bench_tables.load_text(document))}.</p>",
     ]
+    sessions = _bench_resume.describe(document)
+    parts += [f"<p>{escape(sessions)}</p>"] if sessions else []
     problems = _bench_tables.problems(document)
     if problems:
-        items = "".join(f"<li>{_escape(problem)}</li>" for problem in problems)
-        parts.append(f'<div class="partial"><strong>The results are partial.</strong><ul>{items}</ul></div>')
-    charts = {"bandwidth": bandwidth_chart(document), "machines": speed_chart(document)}
-    for table in _bench_tables.tables(document):
-        parts.append(f"<h2>{_escape(table.title)}</h2>")
-        parts += [charts[table.name]] if charts.get(table.name) else []
-        parts.append(_table(table))
-        parts += [f'<p class="note">{_escape(table.note)}</p>'] if table.note else []
-    title = f"Benchmark of {_escape(document['cluster'])}"
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n'
-        f"<body>\n{chr(10).join(parts)}\n</body></html>\n"
-    )
+        items = "".join(f"<li>{escape(problem)}</li>" for problem in problems)
+        resume = "q8s-run bench FILE --resume measures what is missing."
+        parts.append(f'<div class="partial"><strong>The results are partial.</strong> {resume}<ul>{items}</ul></div>')
+    parts += ["<h2>Topology</h2>", figure(_bench_topology.chart(document)), note(_bench_topology.NOTE)]
+    charts = {"bandwidth": bandwidth_chart(document), "machines": speed_chart(document), "deploy": timeline}
+    found = _bench_tables.tables(document)
+    for one in found:
+        parts.append(f"<h2>{escape(one.title)}</h2>")
+        parts += [figure(charts[one.name])] if charts.get(one.name) else []
+        parts.append(table(one.heads, one.rows))
+        parts += [note(one.note)] if one.note else []
+    if timeline and "deploy" not in {one.name for one in found}:
+        parts += ["<h2>Timeline of the deploy</h2>", figure(timeline)]
+    return html_page(title, parts)
 
 
 def bandwidth_chart(document: Mapping[str, Any]) -> str:
@@ -91,23 +89,13 @@ def chart(title: str, bars: Sequence[Bar]) -> str:
     height = len(bars) * (_BAR + _GAP) + _GAP
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" font-size="13" '
-        f'font-family="system-ui, sans-serif"><title>{_escape(title)}</title>'
+        f'font-family="system-ui, sans-serif"><title>{escape(title)}</title>'
     ]
     for number, row in enumerate(bars):
         top = _GAP + number * (_BAR + _GAP)
         width = max(1.0, room * row.value / most)
         middle = top + _BAR - 4
-        lines.append(f'<text x="{_LABEL - 8}" y="{middle}" text-anchor="end">{_escape(row.label)}</text>')
+        lines.append(f'<text x="{_LABEL - 8}" y="{middle}" text-anchor="end">{escape(row.label)}</text>')
         lines.append(f'<rect x="{_LABEL}" y="{top}" width="{width:.1f}" height="{_BAR}" fill="#0969da"/>')
-        lines.append(f'<text x="{_LABEL + width + 6:.1f}" y="{middle}">{_escape(row.text)}</text>')
+        lines.append(f'<text x="{_LABEL + width + 6:.1f}" y="{middle}">{escape(row.text)}</text>')
     return "\n".join([*lines, "</svg>"])
-
-
-def _table(table: Table) -> str:
-    head = "".join(f"<th>{_escape(cell)}</th>" for cell in table.heads)
-    rows = "".join(f"<tr>{''.join(f'<td>{_escape(cell)}</td>' for cell in row)}</tr>\n" for row in table.rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>'
-
-
-def _escape(text: object) -> str:
-    return html.escape(str(text))

@@ -22,6 +22,8 @@ IPERF_PORT = 5201
 SOCKPERF_PORT = 11111
 # Memory in MiB that each pod of a node requests, which is also its limit. fio and stress-ng run in the first.
 POD_MEMORY = {"pod": 384, "peer": 48, "node": 48}
+# Measurements after which the results are written. What a run that is killed has measured since is lost.
+BATCH = 8
 _MIB = 1 << 20
 
 

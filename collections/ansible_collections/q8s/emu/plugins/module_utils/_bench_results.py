@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Optional
 
-from ansible_collections.q8s.emu.plugins.module_utils import _bench_parse
+from ansible_collections.q8s.emu.plugins.module_utils import _bench_parse, _bench_resume
 
 SCHEMA = "q8s-bench/1"
 _TICKS_PER_SECOND = 100  # of /proc/PID/stat: USER_HZ, the same on every architecture that Q8S knows
@@ -196,37 +196,50 @@ def document(
     versions: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]] = (),
     machine: Optional[Mapping[str, Any]] = None,
+    session: str = "",
+    before: Optional[Mapping[str, Any]] = None,
 ) -> dict[str, Any]:
     """Return the results of a benchmark, as ``results.json`` has them.
 
-    :param plan: what was planned: ``nodes``, ``measurements``, ``effort``, ``quick``, ``groups``
+    :param plan: what was planned: ``nodes``, ``measurements``, ``effort``, ``quick``, ``groups``, ``topology``
     :param runs: Ansible's results of the commands that ran
     :param samples: samples by ``node/NODE`` and ``qemu/NODE``
     :param versions: versions of what was measured
     :param history: recorded runs of q8s-run
     :param machine: the load of the control plane before and after
+    :param session: when the session began that ran the commands; now if empty
+    :param before: the results so far, of this session and of earlier ones
     """
-    results = [measured(run, samples) for run in runs if isinstance(run.get("item"), Mapping)]
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    earlier: Mapping[str, Any] = before or {"measurements": [], "idle": {}, "deploy_stages": []}
+    new = [measured(run, samples) for run in runs if isinstance(run.get("item"), Mapping)]
+    planned = [one["name"] for one in plan["measurements"]]
+    results = _bench_resume.merge(earlier["measurements"], new, planned)
     done = {result["name"] for result in results}
-    missing = [planned["name"] for planned in plan["measurements"] if planned["name"] not in done]
-    idle: dict[str, dict[str, float]] = {}
-    for result in results:
+    missing = [name for name in planned if name not in done]
+    idle = dict(earlier["idle"])
+    for result in new:
         if result["group"] == "idle":
             idle = idle_load(samples, _epoch(result["start"]), _epoch(result["end"]))
+    sessions = _bench_resume.sessions(
+        earlier.get("sessions", []), started=session or now, now=now, measured=len(new), machine=machine or {}
+    )
     return {
         "schema": SCHEMA,
         "cluster": cluster,
-        "created": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created": now,
         "complete": not missing and not any(result["error"] for result in results),
         "missing": missing,
         "quick": bool(plan["quick"]),
         "groups": list(plan["groups"]),
         "effort": dict(plan["effort"]),
         "versions": dict(versions),
-        "machine": dict(machine or {}),
+        "machine": {"load_before": sessions[0]["load_before"], "load_after": sessions[-1]["load_after"]},
+        "sessions": sessions,
         "nodes": list(plan["nodes"]),
+        "topology": list(plan.get("topology", plan["nodes"])),
         "idle": idle,
         "measurements": results,
         "summary": summarize(results),
-        "deploy_stages": deploy_stages(history),
+        "deploy_stages": deploy_stages(history) or list(earlier["deploy_stages"]),
     }

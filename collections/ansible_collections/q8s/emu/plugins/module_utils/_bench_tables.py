@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from ansible_collections.q8s.emu.plugins.module_utils import _bench_resume
+
 # Round-trip times of the paper, section 3.2, in ms.
 PAPER_LATENCY = {
     "worker to worker": 3.1,
@@ -22,6 +24,7 @@ PAPER_LATENCY = {
 }
 # Durations in the text of the paper, section 3.2, for 52 nodes. The paper gives no other number in its text.
 PAPER_DEPLOY = {"whole deploy": "77 min", "setup of hosts": "24 min", "setup of emulated nodes": "23 to 39 min"}
+_NAMED_PROBLEMS = 20  # the others are counted
 # Units of figures that tell a speed, and that can be compared between nodes.
 UNITS = {"ops_per_s": "operations/s", "mb_per_s": "MB/s", "compress_mips": "MIPS"}
 
@@ -57,6 +60,8 @@ def markdown(document: Mapping[str, Any]) -> str:
         f"{load_text(document)}.",
         "",
     ]
+    sessions = _bench_resume.describe(document)
+    lines += [sessions, ""] if sessions else []
     for table in tables(document):
         lines += [f"## {table.title}", "", *table_lines(table), ""]
         lines += [table.note, ""] if table.note else []
@@ -113,7 +118,12 @@ def summary_csv(document: Mapping[str, Any]) -> str:
 def problems(document: Mapping[str, Any]) -> list[str]:
     """Return what could not be measured, each with the reason."""
     failed = [f"{result['name']}: {result['error']}" for result in document["measurements"] if result["error"]]
-    return failed + [f"{name}: it was not run" for name in document["missing"]]
+    missing = document["missing"]
+    # An interrupted benchmark may lack hundreds.
+    named = missing if len(missing) <= _NAMED_PROBLEMS else missing[: _NAMED_PROBLEMS - 1]
+    rest = len(missing) - len(named)
+    more = [f"and {rest} more measurements were not run"] if rest else []
+    return failed + [f"{name}: it was not run" for name in named] + more
 
 
 def _spread(entry: Mapping[str, Any], digits: int = 1) -> str:

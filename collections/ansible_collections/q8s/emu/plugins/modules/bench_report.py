@@ -29,6 +29,12 @@ options:
     description: Whether to replace results that are there. A folder that holds something else is never replaced.
     type: bool
     default: false
+  resume:
+    description:
+      - Whether to add to the results that are there, which may be of this run or of an earlier one.
+      - A measurement that failed before is replaced. The others are kept.
+    type: bool
+    default: false
   state:
     description: With V(checked), only check whether the folder may be written.
     type: str
@@ -59,6 +65,14 @@ options:
     description: File in which q8s-run records its runs.
     type: path
     default: ""
+  timeline:
+    description: File with the timeline of the deploy as SVG, which the page shows. C(q8s-run timeline --output) writes one.
+    type: path
+    default: ""
+  session:
+    description: When the current run of the benchmark began. Several tasks with the same time are one session.
+    type: str
+    default: ""
   versions:
     description: Versions of what was measured.
     type: dict
@@ -77,6 +91,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+earlier:
+  description: With O(resume), what P(q8s.emu.bench_plan#filter) has to know of the results that are there; empty otherwise.
+  type: dict
+  returned: when checked
 tables:
   description: Lines of the tables in Markdown.
   type: list

@@ -1,0 +1,139 @@
+"""How long a deploy takes with 52, 250 and 1000 nodes on machines with cores of their own, and what limits it.
+
+``python -m benchmarks.deploy_simulation`` simulates the stage graph (``deploy_model``) with the jobs of a deploy that
+was measured in the lab (``deploys/``). It prints Markdown: the simulation beside the
+measured deploys, then predictions.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.deploy_calibration import Sizes, background, background_until, calibrate, pace, samples_of
+from benchmarks.deploy_model import Deploy, Result, Site, simulate, without_limits
+
+DEPLOYS: Final = Path(__file__).parent / "deploys"
+CALIBRATION: Final = "two-workers"
+# Of x86_64, as the lab fetched and uploaded them; bundle and image of arm64 are a tenth smaller.
+LAB_SIZES: Final = Sizes(host_packages=53, control_packages=22, upload=539, download=288)
+# The paper's cluster has both architectures: the control plane gets the artifacts of both.
+CLOUD_SIZES: Final = Sizes(host_packages=53, control_packages=22, upload=821, download=288)
+LAB_CORES: Final = 2.0
+NODES: Final = (52, 250, 1000)
+# Assumptions, not measurements, but for the servers: docs/reference/benchmarks.md names each.
+CLOUD: Final = Site(
+    controller_cores=4,
+    control_cores=2,
+    host_cores=2,
+    uplink=110,
+    link=110,
+    mirror=110,
+    upload=12.5,
+    server=1.6,
+    server_boot=40,
+    join=0.5,
+)
+
+
+def main() -> int:
+    """Print the tables."""
+    records = {file.stem: json.loads(file.read_text()) for file in sorted(DEPLOYS.glob("*.json"))}
+    print("\n".join(checked(records)))
+    deploy = calibrate(records[CALIBRATION], CLOUD_SIZES)
+    print("\n" + "\n".join(predicted(deploy, CLOUD)))
+    print("\n" + "\n".join(limited(deploy, CLOUD)))
+    return 0
+
+
+@dataclass(frozen=True)
+class Check:
+    """A measured deploy beside its simulation.
+
+    :param background: threads of other programs that competed with it
+    :param sampled: whether these were measured; otherwise they follow from when the servers were reached
+    """
+
+    name: str
+    workers: int
+    background: float
+    sampled: bool
+    measured: float
+    simulated: float
+
+    @property
+    def error(self) -> float:
+        """Return the simulation's error in percent of the measured duration."""
+        return 100 * (self.simulated / self.measured - 1)
+
+
+def checks(records: Mapping[str, Any]) -> list[Check]:
+    """Return the measured deploys beside their simulations, the small ones first.
+
+    The simulation knows of a deploy the number of workers, and how much other programs computed meanwhile.
+    """
+    deploy = calibrate(records[CALIBRATION], LAB_SIZES)
+    found = []
+    for name, record in records.items():
+        workers, sampled = int(record["workers"]), "samples" in record
+        site = Site(cores=LAB_CORES, pace=pace(samples_of(record if sampled else records[CALIBRATION])))
+        if sampled:
+            threads = background(samples_of(record))
+        else:
+            threads = background_until(deploy, site, workers, record["reached"])
+        simulated = simulate(deploy, replace(site, background=threads), workers).seconds
+        found.append(Check(name, workers, threads, sampled, float(record["seconds"]), simulated))
+    return sorted(found, key=lambda check: (check.workers, check.name))
+
+
+def checked(records: Mapping[str, Any]) -> list[str]:
+    """Return the table of measured deploys."""
+    heads = ("workers", "threads of other programs", "measured", "simulated", "error")
+    rows = []
+    for one in checks(records):
+        threads = f"{one.background:.1f}, {'sampled' if one.sampled else 'inferred'}"
+        error = f"{one.error:+.0f} %" + (" (calibration)" if one.name == CALIBRATION else "")
+        rows.append((str(one.workers), threads, f"{one.measured:.0f} s", f"{one.simulated:.0f} s", error))
+    return _table(heads, rows)
+
+
+def predicted(deploy: Deploy, site: Site) -> list[str]:
+    """Return the table of predictions: when the last server, host or node has reached something."""
+    results = [simulate(deploy, site, nodes - 1) for nodes in NODES]
+    moments: tuple[tuple[str, Callable[[Result], float]], ...] = (
+        ("servers active", lambda one: one.active),
+        ("servers answer on SSH", lambda one: one.reached),
+        ("control plane up", lambda one: one.control_up),
+        ("packages installed", lambda one: max(one.packages)),
+        ("artifacts downloaded", lambda one: max(one.downloaded)),
+        ("first guest Ready", lambda one: min(one.ready)),
+        ("last guest Ready", lambda one: max(one.ready)),
+        ("**deployed**", lambda one: one.seconds),
+    )
+    lines = [(what, *(_minutes(moment(result)) for result in results)) for what, moment in moments]
+    return _table(("the last one, after", *(f"{nodes} nodes" for nodes in NODES)), lines)
+
+
+def limited(deploy: Deploy, site: Site) -> list[str]:
+    """Return the table of what the duration would be without one limit."""
+    columns = [dict(without_limits(deploy, site, nodes - 1)) for nodes in NODES]
+    names = list(columns[0])
+    rows = [(name, *(_minutes(column[name]) for column in columns)) for name in names]
+    return _table(("without one limit", *(f"{nodes} nodes" for nodes in NODES)), rows)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table in Markdown."""
+    return ["| " + " | ".join(row) + " |" for row in (heads, ["---"] * len(heads), *rows)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

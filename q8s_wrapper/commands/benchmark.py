@@ -1,0 +1,108 @@
+"""The command that measures a cluster: bench."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from q8s_wrapper import messages, timeline, timeline_page
+from q8s_wrapper.commands import load, records
+from q8s_wrapper.commands.runs import open_session
+from q8s_wrapper.errors import ExitCode, WrapperError
+
+_RESULTS: Final = "results.json"
+_SELECTION: Final = ("quick", "only", "nodes", "force")  # what an earlier run has decided
+
+
+def bench(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Measure the nodes of the cluster, and write the results to a folder."""
+    cluster = load(arguments.file)
+    variables = _variables(arguments, cluster)
+    with tempfile.TemporaryDirectory(prefix="q8s-bench-") as work:
+        chart = Path(work) / "timeline.svg"
+        deploy = records.find_deploy(arguments, cluster)
+        if deploy:
+            chart.write_text(timeline_page.svg(timeline.analysis(deploy)) + "\n", encoding="utf-8")
+            variables["q8s_bench_timeline"] = str(chart)
+        options = ["-e", json.dumps(variables)]
+        with open_session(arguments, cluster) as session:
+            outcome = session.play("bench", [*options, *rest])
+            if outcome.code == ExitCode.INTERRUPTED:
+                messages.info("removing the pods of the benchmark")
+                session.play("bench", ["--tags", "bench_remove", *options], as_json=False)
+                _hint_at_resume(arguments, Path(variables["q8s_bench_output"]))
+            return session.end(outcome)
+
+
+def _hint_at_resume(arguments: argparse.Namespace, output: Path) -> None:
+    """Say how an interrupted benchmark goes on, if it has results."""
+    if (output / _RESULTS).is_file():
+        options = [f"--output {arguments.output}"] if arguments.output else []
+        command = arguments.invocation.command("bench", *options, "--resume")
+        messages.hint(f"{output} has what was measured; `{command}` measures the rest")
+
+
+def _variables(arguments: argparse.Namespace, cluster: Any) -> dict[str, Any]:
+    """Return the playbook's variables that follow from the command's options.
+
+    :raises WrapperError: a group or a node does not exist, or the folder of the results is not as the options want it
+    """
+    # The collection can be imported once the cluster file is loaded.
+    from ansible_collections.q8s.emu.plugins.module_utils._bench_plan import GROUPS
+
+    groups = _split(arguments.only)
+    if unknown := [group for group in groups if group not in GROUPS]:
+        raise WrapperError(
+            f"--only: is {', '.join(unknown)}; allowed are {', '.join(GROUPS)}", code=ExitCode.WRONG_INPUT
+        )
+    nodes, known = _split(arguments.nodes), [server.node for server in cluster.servers()]
+    if unknown := [node for node in nodes if node not in known]:
+        raise WrapperError(
+            f"--nodes: is {', '.join(unknown)}; allowed are {', '.join(known)}", code=ExitCode.WRONG_INPUT
+        )
+    output = Path(arguments.output or f"bench-{cluster.cluster_name}").expanduser().absolute()
+    if arguments.resume:
+        _check_resumable(arguments, output)
+    elif output.exists() and not arguments.force:
+        raise WrapperError(
+            f"--output: {output} exists",
+            "measure what is missing there with --resume, replace it with --force, or choose another folder",
+            ExitCode.WRONG_INPUT,
+        )
+    return {
+        "q8s_bench_quick": bool(arguments.quick),
+        "q8s_bench_only": groups,
+        "q8s_bench_nodes": nodes,
+        "q8s_bench_output": str(output),
+        "q8s_bench_force": bool(arguments.force),
+        "q8s_bench_resume": bool(arguments.resume),
+    }
+
+
+def _check_resumable(arguments: argparse.Namespace, output: Path) -> None:
+    """Check that a folder has results in which something is missing.
+
+    :raises WrapperError: it has not, or other options contradict ``--resume``
+    """
+    if given := [name for name in _SELECTION if getattr(arguments, name)]:
+        raise WrapperError(
+            f"--resume: goes on with the options of the earlier run, so --{given[0]} is not possible",
+            code=ExitCode.WRONG_INPUT,
+        )
+    try:
+        document = json.loads((output / _RESULTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise WrapperError(
+            f"--resume: {output} has no {_RESULTS}", "leave out --resume", ExitCode.WRONG_INPUT
+        ) from None
+    if isinstance(document, dict) and document.get("complete"):
+        raise WrapperError(f"--resume: the results in {output} are complete", code=ExitCode.WRONG_INPUT)
+
+
+def _split(text: str | None) -> list[str]:
+    """Split a value at its commas."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
