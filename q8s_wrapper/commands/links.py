@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from q8s_wrapper import links, messages
+from q8s_wrapper import messages
 from q8s_wrapper.commands import load, runs
 from q8s_wrapper.errors import ExitCode
+from q8s_wrapper.experiment import links
 
 
 def show(arguments: argparse.Namespace, rest: Sequence[str]) -> int:

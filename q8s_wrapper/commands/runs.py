@@ -13,12 +13,13 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from q8s_wrapper import history, inventory, links, messages, render, report, runner, scenario, state, tags, timeline
+from q8s_wrapper import history, inventory, messages, render, report, runner, state, tags
 from q8s_wrapper.commands import load
 from q8s_wrapper.commands.offline import program_versions
 from q8s_wrapper.config import state_root
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.events import State, without_colours
+from q8s_wrapper.experiment import links, scenario, timeline
 from q8s_wrapper.history import Estimate
 from q8s_wrapper.invocation import Invocation
 

@@ -12,10 +12,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_wrapper import inventory, links, messages, perform, probe, scenario, scenario_plot, state
+from q8s_wrapper import inventory, messages, state
 from q8s_wrapper.commands import links as link_commands
 from q8s_wrapper.commands import load, runs
 from q8s_wrapper.errors import ExitCode, WrapperError
+from q8s_wrapper.experiment import links, perform, probe, scenario, scenario_plot
 from q8s_wrapper.kubeconfig import write_private
 
 _STOP_SECONDS: Final = 1200

@@ -23,10 +23,11 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from q8s_wrapper import cli, inventory, links, runner, scenario, state
+from q8s_wrapper import cli, inventory, runner, state
 from q8s_wrapper.commands import scenarios
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.events import State
+from q8s_wrapper.experiment import links, scenario
 from q8s_wrapper.runner import Outcome
 
 EDGE = Path(__file__).parents[3] / "examples/edge.yaml"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from q8s_wrapper.errors import ExitCode, WrapperError
-from q8s_wrapper.perform import Machines
-from q8s_wrapper.scenario import Record
+from q8s_wrapper.experiment.perform import Machines
+from q8s_wrapper.experiment.scenario import Record
 
 INTERVAL: Final = 0.25  # seconds between two packets
 _ANSWER: Final = re.compile(r" time=([\d.]+) ms")

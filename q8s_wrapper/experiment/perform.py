@@ -24,7 +24,7 @@ from typing import Any, Final
 from q8s_wrapper import environment, inventory
 from q8s_wrapper.config import COLLECTIONS
 from q8s_wrapper.errors import WrapperError
-from q8s_wrapper.scenario import Record
+from q8s_wrapper.experiment.scenario import Record
 
 _ROLE: Final = COLLECTIONS / "ansible_collections" / "q8s" / "emu" / "roles" / "emulated_worker"
 _READ_LINKS: Final = (
