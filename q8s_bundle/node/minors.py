@@ -1,8 +1,8 @@
 """The minor versions of Kubernetes that a bundle may have: the newest one, and older ones.
 
-``versions`` describes the newest one. A folder ``go/kubernetes-<minor>`` has what is different about an older one: its Go
-modules, and in ``release.json`` the image tags that its kubeadm asks for. etcd, CoreDNS and all other programs are the
-same for every minor version: they get the tags besides their own, as ``versions`` says of CoreDNS.
+``versions`` describes the newest one. A folder ``go/kubernetes-<minor>`` has what is different about an older one: its
+Go modules, and in ``release.json`` the image tags that its kubeadm asks for. etcd, CoreDNS and all other programs are
+the same for every minor version: they get the tags besides their own, as ``versions`` says of CoreDNS.
 """
 
 from __future__ import annotations
