@@ -1,4 +1,4 @@
-"""A node that runs gets another bundle: unpacked beside the one in use, then put in its place; interrupted at any point."""
+"""A node that runs gets another bundle: unpacked beside the one in use, then put in its place. It is safe to repeat."""
 
 from __future__ import annotations
 
