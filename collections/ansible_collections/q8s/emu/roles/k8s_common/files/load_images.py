@@ -1,15 +1,18 @@
 """Load the images of an unpacked bundle into the containerd that runs on this host, and print the names of those it lacked.
 
-    load_images.py BUNDLE [--check]
+    load_images.py BUNDLE [OPTION OF ctr ...]
 
 A bundle has no archives of its images, only a containerd store in which they are unpacked. The store of a node that runs is not
 replaced, for its pods live in it. So a second containerd serves the bundle's store, and each image goes from there to the first one.
 """
 
+import fcntl
+import glob
 import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -66,6 +69,15 @@ class Store:
             self.run("images", "unmount", "--rm", folder)
 
 
+def remove(folder):
+    """Remove a folder in which there may be mounts."""
+    with open("/proc/self/mounts", encoding="utf-8") as stream:
+        targets = [line.split()[1] for line in stream]
+    for target in sorted((target for target in targets if target.startswith(folder + "/")), reverse=True):
+        subprocess.run(["umount", target], check=False)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextmanager
 def serving(bundle, folder):
     """Run a containerd on the store of a bundle within the context."""
@@ -74,7 +86,8 @@ def serving(bundle, folder):
     )
     with open(config, "w", encoding="utf-8") as stream:
         stream.write(CONFIG.format(bundle=bundle, folder=folder))
-    command = [os.path.join(programs, "containerd"), "--config", config]
+    # It ends with this process, even if that is killed.
+    command = ["setpriv", "--pdeathsig", "KILL", os.path.join(programs, "containerd"), "--config", config]
     environment = dict(os.environ, PATH=programs + ":/usr/sbin:/usr/bin:/sbin:/bin")
     with open(log, "wb") as output:
         daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
@@ -122,26 +135,36 @@ def write_archive(files, names, config, target):
 def load(running, bundle, wanted):
     """Load these images of the bundle."""
     # beside the bundle: /tmp may be in memory
-    with tempfile.TemporaryDirectory(dir=bundle, prefix=".load-") as folder, serving(bundle, folder) as store:
-        by_digest = {}
-        for name, digest in store.images().items():
-            if name in wanted:
-                by_digest.setdefault(digest, []).append(name)
-        for digest, names in sorted(by_digest.items()):
-            files, archive = os.path.join(folder, "files"), os.path.join(folder, "image.tar")
-            os.mkdir(files)
-            with store.mounted(names[0], files):
-                write_archive(files, names, store.config(digest), archive)
-            if os.path.isdir(files):
-                os.rmdir(files)
-            running.run("images", "import", "--local", "--discard-unpacked-layers", archive)
-            os.unlink(archive)
+    folder = tempfile.mkdtemp(dir=bundle, prefix=".load-")
+    try:
+        with serving(bundle, folder) as store:
+            by_digest = {}
+            for name, digest in store.images().items():
+                if name in wanted:
+                    by_digest.setdefault(digest, []).append(name)
+            for digest, names in sorted(by_digest.items()):
+                files, archive = os.path.join(folder, digest.partition(":")[2]), os.path.join(folder, "image.tar")
+                os.mkdir(files)
+                with store.mounted(names[0], files):
+                    write_archive(files, names, store.config(digest), archive)
+                running.run("images", "import", "--local", "--discard-unpacked-layers", archive)
+    finally:
+        remove(folder)
 
 
 def main(bundle, *options):
     """Load what is missing."""
     with open(os.path.join(bundle, "manifest.json"), encoding="utf-8") as stream:
         wanted = json.load(stream)["images"]
+        # One run at a time, and what a run that was killed has left.
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        load_missing(bundle, wanted, options)
+
+
+def load_missing(bundle, wanted, options):
+    """Load those of the wanted images that containerd lacks, and print their names."""
+    for left in glob.glob(os.path.join(bundle, ".load-*")):
+        remove(left)
     running = Store(os.path.join(bundle, "bin", "ctr"), *options)
     present = running.images()
     lacking = [name for name in wanted if name not in present]
