@@ -483,8 +483,8 @@ CLUSTER = Group(
                 {spelling: version for version in KUBERNETES_VERSIONS for spelling in (version, f"v{version}")},
                 hint="these are what this Q8S builds",
             ),
-            "Version of Kubernetes. A Q8S release has one patch release of each of three minor versions. The older ones are built from "
-            "source when a file asks for them. A file that names none gets the newest, also after an update of Q8S: then `deploy` "
+            "Version of Kubernetes. A Q8S release has one patch release of each of three minor versions. The older ones are built when a "
+            "file asks for them. A file that names none gets the newest, also after an update of Q8S: then `deploy` "
             "asks for `q8s-run upgrade`.",
             KUBERNETES_VERSIONS[0],
             edit=VERSION,
