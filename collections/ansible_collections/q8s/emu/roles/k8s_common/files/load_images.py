@@ -49,6 +49,13 @@ class Store:
             sys.exit("Failed to run ctr {}: {}".format(" ".join(arguments[:2]), done.stderr.decode().strip()))
         return done.stdout
 
+    def answers(self):
+        """Return whether containerd answers."""
+        done = subprocess.run(
+            [*self.command, "version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+        )
+        return done.returncode == 0
+
     def images(self):
         """Return the digests of all images by name."""
         rows = [line.split() for line in self.run("images", "list").decode().splitlines()[1:]]
@@ -92,15 +99,12 @@ def serving(bundle, folder):
     with open(log, "wb") as output:
         daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
     store = Store(os.path.join(programs, "ctr"), "--address", os.path.join(folder, "c.sock"))
+    end = time.monotonic() + SECONDS_TO_WAIT
     try:
-        for _ in range(SECONDS_TO_WAIT * 4):
-            if daemon.poll() is not None:
+        while not store.answers():
+            if daemon.poll() is not None or time.monotonic() > end:
                 with open(log, encoding="utf-8", errors="replace") as stream:
                     sys.exit("Failed to start the containerd of the bundle: " + stream.read().strip()[-400:])
-            if not subprocess.run(
-                [*store.command, "version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
-            ).returncode:
-                break
             time.sleep(0.25)
         yield store
     finally:
