@@ -1,5 +1,6 @@
 # shellcheck shell=sh
 # Gives a node that runs the programs of the bundle in NEXT, restarts containerd and the kubelet, and removes NEXT. Pods go on.
+# Prints the time of the restart.
 # Parameters, as environment variables: NEXT, ROOT, SHA256
 set -eu
 cd "$NEXT/bundle"
@@ -9,6 +10,7 @@ find bin cni etc manifest.json -type f | while read -r file; do
     cp --preserve=mode "$file" "$ROOT/$file.new"
     mv "$ROOT/$file.new" "$ROOT/$file"
 done
+date --utc +%Y-%m-%dT%H:%M:%SZ
 systemctl restart q8s-containerd.service kubelet.service
 # The record comes last, so that an interrupted switch is repeated.
 : > "$ROOT/.unpacked-$SHA256"
