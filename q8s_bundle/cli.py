@@ -18,7 +18,8 @@ from q8s_bundle import bench, cache, contents, image, namespace, node, pack, req
 from q8s_bundle.errors import BundleError
 from q8s_bundle.image import cloud
 from q8s_bundle.image.cloud import CloudImage
-from q8s_bundle.node import versions
+from q8s_bundle.node import images as node_images
+from q8s_bundle.node import minors, versions
 from q8s_bundle.progress import Part, building, end_running, muted, say, use_json
 
 _DONE: Final = 0
@@ -41,6 +42,7 @@ class Choice:
     :param source: where programs are from: auto, upstream or source
     :param images: cloud images from which guest images are built, by architecture; Debian's packages for all others
     :param benches: architectures of the container image with measuring tools
+    :param kubernetes: version of Kubernetes
     """
 
     workers: Sequence[str]
@@ -48,6 +50,7 @@ class Choice:
     source: node.Choice
     images: Mapping[str, CloudImage]
     benches: Sequence[str] = ()
+    kubernetes: str = versions.KUBERNETES
 
     @property
     def node_names(self) -> list[str]:
@@ -149,6 +152,12 @@ def _add_choice(command: argparse.ArgumentParser) -> None:
         help="an architecture of the container image with the tools of q8s-run bench [Q8S_BENCH]",
     )
     command.add_argument(
+        "--kubernetes",
+        choices=list(minors.MINORS),
+        default=versions.KUBERNETES,
+        help=f"version of Kubernetes (default {versions.KUBERNETES}) [Q8S_KUBERNETES]",
+    )
+    command.add_argument(
         "--source",
         choices=node.CHOICES,
         default="auto",
@@ -178,6 +187,7 @@ def _choice(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> C
         arguments.source,
         images,
         benches=_unique(arguments.bench),
+        kubernetes=arguments.kubernetes,
     )
 
 
@@ -208,14 +218,15 @@ def _obtain(
     choice = _choice(parser, arguments)
     if arguments.progress == "json":
         use_json()
-    answer = look_up(choice)
-    if not (arguments.check or (arguments.if_able and answer["obstacles"])):
-        if answer["missing"]:
-            if namespace.needed():  # run the command again in a user namespace, where it has the rights for a build
-                _require_ability(choice, answer["missing"])
-                return namespace.run(argv)
-            answer = ensure(choice, answer["missing"])
-        cache.mark_used()
+    with minors.selected(choice.kubernetes):
+        answer = look_up(choice)
+        if not (arguments.check or (arguments.if_able and answer["obstacles"])):
+            if answer["missing"]:
+                if namespace.needed():  # run the command again in a user namespace, where it has the rights for a build
+                    _require_ability(choice, answer["missing"])
+                    return namespace.run(argv)
+                answer = ensure(choice, answer["missing"])
+            cache.mark_used()
     show(answer)
     return _DONE
 
@@ -348,7 +359,7 @@ def look_up(choice: Choice) -> dict[str, Any]:
     :returns: as ``ensure``. For artifacts that are not cached, ``missing`` has the names, and ``sha256`` is
         ``missing``. ``obstacles`` has the reasons why this machine cannot build them
     """
-    supply = node.Supply(choice.source)
+    supply = node.Supply(choice.source, replaced=minors.MINORS[choice.kubernetes].programs)
     programs: dict[str, node.NodeArtifacts] = {}
     guests: dict[str, image.ImageArtifacts] = {}
     benches: dict[str, bench.BenchImage] = {}
@@ -399,7 +410,7 @@ def _answer(
         "kubernetes_version": f"v{versions.KUBERNETES}",
         "source": sources,
         "cmdlines": {name: guest.cmdline for name, guest in guests.items()},
-        "pod_images": node.POD_IMAGES,
+        "pod_images": node_images.BY_PURPOSE,
         "bench_images": {name: made.name for name, made in benches.items()},
         "artifacts": {
             name: {
@@ -425,7 +436,7 @@ def served_name(name: str, sha256: str) -> str:
 
 def _nodes(choice: Choice, parts: Mapping[str, Part]) -> dict[str, node.NodeArtifacts]:
     """Build the bundles, and return them by name."""
-    supply = node.Supply(choice.source)
+    supply = node.Supply(choice.source, replaced=minors.MINORS[choice.kubernetes].programs)
     made = {}
     for name in choice.node_names:
         with building(parts[name]) if name in parts else nullcontext():

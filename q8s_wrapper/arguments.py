@@ -338,7 +338,7 @@ COMMANDS: Final = (
     ),
     Command(
         "logs",
-        "show the end of the log of the last deploy, replace or destroy, or a NODE's console and kubelet journal",
+        "show the end of the log of the last run that changed the cluster, or a NODE's console and kubelet journal",
         "access:logs",
         "q8s-run logs cluster.yaml arm-mid-1",
         (Option("lines", "how many lines of each (default 40)", "N", short="n", number=True), _QUIET),
@@ -352,6 +352,16 @@ COMMANDS: Final = (
         (_YES_OPTION, _JSON, _VERBOSE, _QUIET),
         node="NODE",
         rest=_TO_ANSIBLE,
+    ),
+    Command(
+        "upgrade",
+        "upgrade Kubernetes to the version in the file: control planes first, then each worker, drained and recreated",
+        "runs:upgrade",
+        "q8s-run upgrade cluster.yaml --yes",
+        (_YES_OPTION, _CHECK, _PARALLEL, _BUILD, _JSON, _VERBOSE, _QUIET),
+        rest=_TO_ANSIBLE,
+        more="Set kubernetes_version in the file first: to a newer patch release, or to the next minor version. "
+        "What an interrupted upgrade has done stays done: the same command continues it.",
     ),
     Command(
         "renew",

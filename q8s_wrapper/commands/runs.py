@@ -268,6 +268,24 @@ def replace(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         return session.end(outcome)
 
 
+def upgrade(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Upgrade Kubernetes to the cluster file's version."""
+    with open_session(arguments, changes=not arguments.check) as session:
+        if _asks_for_confirmation(arguments):
+            _confirm(
+                f"Upgrade Kubernetes to {session.cluster.kubernetes_version}? The control planes restart one after the "
+                "other, then each worker is drained and recreated."
+            )
+        elif not arguments.yes and not arguments.check:
+            raise WrapperError(
+                "upgrade: cannot ask for confirmation without a terminal; --yes is needed",
+                session.invocation.command("upgrade", "--yes"),
+                ExitCode.WRONG_INPUT,
+            )
+        options = [*_ansible_options(arguments), *_parallel_options(arguments), *rest]
+        return session.end(session.play("upgrade", options), remember=not arguments.check)
+
+
 def renew(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Renew the certificates of the control planes."""
     with open_session(arguments, changes=not arguments.check) as session:

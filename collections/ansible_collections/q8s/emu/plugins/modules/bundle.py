@@ -41,6 +41,9 @@ options:
     type: list
     elements: str
     default: []
+  kubernetes_version:
+    description: Version of Kubernetes, without a leading v. The newest one that the program builds if this is not set.
+    type: str
   source:
     description: Where the programs are from.
     type: str
