@@ -41,6 +41,11 @@ options:
     type: list
     elements: str
     default: []
+  addons:
+    description: Add-ons, whose container images are built for the architectures of control planes.
+    type: list
+    elements: str
+    default: []
   source:
     description: Where the programs are from.
     type: str
