@@ -13,13 +13,24 @@ from itertools import product
 from pathlib import Path
 from typing import Final
 
-from q8s_bundle import bench, cache, debs, image, node
+from q8s_bundle import addons, bench, cache, debs, image, node
 from q8s_bundle.errors import BundleError
 from q8s_bundle.image import rootfs
 from q8s_bundle.node import gobuild, images, minors, versions
 
 # The kinds of entries of this package. The lab has other kinds in the same cache.
-KINDS: Final = ("bundles", "images", "programs", "rootfs", "kernels", "debs", "trees", "cloud-images", bench.KIND)
+KINDS: Final = (
+    "bundles",
+    "images",
+    "programs",
+    "rootfs",
+    "kernels",
+    "debs",
+    "trees",
+    "cloud-images",
+    bench.KIND,
+    addons.KIND,
+)
 _DAY: Final = 86400
 _ENSURE: Final = (node.ensure_worker, node.ensure_control_plane)
 _PROGRAMS: Final = gobuild.NODE_PROGRAMS + gobuild.CONTROL_PLANE_PROGRAMS
@@ -80,6 +91,11 @@ def _used_by_recipes() -> frozenset[tuple[str, str]]:
                 partial(bench.ensure, architecture),
                 partial(bench.look_up_packages, architecture),
             ]
+            for addon in addons.ADDONS.values():
+                looks += [
+                    partial(addons.ensure, addon, architecture),
+                    partial(gobuild.build, addon.program, architecture),
+                ]
             _look_up(looks)
             for version, choice in product(minors.MINORS, node.CHOICES):
                 with minors.selected(version) as minor:

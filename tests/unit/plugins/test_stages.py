@@ -38,7 +38,7 @@ def test_site_imports_every_stage_once_under_its_name() -> None:
         ("control_plane", "main", ["control_plane", "control_plane_initial"]),
         ("control_plane", "join", ["control_plane"]),
         ("control_plane", "upgrade", ["control_plane"]),
-        ("control_plane", "addons_held", ["control_plane"]),
+        ("control_plane", "kubeadm_addons_held", ["control_plane"]),
         ("k8s_common", "stage", ["control_plane"]),
         ("k8s_common", "switch", ["control_plane"]),
         ("qemu_host", "main", ["worker_hosts"]),

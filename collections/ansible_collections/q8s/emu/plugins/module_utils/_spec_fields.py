@@ -39,6 +39,8 @@ MAX_SERVERS = 4096
 REQUIRED_SECURITY_GROUP = "q8s-cluster"
 # What q8s_bundle/node/minors.py delivers, the newest first; a test compares the two.
 KUBERNETES_VERSIONS = ("1.36.3", "1.35.4", "1.34.4")
+# What q8s_bundle/addons.py builds; a test compares the two.
+ADDONS = ("metrics_server",)
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 ZONE_LABEL = "topology.kubernetes.io/zone"
 
@@ -88,6 +90,7 @@ VERSION = Edit(
 KEY = refused(
     "the servers trust the key that they were created with", "deploy with that key, or destroy and deploy again"
 )
+ADDONS_EDIT = Edit(Effect.LIVE, "An add-on that is taken out of the list is removed from the cluster.")
 SOURCE = Edit(Effect.NEW, "Nodes that exist keep the bundle that they were created with.")
 
 VM_TYPE = Group(
@@ -531,6 +534,13 @@ CLUSTER = Group(
             "Cloud images of Debian or Ubuntu, qcow2 or raw, that guest images are built from, by architecture. Guest images of an "
             "architecture without one are built from Debian's packages.",
             {},
+        ),
+        Field(
+            "addons",
+            Items(_one_of(*ADDONS), "a list, such as [metrics_server]"),
+            "Programs that run in the cluster, on a control plane. `metrics_server` is what `kubectl top` and the HorizontalPodAutoscaler need.",
+            [],
+            edit=ADDONS_EDIT,
         ),
         Field("network", NETWORK, "Links between nodes: delay, rate, loss. The guests shape them.", {}),
         Field(
