@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from benchmarks.deploy_model import Deploy, Job, Site, simulate
-from q8s_wrapper.timeline import Guest, Task, guests_of, tasks_of
+from q8s_wrapper.experiment.timeline import Guest, Task, guests_of, tasks_of
 
 _PLAY: Final = "Start the control plane, and boot guests"
 _SSH: Final = "Wait for SSH"

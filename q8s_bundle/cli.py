@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_bundle import bench, cache, contents, image, namespace, node, pack, requirements
+from q8s_bundle import addons, bench, cache, contents, image, namespace, node, pack, requirements
+from q8s_bundle.addons import Addon
 from q8s_bundle.errors import BundleError
 from q8s_bundle.image import cloud
 from q8s_bundle.image.cloud import CloudImage
-from q8s_bundle.node import versions
+from q8s_bundle.node import images as node_images
+from q8s_bundle.node import minors, versions
 from q8s_bundle.progress import Part, building, end_running, muted, say, use_json
 
 _DONE: Final = 0
@@ -29,6 +31,7 @@ _SUFFIXES: Final = {
     "root": ".qcow2",
     "bundle": ".qcow2",
     "bench": ".tar.gz",
+    "addon": ".tar.gz",
 }  # by the part of an artifact's name before the first hyphen
 
 
@@ -41,6 +44,8 @@ class Choice:
     :param source: where programs are from: auto, upstream or source
     :param images: cloud images from which guest images are built, by architecture; Debian's packages for all others
     :param benches: architectures of the container image with measuring tools
+    :param kubernetes: version of Kubernetes
+    :param addons: names of add-ons, whose container images are built for the architectures of control planes
     """
 
     workers: Sequence[str]
@@ -48,11 +53,22 @@ class Choice:
     source: node.Choice
     images: Mapping[str, CloudImage]
     benches: Sequence[str] = ()
+    kubernetes: str = versions.KUBERNETES
+    addons: Sequence[str] = ()
 
     @property
     def node_names(self) -> list[str]:
         """Return the names of the bundles."""
         return [f"control-plane-{name}" for name in self.control_planes] + [f"bundle-{name}" for name in self.workers]
+
+    @property
+    def addon_images(self) -> dict[str, tuple[Addon, versions.Architecture]]:
+        """Return the add-on and the architecture of each image, by the names of the artifacts."""
+        return {
+            f"addon-{name}-{architecture}": (addons.ADDONS[name], versions.ARCHITECTURES[architecture])
+            for name in self.addons
+            for architecture in self.control_planes
+        }
 
 
 def main(argv: Sequence[str]) -> int:
@@ -149,6 +165,19 @@ def _add_choice(command: argparse.ArgumentParser) -> None:
         help="an architecture of the container image with the tools of q8s-run bench [Q8S_BENCH]",
     )
     command.add_argument(
+        "--kubernetes",
+        choices=list(minors.MINORS),
+        default=versions.KUBERNETES,
+        help=f"version of Kubernetes (default {versions.KUBERNETES}) [Q8S_KUBERNETES]",
+    )
+    command.add_argument(
+        "--addon",
+        action="append",
+        default=[],
+        choices=sorted(addons.ADDONS),
+        help="an add-on, whose container image is built for the architectures of control planes [Q8S_ADDON]",
+    )
+    command.add_argument(
         "--source",
         choices=node.CHOICES,
         default="auto",
@@ -172,12 +201,16 @@ def _choice(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> C
     images = dict(arguments.image)
     if unused := sorted(set(images) - set(arguments.arch)):
         parser.error(f"--image is for {', '.join(unused)}, which no --arch names")
+    if arguments.addon and not arguments.control_plane:
+        parser.error("--addon needs a --control-plane, which runs it")
     return Choice(
         _unique(arguments.arch),
         _unique(arguments.control_plane),
         arguments.source,
         images,
         benches=_unique(arguments.bench),
+        kubernetes=arguments.kubernetes,
+        addons=_unique(arguments.addon),
     )
 
 
@@ -208,14 +241,15 @@ def _obtain(
     choice = _choice(parser, arguments)
     if arguments.progress == "json":
         use_json()
-    answer = look_up(choice)
-    if not (arguments.check or (arguments.if_able and answer["obstacles"])):
-        if answer["missing"]:
-            if namespace.needed():  # run the command again in a user namespace, where it has the rights for a build
-                _require_ability(choice, answer["missing"])
-                return namespace.run(argv)
-            answer = ensure(choice, answer["missing"])
-        cache.mark_used()
+    with minors.selected(choice.kubernetes):
+        answer = look_up(choice)
+        if not (arguments.check or (arguments.if_able and answer["obstacles"])):
+            if answer["missing"]:
+                if namespace.needed():  # run the command again in a user namespace, where it has the rights for a build
+                    _require_ability(choice, answer["missing"])
+                    return namespace.run(argv)
+                answer = ensure(choice, answer["missing"])
+            cache.mark_used()
     show(answer)
     return _DONE
 
@@ -339,7 +373,8 @@ def ensure(choice: Choice, missing: Sequence[str]) -> dict[str, Any]:
     with cache.locked(cache.builds_lock(), fcntl.LOCK_SH):
         programs, guests = _side_by_side(lambda: _nodes(choice, parts), lambda: _guests(choice, parts))
         benches = _benches(choice, parts)
-    return _answer(choice, programs, guests, benches)
+        extras = _addons(choice, parts)
+    return _answer(choice, programs, guests, benches, extras)
 
 
 def look_up(choice: Choice) -> dict[str, Any]:
@@ -348,10 +383,11 @@ def look_up(choice: Choice) -> dict[str, Any]:
     :returns: as ``ensure``. For artifacts that are not cached, ``missing`` has the names, and ``sha256`` is
         ``missing``. ``obstacles`` has the reasons why this machine cannot build them
     """
-    supply = node.Supply(choice.source)
+    supply = node.Supply(choice.source, replaced=minors.MINORS[choice.kubernetes].programs)
     programs: dict[str, node.NodeArtifacts] = {}
     guests: dict[str, image.ImageArtifacts] = {}
     benches: dict[str, bench.BenchImage] = {}
+    extras: dict[str, addons.AddonImage] = {}
     nowhere = cache.Artifact(Path(), "missing", 0)
     missing = []
     with cache.looking_only():
@@ -374,9 +410,15 @@ def look_up(choice: Choice) -> dict[str, Any]:
             except cache.NotCachedError:
                 missing.append(f"bench-{name}")
                 benches[name] = bench.BenchImage(nowhere, bench.image_name(architecture), True)
+        for name, (addon, architecture) in choice.addon_images.items():
+            try:
+                extras[name] = addons.ensure(addon, architecture)
+            except cache.NotCachedError:
+                missing.append(name)
+                extras[name] = addons.AddonImage(nowhere, addon.image, True)
     found = requirements.obstacles(missing, choice.images)
     obstacles = [{"reason": obstacle.reason, "hint": obstacle.hint} for obstacle in found]
-    return {**_answer(choice, programs, guests, benches), "missing": missing, "obstacles": obstacles}
+    return {**_answer(choice, programs, guests, benches, extras), "missing": missing, "obstacles": obstacles}
 
 
 def _answer(
@@ -384,6 +426,7 @@ def _answer(
     programs: Mapping[str, node.NodeArtifacts],
     guests: Mapping[str, image.ImageArtifacts],
     benches: Mapping[str, bench.BenchImage],
+    extras: Mapping[str, addons.AddonImage],
 ) -> dict[str, Any]:
     """Return the artifacts in the form that ``bundle ensure`` prints."""
     artifacts = {name: made.bundle for name, made in programs.items()}
@@ -392,15 +435,17 @@ def _answer(
         artifacts |= {f"root-{name}": guest.root, f"kernel-{name}": guest.kernel, f"initrd-{name}": guest.initrd}
         sources[f"image-{name}"] = choice.images[name].url if name in choice.images else "source"
     artifacts |= {f"bench-{name}": made.archive for name, made in benches.items()}
-    changed = [made.changed for made in programs.values()]
-    changed += [made.changed for made in guests.values()] + [made.changed for made in benches.values()]
+    artifacts |= {name: made.archive for name, made in extras.items()}
+    changed = [made.changed for made in programs.values()] + [made.changed for made in guests.values()]
+    changed += [made.changed for made in benches.values()] + [made.changed for made in extras.values()]
     return {
         "changed": any(changed),
         "kubernetes_version": f"v{versions.KUBERNETES}",
         "source": sources,
         "cmdlines": {name: guest.cmdline for name, guest in guests.items()},
-        "pod_images": node.POD_IMAGES,
+        "pod_images": node_images.BY_PURPOSE,
         "bench_images": {name: made.name for name, made in benches.items()},
+        "addon_images": {name: addons.ADDONS[name].image for name in choice.addons},
         "artifacts": {
             name: {
                 "path": str(artifact.path),
@@ -425,7 +470,7 @@ def served_name(name: str, sha256: str) -> str:
 
 def _nodes(choice: Choice, parts: Mapping[str, Part]) -> dict[str, node.NodeArtifacts]:
     """Build the bundles, and return them by name."""
-    supply = node.Supply(choice.source)
+    supply = node.Supply(choice.source, replaced=minors.MINORS[choice.kubernetes].programs)
     made = {}
     for name in choice.node_names:
         with building(parts[name]) if name in parts else nullcontext():
@@ -455,6 +500,15 @@ def _benches(choice: Choice, parts: Mapping[str, Part]) -> dict[str, bench.Bench
     for name in choice.benches:
         with building(parts[f"bench-{name}"]) if f"bench-{name}" in parts else nullcontext():
             made[name] = bench.ensure(versions.ARCHITECTURES[name])
+    return made
+
+
+def _addons(choice: Choice, parts: Mapping[str, Part]) -> dict[str, addons.AddonImage]:
+    """Build the images of add-ons, and return them by name."""
+    made = {}
+    for name, (addon, architecture) in choice.addon_images.items():
+        with building(parts[name]) if name in parts else nullcontext():
+            made[name] = addons.ensure(addon, architecture)
     return made
 
 

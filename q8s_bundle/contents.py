@@ -5,20 +5,32 @@ from __future__ import annotations
 import fcntl
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Final
 
-from q8s_bundle import bench, cache, debs, image, node
+from q8s_bundle import addons, bench, cache, debs, image, node
 from q8s_bundle.errors import BundleError
 from q8s_bundle.image import rootfs
-from q8s_bundle.node import gobuild, images, versions
+from q8s_bundle.node import gobuild, images, minors, versions
 
 # The kinds of entries of this package. The lab has other kinds in the same cache.
-KINDS: Final = ("bundles", "images", "programs", "rootfs", "kernels", "debs", "trees", "cloud-images", bench.KIND)
+KINDS: Final = (
+    "bundles",
+    "images",
+    "programs",
+    "rootfs",
+    "kernels",
+    "debs",
+    "trees",
+    "cloud-images",
+    bench.KIND,
+    addons.KIND,
+)
 _DAY: Final = 86400
 _ENSURE: Final = (node.ensure_worker, node.ensure_control_plane)
 _PROGRAMS: Final = gobuild.NODE_PROGRAMS + gobuild.CONTROL_PLANE_PROGRAMS
@@ -66,7 +78,7 @@ def _current(kind: str, name: str, used: frozenset[tuple[str, str]]) -> bool | N
 
 
 def _used_by_recipes() -> frozenset[tuple[str, str]]:
-    """Return kind and folder name of every entry that builds use, for all architectures and sources."""
+    """Return kind and folder name of every entry that builds use, for all architectures, versions and sources."""
     with cache.looking_only(), cache.recording() as used:
         for name, architecture in versions.ARCHITECTURES.items():
             looks: list[Callable[[], object]] = [
@@ -79,14 +91,24 @@ def _used_by_recipes() -> frozenset[tuple[str, str]]:
                 partial(bench.ensure, architecture),
                 partial(bench.look_up_packages, architecture),
             ]
-            for choice in node.CHOICES:
-                supply = node.Supply(choice)
-                looks += [partial(ensure, architecture, supply) for ensure in _ENSURE]
-                looks += [partial(supply.obtain, program, architecture) for program in _PROGRAMS]
-            for look in looks:
-                with suppress(BundleError):  # it is not cached, or this machine cannot build it
-                    look()
+            for addon in addons.ADDONS.values():
+                looks += [
+                    partial(addons.ensure, addon, architecture),
+                    partial(gobuild.build, addon.program, architecture),
+                ]
+            _look_up(looks)
+            for version, choice in product(minors.MINORS, node.CHOICES):
+                with minors.selected(version) as minor:
+                    supply = node.Supply(choice, replaced=minor.programs)
+                    _look_up(partial(ensure, architecture, supply) for ensure in _ENSURE)
+                    _look_up(partial(supply.obtain, program, architecture) for program in _PROGRAMS)
     return frozenset(used)
+
+
+def _look_up(looks: Iterable[Callable[[], object]]) -> None:
+    for look in looks:
+        with suppress(BundleError):  # it is not cached, or this machine cannot build it
+            look()
 
 
 def _last_used(folder: Path) -> float:

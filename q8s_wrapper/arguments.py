@@ -229,7 +229,7 @@ COMMANDS: Final = (
     Command(
         "link show",
         "show the links between nodes, and whether they are in force",
-        "runs:link_show",
+        "links:show",
         "q8s-run link show cluster.yaml",
         (_JSON, _VERBOSE, _QUIET),
         rest=_TO_ANSIBLE,
@@ -238,7 +238,7 @@ COMMANDS: Final = (
     Command(
         "link verify",
         "measure each link with ping, and compare it with what was promised",
-        "runs:link_verify",
+        "links:verify",
         "q8s-run link verify cluster.yaml",
         (_JSON, _VERBOSE, _QUIET),
         rest=_TO_ANSIBLE,
@@ -247,7 +247,7 @@ COMMANDS: Final = (
     Command(
         "link set",
         "change links of the running cluster until the next deploy, or until a guest boots",
-        "runs:link_set",
+        "links:change",
         "q8s-run link set cluster.yaml type:arm-mid '*' delay=200ms --for 60s",
         (
             Option("for", "restore the cluster file's link after this time, such as 60s or 5min", "TIME"),
@@ -261,7 +261,7 @@ COMMANDS: Final = (
     Command(
         "link clear",
         "restore the cluster file's links",
-        "runs:link_clear",
+        "links:clear",
         "q8s-run link clear cluster.yaml",
         (_VERBOSE, _QUIET),
     ),
@@ -270,7 +270,19 @@ COMMANDS: Final = (
         "perform the cluster file's scenario: links and nodes that fail by a schedule",
         "scenarios:run",
         "q8s-run scenario run cluster.yaml --dry-run",
-        (Option("dry-run", "print the schedule, without a cloud"), _JSON, _VERBOSE, _QUIET),
+        (
+            Option("dry-run", "print the schedule, without a cloud"),
+            Option(
+                "ping",
+                "send a packet from one node to another and back, four times a second, and record how long it takes "
+                "(repeatable)",
+                "FROM:TO",
+                several=True,
+            ),
+            _JSON,
+            _VERBOSE,
+            _QUIET,
+        ),
         more="Restores the cluster file's state at its end, on Ctrl-C and if a step fails. No deploy runs meanwhile.",
     ),
     Command(
@@ -284,8 +296,13 @@ COMMANDS: Final = (
         "scenario report",
         "show what the newest scenario did, and when",
         "scenarios:report",
-        "q8s-run scenario report cluster.yaml --json",
-        (_JSON, _QUIET),
+        "q8s-run scenario report cluster.yaml --plot delays.svg",
+        (
+            Option("plot", "draw the delays that `scenario run --ping` measured, as SVG", "FILE"),
+            Option("force", "replace the plot if there is one"),
+            _JSON,
+            _QUIET,
+        ),
     ),
     Command(
         "ssh",
@@ -321,7 +338,7 @@ COMMANDS: Final = (
     ),
     Command(
         "logs",
-        "show the end of the log of the last deploy, replace or destroy, or a NODE's console and kubelet journal",
+        "show the end of the log of the last run that changed the cluster, or a NODE's console and kubelet journal",
         "access:logs",
         "q8s-run logs cluster.yaml arm-mid-1",
         (Option("lines", "how many lines of each (default 40)", "N", short="n", number=True), _QUIET),
@@ -335,6 +352,16 @@ COMMANDS: Final = (
         (_YES_OPTION, _JSON, _VERBOSE, _QUIET),
         node="NODE",
         rest=_TO_ANSIBLE,
+    ),
+    Command(
+        "upgrade",
+        "upgrade Kubernetes to the version in the file: control planes first, then each worker, drained and recreated",
+        "runs:upgrade",
+        "q8s-run upgrade cluster.yaml --yes",
+        (_YES_OPTION, _CHECK, _PARALLEL, _BUILD, _JSON, _VERBOSE, _QUIET),
+        rest=_TO_ANSIBLE,
+        more="Set kubernetes_version in the file first: to a newer patch release, or to the next minor version. "
+        "What an interrupted upgrade has done stays done: the same command continues it.",
     ),
     Command(
         "renew",

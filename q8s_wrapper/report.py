@@ -310,18 +310,20 @@ def next_steps(end: End, state: State) -> list[str]:
     """Return the next steps, each a command with the prefix ``next: `` or ``hint: ``."""
     what, command = end.what, end.invocation.command
     if end.code == ExitCode.DONE and end.check:
-        agreed = " --yes" if deleted_servers(state.results.get("q8s_plan") or {}) or changed_nodes(state) else ""
+        needed = what == "upgrade" or deleted_servers(state.results.get("q8s_plan") or {}) or changed_nodes(state)
+        agreed = " --yes" if needed else ""
         return [f"next: {end.again.replace(' --check', '', 1)}{agreed}"]
     if end.code == ExitCode.DONE:
         steps = {
             "deploy": [command("verify"), command("kubeconfig", "--merge"), command("destroy")],
             "replace": [command("status")],
+            "upgrade": [command("verify"), command("status")],
             # What was merged has the old certificate.
             "renew": [command("status"), command("kubeconfig", "--merge")],
             "plan": [end.again],
         }.get(what, [])
         return [f"next: {step}" for step in steps]
-    changes = what in ("deploy", "replace", "destroy") and not end.check
+    changes = what in ("deploy", "replace", "upgrade", "destroy") and not end.check
     keeps = changes or end.continues
     if end.code == ExitCode.INTERRUPTED:
         steps = [f"hint: `{end.again}` continues where it stopped" if keeps else f"hint: `{end.again}` starts again"]

@@ -18,9 +18,9 @@ from q8s_wrapper import child, environment
 from q8s_wrapper.config import DATA, INVENTORY, PLAYBOOKS, cluster_variable
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.events import State, reduce
+from q8s_wrapper.experiment.timeline import Task, TaskLog
 from q8s_wrapper.render import Renderer
 from q8s_wrapper.state import keep_log
-from q8s_wrapper.timeline import Task, TaskLog
 
 # Seconds until Ansible is killed after SIGINT. Ansible forwards the signal to its workers and their child processes.
 _SECONDS_TO_STOP: Final = 15.0

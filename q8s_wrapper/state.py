@@ -27,7 +27,7 @@ from q8s_wrapper.config import add_collections_to_path, state_root
 from q8s_wrapper.errors import ExitCode, WrapperError
 
 _RUNS_KEPT: Final = 10  # logs of runs that change the cluster, and as many of read-only runs
-_CHANGING: Final = frozenset({"deploy", "replace", "renew", "destroy"})
+_CHANGING: Final = frozenset({"deploy", "replace", "upgrade", "renew", "destroy"})
 _LOCK: Final = "lock"
 LOG: Final = "ansible.log"
 

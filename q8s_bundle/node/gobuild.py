@@ -46,11 +46,11 @@ class Program:
         return " ".join(flags)
 
 
-def _kubernetes_stamps() -> dict[str, str]:
+def _kubernetes_stamps(version: str) -> dict[str, str]:
     """What upstream's build stamps into its binaries; kubeadm derives image names and the version skew from it."""
-    major, minor, _ = versions.KUBERNETES.split(".")
+    major, minor, _ = version.split(".")
     values = {
-        "gitVersion": f"v{versions.KUBERNETES}",
+        "gitVersion": f"v{version}",
         "gitMajor": major,
         "gitMinor": minor,
         "gitCommit": "source",
@@ -61,18 +61,22 @@ def _kubernetes_stamps() -> dict[str, str]:
     return {f"{package}.{name}": value for package in packages for name, value in values.items()}
 
 
-def _kubernetes(name: str, *commands: str) -> Program:
-    return Program(
-        name, "kubernetes", {command: f"k8s.io/kubernetes/cmd/{command}" for command in commands}, _kubernetes_stamps()
+def kubernetes_programs(version: str, module: str) -> tuple[Program, Program]:
+    """Return Kubernetes' programs of every node, and those of control planes, of a version and its modules' folder."""
+    commands = {
+        "kubernetes-node": ("kubelet", "kubeadm", "kube-proxy"),
+        "kubernetes-control-plane": ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"),
+    }
+    node, control_plane = (
+        Program(name, module, {one: f"k8s.io/kubernetes/cmd/{one}" for one in names}, _kubernetes_stamps(version))
+        for name, names in commands.items()
     )
+    return node, control_plane
 
 
 _PLUGINS: Final = "github.com/containernetworking/plugins"
 
-KUBERNETES_NODE: Final = _kubernetes("kubernetes-node", "kubelet", "kubeadm", "kube-proxy")
-KUBERNETES_CONTROL_PLANE: Final = _kubernetes(
-    "kubernetes-control-plane", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"
-)
+KUBERNETES_NODE, KUBERNETES_CONTROL_PLANE = kubernetes_programs(versions.KUBERNETES, "kubernetes")
 CONTAINERD: Final = Program(
     "containerd",
     "containerd",

@@ -31,11 +31,14 @@ class Supply:
     ``auto`` takes for each program what is cached, else its release if upstream can be reached, else builds it.
     ``upstream`` takes the release of every program that has one, and fails if it cannot. ``source`` builds all. A
     program without a pinned release is built in any case.
+
+    :param replaced: programs of another version, which take the place of those with the same names
     """
 
-    def __init__(self, choice: Choice, releases: Releases | None = None) -> None:
+    def __init__(self, choice: Choice, releases: Releases | None = None, replaced: Sequence[Program] = ()) -> None:
         self.choice: Final = choice
         self._releases: Final = releases or Releases()
+        self._replaced: Final = {program.name: program for program in replaced}
         self._answers: bool | None = None  # whether upstream does; None: it is to be asked
 
     def preferences(self, programs: Sequence[Program], architecture: Architecture) -> list[dict[str, Origin]]:
@@ -49,7 +52,7 @@ class Supply:
     def key(self, program: Program, architecture: Architecture, origin: Origin) -> str:
         """The cache key of a program's binaries from there."""
         if origin == "source":
-            return gobuild.key(program, architecture)
+            return gobuild.key(self._version_of(program), architecture)
         return upstream.key(program, self._releases.files(program, architecture))
 
     def obtain(self, program: Program, architecture: Architecture) -> tuple[Path, Origin]:
@@ -75,7 +78,10 @@ class Supply:
                     raise UnavailableError(str(error), _HINT) from error
                 say(f"{error}; building from source instead")
                 self._answers = None if self._answers else False
-        return gobuild.build(program, architecture)[0], "source"
+        return gobuild.build(self._version_of(program), architecture)[0], "source"
+
+    def _version_of(self, program: Program) -> Program:
+        return self._replaced.get(program.name, program)
 
     def _ask(self, url: str) -> None:
         """Make sure that upstream answers: one quick question, instead of a long wait for each file."""

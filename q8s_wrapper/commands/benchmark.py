@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_wrapper import messages, timeline, timeline_page
+from q8s_wrapper import messages
 from q8s_wrapper.commands import load, records
 from q8s_wrapper.commands.runs import open_session
 from q8s_wrapper.errors import ExitCode, WrapperError
+from q8s_wrapper.experiment import timeline, timeline_page
 
 _RESULTS: Final = "results.json"
 _SELECTION: Final = ("quick", "only", "nodes", "force")  # what an earlier run has decided

@@ -21,11 +21,11 @@ def validate(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def version(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Print the versions of Q8S and ansible-core, and the Kubernetes version that Q8S deploys."""
-    from q8s_bundle.node import versions
+    """Print the versions of Q8S and ansible-core, and the Kubernetes versions that Q8S deploys."""
+    from q8s_bundle.node import minors
 
     found = program_versions()
-    print(f"q8s-run {found['q8s-run']}\nansible-core {found['ansible-core']}\nKubernetes {versions.KUBERNETES}")
+    print(f"q8s-run {found['q8s-run']}\nansible-core {found['ansible-core']}\nKubernetes {' '.join(minors.MINORS)}")
     return ExitCode.DONE
 
 

@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_wrapper import crate, folders, messages, record, secrets, state, timeline, timeline_page
+from q8s_wrapper import folders, messages, state
 from q8s_wrapper.commands import load, runs
 from q8s_wrapper.commands.offline import program_versions
 from q8s_wrapper.errors import ExitCode, WrapperError
+from q8s_wrapper.experiment import crate, record, secrets, timeline, timeline_page
 
 _TIMELINE: Final = "timeline.json"
 _BENCH_RESULTS: Final = "results.json"

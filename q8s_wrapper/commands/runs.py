@@ -8,18 +8,18 @@ import shlex
 import shutil
 import sys
 import termios
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from q8s_wrapper import history, inventory, links, messages, render, report, runner, scenario, state, tags, timeline
+from q8s_wrapper import history, inventory, messages, render, report, runner, state, tags
 from q8s_wrapper.commands import load
 from q8s_wrapper.commands.offline import program_versions
 from q8s_wrapper.config import state_root
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.events import State, without_colours
+from q8s_wrapper.experiment import links, scenario, timeline
 from q8s_wrapper.history import Estimate
 from q8s_wrapper.invocation import Invocation
 
@@ -269,6 +269,24 @@ def replace(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         return session.end(outcome)
 
 
+def upgrade(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Upgrade Kubernetes to the cluster file's version."""
+    with open_session(arguments, changes=not arguments.check) as session:
+        if _asks_for_confirmation(arguments):
+            _confirm(
+                f"Upgrade Kubernetes to {session.cluster.kubernetes_version}? The control planes restart one after the "
+                "other, then each worker is drained and recreated."
+            )
+        elif not arguments.yes and not arguments.check:
+            raise WrapperError(
+                "upgrade: cannot ask for confirmation without a terminal; --yes is needed",
+                session.invocation.command("upgrade", "--yes"),
+                ExitCode.WRONG_INPUT,
+            )
+        options = [*_ansible_options(arguments), *_parallel_options(arguments), *rest]
+        return session.end(session.play("upgrade", options), remember=not arguments.check)
+
+
 def renew(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Renew the certificates of the control planes."""
     with open_session(arguments, changes=not arguments.check) as session:
@@ -298,78 +316,6 @@ def verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Compare every worker with the cluster file, run a pod on every node, and connect each pod to all others."""
     with open_session(arguments) as session:
         return session.end(session.play("verify", rest))
-
-
-def link_show(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Show the links and whether they are in force. Return 1 if one is not."""
-    return _link_report(arguments, rest, "show")
-
-
-def link_verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Measure the links. Return 1 if a promise is broken."""
-    return _link_report(arguments, rest, "verify")
-
-
-def _link_report(arguments: argparse.Namespace, rest: Sequence[str], action: str) -> int:
-    with open_session(arguments, changes=False) as session:
-        changed = links.read(session.folder)
-        outcome = session.play("link", [*_link_variables(action, changed), *rest], as_json=False)
-        if outcome.code != ExitCode.DONE:
-            return session.end(outcome, remember=False)
-        found = outcome.state.results["q8s_link_report"]
-        if arguments.json:
-            print(json.dumps({**found, "changed": changed}, indent=2))
-        else:
-            clear = session.invocation.command("link clear")
-            parts = [links.matrix_lines(found["links"]), links.finding_lines(found["findings"])]
-            parts.append(links.describe(changed, clear))
-            print("\n\n".join("\n".join(part) for part in parts if part))
-        return ExitCode.FAILED if found["broken"] else ExitCode.DONE
-
-
-def link_set(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
-    """Change links of the running cluster. With ``--for``, wait and restore them."""
-    seconds = links.parse_duration(vars(arguments)["for"]) if vars(arguments)["for"] else 0
-    cluster = load(arguments.file)
-    link = links.parse(arguments.node, cluster)
-    with open_session(arguments, cluster) as session:
-        before = links.read(session.folder)
-        ends = [(other["from"], other["to"]) for other in before]
-        kept = [other for other, pair in zip(before, ends, strict=True) if pair != (link["from"], link["to"])]
-        code = apply_links(session, [*kept, links.ending(link, seconds) if seconds else link])
-        if code != ExitCode.DONE or not seconds:
-            return code
-        messages.info(f"restoring the link in {seconds} s; Ctrl-C restores it at once")
-        with suppress(KeyboardInterrupt):
-            time.sleep(seconds)
-        return apply_links(session, before)
-
-
-def link_clear(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
-    """Restore the cluster file's links."""
-    with open_session(arguments) as session:
-        return apply_links(session, [])
-
-
-def apply_links(session: Session, changed: Sequence[Mapping[str, Any]], quiet: bool = False) -> int:
-    """Apply the file's links, with these in place of some, and show the result unless ``quiet``."""
-    # First, so that a run that is killed leaves no change that nobody knows of.
-    recorded = links.read(session.folder)
-    links.write(session.folder, [*recorded, *(link for link in changed if link not in recorded)])
-    outcome = session.play("link", _link_variables("apply", changed), as_json=False)
-    if outcome.code != ExitCode.DONE:
-        return session.end(outcome, remember=False)
-    links.write(session.folder, changed)
-    found = outcome.state.results["q8s_link_report"]
-    lines = [*links.matrix_lines(found["links"]), *links.describe(changed, session.invocation.command("link clear"))]
-    if not quiet:
-        print("\n".join(lines), flush=True)
-    return ExitCode.FAILED if found["broken"] else ExitCode.DONE
-
-
-def _link_variables(action: str, changed: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the playbook's variables."""
-    return ["-e", json.dumps({"q8s_link_action": action, "q8s_link_overrides": links.overrides(changed)})]
 
 
 def status(arguments: argparse.Namespace, rest: Sequence[str]) -> int:

@@ -12,9 +12,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_wrapper import inventory, links, messages, perform, scenario, state
+from q8s_wrapper import inventory, messages, state
+from q8s_wrapper.commands import links as link_commands
 from q8s_wrapper.commands import load, runs
 from q8s_wrapper.errors import ExitCode, WrapperError
+from q8s_wrapper.experiment import links, perform, probe, scenario, scenario_plot
+from q8s_wrapper.kubeconfig import write_private
 
 _STOP_SECONDS: Final = 1200
 _SECONDS_TO_BEGIN: Final = 2  # between the last preparation and the scenario's begin
@@ -29,6 +32,7 @@ def run(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
     actions = _scenario.actions(faults)
     end = max([_scenario.last_moment(cluster.scenario), *(action.at for action in actions)], default=0) / 1000
     shown = [_action_data(action) for action in actions]
+    pairs = probe.parse(arguments.ping, [spec.node for spec in cluster.servers()])
     if arguments.dry_run:
         if arguments.json:
             print(json.dumps({"seed": cluster.scenario.seed, "end": end, "actions": shown}, indent=2))
@@ -42,7 +46,7 @@ def run(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
             ExitCode.WRONG_INPUT,
         )
     with runs.open_session(arguments, cluster) as session:
-        return _perform(session, faults, actions, end)
+        return _perform(session, faults, actions, end, pairs)
 
 
 def _action_data(action: Any) -> dict[str, Any]:
@@ -52,7 +56,9 @@ def _action_data(action: Any) -> dict[str, Any]:
     return {"at": action.at / 1000, "what": action.text, **kind, **node, "event": action.fault.event}
 
 
-def _perform(session: runs.Session, faults: Sequence[Any], actions: Sequence[Any], end: float) -> int:
+def _perform(
+    session: runs.Session, faults: Sequence[Any], actions: Sequence[Any], end: float, pairs: Sequence[probe.Pair]
+) -> int:
     """Perform the actions, then restore the cluster file's state. Return the exit code."""
     clear, stop = (session.invocation.command(verb) for verb in ("link clear", "scenario stop"))
     if scenario.find_left(session.folder):
@@ -63,6 +69,8 @@ def _perform(session: runs.Session, faults: Sequence[Any], actions: Sequence[Any
     nodes = sorted({fault.node for fault in faults if fault.node})
 
     def show(line: scenario.Line) -> None:
+        if line["event"] == "ping":  # for the report: there are four a second
+            return
         text = json.dumps(line) if session.json else scenario.line_text(line)
         if text:
             print(text, flush=True)
@@ -70,6 +78,7 @@ def _perform(session: runs.Session, faults: Sequence[Any], actions: Sequence[Any
     messages.info("connecting to the nodes")
     record = scenario.Record(session.folder, nodes, show)
     performer = perform.Performer(session.cluster, machines, record)
+    probes = probe.Probes(machines, record)
     result = "interrupted"
     try:
         with _interruptible():
@@ -77,6 +86,7 @@ def _perform(session: runs.Session, faults: Sequence[Any], actions: Sequence[Any
                 performer.prepare(faults)
                 time.sleep(_SECONDS_TO_BEGIN)
                 record.start()
+                probes.start(pairs)
                 record.write("begin", seed=session.cluster.scenario.seed, end=end, file=session.file)
                 messages.info(f"the scenario ends in {end:g} s; Ctrl-C ends it at once")
                 performer.perform(actions, end)
@@ -87,6 +97,7 @@ def _perform(session: runs.Session, faults: Sequence[Any], actions: Sequence[Any
                 performer.failure = str(error)
                 result = "failed"
             performer.close()
+            probes.stop()
             if performer.failure:
                 messages.error(performer.failure)
             code = _restore(session, machines, nodes if result != "done" else [])
@@ -123,7 +134,7 @@ def _restore(session: runs.Session, machines: perform.Machines, nodes: Sequence[
     errors = perform.restore(machines, nodes)
     for error in errors:
         messages.error(error)
-    code = ExitCode.FAILED if errors else runs.apply_links(session, [], quiet=session.json)
+    code = ExitCode.FAILED if errors else link_commands.apply(session, [], quiet=session.json)
     if code == ExitCode.DONE:
         scenario.forget(session.folder)
     else:
@@ -184,9 +195,32 @@ def report(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
     """Show what the newest scenario did, and when."""
     cluster = load(arguments.file)
     path, lines = scenario.read_record(state.find(cluster.cluster_name))
+    data: Mapping[str, Any] = scenario.report_data(path, lines)
+    if arguments.plot:
+        _plot(data, Path(arguments.plot), arguments.force)
     if arguments.json:
-        data: Mapping[str, Any] = scenario.report_data(path, lines)
         print(json.dumps(data, indent=2))
     else:
         print("\n".join(scenario.report_lines(path, lines)))
     return ExitCode.DONE
+
+
+def _plot(data: Mapping[str, Any], file: Path, force: bool) -> None:
+    """Write the plot of the measured delays.
+
+    :raises WrapperError: nothing was measured, or the file exists
+    """
+    if not data["pings"]:
+        raise WrapperError(
+            "Failed to plot delays: the newest scenario measured none", "q8s-run scenario run --ping FROM:TO measures"
+        )
+    if file.exists() and not force:
+        raise WrapperError(
+            f"{file} exists: nothing was changed",
+            "choose another file, or replace it with --force",
+            ExitCode.WRONG_INPUT,
+        )
+    try:
+        write_private(file, scenario_plot.svg(data))
+    except OSError as error:
+        raise WrapperError(f"Failed to write {file}: {error.strerror}") from None

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +66,35 @@ def pods_are_ready(cluster: Cluster) -> bool:
     return len(pods) == PODS and all(is_ready(pod) for pod in pods)
 
 
-def test_a_quick_benchmark_measures_everything(cluster: Cluster, tmp_path: Path) -> None:
-    output = tmp_path / "results"
-    done = cluster.attempt("bench", "--quick", "--output", str(output))
-    assert done.returncode == 0
-    document = json.loads((output / "results.json").read_text())
+@pytest.fixture(scope="module")
+def results(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the results of a quick benchmark."""
+    output = tmp_path_factory.mktemp("quick") / "results"
+    assert cluster.attempt("bench", "--quick", "--output", str(output)).returncode == 0
+    return output
+
+
+def test_a_quick_benchmark_measures_everything(cluster: Cluster, results: Path) -> None:
+    document = json.loads((results / "results.json").read_text())
     assert document["complete"] and {node["kind"] for node in document["nodes"]} == {"control-plane", "x86-small"}
-    bandwidth = list(csv.reader((output / "bandwidth.csv").read_text().splitlines()))
+    bandwidth = list(csv.reader((results / "bandwidth.csv").read_text().splitlines()))
     assert all(float(cell) > 0 for cell in bandwidth[1][2:])
     assert document["idle"][f"qemu/{WORKER}"]["cpu_percent"] > 0
     assert "q8s-bench" not in namespaces(cluster)
-    assert cluster.attempt("bench", "--quick", "--output", str(output)).returncode == 2, "the results are not replaced"
+    assert cluster.attempt("bench", "--quick", "--output", str(results)).returncode == 2, "the results are not replaced"
+
+
+def test_a_record_has_the_results_and_gives_the_same_plan(cluster: Cluster, results: Path, tmp_path: Path) -> None:
+    output = tmp_path / "record"
+    cluster.command("record", str(output), "--verify", "--bench", str(results), "--zip")
+    entities = {one["@id"] for one in json.loads((output / "ro-crate-metadata.json").read_text())["@graph"]}
+    files = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
+    assert files - {"ro-crate-metadata.json"} <= entities
+    assert {"cluster.yaml", "verify.json"} <= files
+    assert {path.name for path in results.iterdir()} <= {Path(file).name for file in files}
+    assert output.with_name("record.zip").is_file()
+    again = replace(cluster, file=output / "cluster.yaml")
+    assert again.attempt("plan", "--json").stdout == cluster.attempt("plan", "--json").stdout
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])

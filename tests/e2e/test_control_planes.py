@@ -89,6 +89,11 @@ class Cluster(clusters.Cluster):
     def authority(self, host: str) -> str:
         return self.run("ssh", host, "--", "sudo", "sha256sum", "/etc/kubernetes/pki/ca.crt").split()[0]
 
+    def serial(self, host: str) -> str:
+        """Return the serial number of an API server's certificate."""
+        certificate = "/etc/kubernetes/pki/apiserver.crt"
+        return self.run("ssh", host, "--", "sudo", "openssl", "x509", "-noout", "-serial", "-in", certificate)
+
     def members(self, host: str) -> set[str]:
         """Return the names of etcd's members."""
         pki = "/etc/kubernetes/pki/etcd"
@@ -119,7 +124,7 @@ class Cluster(clusters.Cluster):
             str(self.file),
             WORKER,
             "--",
-            f"exec timeout 200 python3 -c {shlex.quote(WATCH)}",
+            f"exec timeout 900 python3 -c {shlex.quote(WATCH)}",
         ]
         watch = subprocess.Popen(
             command, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
@@ -220,3 +225,20 @@ def test_a_deleted_additional_control_plane_is_joined_again(deployed: dict[str, 
     cluster.run("deploy", "--yes")
     assert ready(cluster.nodes(FIRST)) == {*CONTROL_PLANES, WORKER}
     assert all(cluster.members(name) == set(CONTROL_PLANES) for name in CONTROL_PLANES)
+
+
+def test_certificates_are_renewed_one_control_plane_after_another(deployed: dict[str, Any], cluster: Cluster) -> None:
+    before = {name: cluster.serial(name) for name in CONTROL_PLANES}
+    since = transition(cluster.nodes()[WORKER])
+    with cluster.watched() as answers:
+        cluster.run("renew")
+        end = time.time()
+        time.sleep(5)
+    print(f"certificates renewed: the API was away for {gap(answers):.1f} s")
+    assert answers[-1] > end, "the watch lasted until the end"
+    assert gap(answers) <= 5, "while one restarts, the others answer"
+    assert all(cluster.serial(name) != serial for name, serial in before.items())
+    cluster.wait_until_ready({*CONTROL_PLANES, WORKER}, FIRST)
+    assert transition(cluster.nodes()[WORKER]) == since, "the worker was Ready all the time"
+    assert all(cluster.members(name) == set(CONTROL_PLANES) for name in CONTROL_PLANES)
+    assert ", 0 changes" in cluster.run("deploy", "--yes")

@@ -26,7 +26,12 @@ BUILT = {
 }
 ROLES = {
     "control_plane_initial": ["artifact_server", "k8s_common", "control_plane"],
-    "control_plane:!control_plane_initial": ["k8s_common", "control_plane join"],
+    "control_plane:!control_plane_initial": [
+        "k8s_common",
+        "k8s_common stage",
+        "control_plane join",
+        "control_plane upgrade",
+    ],
     "worker_hosts": ["qemu_host", "emulated_worker"],
 }
 
@@ -99,7 +104,7 @@ def test_every_role_accepts_its_arguments(output: str) -> None:
     for role in (text for names in ROLES.values() for text in names):
         assert f"TASK [Check {role}" in output
     recap = output.partition("PLAY RECAP")[2]
-    for host, checks in (("control-plane", 3), ("control-plane-2", 2), ("x86-small-1", 2), ("arm-mid-1", 2)):
+    for host, checks in (("control-plane", 3), ("control-plane-2", 4), ("x86-small-1", 2), ("arm-mid-1", 2)):
         assert f"demo-{host} " in recap and any(
             line.split()[0] == f"demo-{host}" and f"ok={checks} " in line for line in recap.splitlines() if line.strip()
         ), recap

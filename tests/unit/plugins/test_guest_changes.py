@@ -58,6 +58,15 @@ def test_a_guest_that_is_as_the_file_says_is_left_alone() -> None:
     assert plan(CLUSTER) == _guest_changes.NodePlan()
 
 
+def test_another_version_of_kubernetes_recreates_the_node() -> None:
+    older = {**FOUND["node"], "kubernetes_version": "1.35.4"}
+    cluster = replace(CLUSTER, kubernetes_version="1.36.3")
+    assert said(cluster, node=older) == ["recreate x86-small-1: kubernetes_version 1.35.4 -> 1.36.3"]
+    # A guest of an earlier release of Q8S records none: that release had one version.
+    assert said(cluster) == []
+    assert said(cluster, node={}) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

@@ -52,14 +52,29 @@ def test_all_refused_edits_come_together_and_others_are_none() -> None:
     assert _identity.refused_edits(replace(CLUSTER, **EDITS), []) == ()
 
 
-def test_kubernetes_goes_upwards_only() -> None:
+@pytest.mark.parametrize("upgrades", [True, False])
+def test_kubernetes_goes_upwards_only(upgrades: bool) -> None:
     newer = servers(recorded=True, q8s_kubernetes_version="1.100.0")
-    (text,) = _identity.refused_edits(CLUSTER, [*servers(recorded=True), *newer])
+    (text,) = _identity.refused_edits(CLUSTER, [*servers(recorded=True), *newer], upgrades=upgrades)
     assert (
         f"kubernetes_version is {CLUSTER.kubernetes_version} in the cluster file, but the cluster has 1.100.0" in text
     )
-    assert "use the Q8S release that deployed the cluster" in text
-    assert _identity.refused_edits(CLUSTER, servers(recorded=True, q8s_kubernetes_version="1.9.9")) == ()
+    assert "Set it back to 1.100.0" in text
+
+
+def test_a_newer_version_needs_an_upgrade() -> None:
+    has = servers(recorded=True, q8s_kubernetes_version="1.35.4")
+    (text,) = _identity.refused_edits(replace(CLUSTER, kubernetes_version="1.36.3"), has)
+    assert text.endswith("Run q8s-run upgrade FILE, or set it back to 1.35.4.")
+    assert _identity.refused_edits(replace(CLUSTER, kubernetes_version="1.36.3"), has, upgrades=True) == ()
+
+
+def test_an_upgrade_records_the_version_where_it_is_another_or_none() -> None:
+    cluster = replace(CLUSTER, kubernetes_version="1.36.3")
+    assert _identity.version_metadata(cluster) == {"q8s_kubernetes_version": "1.36.3"}
+    old, new = (servers(recorded=True, q8s_kubernetes_version=version) for version in ("1.35.4", "1.36.3"))
+    none, foreign = servers(recorded=False), [Server("x", "x", "ACTIVE", (), {})]
+    assert _identity.outdated(cluster, [*old, *new, *none, *foreign]) == (*old, *none)
 
 
 def test_a_cluster_of_an_earlier_release_records_nothing_and_is_looked_at() -> None:
@@ -80,7 +95,7 @@ def test_the_preflight_fails_before_it_does_anything() -> None:
     def fail(**result: Any) -> None:
         raise SystemExit(result)
 
-    module: Any = SimpleNamespace(fail_json=fail)
+    module: Any = SimpleNamespace(fail_json=fail, params={"upgrade": False})
     with pytest.raises(SystemExit) as failed:
         cloud_preflight.check(module, replace(CLUSTER, guest_ip_prefix="172.30.0.0/16"), cloud)
     result: Any = failed.value.code

@@ -15,7 +15,7 @@ from ansible_collections.q8s.emu.plugins.module_utils import _spec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from q8s_bundle.node import versions
+from q8s_bundle.node import minors, versions
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 DEMO = (EXAMPLES / "demo.yaml").read_text()
@@ -143,7 +143,8 @@ def test_guest_images_are_of_architectures_however_those_are_spelled() -> None:
 
 
 def test_the_versions_are_those_of_the_bundle() -> None:
-    assert _spec.KUBERNETES_VERSIONS == (versions.KUBERNETES,)
+    assert tuple(minors.MINORS) == _spec.KUBERNETES_VERSIONS
+    assert _spec.KUBERNETES_VERSIONS[0] == versions.KUBERNETES
 
 
 def test_the_token_of_git_url_is_not_kept() -> None:

@@ -25,7 +25,8 @@ def test_playbooks_read_like_tables_of_contents() -> None:
 def test_site_imports_every_stage_once_under_its_name() -> None:
     imports = yaml.safe_load((PLAYBOOKS / "site.yml").read_text())
     files = [PLAYBOOKS / entry["ansible.builtin.import_playbook"] for entry in imports]
-    assert sorted(files) == sorted((PLAYBOOKS / "stages").glob("*.yml"))
+    upgrade = [PLAYBOOKS / "stages" / name for name in ("upgrade.yml", "upgraded.yml")]
+    assert sorted([*files, *upgrade]) == sorted((PLAYBOOKS / "stages").glob("*.yml"))
     assert [entry["name"] for entry in imports] == [play["name"] for play in tags.plays(PLAYBOOKS / "site.yml")]
 
 
@@ -36,6 +37,10 @@ def test_site_imports_every_stage_once_under_its_name() -> None:
         ("k8s_common", "main", ["control_plane"]),
         ("control_plane", "main", ["control_plane", "control_plane_initial"]),
         ("control_plane", "join", ["control_plane"]),
+        ("control_plane", "upgrade", ["control_plane"]),
+        ("control_plane", "kubeadm_addons_held", ["control_plane"]),
+        ("k8s_common", "stage", ["control_plane"]),
+        ("k8s_common", "switch", ["control_plane"]),
         ("qemu_host", "main", ["worker_hosts"]),
         ("emulated_worker", "main", ["worker_hosts"]),
     ],

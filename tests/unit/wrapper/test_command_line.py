@@ -332,7 +332,9 @@ def test_deploy_does_not_ask_when_the_cloud_stays_as_it_is(terminal: Any, ansibl
     assert [call[0] for call in calls] == ["plan", "site"]
 
 
-@pytest.mark.parametrize("arguments", [["destroy", str(EXAMPLE)], ["replace", str(EXAMPLE), "arm-mid-1"]])
+@pytest.mark.parametrize(
+    "arguments", [["destroy", str(EXAMPLE)], ["replace", str(EXAMPLE), "arm-mid-1"], ["upgrade", str(EXAMPLE)]]
+)
 def test_what_destroys_needs_a_yes(
     arguments: list[str], ansible: Any, terminal: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -495,6 +497,19 @@ def test_renew(ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["renew", str(EXAMPLE), "--check"]) == ExitCode.DONE
     assert calls == [("renew", EXAMPLE, []), ("renew", EXAMPLE, ["--check", "--diff"])]
     assert f"next: q8s-run renew {EXAMPLE}\n" in capsys.readouterr().err
+
+
+def test_upgrade(ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    done = (ExitCode.DONE, State(finished=True))
+    calls = ansible(done, done)
+    assert cli.main(["upgrade", str(EXAMPLE), "--yes", "--parallel", "2"]) == ExitCode.DONE
+    assert f"next: q8s-run verify {EXAMPLE}\n" in capsys.readouterr().err
+    assert cli.main(["upgrade", str(EXAMPLE), "--check"]) == ExitCode.DONE, "a check needs no yes"
+    assert calls == [
+        ("upgrade", EXAMPLE, ["-e", '{"q8s_parallel": 2}']),
+        ("upgrade", EXAMPLE, ["--check", "--diff"]),
+    ]
+    assert f"next: q8s-run upgrade {EXAMPLE} --yes\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ from ansible_collections.q8s.emu.plugins.module_utils import _state
 from local_cloud import recorded
 from test_timeline import deploy
 
-from q8s_wrapper import cli, crate, secrets, timeline
+from q8s_wrapper import cli
 from q8s_wrapper.commands import load, runs
 from q8s_wrapper.errors import ExitCode
+from q8s_wrapper.experiment import crate, secrets, timeline
 
 EXAMPLE = Path(__file__).parents[3] / "examples/demo.yaml"
 FACTS: dict[str, Any] = {

@@ -18,14 +18,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import yaml
 
-from q8s_wrapper import cli, inventory, links, runner, scenario, state
+from q8s_wrapper import cli, inventory, runner, state
 from q8s_wrapper.commands import scenarios
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.events import State
+from q8s_wrapper.experiment import links, scenario
 from q8s_wrapper.runner import Outcome
 
 EDGE = Path(__file__).parents[3] / "examples/edge.yaml"
@@ -39,6 +41,8 @@ esac
 echo "$(date +%s.%N) ${name#*@} $last" >> @/log
 case "$last" in
   *"get nodes"*) printf 'edge-1   True\\nedge-1   False\\n'; cat >/dev/null ;;
+  *"exec ping"*)
+    while sleep 0.1; do echo "64 bytes from 10.254.1.2: icmp_seq=1 ttl=62 time=85.2 ms" || exit; done ;;
   *sha256sum*) printf '\\n\\n@EMPTY  -\\n0\\n' ;;
 esac
 """
@@ -201,6 +205,42 @@ def test_the_links_of_a_guest_that_is_away_are_applied_when_it_is_back(lab: Lab)
     at = {(name, what): when for when, name, what in reversed(lab.log())}
     assert at["edge-edge-1", "start"] < at["edge-1", "update"]
     assert lab.told().count(("edge-1", "update")) == 2
+
+
+def test_pings_are_recorded_and_drawn(lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.write({"at": "300ms", "for": "500ms", "set": SET})
+    assert lab.run("--ping", "edge-1:cloud-1") == ExitCode.DONE
+    assert "85.2" not in capsys.readouterr().out, "they are for the report"
+    report, plot = ["scenario", "report", str(lab.file)], tmp_path / "delays.svg"
+    assert cli.main([*report, "--plot", str(plot)]) == ExitCode.DONE
+    assert re.search(r"edge-1 +cloud-1 +[3-9] +85\.2 / 85\.2 / 85\.2 ms", capsys.readouterr().out)
+    assert cli.main([*report, "--json"]) == ExitCode.DONE
+    pings = json.loads(capsys.readouterr().out)["pings"]
+    assert [(one["from"], one["to"], one["ms"]) for one in pings][:1] == [("edge-1", "cloud-1", 85.2)]
+    moments = [one["at"] for one in pings]
+    assert moments == sorted(moments) and 0 < moments[-1] < 1.5
+    drawn = ElementTree.fromstring(plot.read_text())
+    assert len(drawn.findall(".//{*}g/{*}circle")) == len([moment for moment in moments if moment >= 0])
+    assert "set zone:edge-site -> zone:cloud-site: delay 200 ms" in "".join(drawn.itertext())
+    assert cli.main([*report, "--plot", str(plot)]) == ExitCode.WRONG_INPUT
+    assert "exists: nothing was changed" in capsys.readouterr().err
+    assert cli.main([*report, "--plot", str(plot), "--force"]) == ExitCode.DONE
+
+
+@pytest.mark.parametrize("value", ["edge-1", "edge-1:edge-1", "edge-1:nobody", ":edge-1"])
+def test_a_ping_needs_two_nodes_of_the_file(lab: Lab, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.write({"at": "300ms", "for": "500ms", "set": SET})
+    assert lab.run("--ping", value) == ExitCode.WRONG_INPUT
+    assert f"--ping: is {value!r}; allowed is FROM:TO with two of edge-control-plane, cloud-1, edge-1" in (
+        capsys.readouterr().err
+    )
+
+
+def test_without_pings_there_is_no_plot(lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.write({"at": "100ms", "for": "100ms", "set": SET})
+    assert lab.run() == ExitCode.DONE
+    assert cli.main(["scenario", "report", str(lab.file), "--plot", str(tmp_path / "delays.svg")]) == ExitCode.FAILED
+    assert "the newest scenario measured none" in capsys.readouterr().err
 
 
 def test_ctrl_c_restores_nodes_and_links(lab: Lab) -> None:

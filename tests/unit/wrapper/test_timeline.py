@@ -13,11 +13,12 @@ from xml.etree import ElementTree
 import pytest
 from local_cloud import recorded
 
-from q8s_wrapper import cli, timeline, timeline_page
+from q8s_wrapper import cli
 from q8s_wrapper.commands import runs
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.events import State, reduce
-from q8s_wrapper.timeline import Guest, Task, TaskLog
+from q8s_wrapper.experiment import timeline, timeline_page
+from q8s_wrapper.experiment.timeline import Guest, Task, TaskLog
 
 HERE = Path(__file__).parent
 EXAMPLE = str(HERE.parents[2] / "examples/demo.yaml")

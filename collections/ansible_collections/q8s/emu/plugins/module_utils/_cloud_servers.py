@@ -136,6 +136,15 @@ class Servers:
 
         raise_first(map_concurrently(start, servers))
 
+    def set_metadata(self, servers: Sequence[Server], metadata: Mapping[str, str]) -> None:
+        """Set values in the metadata of servers. Others stay."""
+
+        def update(server: Server) -> None:
+            with doing(f"set the metadata of the server {server.name}"):
+                self._os.compute.set_server_metadata(server.id, **metadata)
+
+        raise_first(map_concurrently(update, servers))
+
     def wait_until_started(self, server: Server, deadline: float) -> None:
         """Wait until a started server, which Q8S did not create, is ACTIVE.
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from ansible_collections.q8s.emu.plugins.module_utils import _identity, _spec_fields
+from ansible_collections.q8s.emu.plugins.module_utils import _identity, _spec_fields, _upgrade
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec
 from ansible_collections.q8s.emu.plugins.module_utils._spec_edit import Edit, Effect
 
@@ -161,6 +161,10 @@ def _differences(cluster: Cluster, vm: Any, found: Mapping[str, Any]) -> Iterabl
             has, wanted = node["proxy"].get(field.name, ""), wanted_proxy.get(field.name, "")
             if has != wanted:
                 yield _difference(_spec_fields.PROXY.edit(field.name), f"proxy.{field.name}", has, wanted)
+    if node:
+        has = node.get("kubernetes_version") or _upgrade.UNRECORDED
+        if has != cluster.kubernetes_version:
+            yield Difference("kubernetes_version", has, cluster.kubernetes_version, Effect.RECREATE)
     if "guest_image" in node:
         wanted = guest_image(cluster, vm.architecture)
         if node["guest_image"] != wanted and architecture == vm.architecture:

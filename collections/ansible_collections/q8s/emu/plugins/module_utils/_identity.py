@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Optional
 
-from ansible_collections.q8s.emu.plugins.module_utils import _plan, _spec_fields
+from ansible_collections.q8s.emu.plugins.module_utils import _plan, _spec_fields, _upgrade
 from ansible_collections.q8s.emu.plugins.module_utils._plan import Server
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster
 
@@ -37,10 +37,11 @@ def metadata(cluster: Cluster) -> dict[str, str]:
     return {_PREFIX + field: str(getattr(cluster, field)) for field in FIELDS}
 
 
-def refused_edits(cluster: Cluster, servers: Iterable[Server]) -> tuple[str, ...]:
+def refused_edits(cluster: Cluster, servers: Iterable[Server], *, upgrades: bool = False) -> tuple[str, ...]:
     """Return why the cluster file does not fit the cluster that exists; empty if it does, or none exists.
 
     :param servers: all servers of the project
+    :param upgrades: whether this run is an upgrade of Kubernetes
     """
     everything = list(servers)
     ours = [s for s in everything if _plan.is_ours(s, cluster.cluster_name) and not s.deleting]
@@ -48,8 +49,10 @@ def refused_edits(cluster: Cluster, servers: Iterable[Server]) -> tuple[str, ...
     refused = [
         refusal(field, has, str(getattr(cluster, field)))
         for field, has in recorded.items()
-        if _differs(field, has, str(getattr(cluster, field)))
+        if field != _VERSION and has != str(getattr(cluster, field))
     ]
+    if _VERSION in recorded:
+        refused += filter(None, [_upgrade.refusal(recorded[_VERSION], cluster.kubernetes_version, upgrades=upgrades)])
     if "name_of_initial_instance" not in recorded:
         former = _former_initial(cluster, ours)
         if former:
@@ -79,17 +82,29 @@ def _recorded(ours: Iterable[Server]) -> dict[str, str]:
     for server in ours:
         for field in FIELDS:
             value = server.metadata.get(_PREFIX + field)
-            if value and (field not in found or (field == _VERSION and _version(value) > _version(found[field]))):
+            if value and (field not in found or (field == _VERSION and _later(value, found[field]))):
                 found[field] = value
     return {field: found[field] for field in FIELDS if field in found}
 
 
-def _differs(field: str, has: str, wanted: str) -> bool:
-    return _version(wanted) < _version(has) if field == _VERSION else wanted != has
+def _later(version: str, other: str) -> bool:
+    return _upgrade.number(version) > _upgrade.number(other)
 
 
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", text))
+def outdated(cluster: Cluster, servers: Iterable[Server]) -> tuple[Server, ...]:
+    """Return the cluster's servers that record another version of Kubernetes than the cluster file, or none."""
+    return tuple(
+        server
+        for server in servers
+        if _plan.is_ours(server, cluster.cluster_name)
+        and not server.deleting
+        and server.metadata.get(_PREFIX + _VERSION) != cluster.kubernetes_version
+    )
+
+
+def version_metadata(cluster: Cluster) -> dict[str, str]:
+    """Return the metadata that records the cluster's version of Kubernetes."""
+    return {_PREFIX + _VERSION: cluster.kubernetes_version}
 
 
 def _former_initial(cluster: Cluster, ours: Iterable[Server]) -> Optional[str]:

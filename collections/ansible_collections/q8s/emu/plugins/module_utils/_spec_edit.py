@@ -17,6 +17,7 @@ class Effect(Enum):
     RECREATE = "recreate"
     REPLACE = "replace"
     NEW = "new servers"
+    UPGRADE = "upgrade"
     REFUSED = "refused"
     NONE = "none"
 
@@ -28,6 +29,7 @@ MEANINGS = {
     Effect.RECREATE: "`deploy` drains the node, deletes it, and starts its guest from a new root disk on the same host.",
     Effect.REPLACE: "`deploy` keeps the server and reports it. `q8s-run replace FILE NODE` creates the server again.",
     Effect.NEW: "Servers that are created afterwards have the new value. Existing servers stay as they are.",
+    Effect.UPGRADE: "`q8s-run upgrade FILE` changes the running cluster. `deploy` and `plan` refuse the edit and name that command.",
     Effect.REFUSED: "`deploy`, `deploy --check` and `plan` fail before they change anything, and name both values.",
     Effect.NONE: "Nothing in the cluster depends on it.",
 }

@@ -37,8 +37,10 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec_scenario import SCEN
 
 MAX_SERVERS = 4096
 REQUIRED_SECURITY_GROUP = "q8s-cluster"
-# What q8s_bundle/node/versions.py delivers; a test compares the two.
-KUBERNETES_VERSIONS = ("1.36.3",)
+# What q8s_bundle/node/minors.py delivers, the newest first; a test compares the two.
+KUBERNETES_VERSIONS = ("1.36.3", "1.35.4", "1.34.4")
+# What q8s_bundle/addons.py builds; a test compares the two.
+ADDONS = ("metrics_server",)
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 ZONE_LABEL = "topology.kubernetes.io/zone"
 
@@ -81,14 +83,14 @@ INITIAL = refused("a second control plane with a CA of its own would be created,
 NODE_PORTS = refused("the API server keeps the range that it was created with")
 GUEST_PREFIX = refused("every guest has an address of it, which the rules on its host and its route rely on")
 CIDR = refused("every node and every Service has an address of it")
-VERSION = refused(
-    "Kubernetes does not support downgrades, and the data in etcd may be of the newer version. A Q8S release has one "
-    "version, so an upgrade needs a newer Q8S, which is not tested on a running cluster",
-    "use the Q8S release that deployed the cluster",
+VERSION = Edit(
+    Effect.UPGRADE,
+    "An older version, and one that skips a minor version, are refused: Kubernetes supports neither.",
 )
 KEY = refused(
     "the servers trust the key that they were created with", "deploy with that key, or destroy and deploy again"
 )
+ADDONS_EDIT = Edit(Effect.LIVE, "An add-on that is taken out of the list is removed from the cluster.")
 SOURCE = Edit(Effect.NEW, "Nodes that exist keep the bundle that they were created with.")
 
 VM_TYPE = Group(
@@ -482,10 +484,11 @@ CLUSTER = Group(
             "kubernetes_version",
             Choice(
                 {spelling: version for version in KUBERNETES_VERSIONS for spelling in (version, f"v{version}")},
-                hint="that is what this Q8S's node bundle has",
+                hint="these are what this Q8S builds",
             ),
-            "Version of Kubernetes. Each Q8S release has one. If the file names it, another release refuses the file "
-            "instead of changing the version.",
+            "Version of Kubernetes. A Q8S release has one patch release of each of three minor versions. The older ones are built when a "
+            "file asks for them. A file that names none gets the newest, also after an update of Q8S: then `deploy` "
+            "asks for `q8s-run upgrade`.",
             KUBERNETES_VERSIONS[0],
             edit=VERSION,
         ),
@@ -531,6 +534,13 @@ CLUSTER = Group(
             "Cloud images of Debian or Ubuntu, qcow2 or raw, that guest images are built from, by architecture. Guest images of an "
             "architecture without one are built from Debian's packages.",
             {},
+        ),
+        Field(
+            "addons",
+            Items(_one_of(*ADDONS), "a list, such as [metrics_server]"),
+            "Programs that run in the cluster, on a control plane. `metrics_server` is what `kubectl top` and the HorizontalPodAutoscaler need.",
+            [],
+            edit=ADDONS_EDIT,
         ),
         Field("network", NETWORK, "Links between nodes: delay, rate, loss. The guests shape them.", {}),
         Field(

@@ -125,6 +125,7 @@ class Cluster:
     kubernetes_version: str
     bundle_source: str  # auto, upstream or source
     guest_images: tuple[GuestImage, ...]  # of the architectures that have one
+    addons: tuple[str, ...]
     links: Links
     scenario: Scenario
     warnings: tuple[Problem, ...] = field(default=(), compare=False, repr=False)
@@ -163,6 +164,7 @@ class Cluster:
             "guest_images": {
                 image.architecture: {"url": image.url, "checksum": image.checksum} for image in self.guest_images
             },
+            **({"addons": list(self.addons)} if self.addons else {}),
             **({"network": self.links.to_mapping()} if self.links != Links() else {}),
             **({"scenario": scenario_mapping(self.scenario)} if self.scenario != Scenario() else {}),
             "cluster_definition": {

@@ -41,6 +41,14 @@ options:
     type: list
     elements: str
     default: []
+  kubernetes_version:
+    description: Version of Kubernetes, without a leading v. The newest one that the program builds if this is not set.
+    type: str
+  addons:
+    description: Add-ons, whose container images are built for the architectures of control planes.
+    type: list
+    elements: str
+    default: []
   source:
     description: Where the programs are from.
     type: str

@@ -42,6 +42,10 @@ options:
     type: list
     elements: str
     default: []
+  upgrade:
+    description: Whether the run is an upgrade, so that the cluster file may have a newer version of Kubernetes than the cluster.
+    type: bool
+    default: false
   timeout:
     description: As in M(q8s.emu.servers).
     type: int
@@ -105,7 +109,7 @@ def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     name = cluster.cluster_name
     key = cloud.keypairs.find_public_key(_plan.keypair_name(name))
     existing = cloud.clusters.find_existing(cluster)
-    refused = _identity.refused_edits(cluster, existing.servers)
+    refused = _identity.refused_edits(cluster, existing.servers, upgrades=module.params["upgrade"])
     if refused:
         text = "\n".join(f"- {problem}" for problem in refused)
         module.fail_json(msg=f"Failed to change the cluster: these edits are refused\n{text}", refused=list(refused))
@@ -152,6 +156,7 @@ def main() -> None:
             "replace_control_plane": {"type": "bool", "default": False},
             "survivors": {"type": "list", "elements": "str", "default": []},
             "replace_nodes": {"type": "list", "elements": "str", "default": []},
+            "upgrade": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 600},
         },
         check,

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from q8s_wrapper import crate, timeline, timeline_page
-from q8s_wrapper.secrets import without_credentials
+from q8s_wrapper.experiment import crate, timeline, timeline_page
+from q8s_wrapper.experiment.secrets import without_credentials
 
 _NO_LICENSE: Final = "No licence was chosen yet: ask the authors before you use this record."
 _DESCRIPTIONS: Final = {

@@ -24,7 +24,7 @@ from typing import Any, Final
 from q8s_wrapper import environment, inventory
 from q8s_wrapper.config import COLLECTIONS
 from q8s_wrapper.errors import WrapperError
-from q8s_wrapper.scenario import Record
+from q8s_wrapper.experiment.scenario import Record
 
 _ROLE: Final = COLLECTIONS / "ansible_collections" / "q8s" / "emu" / "roles" / "emulated_worker"
 _READ_LINKS: Final = (
@@ -115,10 +115,14 @@ class Machines:
                     check=False,
                 )
 
-    def open(self, name: str, command: str) -> subprocess.Popen[str]:
+    def open_root(self, name: str, command: str) -> subprocess.Popen[str]:
         """Start a shell command as root that ends when its standard input does."""
+        return self.open(name, f"sudo sh -c {shlex.quote(command)}")
+
+    def open(self, name: str, command: str) -> subprocess.Popen[str]:
+        """Start a shell command whose output is read while it runs."""
         return subprocess.Popen(
-            self._ssh(name, f"sudo sh -c {shlex.quote(command)}"),
+            self._ssh(name, command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -131,6 +135,15 @@ class Machines:
     def host_of(self, node: str) -> str:
         """Return the host of a guest."""
         return str(self.hosts[node]["q8s_host"])
+
+    def addresses(self) -> dict[str, str]:
+        """Return the address of each node."""
+        known = (v for v in self.hosts.values() if "q8s_private_ip" in v)
+        return {str(v["q8s_node_name"]): str(v["q8s_private_ip"]) for v in known}
+
+    def machine_of(self, node: str) -> str:
+        """Return the machine that is a node: a guest, or a control plane, whose node name may differ."""
+        return node if node in self.hosts else next(n for n, v in self.hosts.items() if v["q8s_node_name"] == node)
 
     def control_plane(self) -> str:
         """Return a control plane."""
@@ -183,9 +196,7 @@ class Performer:
         self._cluster = cluster
         self.machines = machines
         self._record = record
-        self._addresses = {
-            str(v["q8s_node_name"]): str(v["q8s_private_ip"]) for v in machines.hosts.values() if "q8s_private_ip" in v
-        }
+        self._addresses = machines.addresses()
         self._guests = {name: _Guest(threading.Lock()) for name, v in machines.hosts.items() if "q8s_host" in v}
         self._kept = _links_node.node_links(cluster, self._addresses)
         self._nothing = _links_node.NodeLinks(exempt=cluster.links.exempt)
@@ -358,7 +369,7 @@ class Performer:
         """Record when nodes are Ready, as the API server tells."""
         known: dict[str, str] = {}
         while not self.stopped.is_set():
-            self._watch = self.machines.open(self.machines.control_plane(), _WATCH_NODES)
+            self._watch = self.machines.open_root(self.machines.control_plane(), _WATCH_NODES)
             for line in self._watch.stdout or ():
                 node, _, status = line.strip().partition(" ")
                 state = _STATES.get(status.strip(), "Unknown")

@@ -1,13 +1,14 @@
 """Records of scenarios in the cluster's state folder, and what is printed of them.
 
 A record is a file of JSON Lines: ``begin``, an ``action`` each time that a fault begins or ends, ``node`` when a node
-becomes Ready or NotReady, ``back`` when a guest answers after a fault, and ``end``. While a scenario runs,
-``scenario.json`` names its record; a run that was killed leaves it.
+becomes Ready or NotReady, ``back`` when a guest answers after a fault, ``ping`` for each answer of a ping, and ``end``.
+While a scenario runs, ``scenario.json`` names its record; a run that was killed leaves it.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -157,7 +158,20 @@ def report_lines(path: Path, lines: Sequence[Line]) -> list[str]:
         result.append(f"{one['node']} was {one['state']} from {one['from']:.3f} s to {until}")
     for one in data["back"]:
         result.append(f"{one['node']} answered again at {one['at']:.3f} s")
-    return [*result, f"record: {path}"]
+    return [*result, *_ping_lines(data["pings"]), f"record: {path}"]
+
+
+def _ping_lines(pings: Sequence[Line]) -> list[str]:
+    """Format the round trips that were measured: how many, and their quartiles."""
+    pairs: dict[tuple[str, str], list[float]] = {}
+    for one in pings:
+        pairs.setdefault((one["from"], one["to"]), []).append(one["ms"])
+    rows = []
+    for (source, target), times in pairs.items():
+        low, middle, high = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
+        quartiles = f"{low:.1f} / {middle:.1f} / {high:.1f} ms"
+        rows.append({"from": source, "to": target, "answers": str(len(times)), "round trip, quartiles": quartiles})
+    return ["", *report.table(rows).splitlines(), ""] if rows else []
 
 
 def report_data(path: Path, lines: Sequence[Line]) -> dict[str, Any]:
@@ -181,4 +195,5 @@ def report_data(path: Path, lines: Sequence[Line]) -> dict[str, Any]:
         "actions": [line for line in lines if line["event"] == "action"],
         "not_ready": intervals,
         "back": [line for line in lines if line["event"] == "back"],
+        "pings": [line for line in lines if line["event"] == "ping"],
     }

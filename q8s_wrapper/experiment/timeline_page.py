@@ -9,8 +9,8 @@ from itertools import pairwise
 from typing import Any, Final
 
 from q8s_wrapper import report
+from q8s_wrapper.experiment.timeline import MILESTONES, PHASES, started_text
 from q8s_wrapper.history import format_duration
-from q8s_wrapper.timeline import MILESTONES, PHASES, started_text
 
 _ROWS_OF_TEXT: Final = 40
 _LABEL, _WIDTH, _ROW, _TOP = 230, 1000, 26, 34  # pixels: labels, chart, height of a row, of the axis

@@ -1,0 +1,65 @@
+#!/usr/bin/python
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Record on a cluster's servers which version of Kubernetes the cluster has."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: cluster_version
+short_description: Record on a cluster's servers which version of Kubernetes the cluster has
+version_added: 0.2.0
+description:
+  - Each server carries in its metadata the version that its cluster had when the server was created. An upgrade records the new one, so that
+    every controller refuses a cluster file with an older one before it changes anything.
+extends_documentation_fragment: [q8s.emu.cloud]
+attributes:
+  diff_mode:
+    description: Shows the servers and their versions.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Record the version that the cluster has now
+  q8s.emu.cluster_version:
+    cluster: "{{ q8s_cluster }}"
+"""
+
+RETURN = r"""
+servers:
+  description: Names of the servers that recorded another version, or none.
+  returned: success
+  type: list
+  elements: str
+  sample: [demo-control-plane]
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.q8s.emu.plugins.module_utils import _identity, _module
+
+
+def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
+    """Record the version on the servers that record another one."""
+    servers = _identity.outdated(cluster, cloud.servers.list_servers())
+    metadata = _identity.version_metadata(cluster)
+    if not module.check_mode:
+        cloud.servers.set_metadata(servers, metadata)
+    key = next(iter(metadata))
+    before = {server.name: server.metadata.get(key, "") for server in servers}
+    return {
+        "changed": bool(servers),
+        "servers": sorted(before),
+        "diff": {"before": before, "after": dict.fromkeys(before, cluster.kubernetes_version)},
+    }
+
+
+def main() -> None:
+    """Run the module."""
+    _module.run({}, apply)
+
+
+if __name__ == "__main__":
+    main()

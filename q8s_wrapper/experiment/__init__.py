@@ -1,0 +1,1 @@
+"""Experiments on a cluster: links, scenarios, the timeline of a deploy, and records for other labs."""

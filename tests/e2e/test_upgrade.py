@@ -1,0 +1,126 @@
+"""An upgrade of Kubernetes: from the previous minor version to the newest, with a Deployment that outlives it.
+
+Builds the previous version's programs from source, if they are not cached. ``make test-long`` runs it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.q8s.emu.plugins.module_utils._spec import KUBERNETES_VERSIONS
+from clusters import Cluster, small_cluster
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.e2e,
+    pytest.mark.skipif(
+        not os.environ.get("Q8S_TEST_LONG"), reason="half an hour: part of make test-long (Q8S_TEST_LONG=1)"
+    ),
+]
+NEWEST, PREVIOUS = KUBERNETES_VERSIONS[:2]
+NAME, WORKER = "upgrade", "x86-small-1"
+# Tolerates the control plane's taint: while the only worker is drained, its pod runs there.
+DEPLOYMENT = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: lasting}
+spec:
+  selector: {matchLabels: {app: lasting}}
+  template:
+    metadata: {labels: {app: lasting}}
+    spec:
+      tolerations: [{operator: Exists, effect: NoSchedule}]
+      containers: [{name: probe, image: "q8s.local/probe:1", imagePullPolicy: Never, command: [/probe, serve, ":8080"]}]
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(lab: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with small_cluster(lab, tmp_path_factory.mktemp("upgrade"), NAME, 0) as found:
+        set_version(found, PREVIOUS)
+        yield found
+
+
+def set_version(cluster: Cluster, version: str) -> None:
+    data = {**yaml.safe_load(cluster.file.read_text()), "kubernetes_version": version}
+    cluster.file.write_text(yaml.safe_dump(data, sort_keys=False))
+
+
+def on_control_plane(cluster: Cluster, script: str) -> str:
+    done = cluster.attempt("ssh", f"{NAME}-control-plane", "--quiet", "--", f"sudo sh -c {shlex.quote(script)}")
+    assert done.returncode == 0
+    return done.stdout
+
+
+def kubectl(cluster: Cluster, *arguments: str) -> Any:
+    return json.loads(on_control_plane(cluster, f"kubectl {shlex.join(arguments)} --output=json"))
+
+
+def kubelets(cluster: Cluster) -> dict[str, str]:
+    nodes = kubectl(cluster, "get", "nodes")["items"]
+    return {node["metadata"]["name"]: node["status"]["nodeInfo"]["kubeletVersion"] for node in nodes}
+
+
+def ca(cluster: Cluster) -> str:
+    return on_control_plane(cluster, "sha256sum /etc/kubernetes/pki/ca.crt")
+
+
+def images(cluster: Cluster, kind: str, name: str) -> list[str]:
+    found = kubectl(cluster, "--namespace=kube-system", "get", kind, name)
+    return [container["image"] for container in found["spec"]["template"]["spec"]["containers"]]
+
+
+@pytest.fixture(scope="module")
+def deployed(cluster: Cluster) -> str:
+    """The cluster of the previous version, with the Deployment. The checksum of its CA."""
+    cluster.command("deploy", "--yes")
+    on_control_plane(cluster, f"echo {shlex.quote(DEPLOYMENT)} | kubectl apply -f -")
+    on_control_plane(cluster, "kubectl rollout status deployment/lasting --timeout=300s")
+    return ca(cluster)
+
+
+def test_the_previous_version_runs(cluster: Cluster, deployed: str) -> None:
+    assert kubelets(cluster) == {f"{NAME}-control-plane": f"v{PREVIOUS}", WORKER: f"v{PREVIOUS}"}
+
+
+def test_a_deploy_with_a_newer_version_names_the_upgrade(cluster: Cluster, deployed: str) -> None:
+    set_version(cluster, NEWEST)
+    for command in ("plan", "deploy --check", "deploy --yes"):
+        done = cluster.attempt(command)
+        assert done.returncode == 2
+        assert "q8s-run upgrade" in done.stdout + done.stderr
+    assert set(kubelets(cluster).values()) == {f"v{PREVIOUS}"}
+
+
+def test_upgrade(cluster: Cluster, deployed: str) -> None:
+    said = cluster.command("upgrade --check")
+    assert f"would be upgraded from v{PREVIOUS} to v{NEWEST}" in said
+    assert set(kubelets(cluster).values()) == {f"v{PREVIOUS}"}
+
+    cluster.command("upgrade", "--yes")
+    assert kubelets(cluster) == {f"{NAME}-control-plane": f"v{NEWEST}", WORKER: f"v{NEWEST}"}
+    assert kubectl(cluster, "version")["serverVersion"]["gitVersion"] == f"v{NEWEST}"
+    assert images(cluster, "daemonset", "kube-proxy") == [f"registry.k8s.io/kube-proxy:v{NEWEST}"]
+    assert ca(cluster) == deployed
+    on_control_plane(cluster, "kubectl rollout status deployment/lasting --timeout=300s")
+    assert kubectl(cluster, "get", "deployment", "lasting")["metadata"]["generation"] == 1
+
+
+def test_the_upgraded_cluster_is_whole(cluster: Cluster, deployed: str) -> None:
+    cluster.command("verify")
+    assert "0 changes" in cluster.command("deploy", "--yes")
+    assert "0 changes" in cluster.command("upgrade", "--yes")
+
+
+def test_there_is_no_way_back(cluster: Cluster, deployed: str) -> None:
+    set_version(cluster, PREVIOUS)
+    for command in ("deploy --yes", "upgrade --yes"):
+        done = cluster.attempt(command)
+        assert done.returncode == 2
+        assert "downgrades" in done.stdout + done.stderr

@@ -1,0 +1,52 @@
+"""Artifacts of earlier builds are removed from the initial control plane and from hosts. What is in use stays."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+ROLES = Path(__file__).parents[3] / "collections/ansible_collections/q8s/emu/roles"
+OLD, NEW = "0" * 12, "f" * 12
+
+
+def run(role: str, folder: Path, **variables: str) -> list[str]:
+    script = (ROLES / role / "files/prune.sh").read_text()
+    environment = {**os.environ, "FOLDER": str(folder), **variables}
+    done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True)
+    return sorted(done.stdout.splitlines())
+
+
+def test_the_artifact_server_keeps_what_it_serves(tmp_path: Path) -> None:
+    served = [f"bundle-x86_64-{NEW}.qcow2", f"control-plane-x86_64-{NEW}", f"kernel-x86_64-{NEW}"]
+    others = [f"bench-x86_64-{OLD}.tar.gz", "notes-x86_64", f"root-x86_64-{OLD}.qcow2.old"]
+    earlier = [f"bundle-x86_64-{OLD}.qcow2", f"control-plane-x86_64-{OLD}", f"root-aarch64-{OLD}.qcow2"]
+    for name in (*served, *others, *earlier):
+        (tmp_path / name).touch()
+    assert run("artifact_server", tmp_path, SERVED=" ".join(served)) == sorted(earlier)
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([*served, *others])
+    assert run("artifact_server", tmp_path, SERVED=" ".join(served)) == []
+
+
+def test_a_host_keeps_what_its_guest_boots_from(tmp_path: Path) -> None:
+    for name in ("root-x86_64", "bundle-x86_64"):
+        for build in (OLD, NEW):
+            disk = tmp_path / f"{name}-{build}.qcow2"
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "1M"], check=True)
+    for name, base in {"arm-1": f"root-x86_64-{NEW}.qcow2", "arm-1-bundle": f"bundle-x86_64-{NEW}.qcow2"}.items():
+        disk, backing = tmp_path / f"{name}.qcow2", tmp_path / base
+        command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", backing, disk]
+        subprocess.run(command, check=True)
+    # The guest has an older kernel than the newest image.
+    for name in (f"kernel-x86_64-{OLD}", f"kernel-x86_64-{NEW}", f"initrd-x86_64-{OLD}", "own-file"):
+        (tmp_path / name).touch()
+    kernel = (
+        f"    <kernel>{tmp_path}/kernel-x86_64-{OLD}</kernel>\n    <initrd>{tmp_path}/initrd-x86_64-{OLD}</initrd>\n"
+    )
+    (tmp_path / "arm-1.xml").write_text(f"<domain>\n  <os>\n{kernel}  </os>\n</domain>\n")
+    assert run("emulated_worker", tmp_path, NAME="arm-1") == [
+        f"bundle-x86_64-{OLD}.qcow2",
+        f"kernel-x86_64-{NEW}",
+        f"root-x86_64-{OLD}.qcow2",
+    ]
+    assert run("emulated_worker", tmp_path, NAME="arm-1") == []
