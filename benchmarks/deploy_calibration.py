@@ -51,18 +51,12 @@ class Sample:
     :param at: seconds since the start of the deploy
     :param share: share of a core that a thread got
     :param pace: of such a core, relative to an undisturbed one
-    :param busy: seconds of a core that everything has used so far
-    :param ours: of these, the deploy: Ansible, the cloud, the hosts and the guests
-    :param main: of these, Ansible's main process
-    :param forks: of these, Ansible's workers and their children
+    :param forks: seconds of a core that Ansible's workers and their children have used so far
     """
 
     at: float
     share: float
     pace: float
-    busy: float
-    ours: float
-    main: float
     forks: float
 
     @property
@@ -89,28 +83,34 @@ def rate_between(samples: Sequence[Sample], start: float, end: float) -> float:
     return min(samples, key=lambda sample: abs(sample.at - (start + end) / 2)).rate
 
 
-def background(samples: Sequence[Sample]) -> float:
-    """Return how many threads of other programs competed, on average: what they used, over what a thread got."""
-    first, last = samples[0], samples[-1]
-    others = (last.busy - first.busy) - (last.ours - first.ours)
-    return max(others, 0.0) / (last.at - first.at) / statistics.fmean(sample.share for sample in samples)
-
-
 def pace(samples: Sequence[Sample]) -> float:
     """Return the mean pace of the machine's cores."""
     return statistics.fmean(sample.pace for sample in samples)
 
 
+def background(deploy: Deploy, site: Site, workers: int, share: float) -> float:
+    """Return how many threads competed besides those of the jobs, from the share of a core that a thread got.
+
+    They are those of other programs, and of the deploy's own machines while they do nothing for it.
+
+    :param share: mean during the deploy
+    """
+    return _bisect(lambda site: simulate(deploy, site, workers).share > share, site)
+
+
 def background_until(deploy: Deploy, site: Site, workers: int, reached: float) -> float:
-    """Return how many threads of other programs competed, from when every server was reached on SSH.
+    """Return how many threads competed besides those of the jobs, from when every server was reached on SSH.
 
     For a deploy of which there are no samples. The part of the deploy after that moment is not used.
     """
+    return _bisect(lambda site: simulate(deploy, site, workers).reached < reached, site)
+
+
+def _bisect(too_few: Callable[[Site], bool], site: Site) -> float:
     low, high = 0.0, 64.0
-    for _ in range(20):
+    for _ in range(12):
         middle = (low + high) / 2
-        earlier = simulate(deploy, replace(site, background=middle), workers).reached < reached
-        low, high = (middle, high) if earlier else (low, middle)
+        low, high = (middle, high) if too_few(replace(site, background=middle)) else (low, middle)
     return low
 
 
@@ -125,8 +125,15 @@ def calibrate(record: Mapping[str, Any], sizes: Sizes) -> Deploy:
     workers = list(dict.fromkeys(task.host for task in tasks if task.task == "Start the guest"))
     free = [task for task in tasks if task.play == _PLAY]
     began, ended = min(task.start for task in free), max(task.end for task in free)
-    main, fork = _ansible(samples, tasks, began, ended)
-    make = _Maker(cost, main, fork, sizes, next(task.end for task in tasks if task.task == _UPLOAD), _guests(record))
+    main = _main(free, cost)
+    make = _Maker(
+        cost,
+        main,
+        _fork(samples, tasks, began, ended),
+        sizes,
+        next(task.end for task in tasks if task.task == _UPLOAD),
+        _guests(record),
+    )
     before = make.linear([task for task in tasks if task.play != _PLAY and task.start < began], since=0.0)
     create = next(job for task, job in before if task.task == _CREATE)
     local, ssh, identity = [], [], []
@@ -157,13 +164,22 @@ def _guests(record: Mapping[str, Any]) -> float:
     return max((guest.times["ready"] for guest in guests_of(record)), default=0.0)
 
 
-def _ansible(samples: Sequence[Sample], tasks: Sequence[Task], began: float, ended: float) -> tuple[float, float]:
-    """Return the seconds of a core that Ansible's main process and its workers need for a task."""
+def _main(tasks: Sequence[Task], cost: Callable[[float, float], float]) -> float:
+    """Return the seconds of a core that Ansible's main process needs between two tasks of a host.
+
+    Its processor time would be too long: it polls while it waits.
+    """
+    hosts: dict[str, list[Task]] = {}
+    for task in sorted(tasks, key=lambda task: task.start):
+        hosts.setdefault(task.host, []).append(task)
+    return statistics.fmean(cost(one.end, other.start) for host in hosts.values() for one, other in pairwise(host))
+
+
+def _fork(samples: Sequence[Sample], tasks: Sequence[Task], began: float, ended: float) -> float:
+    """Return the seconds of a core that a worker of Ansible needs for a task."""
     inside = [sample for sample in samples if began <= sample.at <= ended]
     count = sum(1 for task in tasks if began <= task.start < ended)
-    first, last = inside[0], inside[-1]
-    undisturbed = pace(inside) / count
-    return (last.main - first.main) * undisturbed, (last.forks - first.forks) * undisturbed
+    return (inside[-1].forks - inside[0].forks) * pace(inside) / count
 
 
 @dataclass(frozen=True)

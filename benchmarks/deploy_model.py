@@ -107,7 +107,7 @@ class Result:
     downloaded: list[float] = field(default_factory=list)
     powered_on: list[float] = field(default_factory=list)
     ready: list[float] = field(default_factory=list)
-    rates: list[tuple[float, float]] = field(default_factory=list)
+    share: float = 1.0  # of a core that a thread got on average, where all machines share cores
 
 
 class Shared:
@@ -123,6 +123,7 @@ class Shared:
     ) -> None:
         self._env, self._capacity, self._most, self._background = env, capacity, most, background
         self._ends: list[tuple[float, int, simpy.Event]] = []
+        self._shares = 0.0
         self._done = 0.0  # what each user that was always there would have got
         self._since = 0.0
         self._number = 0
@@ -142,9 +143,16 @@ class Shared:
     def _rate(self, users: int) -> float:
         return min(self._most, self._capacity / (users + self._background))
 
+    def share(self) -> float:
+        """Return the mean of what a user could get so far, relative to what it could get alone."""
+        self._advance()
+        return self._shares / self._env.now / self._most
+
     def _advance(self) -> None:
+        rate = self._rate(max(len(self._ends), 1))
+        self._shares += (self._env.now - self._since) * rate
         if self._ends:
-            self._done += (self._env.now - self._since) * self._rate(len(self._ends))
+            self._done += (self._env.now - self._since) * rate
         self._since = self._env.now
 
     def _schedule(self) -> None:
@@ -209,6 +217,8 @@ class _World:
         for job in self.deploy.final:
             yield from self._job(job, None)
         result.seconds = env.now
+        if self.cloud:
+            result.share = self.cloud.share()
 
     def _create(self) -> Steps:
         base, each = self.deploy.create
@@ -289,6 +299,7 @@ LIMITS: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("packages without the limit of one mirror", {"mirror": INFINITE}),
     ("a cloud that creates servers at once", {"server": 0.0}),
     ("joins that cost the control plane nothing", {"join": 0.0}),
+    ("1000 forks, and artifacts without the limit of one uplink", {"forks": 1000, "uplink": INFINITE}),
 )
 
 
@@ -296,7 +307,8 @@ def without_limits(deploy: Deploy, site: Site, workers: int) -> list[tuple[str, 
     """Return the duration of a deploy without each of ``LIMITS``, and without the cost of Ansible's main process."""
     found = [(name, simulate(deploy, replace(site, **change), workers).seconds) for name, change in LIMITS]
     free = replace(deploy, control=_without_main(deploy.control), worker=_without_main(deploy.worker))
-    return [*found, ("Ansible's main process at no cost", simulate(free, site, workers).seconds)]
+    found.insert(-1, ("Ansible's main process at no cost", simulate(free, site, workers).seconds))
+    return found
 
 
 def _without_main(jobs: Sequence[Job]) -> tuple[Job, ...]:

@@ -1,8 +1,7 @@
 """Sample the machine while a deploy runs on its lab, for the calibration of the simulation.
 
 ``python -m benchmarks.deploy_samples CLUSTER_FILE OUTPUT`` deploys the cluster with q8s-run, which has to be new, and
-writes its timeline with the samples. The lab has to run, and the variables of its cloud to be set. Control groups of
-machines that exist before the deploy count as others' work.
+writes its timeline with the samples. The lab has to run, and the variables of its cloud to be set.
 """
 
 from __future__ import annotations
@@ -23,17 +22,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.deploy_calibration import Sample, thread_share
-from q8s_lab import settings
 
 # Parent, command, and the seconds of a core of itself and of its ended children.
 _Process = tuple[str, list[str], float, float]
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
-_MACHINES: Final = Path("/sys/fs/cgroup/unified")
 _RUN: Final = Path(sys.executable).with_name("q8s-run")
 _KEPT: Final = ("started", "seconds", "guests", "tasks")
 _EVERY: Final = 2.0
 _PROBE: Final = 0.06  # seconds of a core
-_FASTEST: Final = 5300.0  # rounds of the probe in a second of an undisturbed core of the machine of the records
+_FASTEST: Final = 9000.0  # rounds of the probe in a second of an undisturbed core of the machine of the records
 
 
 def main() -> int:
@@ -42,7 +39,7 @@ def main() -> int:
     parser.add_argument("file", help="the cluster file")
     parser.add_argument("output", type=Path, help="file to write")
     arguments = parser.parse_args()
-    sampler = Sampler(str(settings.load().folder))
+    sampler = Sampler()
     thread = threading.Thread(target=sampler.run, daemon=True)
     thread.start()
     deployed = subprocess.run([_RUN, "deploy", arguments.file, "--yes"], stdin=subprocess.DEVNULL, check=False)
@@ -67,17 +64,12 @@ def with_samples(record: Mapping[str, Any], samples: list[Sample]) -> dict[str, 
 
 
 class Sampler:
-    """Reads processor times in a thread.
+    """Takes samples in a thread."""
 
-    :param lab: the lab's folder, which is in the command lines of its services
-    """
-
-    def __init__(self, lab: str) -> None:
+    def __init__(self) -> None:
         self.samples: list[Sample] = []
         self.stop = threading.Event()
-        self._lab = lab
-        self._before = set(_machines())
-        self._largest: dict[str, float] = {}
+        self._ended = 0.0  # seconds of a core of Ansible's workers that have ended
 
     def run(self) -> None:
         """Take samples until told to stop."""
@@ -85,38 +77,16 @@ class Sampler:
             self.samples.append(self._sample())
 
     def _sample(self) -> Sample:
-        processes = _processes()
-        own = str(os.getpid())
-        forks = 0.0
-        for name, seconds in _machines().items():
-            if name not in self._before:
-                self._keep(f"machine {name}", seconds)
+        processes, own = _processes(), str(os.getpid())
+        running = 0.0
         for pid, (parent, command, seconds, waited) in processes.items():
-            if self._lab in " ".join(command):
-                self._keep(f"lab {pid}", seconds)
-            elif _is_playbook(command) and _descends(pid, own, processes):
+            if _is_playbook(command) and _descends(pid, own, processes):
                 if parent in processes and _is_playbook(processes[parent][1]):
-                    forks += seconds
+                    running += seconds
                 else:
-                    self._keep(f"main {pid}", seconds)
-                    self._keep(f"forks {pid}", waited)
+                    self._ended = max(self._ended, waited)
         share, pace = _probe()
-        return Sample(
-            at=time.time(),
-            share=thread_share(share, os.cpu_count() or 1),
-            pace=pace,
-            busy=_busy(),
-            ours=sum(self._largest.values()) + forks,
-            main=self._sum("main "),
-            forks=self._sum("forks ") + forks,
-        )
-
-    def _keep(self, name: str, seconds: float) -> None:
-        """Remember what a process has used, also when it has ended."""
-        self._largest[name] = max(self._largest.get(name, 0.0), seconds)
-
-    def _sum(self, kind: str) -> float:
-        return sum(seconds for name, seconds in self._largest.items() if name.startswith(kind))
+        return Sample(time.time(), thread_share(share, os.cpu_count() or 1), pace, self._ended + running)
 
 
 def _probe() -> tuple[float, float]:
@@ -129,21 +99,6 @@ def _probe() -> tuple[float, float]:
         rounds += 1
     spent = time.thread_time() - used
     return spent / (time.perf_counter() - wall), rounds / spent / _FASTEST
-
-
-def _busy() -> float:
-    """Return the seconds of a core that everything on this machine has used."""
-    fields = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-    return (sum(fields) - fields[3] - fields[4]) / _TICKS
-
-
-def _machines() -> dict[str, float]:
-    """Return the seconds of a core that each of the lab's machines has used."""
-    found = {}
-    for folder in _MACHINES.glob("q8s*"):
-        with suppress(OSError, ValueError):
-            found[folder.name] = int((folder / "cpu.stat").read_text().split()[1]) / 1e6
-    return found
 
 
 def _is_playbook(command: Sequence[str]) -> bool:

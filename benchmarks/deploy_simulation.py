@@ -8,6 +8,7 @@ measured deploys, then predictions.
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -54,8 +55,8 @@ def main() -> int:
 class Check:
     """A measured deploy beside its simulation.
 
-    :param background: threads of other programs that competed with it
-    :param sampled: whether these were measured; otherwise they follow from when the servers were reached
+    :param background: threads that competed with its jobs
+    :param sampled: whether these follow from samples; otherwise they follow from when the servers were reached
     """
 
     name: str
@@ -80,9 +81,10 @@ def checks(records: Mapping[str, Any]) -> list[Check]:
     found = []
     for name, record in records.items():
         workers, sampled = int(record["workers"]), "samples" in record
-        site = Site(cores=LAB_CORES, pace=pace(samples_of(record if sampled else records[CALIBRATION])))
+        samples = samples_of(record if sampled else records[CALIBRATION])
+        site = Site(cores=LAB_CORES, pace=pace(samples))
         if sampled:
-            threads = background(samples_of(record))
+            threads = background(deploy, site, workers, statistics.fmean(sample.share for sample in samples))
         else:
             threads = background_until(deploy, site, workers, record["reached"])
         simulated = simulate(deploy, replace(site, background=threads), workers).seconds
@@ -92,7 +94,7 @@ def checks(records: Mapping[str, Any]) -> list[Check]:
 
 def checked(records: Mapping[str, Any]) -> list[str]:
     """Return the table of measured deploys."""
-    heads = ("workers", "threads of other programs", "measured", "simulated", "error")
+    heads = ("workers", "competing threads", "measured", "simulated", "error")
     rows = []
     for one in checks(records):
         threads = f"{one.background:.1f}, {'sampled' if one.sampled else 'inferred'}"

@@ -27,6 +27,7 @@ class End:
     :param again: the command line that runs it again, quoted for a shell
     :param code: the exit code
     :param check: whether it ran in check mode
+    :param continues: whether ``again`` keeps what this run has done, though it changes no cluster
     """
 
     what: str
@@ -34,6 +35,7 @@ class End:
     again: str
     code: int
     check: bool = False
+    continues: bool = False
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -322,8 +324,9 @@ def next_steps(end: End, state: State) -> list[str]:
         }.get(what, [])
         return [f"next: {step}" for step in steps]
     changes = what in ("deploy", "replace", "upgrade", "destroy") and not end.check
+    keeps = changes or end.continues
     if end.code == ExitCode.INTERRUPTED:
-        steps = [f"hint: `{end.again}` continues where it stopped" if changes else f"hint: `{end.again}` starts again"]
+        steps = [f"hint: `{end.again}` continues where it stopped" if keeps else f"hint: `{end.again}` starts again"]
         if what == "deploy" and changes:
             steps.append(f"hint: `{command('destroy')}` removes the whole cluster")
         return steps
@@ -331,7 +334,7 @@ def next_steps(end: End, state: State) -> list[str]:
         if changed_nodes(state):
             return [f"hint: `{end.again} --yes` changes them one at a time"]
         return [f"hint: fix the cluster file, then run `{end.again}` again"]
-    continuation = ": it continues where it stopped" if changes else ""
+    continuation = ": it continues where it stopped" if keeps else ""
     steps = [f"hint: fix the cause, then run `{end.again}` again{continuation}"]
     host = next(iter(sorted(state.failed - {"localhost"})), None)
     if host:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +25,7 @@ def bench(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Measure the nodes of the cluster, and write the results to a folder."""
     cluster = load(arguments.file)
     variables = _variables(arguments, cluster)
+    began = time.time()
     with tempfile.TemporaryDirectory(prefix="q8s-bench-") as work:
         chart = Path(work) / "timeline.svg"
         deploy = records.find_deploy(arguments, cluster)
@@ -35,16 +38,18 @@ def bench(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             if outcome.code == ExitCode.INTERRUPTED:
                 messages.info("removing the pods of the benchmark")
                 session.play("bench", ["--tags", "bench_remove", *options], as_json=False)
-                _hint_at_resume(arguments, Path(variables["q8s_bench_output"]))
+            if outcome.code != ExitCode.DONE and (arguments.resume or _is_newer(variables["q8s_bench_output"], began)):
+                output = [f"--output {shlex.quote(arguments.output)}"] if arguments.output else []
+                session.resume = [*output, "--resume"]
             return session.end(outcome)
 
 
-def _hint_at_resume(arguments: argparse.Namespace, output: Path) -> None:
-    """Say how an interrupted benchmark goes on, if it has results."""
-    if (output / _RESULTS).is_file():
-        options = [f"--output {arguments.output}"] if arguments.output else []
-        command = arguments.invocation.command("bench", *options, "--resume")
-        messages.hint(f"{output} has what was measured; `{command}` measures the rest")
+def _is_newer(output: str, began: float) -> bool:
+    """Return whether a folder has results that were written since a moment, in seconds since the epoch."""
+    try:
+        return Path(output, _RESULTS).stat().st_mtime >= began - 1
+    except OSError:
+        return False
 
 
 def _variables(arguments: argparse.Namespace, cluster: Any) -> dict[str, Any]:

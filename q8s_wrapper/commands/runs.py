@@ -39,6 +39,7 @@ class Session:
         self._keep: list[str] = getattr(arguments, "keep", [])
         self.check: bool = getattr(arguments, "check", False)
         self._selection = _selection_options(arguments)
+        self.resume: Sequence[str] = ()  # options of a command that keeps what this run has done
         self._verbose: int = getattr(arguments, "verbose", 0)
         self.cluster = cluster
         self._lock = lock
@@ -135,9 +136,9 @@ class Session:
         exists = _describe_servers(self.file) if outcome.code == ExitCode.INTERRUPTED else ""
         if outcome.code == ExitCode.FAILED and not run_state.failures:
             messages.error(_startup_failure(outcome.log))
-        options = [*([self._node] if self._node else []), *_keep_options(self._keep), *self._selection]
+        options = [*([self._node] if self._node else []), *_keep_options(self._keep), *self._selection, *self.resume]
         command = self.invocation.command(self.what, *options)
-        end = report.End(self.what, self.invocation, command, outcome.code, self.check)
+        end = report.End(self.what, self.invocation, command, outcome.code, self.check, bool(self.resume))
         quiet = messages.is_quiet()
         for line in report.ending(end, run_state, log=str(outcome.log), exists=exists, width=width, quiet=quiet):
             messages.result(line)

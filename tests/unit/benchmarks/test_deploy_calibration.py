@@ -66,7 +66,7 @@ def recorded(slowdown: float, workers: int = 1, pace: float = 1.0) -> dict[str, 
     count = sum(1 for task in tasks if task["play"] == PLAY)
     span = free - began
     samples = [
-        {"at": at, "share": 1 / slowdown, "pace": pace, "busy": 1.5 * at, "ours": 1.0 * at, "main": 0.0,
+        {"at": at, "share": 1 / slowdown, "pace": pace,
          "forks": FORK * count * (at - began) / (span - 1)}
         for at in map(float, range(1, int(seconds)))
     ]  # fmt: skip
@@ -113,13 +113,18 @@ def test_the_probe_is_a_thread_itself() -> None:
     assert thread_share(0.1, 2) == pytest.approx(2 / 19)
 
 
-def test_background_is_what_others_used_over_what_a_thread_got() -> None:
-    samples = samples_of(recorded(2.0))
-    assert background(samples) == pytest.approx(0.5 / 0.5)
-    assert rate_between(samples, 5.0, 5.1) == 0.5
+def test_the_background_follows_from_the_share_that_a_thread_got() -> None:
+    deploy = calibrate(recorded(1.0), SIZES)
+    share = simulate(deploy, Site(cores=2, pace=0.5, background=3.0), 2).share
+    assert 2 / 6 < share < 2 / 4
+    assert background(deploy, Site(cores=2, pace=0.5), 2, share) == pytest.approx(3.0, abs=0.03)
+
+
+def test_the_nearest_sample_counts_for_a_task_without_one() -> None:
+    assert rate_between(samples_of(recorded(2.0)), 5.0, 5.1) == 0.5
 
 
 def test_the_background_follows_from_when_the_servers_were_reached() -> None:
     deploy = calibrate(recorded(1.0), SIZES)
     reached = simulate(deploy, Site(cores=2, background=3.0), 2).reached
-    assert background_until(deploy, Site(cores=2), 2, reached) == pytest.approx(3.0, abs=0.01)
+    assert background_until(deploy, Site(cores=2), 2, reached) == pytest.approx(3.0, abs=0.03)

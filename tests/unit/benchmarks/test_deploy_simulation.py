@@ -1,0 +1,36 @@
+"""The simulation beside the deploys that were measured, and its tables."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks.deploy_calibration import calibrate
+from benchmarks.deploy_model import simulate
+from benchmarks.deploy_simulation import CALIBRATION, CLOUD, CLOUD_SIZES, DEPLOYS, checked, checks, predicted
+
+RECORDS = {file.stem: json.loads(file.read_text()) for file in DEPLOYS.glob("*.json")}
+
+
+def test_the_simulation_is_as_close_to_measured_deploys_as_the_documentation_says() -> None:
+    errors = {check.name: check.error for check in checks(RECORDS)}
+    assert abs(errors.pop("one-worker-evening")) < 25  # outside of the aim, as documented
+    assert all(abs(error) <= 15 for error in errors.values())
+    assert len(checked(RECORDS)) == 2 + len(RECORDS)
+
+
+def test_a_large_deploy_takes_at_least_as_long_as_its_artifacts_need() -> None:
+    deploy = calibrate(RECORDS[CALIBRATION], CLOUD_SIZES)
+    result = simulate(deploy, CLOUD, 249)
+    assert result.seconds > 249 * CLOUD_SIZES.download / CLOUD.uplink
+    assert len(result.ready) == 249 and max(result.ready) <= result.seconds
+    assert predicted(deploy, CLOUD)[-1].startswith("| **deployed** | ")
+
+
+@pytest.mark.parametrize("workers", [1, 2, 51])
+def test_each_worker_has_every_milestone_in_order(workers: int) -> None:
+    result = simulate(calibrate(RECORDS[CALIBRATION], CLOUD_SIZES), CLOUD, workers)
+    for moments in (result.packages, result.downloaded, result.powered_on, result.ready):
+        assert len(moments) == workers
+    assert result.active < result.reached < min(result.packages) < min(result.powered_on) < min(result.ready)
