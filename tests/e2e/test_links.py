@@ -101,13 +101,15 @@ def test_a_link_is_changed_for_a_time(edge: Edge) -> None:
 
 
 def test_links_are_in_force_after_a_reboot_of_the_guest(edge: Edge) -> None:
-    begin = time.monotonic()
+    boot_id = ("ssh", "edge-1", "--", "cat /proc/sys/kernel/random/boot_id")
+    before = edge.command(*boot_id)
     edge.attempt("ssh", "edge-1", "--", "systemctl reboot")
-    while True:
-        found = edge.links("show")
-        if all(row["in_force"] for row in found["links"]) and time.monotonic() - begin > 20:
-            break
-        assert time.monotonic() - begin < 300, "the guest is not back, or without its links"
+    end = time.monotonic() + 300
+    while (found := edge.attempt(*boot_id)).returncode or found.stdout == before:
+        assert time.monotonic() < end, "the guest is not back"
+        time.sleep(5)
+    while not all(row["in_force"] for row in edge.links("show")["links"]):
+        assert time.monotonic() < end, "the guest is without its links"
         time.sleep(5)
     assert 95 < edge.round_trip() < 120
 
