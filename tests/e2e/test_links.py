@@ -102,7 +102,7 @@ def test_a_link_is_changed_for_a_time(edge: Edge) -> None:
 
 def test_links_are_in_force_after_a_reboot_of_the_guest(edge: Edge) -> None:
     boot_id = ("ssh", "edge-1", "--", "cat /proc/sys/kernel/random/boot_id")
-    before = edge.command(*boot_id)
+    before = edge.attempt(*boot_id).stdout
     edge.attempt("ssh", "edge-1", "--", "systemctl reboot")
     end = time.monotonic() + 300
     while (found := edge.attempt(*boot_id)).returncode or found.stdout == before:
