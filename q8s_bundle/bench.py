@@ -6,21 +6,20 @@ own, so that it changes without a new node bundle, and only clusters that are me
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from q8s_bundle import cache, debs
-from q8s_bundle.cache import Artifact
+from q8s_bundle import cache, debs, pod_image
 from q8s_bundle.node import elf, oci, versions
 from q8s_bundle.node.versions import Architecture
-from q8s_bundle.progress import run, say, step
+from q8s_bundle.pod_image import Recipe
 
 KIND: Final = "bench"
 _REPOSITORY: Final = "q8s.local/bench"
 _HERE: Final = Path(__file__)
 # The image is a function of these sources and of the packages that they name.
-_SOURCES: Final = (_HERE, Path(elf.__file__), Path(oci.__file__))
+_SOURCES: Final = (_HERE, Path(elf.__file__), *pod_image.SOURCES)
 
 # Path in the image -> what it is for.
 TOOLS: Final = {
@@ -50,15 +49,6 @@ _LIBRARY_PACKAGES: Final = (
 _ONLY_FOR: Final = {"x86_64": ("libipsec-mb2",)}  # stress-ng's, which Debian has for this architecture alone
 
 
-@dataclass(frozen=True)
-class BenchImage:
-    """A built image: its archive, the name by which pods refer to it, and whether this call built it."""
-
-    archive: Artifact
-    name: str
-    changed: bool
-
-
 def packages(architecture: Architecture) -> tuple[str, ...]:
     """Return the Debian packages that an architecture's image is made from."""
     return tuple(sorted((*_TOOL_PACKAGES, *_LIBRARY_PACKAGES, *_ONLY_FOR.get(architecture.name, ()))))
@@ -69,22 +59,10 @@ def image_name(architecture: Architecture) -> str:
     return f"{_REPOSITORY}:{_key(architecture)}"
 
 
-def ensure(architecture: Architecture) -> BenchImage:
-    """Build the image's archive, unless it is in the cache.
-
-    :raises NotCachedError: it is not in the cache, and builds are not allowed
-    """
-    file = f"bench-{architecture.name}.tar.gz"
-
-    def build(folder: Path) -> None:
-        with step(f"write {file}"):
-            _write(architecture, folder / file)
-        cache.record(folder / file)
-
-    folder, changed = cache.entry(KIND, architecture.name, _key(architecture), build)
-    if not changed:
-        say(f"{file}: cached")
-    return BenchImage(cache.recall(folder / file), image_name(architecture), changed)
+def recipe(architecture: Architecture) -> Recipe:
+    """Return how an architecture's image is made."""
+    name, key = image_name(architecture), _key(architecture)
+    return Recipe(KIND, f"bench-{architecture.name}", name, key, architecture, partial(contents, architecture))
 
 
 def look_up_packages(architecture: Architecture) -> None:
@@ -110,13 +88,3 @@ def contents(architecture: Architecture) -> oci.Image:
 
 def _key(architecture: Architecture) -> str:
     return cache.content_key(architecture.name, versions.DEBIAN_SUITE, *packages(architecture), *_SOURCES)
-
-
-def _write(architecture: Architecture, target: Path) -> None:
-    """Write the image as an OCI layout, compressed as a whole with gzip, which every Debian has."""
-    log = cache.cache_root() / "logs" / f"bench-{architecture.name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.unlink(missing_ok=True)
-    archive = target.with_suffix("")
-    oci.write(contents(architecture), architecture.go, archive)
-    run(f"compress {archive.name}", ["gzip", "-n", "-6", archive], log=log)

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_bundle import addons, bench, cache, contents, image, namespace, node, pack, requirements
-from q8s_bundle.addons import Addon
+from q8s_bundle import addons, bench, cache, contents, image, namespace, node, pack, pod_image, requirements
 from q8s_bundle.errors import BundleError
 from q8s_bundle.image import cloud
 from q8s_bundle.image.cloud import CloudImage
@@ -62,13 +61,20 @@ class Choice:
         return [f"control-plane-{name}" for name in self.control_planes] + [f"bundle-{name}" for name in self.workers]
 
     @property
-    def addon_images(self) -> dict[str, tuple[Addon, versions.Architecture]]:
-        """Return the add-on and the architecture of each image, by the names of the artifacts."""
-        return {
-            f"addon-{name}-{architecture}": (addons.ADDONS[name], versions.ARCHITECTURES[architecture])
+    def pod_images(self) -> dict[str, pod_image.Recipe]:
+        """Return how each container image is made that is an artifact of its own, by the artifact's name."""
+        known = versions.ARCHITECTURES
+        recipes = [bench.recipe(known[name]) for name in self.benches]
+        recipes += [
+            addons.recipe(addons.ADDONS[name], known[architecture])
             for name in self.addons
             for architecture in self.control_planes
-        }
+        ]
+        return {recipe.artifact: recipe for recipe in recipes}
+
+    def supply(self) -> node.Supply:
+        """Return where the bundles' programs are from."""
+        return node.Supply(self.source, replaced=minors.MINORS[self.kubernetes].programs)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -372,9 +378,8 @@ def ensure(choice: Choice, missing: Sequence[str]) -> dict[str, Any]:
     # Run both concurrently: mmdebstrap uses one core, and Go builds do not use all cores all the time.
     with cache.locked(cache.builds_lock(), fcntl.LOCK_SH):
         programs, guests = _side_by_side(lambda: _nodes(choice, parts), lambda: _guests(choice, parts))
-        benches = _benches(choice, parts)
-        extras = _addons(choice, parts)
-    return _answer(choice, programs, guests, benches, extras)
+        pods = _pod_images(choice, parts)
+    return _answer(choice, programs, guests, pods)
 
 
 def look_up(choice: Choice) -> dict[str, Any]:
@@ -383,11 +388,10 @@ def look_up(choice: Choice) -> dict[str, Any]:
     :returns: as ``ensure``. For artifacts that are not cached, ``missing`` has the names, and ``sha256`` is
         ``missing``. ``obstacles`` has the reasons why this machine cannot build them
     """
-    supply = node.Supply(choice.source, replaced=minors.MINORS[choice.kubernetes].programs)
+    supply = choice.supply()
     programs: dict[str, node.NodeArtifacts] = {}
     guests: dict[str, image.ImageArtifacts] = {}
-    benches: dict[str, bench.BenchImage] = {}
-    extras: dict[str, addons.AddonImage] = {}
+    pods: dict[str, pod_image.PodImage] = {}
     nowhere = cache.Artifact(Path(), "missing", 0)
     missing = []
     with cache.looking_only():
@@ -403,30 +407,22 @@ def look_up(choice: Choice) -> dict[str, Any]:
             except cache.NotCachedError:
                 missing.append(f"image-{name}")
                 guests[name] = image.ImageArtifacts(nowhere, nowhere, nowhere, "", True)
-        for name in choice.benches:
-            architecture = versions.ARCHITECTURES[name]
+        for name, recipe in choice.pod_images.items():
             try:
-                benches[name] = bench.ensure(architecture)
-            except cache.NotCachedError:
-                missing.append(f"bench-{name}")
-                benches[name] = bench.BenchImage(nowhere, bench.image_name(architecture), True)
-        for name, (addon, architecture) in choice.addon_images.items():
-            try:
-                extras[name] = addons.ensure(addon, architecture)
+                pods[name] = pod_image.ensure(recipe)
             except cache.NotCachedError:
                 missing.append(name)
-                extras[name] = addons.AddonImage(nowhere, addon.image, True)
+                pods[name] = pod_image.PodImage(nowhere, recipe.name, True)
     found = requirements.obstacles(missing, choice.images)
     obstacles = [{"reason": obstacle.reason, "hint": obstacle.hint} for obstacle in found]
-    return {**_answer(choice, programs, guests, benches, extras), "missing": missing, "obstacles": obstacles}
+    return {**_answer(choice, programs, guests, pods), "missing": missing, "obstacles": obstacles}
 
 
 def _answer(
     choice: Choice,
     programs: Mapping[str, node.NodeArtifacts],
     guests: Mapping[str, image.ImageArtifacts],
-    benches: Mapping[str, bench.BenchImage],
-    extras: Mapping[str, addons.AddonImage],
+    pods: Mapping[str, pod_image.PodImage],
 ) -> dict[str, Any]:
     """Return the artifacts in the form that ``bundle ensure`` prints."""
     artifacts = {name: made.bundle for name, made in programs.items()}
@@ -434,17 +430,16 @@ def _answer(
     for name, guest in guests.items():
         artifacts |= {f"root-{name}": guest.root, f"kernel-{name}": guest.kernel, f"initrd-{name}": guest.initrd}
         sources[f"image-{name}"] = choice.images[name].url if name in choice.images else "source"
-    artifacts |= {f"bench-{name}": made.archive for name, made in benches.items()}
-    artifacts |= {name: made.archive for name, made in extras.items()}
-    changed = [made.changed for made in programs.values()] + [made.changed for made in guests.values()]
-    changed += [made.changed for made in benches.values()] + [made.changed for made in extras.values()]
+    artifacts |= {name: made.archive for name, made in pods.items()}
+    changed = [made.changed for made in programs.values()]
+    changed += [made.changed for made in guests.values()] + [made.changed for made in pods.values()]
     return {
         "changed": any(changed),
         "kubernetes_version": f"v{versions.KUBERNETES}",
         "source": sources,
         "cmdlines": {name: guest.cmdline for name, guest in guests.items()},
         "pod_images": node_images.BY_PURPOSE,
-        "bench_images": {name: made.name for name, made in benches.items()},
+        "bench_images": {name: pods[f"bench-{name}"].name for name in choice.benches},
         "addon_images": {name: addons.ADDONS[name].image for name in choice.addons},
         "artifacts": {
             name: {
@@ -470,7 +465,7 @@ def served_name(name: str, sha256: str) -> str:
 
 def _nodes(choice: Choice, parts: Mapping[str, Part]) -> dict[str, node.NodeArtifacts]:
     """Build the bundles, and return them by name."""
-    supply = node.Supply(choice.source, replaced=minors.MINORS[choice.kubernetes].programs)
+    supply = choice.supply()
     made = {}
     for name in choice.node_names:
         with building(parts[name]) if name in parts else nullcontext():
@@ -494,21 +489,12 @@ def _guests(choice: Choice, parts: Mapping[str, Part]) -> dict[str, image.ImageA
     return made
 
 
-def _benches(choice: Choice, parts: Mapping[str, Part]) -> dict[str, bench.BenchImage]:
-    """Build the images with measuring tools, and return them by architecture."""
+def _pod_images(choice: Choice, parts: Mapping[str, Part]) -> dict[str, pod_image.PodImage]:
+    """Build the container images that are artifacts of their own, and return them by the artifacts' names."""
     made = {}
-    for name in choice.benches:
-        with building(parts[f"bench-{name}"]) if f"bench-{name}" in parts else nullcontext():
-            made[name] = bench.ensure(versions.ARCHITECTURES[name])
-    return made
-
-
-def _addons(choice: Choice, parts: Mapping[str, Part]) -> dict[str, addons.AddonImage]:
-    """Build the images of add-ons, and return them by name."""
-    made = {}
-    for name, (addon, architecture) in choice.addon_images.items():
+    for name, recipe in choice.pod_images.items():
         with building(parts[name]) if name in parts else nullcontext():
-            made[name] = addons.ensure(addon, architecture)
+            made[name] = pod_image.ensure(recipe)
     return made
 
 

@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Final
 
-from q8s_bundle import addons, bench, cache, debs, image, node
+from q8s_bundle import addons, bench, cache, debs, image, node, pod_image
 from q8s_bundle.errors import BundleError
 from q8s_bundle.image import rootfs
 from q8s_bundle.node import gobuild, images, minors, versions
@@ -88,12 +88,12 @@ def _used_by_recipes() -> frozenset[tuple[str, str]]:
                 partial(debs.tree, architecture.debian, rootfs.SUITE, ["busybox-static"]),
                 partial(debs.tree, architecture.debian, versions.DEBIAN_SUITE, images.IPTABLES_PACKAGES),
                 partial(gobuild.seccomp_tree, architecture),
-                partial(bench.ensure, architecture),
+                partial(pod_image.ensure, bench.recipe(architecture)),
                 partial(bench.look_up_packages, architecture),
             ]
             for addon in addons.ADDONS.values():
                 looks += [
-                    partial(addons.ensure, addon, architecture),
+                    partial(pod_image.ensure, addons.recipe(addon, architecture)),
                     partial(gobuild.build, addon.program, architecture),
                 ]
             _look_up(looks)

@@ -68,12 +68,13 @@ def selected(version: str) -> Iterator[Minor]:
     more, the bundles of the newest version would be built again on every machine.
     """
     minor = MINORS[version]
+    pause = images.PAUSE.replace(versions.PAUSE, minor.pause)
     constants: list[tuple[Any, str, object]] = [
         (versions, "KUBERNETES", minor.kubernetes),
         (versions, "KUBEADM_COREDNS_TAG", minor.coredns_tag),
         (versions, "KUBEADM_ETCD_TAG", minor.etcd_tag),
-        (images, "PAUSE", images.PAUSE.replace(versions.PAUSE, minor.pause)),
-        (images, "BY_PURPOSE", {**images.BY_PURPOSE, "pause": images.PAUSE.replace(versions.PAUSE, minor.pause)}),
+        (images, "PAUSE", pause),
+        (images, "BY_PURPOSE", {**images.BY_PURPOSE, "pause": pause}),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in constants]
     try:

@@ -13,7 +13,7 @@ from ansible_collections.q8s.emu.plugins.filter.addon_artifacts import addon_art
 from ansible_collections.q8s.emu.plugins.filter.addon_changes import addon_changes
 from ansible_collections.q8s.emu.plugins.module_utils import _spec_fields
 
-from q8s_bundle import addons, cli
+from q8s_bundle import addons, cli, pod_image
 from q8s_bundle.node import gobuild, versions
 
 X86 = versions.ARCHITECTURES["x86_64"]
@@ -75,14 +75,14 @@ def test_the_archive_has_the_program_under_the_image_s_name(root: Path, monkeypa
     program.mkdir(parents=True)
     (program / "metrics-server").write_bytes(b"program")
     monkeypatch.setattr(gobuild, "build", lambda *_: (program, False))
-    made = addons.ensure(METRICS, X86)
+    made = pod_image.ensure(addons.recipe(METRICS, X86))
     assert made.name == METRICS.image and made.changed
     with tarfile.open(made.archive.path) as archive:
         index = archive.extractfile("index.json")
         assert index
         (entry,) = json.load(index)["manifests"]
     assert entry["annotations"]["io.containerd.image.name"] == METRICS.image
-    assert not addons.ensure(METRICS, X86).changed
+    assert not pod_image.ensure(addons.recipe(METRICS, X86)).changed
 
 
 def deployments(*metadata: dict[str, object]) -> str:
