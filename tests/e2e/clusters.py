@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -85,6 +86,13 @@ def small_cluster(lab: Mapping[str, str], folder: Path, name: str, additional: i
         subprocess.run(
             [Q8S_RUN, "destroy", file, "--yes"], env=environment, stdin=subprocess.DEVNULL, check=False, timeout=900
         )
+
+
+def changes(output: str) -> int:
+    """Return how many changes a command says that it made."""
+    found = re.search(r"done in [\d.]+ s, (\d+) change", output)
+    assert found, "the output does not say how much was changed"
+    return int(found[1])
 
 
 def edge_file(folder: Path) -> Path:

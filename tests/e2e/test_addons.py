@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from clusters import Cluster, small_cluster
+from clusters import Cluster, changes, small_cluster
 
 NAME = "addons"
 WORKER = "x86-small-1"
@@ -73,12 +73,6 @@ def items(cluster: Cluster, *arguments: str) -> list[dict[str, Any]]:
     done = cluster.attempt("ssh", CONTROL_PLANE, "--", "sudo", "kubectl", "get", *arguments, "--output=json")
     found: list[dict[str, Any]] = json.loads(done.stdout)["items"]
     return found
-
-
-def changes(output: str) -> int:
-    found = re.search(r"done in [\d.]+ s, (\d+) change", output)
-    assert found, "the output does not say how much was changed"
-    return int(found[1])
 
 
 def edit(cluster: Cluster, addons: list[str]) -> None:

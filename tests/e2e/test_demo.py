@@ -12,7 +12,6 @@ import os
 import re
 import ssl
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,14 +20,13 @@ from typing import Any
 import openstack
 import pytest
 import yaml
+from clusters import DEMO, Q8S_RUN, changes
 
 from q8s_lab import settings
 from q8s_wrapper.config import REPOSITORY
 
 pytestmark = [pytest.mark.lab, pytest.mark.e2e]
 
-Q8S_RUN = Path(sys.executable).with_name("q8s-run")
-DEMO = Path(__file__).parents[2] / "examples" / "demo.yaml"
 NAME = "e2e"
 WORKERS = {"x86-small-1": "amd64", "arm-mid-1": "arm64"}
 NODES = {f"{NAME}-control-plane": "amd64", **WORKERS}
@@ -80,12 +78,6 @@ def kubectl(q8s: Run) -> Callable[..., Any]:
     return run
 
 
-def changes(done: subprocess.CompletedProcess[str]) -> int:
-    found = re.search(r"done in [\d.]+ s, (\d+) change", done.stderr + done.stdout)
-    assert found, "the output does not say how much was changed"
-    return int(found[1])
-
-
 def servers_by_name(cloud: openstack.connection.Connection) -> dict[str, str]:
     return {server.name: server.id for server in cloud.compute.servers() if server.name.startswith(NAME)}
 
@@ -104,7 +96,7 @@ def cloud(lab: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> openstack.
 
 def test_deploy_ends_well(deployed: subprocess.CompletedProcess[str]) -> None:
     assert deployed.returncode == 0
-    assert changes(deployed) > 0
+    assert changes(deployed.stderr + deployed.stdout) > 0
 
 
 def test_every_node_is_ready_under_its_hosts_address(
@@ -169,7 +161,7 @@ def test_status_agrees(deployed: subprocess.CompletedProcess[str], q8s: Run) -> 
 def test_a_second_deploy_changes_nothing(deployed: subprocess.CompletedProcess[str], q8s: Run) -> None:
     again = q8s("deploy")
     assert again.returncode == 0
-    assert changes(again) == 0
+    assert changes(again.stderr + again.stdout) == 0
 
 
 def test_a_check_of_it_finds_nothing_to_change(deployed: subprocess.CompletedProcess[str], q8s: Run) -> None:
@@ -212,7 +204,7 @@ def test_a_deploy_mends_a_guest_that_was_switched_off(
     assert unwell.returncode == 1 and "--limit x86-small-1: it starts the guest" in " ".join(unwell.stdout.split())
     again = q8s("deploy")
     assert again.returncode == 0
-    assert changes(again) == 1
+    assert changes(again.stderr + again.stdout) == 1
     # Kubernetes misses the node only after 40 s: a deploy that believed its old "Ready" would end too early.
     node = kubectl("get", "node", "x86-small-1")
     assert node["status"]["nodeInfo"]["bootID"] != before
@@ -300,7 +292,7 @@ def test_a_worker_less_is_drained_and_removed_when_that_is_agreed_to(
     cluster_file.write_text(re.sub(r"(?m)^(\s+arm-mid: )1\b", r"\g<1>0", whole))
     assert cluster_file.read_text() != whole
     kept = q8s("deploy")
-    assert kept.returncode == 0 and changes(kept) == 0
+    assert kept.returncode == 0 and changes(kept.stderr + kept.stdout) == 0
     assert f"The file no longer asks for the server {going}; it stays" in " ".join(kept.stderr.split())
     assert servers_by_name(cloud) == before and node_boots(kubectl) == boots
     assert q8s("deploy", "--yes").returncode == 0
@@ -320,4 +312,4 @@ def test_destroy_leaves_nothing(
     assert [p.id for p in cloud.network.ports() if p.device_id in ours] == []
     again = q8s("destroy", "--yes")
     assert again.returncode == 0
-    assert changes(again) == 0
+    assert changes(again.stderr + again.stdout) == 0

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from clusters import Cluster, connection, edge_file
+from clusters import Cluster, changes, connection, edge_file
 
 pytestmark = [
     pytest.mark.lab,
@@ -58,12 +58,6 @@ def edge(lab: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> It
         cluster = Edge("edge", file, environment, cloud)
         yield cluster
         cluster.attempt("destroy", "--yes")
-
-
-def changes(output: str) -> int:
-    found = re.search(r"done in [\d.]+ s, (\d+) change", output)
-    assert found, "the output does not say how much was changed"
-    return int(found[1])
 
 
 def test_a_deploy_applies_the_links_once(edge: Edge) -> None:
