@@ -28,16 +28,13 @@ def show_timeline(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     output = Path(arguments.output).expanduser().absolute() if arguments.output else None
     if output:
         folders.check(output, _TIMELINE, force=arguments.force)
-    folder = state.find(cluster.cluster_name)
-    deploy = timeline.read(folder, last=arguments.last)
+    deploy = find_deploy(arguments, cluster, last=arguments.last)
     if deploy is None:
+        folder = state.find(cluster.cluster_name)
         raise WrapperError(
             f"Failed to find a recorded deploy of cluster {cluster.cluster_name} in {folder}",
             f"{arguments.invocation.command('deploy')} records one; a deploy with ansible-playbook is not recorded",
         )
-    if timeline.lacks_guests(deploy):
-        facts = runs.read_facts(arguments, cluster, checksums=False)
-        deploy = _with_guests(folder, deploy, facts or record.EMPTY)
     found = timeline.analysis(deploy)
     if output:
         from ansible_collections.q8s.emu.plugins.module_utils import _results_folder
@@ -51,10 +48,13 @@ def show_timeline(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     return ExitCode.DONE
 
 
-def find_deploy(arguments: argparse.Namespace, cluster: Any) -> dict[str, Any] | None:
-    """Return the last deploy that created servers, with the milestones of its guests, or None if none is recorded."""
+def find_deploy(arguments: argparse.Namespace, cluster: Any, *, last: bool = False) -> dict[str, Any] | None:
+    """Return the last deploy that created servers, with the milestones of its guests, or None if none is recorded.
+
+    :param last: return the last deploy even if it created no server
+    """
     folder = state.find(cluster.cluster_name)
-    deploy = timeline.read(folder)
+    deploy = timeline.read(folder, last=last)
     if deploy is not None and timeline.lacks_guests(deploy):
         facts = runs.read_facts(arguments, cluster, checksums=False)
         deploy = _with_guests(folder, deploy, facts or record.EMPTY)

@@ -226,12 +226,8 @@ def destroy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             if servers:
                 messages.result(report.describe_servers(servers))
                 _confirm(f"Delete the cluster, {_describe_removal(arguments.keep)}?")
-        elif not arguments.yes and not arguments.check:
-            raise WrapperError(
-                "destroy: cannot ask for confirmation without a terminal; --yes is needed",
-                session.invocation.command("destroy", *_keep_options(arguments.keep), "--yes"),
-                ExitCode.WRONG_INPUT,
-            )
+        else:
+            _require_yes(session, arguments, *_keep_options(arguments.keep))
         keep = ["-e", json.dumps({"q8s_keep": arguments.keep})] if arguments.keep else []
         return session.end(
             session.play("destroy", [*keep, *_ansible_options(arguments), *rest]), remember=not arguments.check
@@ -259,12 +255,8 @@ def replace(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         node = _find_worker(session, arguments.node)
         if _asks_for_confirmation(arguments):
             _confirm(f"Drain {node}, delete its server and create it again?")
-        elif not arguments.yes:
-            raise WrapperError(
-                "replace: cannot ask for confirmation without a terminal; --yes is needed",
-                session.invocation.command("replace", node, "--yes"),
-                ExitCode.WRONG_INPUT,
-            )
+        else:
+            _require_yes(session, arguments, node)
         outcome = session.play("replace", ["-e", json.dumps({"q8s_replace": node}), *rest])
         return session.end(outcome)
 
@@ -277,12 +269,8 @@ def upgrade(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
                 f"Upgrade Kubernetes to {session.cluster.kubernetes_version}? The control planes restart one after the "
                 "other, then each worker is drained and recreated."
             )
-        elif not arguments.yes and not arguments.check:
-            raise WrapperError(
-                "upgrade: cannot ask for confirmation without a terminal; --yes is needed",
-                session.invocation.command("upgrade", "--yes"),
-                ExitCode.WRONG_INPUT,
-            )
+        else:
+            _require_yes(session, arguments)
         options = [*_ansible_options(arguments), *_parallel_options(arguments), *rest]
         return session.end(session.play("upgrade", options), remember=not arguments.check)
 
@@ -468,6 +456,20 @@ def _asks_for_confirmation(arguments: argparse.Namespace) -> bool:
         and not arguments.json
         and not getattr(arguments, "check", False)
     )
+
+
+def _require_yes(session: Session, arguments: argparse.Namespace, *options: str) -> None:
+    """Refuse to change the cluster without a terminal on which to ask, and without ``--yes``.
+
+    :param options: what else stands in the command that the hint names
+    :raises WrapperError: the user has not agreed
+    """
+    if not arguments.yes and not getattr(arguments, "check", False):
+        raise WrapperError(
+            f"{session.what}: cannot ask for confirmation without a terminal; --yes is needed",
+            session.invocation.command(session.what, *options, "--yes"),
+            ExitCode.WRONG_INPUT,
+        )
 
 
 def _confirm(question: str) -> None:

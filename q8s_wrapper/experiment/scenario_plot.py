@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
+from html import escape
 from itertools import pairwise
 from typing import Any, Final
 
@@ -59,7 +59,7 @@ def svg(data: _Data) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
         f'role="img" font-size="13" font-family="system-ui, sans-serif"><title>Round trips during the scenario of '
-        f"{_escape(data['begin'])}</title>",
+        f"{escape(data['begin'])}</title>",
         f"<style>{_STYLE}</style>",
     ]
     for _, begin, until in faults:
@@ -88,7 +88,7 @@ def svg(data: _Data) -> str:
         top += _ROW
     for colour, text in legend:
         parts.append(f'<circle cx="{_LEFT + 5}" cy="{top + 11}" r="5" style="fill: var(--{colour})"/>')
-        parts.append(f'<text x="{_LEFT + 18}" y="{top + 15}">{_escape(text)}</text>')
+        parts.append(f'<text x="{_LEFT + 18}" y="{top + 15}">{escape(text)}</text>')
         top += _LEGEND_ROW
     return "\n".join([*parts, "</svg>", ""])
 
@@ -121,7 +121,7 @@ def _round_up(value: float) -> float:
 
 
 def _rectangle(kind: str, corner: tuple[float, float], size: tuple[float, float], tip: str = "") -> str:
-    title = f"<title>{_escape(tip)}</title>" if tip else ""
+    title = f"<title>{escape(tip)}</title>" if tip else ""
     place = f'x="{corner[0]:.1f}" y="{corner[1]}" width="{size[0]:.1f}" height="{size[1]}"'
     return f'<rect class="{kind}" {place}>{title}</rect>'
 
@@ -129,9 +129,5 @@ def _rectangle(kind: str, corner: tuple[float, float], size: tuple[float, float]
 def _label(text: str, begin: float, end: float, level: int) -> str:
     """Return the name of a fault, above its bar: from the bar's begin in the left half, else to its end."""
     if begin < _WIDTH / 2:
-        return f'<text x="{begin:.1f}" y="{level}">{_escape(text)}</text>'
-    return f'<text x="{end:.1f}" y="{level}" text-anchor="end">{_escape(text)}</text>'
-
-
-def _escape(value: object) -> str:
-    return html.escape(str(value))
+        return f'<text x="{begin:.1f}" y="{level}">{escape(text)}</text>'
+    return f'<text x="{end:.1f}" y="{level}" text-anchor="end">{escape(text)}</text>'
