@@ -42,6 +42,8 @@ _WATCH_NODES: Final = (
     "{ cat <&3; kill $p; } >/dev/null 2>&1 & wait $p"
 )
 _STATES: Final = {"True": "Ready", "False": "NotReady"}
+_PERIOD: Final = 100_000  # microseconds, Linux' own default
+_NO_QUOTA: Final = -1
 _COMMAND_SECONDS: Final = 60
 _BACK_SECONDS: Final = 900
 
@@ -149,15 +151,21 @@ class Machines:
         """Return a control plane."""
         return next(n for n, v in self.hosts.items() if "q8s_vm" not in v and "q8s_node_name" in v)
 
-    def begin_command(self, kind: str, node: str) -> str:
+    def begin_command(self, fault: Any) -> str:
         """Return the command that begins a fault, for the node's host."""
+        kind, node = fault.kind, fault.node
+        if kind == "cpu":
+            return cpu_quota(node, fault.quota)
         if kind == "netdown":
             return " && ".join(f"iptables -w -I FORWARD 1 {side} {_RULE}" for side in self._sides(node))
         verb = {"stop": "destroy", "destroy": "destroy", "pause": "suspend", "reboot": "reset"}[kind]
         return f"{_VIRSH} {verb} {node}"
 
-    def end_command(self, kind: str, node: str) -> str:
+    def end_command(self, fault: Any) -> str:
         """Return the command that ends a fault, for the node's host."""
+        kind, node = fault.kind, fault.node
+        if kind == "cpu":
+            return cpu_quota(node)
         if kind == "netdown":
             return " && ".join(f"iptables -w -D FORWARD {side} {_RULE}" for side in self._sides(node))
         return f"{_VIRSH} {'resume' if kind == 'pause' else 'start'} {node}"
@@ -169,12 +177,28 @@ class Machines:
         )
         return (
             f"{undo}case $({_VIRSH} domstate {node}) in paused) {_VIRSH} resume {node};; "
-            f"'shut off') {_VIRSH} start {node};; esac"
+            f"'shut off') {_VIRSH} start {node};; esac; "
+            # Where it cannot be read, none was set.
+            f"! {_read_quota(node)} 2>/dev/null || {cpu_quota(node)}"
         )
 
     def _sides(self, node: str) -> tuple[str, str]:
         address = str(self.hosts[node]["q8s_vm"]["guest_ip"])
         return f"-s {address}", f"-d {address}"
+
+
+def cpu_quota(node: str, percent: float | None = None) -> str:
+    """Return the command that limits each CPU of a guest to a part of a CPU of its host, for the host.
+
+    Without ``percent``, the command ends the limit; so does a start of the guest. libvirt needs the CPU controller of
+    control groups for it.
+    """
+    quota = _NO_QUOTA if percent is None else round(percent / 100 * _PERIOD)
+    return f"{_VIRSH} schedinfo {node} --live vcpu_period={_PERIOD} vcpu_quota={quota} >/dev/null"
+
+
+def _read_quota(node: str) -> str:
+    return f"{_VIRSH} schedinfo {node} --live >/dev/null"
 
 
 @dataclass
@@ -218,10 +242,13 @@ class Performer:
         """
         nodes = {fault.node for fault in faults if fault.node}
         shaped = set(self._guests) if any(fault.rule is not None for fault in faults) else set()
+        slower = {fault.node for fault in faults if fault.kind == self._scenario.CPU}
 
         def connect(node: str) -> None:
             host = self.machines.host_of(node)
             self.machines.sudo(host, _MARK if node in shaped else "true")
+            if node in slower:
+                self.machines.sudo(host, _read_quota(node))
             if node in shaped:
                 self._read(node)
 
@@ -333,17 +360,21 @@ class Performer:
 
     def _begin(self, fault: Any) -> None:
         """Begin a fault at a node."""
-        guest = self._guests[fault.node]
-        guest.away = fault
-        self.machines.sudo(self.machines.host_of(fault.node), self.machines.begin_command(fault.kind, fault.node))
+        guest, slower = self._guests[fault.node], fault.kind == self._scenario.CPU
+        if not slower:
+            guest.away = fault
+        self.machines.sudo(self.machines.host_of(fault.node), self.machines.begin_command(fault))
+        if slower:
+            return
         self.machines.close(fault.node)
         if fault.kind == self._scenario.REBOOT:
             self._waiting.append(self._pool.submit(self._await, fault))
 
     def _end(self, fault: Any) -> None:
         """End a fault at a node."""
-        self.machines.sudo(self.machines.host_of(fault.node), self.machines.end_command(fault.kind, fault.node))
-        self._waiting.append(self._pool.submit(self._await, fault))
+        self.machines.sudo(self.machines.host_of(fault.node), self.machines.end_command(fault))
+        if fault.kind != self._scenario.CPU:
+            self._waiting.append(self._pool.submit(self._await, fault))
 
     def _await(self, fault: Any) -> None:
         """Wait until a guest answers, then apply its links. A further fault at the node ends this."""
