@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_bundle import addons, bench, cache, contents, image, namespace, node, pack, pod_image, requirements
+from q8s_bundle import addons, bench, cache, conformance, contents, image, namespace, node, pack, pod_image, requirements
 from q8s_bundle.errors import BundleError
 from q8s_bundle.image import cloud
 from q8s_bundle.image.cloud import CloudImage
@@ -31,6 +31,7 @@ _SUFFIXES: Final = {
     "bundle": ".qcow2",
     "bench": ".tar.gz",
     "addon": ".tar.gz",
+    "conformance": ".tar.gz",
 }  # by the part of an artifact's name before the first hyphen
 
 
@@ -45,6 +46,8 @@ class Choice:
     :param benches: architectures of the container image with measuring tools
     :param kubernetes: version of Kubernetes
     :param addons: names of add-ons, whose container images are built for the architectures of control planes
+    :param conformance: architectures of the images of Kubernetes' conformance tests
+    :param tests: architectures of the program that runs these tests
     """
 
     workers: Sequence[str]
@@ -54,6 +57,8 @@ class Choice:
     benches: Sequence[str] = ()
     kubernetes: str = versions.KUBERNETES
     addons: Sequence[str] = ()
+    conformance: Sequence[str] = ()
+    tests: Sequence[str] = ()
 
     @property
     def node_names(self) -> list[str]:
@@ -61,15 +66,23 @@ class Choice:
         return [f"control-plane-{name}" for name in self.control_planes] + [f"bundle-{name}" for name in self.workers]
 
     @property
-    def pod_images(self) -> dict[str, pod_image.Recipe]:
-        """Return how each container image is made that is an artifact of its own, by the artifact's name."""
+    def archives(self) -> dict[str, pod_image.Recipe | conformance.Tests]:
+        """Return how each archive is made that is an artifact of its own: container images, and tests. By its name.
+
+        :raises BundleError: the tests of this version of Kubernetes are not known
+        """
         known = versions.ARCHITECTURES
-        recipes = [bench.recipe(known[name]) for name in self.benches]
+        recipes: list[pod_image.Recipe | conformance.Tests] = [bench.recipe(known[name]) for name in self.benches]
         recipes += [
             addons.recipe(addons.ADDONS[name], known[architecture])
             for name in self.addons
             for architecture in self.control_planes
         ]
+        if self.tests:
+            conformance.require(self.kubernetes)
+        recipes += [conformance.Tests(known[name]) for name in self.tests]
+        for name in self.conformance:
+            recipes += conformance.recipes(known[name], self.kubernetes)
         return {recipe.artifact: recipe for recipe in recipes}
 
     def supply(self) -> node.Supply:
@@ -171,6 +184,20 @@ def _add_choice(command: argparse.ArgumentParser) -> None:
         help="an architecture of the container image with the tools of q8s-run bench [Q8S_BENCH]",
     )
     command.add_argument(
+        "--conformance",
+        action="append",
+        default=[],
+        choices=known,
+        help="an architecture of the container images of Kubernetes' conformance tests [Q8S_CONFORMANCE]",
+    )
+    command.add_argument(
+        "--tests",
+        action="append",
+        default=[],
+        choices=known,
+        help="an architecture of the program that runs Kubernetes' conformance tests [Q8S_TESTS]",
+    )
+    command.add_argument(
         "--kubernetes",
         choices=list(minors.MINORS),
         default=versions.KUBERNETES,
@@ -217,6 +244,8 @@ def _choice(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> C
         benches=_unique(arguments.bench),
         kubernetes=arguments.kubernetes,
         addons=_unique(arguments.addon),
+        conformance=_unique(arguments.conformance),
+        tests=_unique(arguments.tests),
     )
 
 
@@ -227,7 +256,8 @@ def _ensure(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv
 
 def _build(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     """Build the missing artifacts, and print all as a table. The default architectures are those of the demo."""
-    if not arguments.arch and not arguments.control_plane and not arguments.bench:
+    chosen = ("arch", "control_plane", "bench", "conformance", "tests")
+    if not any(getattr(arguments, name) for name in chosen):
         arguments.arch, arguments.control_plane = sorted(versions.ARCHITECTURES), ["x86_64"]
     return _obtain(parser, arguments, argv, _show_artifacts)
 
@@ -378,7 +408,7 @@ def ensure(choice: Choice, missing: Sequence[str]) -> dict[str, Any]:
     # Run both concurrently: mmdebstrap uses one core, and Go builds do not use all cores all the time.
     with cache.locked(cache.builds_lock(), fcntl.LOCK_SH):
         programs, guests = _side_by_side(lambda: _nodes(choice, parts), lambda: _guests(choice, parts))
-        pods = _pod_images(choice, parts)
+        pods = _archives(choice, parts)
     return _answer(choice, programs, guests, pods)
 
 
@@ -407,9 +437,9 @@ def look_up(choice: Choice) -> dict[str, Any]:
             except cache.NotCachedError:
                 missing.append(f"image-{name}")
                 guests[name] = image.ImageArtifacts(nowhere, nowhere, nowhere, "", True)
-        for name, recipe in choice.pod_images.items():
+        for name, recipe in choice.archives.items():
             try:
-                pods[name] = pod_image.ensure(recipe)
+                pods[name] = conformance.ensure(recipe)
             except cache.NotCachedError:
                 missing.append(name)
                 pods[name] = pod_image.PodImage(nowhere, recipe.name, True)
@@ -440,6 +470,13 @@ def _answer(
         "cmdlines": {name: guest.cmdline for name, guest in guests.items()},
         "pod_images": node_images.BY_PURPOSE,
         "bench_images": {name: pods[f"bench-{name}"].name for name in choice.benches},
+        "conformance_images": {
+            architecture: {
+                recipe.artifact: recipe.name
+                for recipe in conformance.recipes(versions.ARCHITECTURES[architecture], choice.kubernetes)
+            }
+            for architecture in choice.conformance
+        },
         "addon_images": {name: addons.ADDONS[name].image for name in choice.addons},
         "artifacts": {
             name: {
@@ -489,12 +526,12 @@ def _guests(choice: Choice, parts: Mapping[str, Part]) -> dict[str, image.ImageA
     return made
 
 
-def _pod_images(choice: Choice, parts: Mapping[str, Part]) -> dict[str, pod_image.PodImage]:
-    """Build the container images that are artifacts of their own, and return them by the artifacts' names."""
+def _archives(choice: Choice, parts: Mapping[str, Part]) -> dict[str, pod_image.PodImage]:
+    """Build the archives that are artifacts of their own, and return them by the artifacts' names."""
     made = {}
-    for name, recipe in choice.pod_images.items():
+    for name, recipe in choice.archives.items():
         with building(parts[name]) if name in parts else nullcontext():
-            made[name] = pod_image.ensure(recipe)
+            made[name] = conformance.ensure(recipe)
     return made
 
 
