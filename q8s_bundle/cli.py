@@ -14,7 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_bundle import addons, bench, cache, conformance, contents, image, namespace, node, pack, pod_image, requirements
+from q8s_bundle import (
+    addons,
+    bench,
+    cache,
+    conformance,
+    contents,
+    image,
+    namespace,
+    node,
+    pack,
+    pod_image,
+    requirements,
+)
 from q8s_bundle.errors import BundleError
 from q8s_bundle.image import cloud
 from q8s_bundle.image.cloud import CloudImage

@@ -138,7 +138,7 @@ def builds(before: State, after: State) -> list[str]:
         if name not in before.built
     ]
     lines += [f"{name}: {text}" for name, text in after.uploaded.items() if name not in before.uploaded]
-    return lines
+    return [*lines, *after.lines[len(before.lines) :]]
 
 
 def frame(state: State, now: float, left: float | None, width: int, height: int) -> list[tuple[str, str]]:
@@ -235,6 +235,8 @@ class JsonLines:
         for name, text in after.uploaded.items():
             if name not in before.uploaded:
                 self._emit({"event": "uploaded", "seconds": seconds, "artifact": name, "text": text})
+        for text in after.lines[len(before.lines) :]:
+            self._emit({"event": "progress", "seconds": seconds, "text": text})
 
     def show_message(self, text: str) -> None:
         messages.info(text)

@@ -62,7 +62,16 @@ _AGNHOST_PACKAGES: Final = (
     "libtinfo6", "libtirpc3t64", "libunistring5", "liburcu8t64", "libuv1t64", "libxml2", "libxtables12", "libzstd1",
     "netcat-openbsd", "zlib1g",
 )  # fmt: skip
-_NGINX_PACKAGES: Final = ("busybox-static", "libc6", "libcrypt1", "libpcre2-8-0", "libssl3t64", "libzstd1", "nginx", "zlib1g")
+_NGINX_PACKAGES: Final = (
+    "busybox-static",
+    "libc6",
+    "libcrypt1",
+    "libpcre2-8-0",
+    "libssl3t64",
+    "libzstd1",
+    "nginx",
+    "zlib1g",
+)
 _APPLETS: Final = (
     "ash", "awk", "base64", "basename", "cat", "chgrp", "chmod", "chown", "cp", "cut", "date", "dd", "df", "dirname", "du",
     "echo", "env", "expr", "false", "find", "free", "grep", "head", "hexdump", "hostname", "id", "ifconfig", "kill", "killall",
@@ -188,9 +197,7 @@ def _ensure_tests(tests: Tests) -> PodImage:
         archive = folder / f"{tests.artifact}.tar"
         options = ["--create", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner", "--mode=0755"]
         with step(f"write {file}"):
-            run(
-                f"write {file}", ["tar", *options, "--file", archive, "--directory", programs, TESTS_PROGRAM], log=log
-            )
+            run(f"write {file}", ["tar", *options, "--file", archive, "--directory", programs, TESTS_PROGRAM], log=log)
             run(f"compress {archive.name}", ["gzip", "-n", "-6", archive], log=log)
         cache.record(folder / file)
 
