@@ -58,7 +58,7 @@ class Choice:
     :param benches: architectures of the container image with measuring tools
     :param kubernetes: version of Kubernetes
     :param addons: names of add-ons, whose container images are built for the architectures of control planes
-    :param conformance: architectures of the images of Kubernetes' conformance tests
+    :param conformances: architectures of the images of Kubernetes' conformance tests
     :param tests: architectures of the program that runs these tests
     """
 
@@ -69,7 +69,7 @@ class Choice:
     benches: Sequence[str] = ()
     kubernetes: str = versions.KUBERNETES
     addons: Sequence[str] = ()
-    conformance: Sequence[str] = ()
+    conformances: Sequence[str] = ()
     tests: Sequence[str] = ()
 
     @property
@@ -93,7 +93,7 @@ class Choice:
         if self.tests:
             conformance.require(self.kubernetes)
         recipes += [conformance.Tests(known[name]) for name in self.tests]
-        for name in self.conformance:
+        for name in self.conformances:
             recipes += conformance.recipes(known[name], self.kubernetes)
         return {recipe.artifact: recipe for recipe in recipes}
 
@@ -256,7 +256,7 @@ def _choice(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> C
         benches=_unique(arguments.bench),
         kubernetes=arguments.kubernetes,
         addons=_unique(arguments.addon),
-        conformance=_unique(arguments.conformance),
+        conformances=_unique(arguments.conformance),
         tests=_unique(arguments.tests),
     )
 
@@ -487,7 +487,7 @@ def _answer(
                 recipe.artifact: recipe.name
                 for recipe in conformance.recipes(versions.ARCHITECTURES[architecture], choice.kubernetes)
             }
-            for architecture in choice.conformance
+            for architecture in choice.conformances
         },
         "addon_images": {name: addons.ADDONS[name].image for name in choice.addons},
         "artifacts": {

@@ -204,7 +204,7 @@ def reduce(state: State, event: Mapping[str, Any]) -> State:
 
 
 def _with_build_progress(state: State, text: str) -> State:
-    """Return the state with the progress of a build or of another long task. The progress is a line of JSON among the output."""
+    """Return the state with the progress of a build, or of tests. The progress is a line of JSON among the output."""
     if '"q8s_progress"' not in text:
         return state
     try:

@@ -1,8 +1,8 @@
 """Kubernetes' conformance tests: the program that runs them, and the images of their pods.
 
-The program is upstream's ``e2e.test``, from the same release of Kubernetes as the bundle. The pods' images have upstream's names. What
-is in them is upstream's ``agnhost`` and tools of Debian, since no registry is needed for a cluster. Each is an archive of
-its own, beside the bundle: only clusters that are tested have them.
+The program is upstream's ``e2e.test``, from the same release of Kubernetes as the bundle. The pods' images have upstream's
+names. What is in them is upstream's ``agnhost`` and tools of Debian, since no registry is needed for a cluster. Each is
+an archive of its own, beside the bundle: only clusters that are tested have them.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ _AGNHOST_TOOLS: Final = {
 }
 _AGNHOST_PACKAGES: Final = (
     "bash", "bind9-dnsutils", "bind9-libs", "busybox-static", "curl", "iperf", "iproute2", "libbpf1", "libbrotli1",
-    "libbsd0", "libc-bin", "libc6", "libcap2", "libcom-err2", "libcurl4t64", "libedit2", "libelf1t64", "libffi8", "libfstrm0",
-    "libgcc-s1", "libgmp10", "libgnutls30t64", "libgssapi-krb5-2", "libhogweed6t64", "libidn2-0", "libjemalloc2", "libjson-c5",
-    "libk5crypto3", "libkeyutils1", "libkrb5-3", "libkrb5support0", "libldap2", "liblmdb0", "liblzma5", "libmaxminddb0",
-    "libmd0", "libmnl0", "libnettle8t64", "libnghttp2-14", "libnghttp3-9", "libp11-kit0", "libpcre2-8-0", "libprotobuf-c1",
-    "libpsl5t64", "librtmp1", "libsasl2-2", "libselinux1", "libssh2-1t64", "libssl3t64", "libstdc++6", "libtasn1-6",
-    "libtinfo6", "libtirpc3t64", "libunistring5", "liburcu8t64", "libuv1t64", "libxml2", "libxtables12", "libzstd1",
-    "netcat-openbsd", "zlib1g",
+    "libbsd0", "libc-bin", "libc6", "libcap2", "libcom-err2", "libcurl4t64", "libedit2", "libelf1t64", "libffi8",
+    "libfstrm0", "libgcc-s1", "libgmp10", "libgnutls30t64", "libgssapi-krb5-2", "libhogweed6t64", "libidn2-0",
+    "libjemalloc2", "libjson-c5", "libk5crypto3", "libkeyutils1", "libkrb5-3", "libkrb5support0", "libldap2",
+    "liblmdb0", "liblzma5", "libmaxminddb0", "libmd0", "libmnl0", "libnettle8t64", "libnghttp2-14", "libnghttp3-9",
+    "libp11-kit0", "libpcre2-8-0", "libprotobuf-c1", "libpsl5t64", "librtmp1", "libsasl2-2", "libselinux1",
+    "libssh2-1t64", "libssl3t64", "libstdc++6", "libtasn1-6", "libtinfo6", "libtirpc3t64", "libunistring5",
+    "liburcu8t64", "libuv1t64", "libxml2", "libxtables12", "libzstd1", "netcat-openbsd", "zlib1g",
 )  # fmt: skip
 _NGINX_PACKAGES: Final = (
     "busybox-static",
@@ -73,13 +73,14 @@ _NGINX_PACKAGES: Final = (
     "zlib1g",
 )
 _APPLETS: Final = (
-    "ash", "awk", "base64", "basename", "cat", "chgrp", "chmod", "chown", "cp", "cut", "date", "dd", "df", "dirname", "du",
-    "echo", "env", "expr", "false", "find", "free", "grep", "head", "hexdump", "hostname", "id", "ifconfig", "kill", "killall",
-    "less", "ln", "ls", "md5sum", "mkdir", "mkfifo", "mknod", "mktemp", "more", "mount", "mv", "netstat", "nl", "nproc",
-    "nslookup", "od", "paste", "pidof", "ping", "ping6", "printf", "ps", "pwd", "readlink", "realpath", "rm", "rmdir", "route",
-    "sed", "seq", "setsid", "sh", "sha1sum", "sha256sum", "sleep", "sort", "stat", "strings", "sync", "sysctl", "tail", "tar",
-    "tee", "telnet", "test", "time", "timeout", "top", "touch", "tr", "traceroute", "true", "truncate", "tty", "umount", "uname",
-    "uniq", "unlink", "uptime", "usleep", "vi", "watch", "wc", "wget", "which", "whoami", "xargs", "xxd", "yes", "nc", "ip",
+    "ash", "awk", "base64", "basename", "cat", "chgrp", "chmod", "chown", "cp", "cut", "date", "dd", "df",
+    "dirname", "du", "echo", "env", "expr", "false", "find", "free", "grep", "head", "hexdump", "hostname", "id",
+    "ifconfig", "kill", "killall", "less", "ln", "ls", "md5sum", "mkdir", "mkfifo", "mknod", "mktemp", "more",
+    "mount", "mv", "netstat", "nl", "nproc", "nslookup", "od", "paste", "pidof", "ping", "ping6", "printf", "ps",
+    "pwd", "readlink", "realpath", "rm", "rmdir", "route", "sed", "seq", "setsid", "sh", "sha1sum", "sha256sum",
+    "sleep", "sort", "stat", "strings", "sync", "sysctl", "tail", "tar", "tee", "telnet", "test", "time", "timeout",
+    "top", "touch", "tr", "traceroute", "true", "truncate", "tty", "umount", "uname", "uniq", "unlink", "uptime",
+    "usleep", "vi", "watch", "wc", "wget", "which", "whoami", "xargs", "xxd", "yes", "nc", "ip",
 )  # fmt: skip
 
 
@@ -209,7 +210,7 @@ def _ensure_tests(tests: Tests) -> PodImage:
 
 
 def _recipe(image: _PodImage, architecture: Architecture) -> Recipe:
-    """Return how an image is made. A name of its own changes with its content, so that a node shows which one it has."""
+    """Return how an image is made. Its own name changes with its content, so that a node shows which one it has."""
     program = gobuild.key(image.program, architecture) if image.program else ""
     names = (*image.names, *sorted(image.packages))
     key = cache.content_key(image.name, architecture.name, versions.DEBIAN_SUITE, program, *names, *_SOURCES)

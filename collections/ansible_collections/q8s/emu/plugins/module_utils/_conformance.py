@@ -185,9 +185,8 @@ def suite_problem(text: str) -> str:
 
 def reason(text: str) -> str:
     """Return the first sentences of a failure as one line: without the place in the source, and not too long."""
-    lines = []
-    for line in text.splitlines():
-        line = line.strip()
+    lines: list[str] = []
+    for line in map(str.strip, text.splitlines()):
         if re.match(r"(In|There were additional failures|Full Stack Trace|\S+\.go:\d+)", line) and lines:
             break
         if line and not re.match(r"\[FAILED\]$|<\*?[\w./]+(?: \||>: ?$)", line):
