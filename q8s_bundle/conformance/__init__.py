@@ -1,8 +1,8 @@
 """Kubernetes' conformance tests: the program that runs them, and the images of their pods.
 
 The program is upstream's ``e2e.test``, from the same release of Kubernetes as the bundle. The pods' images have
-upstream's names. What is in them is upstream's ``agnhost`` and tools of Debian, since no registry is needed for a cluster. Each is
-an archive of its own, beside the bundle: only clusters that are tested have them.
+upstream's names. What is in them is upstream's ``agnhost`` and tools of Debian, since no registry is needed for a
+cluster. Each is an archive of its own, beside the bundle: only clusters that are tested have them.
 """
 
 from __future__ import annotations
