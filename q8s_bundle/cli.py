@@ -483,10 +483,10 @@ def _answer(
         "pod_images": node_images.BY_PURPOSE,
         "bench_images": {name: pods[f"bench-{name}"].name for name in choice.benches},
         "conformance_images": {
-            architecture: {
-                recipe.artifact: recipe.name
+            architecture: [
+                {"name": recipe.name, "artifact": recipe.artifact}
                 for recipe in conformance.recipes(versions.ARCHITECTURES[architecture], choice.kubernetes)
-            }
+            ]
             for architecture in choice.conformances
         },
         "addon_images": {name: addons.ADDONS[name].image for name in choice.addons},

@@ -19,7 +19,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import conditi
 SCHEMA = "q8s-conformance/1"
 SIGS = ("network", "node", "apps", "storage", "api-machinery")  # in the order in which their specs run
 # Specs that a process runs before the results are written. What a run that is killed has tested since is lost.
-BATCH = 6
+BATCH = 4
 PASSED, FAILED, SKIPPED, NOT_RUN = "passed", "failed", "skipped", "not run"
 NO_RESULT = "no result yet"
 _REASON_LENGTH = 300

@@ -3,11 +3,14 @@
 # The controller touches the file `asked` as long as it waits. When it has not for two minutes, all processes are stopped.
 set -eu
 cd "$1"
+pids=
 for focus in *.focus; do
     number=${focus%.focus}
     ../e2e.test --kubeconfig=/etc/kubernetes/admin.conf --kubectl-path=/var/lib/q8s/bin/kubectl --provider=skeleton \
         --node-os-distro=debian --disable-log-dump --non-blocking-taints=node-role.kubernetes.io/control-plane \
-        --ginkgo.no-color --ginkgo.silence-skips --ginkgo.timeout=2h --ginkgo.focus="$(cat "$focus")" --report-dir="$PWD/$number" >"$number.log" 2>&1 &
+        --ginkgo.no-color --ginkgo.silence-skips --ginkgo.timeout=2h --ginkgo.focus="$(cat "$focus")" \
+        --report-dir="$PWD/$number" >"$number.log" 2>&1 &
+    pids="$pids $!"
 done
 main=$$
 (
@@ -16,8 +19,7 @@ main=$$
     done
 ) &
 watch=$!
-trap 'kill $(jobs -p) 2>/dev/null; exit 1' TERM INT
-for job in $(jobs -p); do
-    [ "$job" = "$watch" ] || wait "$job" || true
+for pid in $pids; do
+    wait "$pid" || true
 done
 kill "$watch"
