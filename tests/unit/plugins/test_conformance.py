@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleFilterError
 from ansible_collections.q8s.emu.plugins.action import conformance_report
 from ansible_collections.q8s.emu.plugins.filter.conformance_nodes import conformance_nodes
 from ansible_collections.q8s.emu.plugins.filter.conformance_plan import conformance_plan
-from ansible_collections.q8s.emu.plugins.module_utils import _conformance, _spec
-
-from ansible.errors import AnsibleFilterError
+from ansible_collections.q8s.emu.plugins.module_utils import _conformance, _results_folder, _spec
 
 RECORDED = Path(__file__).parent / "conformance_output"
 LISTING = (RECORDED / "list-tests.txt").read_text()
@@ -40,7 +39,9 @@ def test_conformance_tests_of_five_groups_run_in_their_order_and_serial_ones_las
 
 
 def test_focus_chooses_from_all_groups_and_skip_leaves_out() -> None:
-    assert names(focus="^.sig-cli") == [name for name in _conformance.read_specs(LISTING) if name.startswith("[sig-cli]")]
+    assert names(focus="^.sig-cli") == [
+        name for name in _conformance.read_specs(LISTING) if name.startswith("[sig-cli]")
+    ]
     assert names(focus="DNS", skip="for the cluster") and DNS not in names(focus="DNS", skip="for the cluster")
     with pytest.raises(AnsibleFilterError, match="no conformance test has such a name\nhint: --list"):
         conformance_plan(LISTING, focus="no such test")
@@ -73,7 +74,9 @@ def test_an_expression_matches_its_tests_and_no_others() -> None:
     batch = plan["batches"][0]
     for process, focus in zip(batch["processes"], batch["focuses"], strict=True):
         # What Go's regexp and Python's understand alike. Ginkgo puts the suite's name first.
-        matched = [name for name in _conformance.read_specs(LISTING) if re.search(focus, f"Kubernetes e2e suite {name}")]
+        matched = [
+            name for name in _conformance.read_specs(LISTING) if re.search(focus, f"Kubernetes e2e suite {name}")
+        ]
         assert sorted(matched) == sorted(process)
         assert "\\ " not in focus  # Go refuses it
 
@@ -87,7 +90,10 @@ def test_resume_runs_what_has_no_result_with_the_earlier_choice() -> None:
 
 def nodes(**status: str) -> list[dict[str, Any]]:
     return [
-        {"metadata": {"name": name}, "status": {"conditions": [{"type": "Ready", "status": value, "message": "no CNI"}]}}
+        {
+            "metadata": {"name": name},
+            "status": {"conditions": [{"type": "Ready", "status": value, "message": "no CNI"}]},
+        }
         for name, value in status.items()
     ]
 
@@ -103,3 +109,76 @@ def test_a_node_that_is_not_ready_is_named() -> None:
 
 def about() -> dict[str, Any]:
     return {"cluster": "demo", "kubernetes": "v1.36.3", "nodes": [], "focus": "", "skip": ""}
+
+
+def process(*specs: str, report: str = "junit.xml", log: str = "") -> dict[str, Any]:
+    xml = (RECORDED / report).read_text() if report else ""
+    return {"specs": list(specs), "xml": xml, "log": log}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "results"
+
+
+def write(folder: Path, plan: dict[str, Any], processes: list[dict[str, Any]], *, resume: bool) -> dict[str, Any]:
+    """Write results as the action does, and return the document."""
+    before = conformance_report.read(folder) if resume else None
+    new = _conformance.outcomes(processes)
+    given = {**about(), "plan": plan, "session": {"started": f"at {resume}", "parallel": 2}}
+    document = conformance_report.results(given, new, before)
+    files = conformance_report.files(document, new, conformance_report.logs(folder) if before else {})
+    _results_folder.write(folder, files)
+    return document
+
+
+SERVICE = (
+    "[sig-network] EndpointSlice should create Endpoints and EndpointSlices for Pods matching a Service [Conformance]"
+)
+HOSTNAME = "[sig-network] DNS should provide DNS for pods for Hostname [Conformance]"
+
+
+def test_a_real_report_has_passed_failed_and_interrupted_tests() -> None:
+    found = _conformance.outcomes([process(HOSTNAME, SERVICE, DNS)])
+    assert (found[HOSTNAME]["status"], found[HOSTNAME]["seconds"]) == ("passed", 202.2)
+    assert found[SERVICE]["status"] == "failed"
+    assert found[SERVICE]["reason"] == (
+        "timed out waiting for Pods to have IPs assigned: client rate limiter Wait returned an error: "
+        "rate: Wait(n=1) would exceed context deadline"
+    )
+    assert "STEP: Creating a kubernetes client" in found[SERVICE]["log"]
+    # It was interrupted: no result, so that --resume runs it.
+    assert found[DNS]["status"] == "not run"
+
+
+def test_a_process_that_died_is_no_result_and_its_last_words_are_the_reason() -> None:
+    found = _conformance.outcomes([process(DNS, report="", log="I1128 starting\nfatal: no kubeconfig\n")])
+    assert found[DNS]["status"] == "not run"
+    assert found[DNS]["reason"] == "the tests ended without a result: fatal: no kubeconfig"
+
+
+def test_results_are_added_and_a_resumed_run_completes_them(folder: Path) -> None:
+    plan = conformance_plan(LISTING, focus="DNS should provide DNS for the cluster|ImageVolume")
+    first = write(folder, plan, [process(DNS, report="", log="killed")], resume=False)
+    assert not first["complete"] and _conformance.done(first) == {}
+    passed = (RECORDED / "junit.xml").read_text().replace('status="interrupted"', 'status="passed"')
+    second = write(folder, plan, [{"specs": [DNS], "xml": passed, "log": ""}], resume=True)
+    assert second["complete"] and _conformance.done(second) == {DNS: "passed"}
+    assert [one["started"] for one in second["sessions"]] == ["at False", "at True"]
+    assert _conformance.summary(second)[0] == "1 passed, 0 failed, 1 not run"
+    with pytest.raises(conformance_report.OutputError, match="nothing is left to test"):
+        conformance_report.earlier(folder, second)
+
+
+def test_the_folder_has_a_table_and_the_logs_of_failed_tests(folder: Path) -> None:
+    plan = conformance_plan(LISTING, focus="DNS should provide DNS for the cluster")
+    plan["specs"].append({"name": SERVICE, "sig": "network", "image": ""})
+    write(folder, plan, [process(SERVICE)], resume=False)
+    document = write(folder, plan, [process(DNS)], resume=True)
+    [log] = (folder / "logs").iterdir()
+    assert log.name.startswith("sig-network-EndpointSlice-should-create") and "timed out waiting" in log.read_text()
+    table = (folder / "tables.md").read_text()
+    assert f"| {SERVICE} | failed | 251.4 | timed out waiting for Pods" in table
+    assert json.loads((folder / "results.json").read_text()) == document
+    with pytest.raises(conformance_report.OutputError, match="has results"):
+        conformance_report.check(folder, force=False)
