@@ -334,6 +334,13 @@ def test_the_build_of_each_artifact_has_its_step() -> None:
     assert not reduce(end, event("runner_on_ok", "localhost", BUILD_PLAY, at=10)).builds
 
 
+def test_what_a_task_says_of_its_progress_is_shown_as_it_is() -> None:
+    before = fold(reduce, BUILD, State())
+    after = reduce(before, build_event("line", 10))
+    assert render.builds(before, after) == ["some text"]
+    assert render.builds(after, after) == []
+
+
 def test_other_output_is_no_progress() -> None:
     for text in ("a line", '"q8s_progress"', '{"q8s_progress": {"event": "step"}}', '{"q8s_progress": 3}'):
         assert reduce(State(), {"event": "verbose", "stdout": text}) == State()
