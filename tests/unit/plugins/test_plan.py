@@ -245,7 +245,7 @@ def test_another_flavor_stays_and_is_named() -> None:
     assert plan.notes == (
         f"the server {NAMES[0]} has the flavor big, not {first}; it stays",
         f"the server {NAMES[1]} has the flavor big, not {second}; it stays"
-        " (q8s-run replace FILE x86-small-1 creates it again)",
+        " (`q8s-run replace FILE x86-small-1` creates it again)",
     )
     ids = {first: "big", second: "big"}
     plan = _plan.plan_servers(CLUSTER, having([*there[:2], ALL[2]], flavors=ids))

@@ -600,7 +600,7 @@ def plan_servers(
             server = usable[0]
             flavor = existing.flavors.get(spec.flavor, spec.flavor)
             if server.flavor and server.flavor != flavor:
-                again = f" (q8s-run replace FILE {spec.node} creates it again)" if spec.vm_type else ""
+                again = f" (`q8s-run replace FILE {spec.node}` creates it again)" if spec.vm_type else ""
                 notes.append(f"the server {server.name} has the flavor {server.flavor}, not {flavor}; it stays{again}")
             if server.status == "SHUTOFF":
                 changes.append(_start(server))
@@ -682,8 +682,8 @@ def _control_plane_loss(cluster: Cluster, existing: Existing, foreign: Optional[
         )
     return (
         f"the server {name}, which has the cluster's CA and etcd, {state}. Everything that was created in Kubernetes is lost with "
-        f"it, and no other server of the cluster can join a new control plane. {way}To give the data up: q8s-run deploy FILE "
-        f"--replace-control-plane (ansible-playbook: -e q8s_replace_control_plane=true) deletes all servers of the cluster "
+        f"it, and no other server of the cluster can join a new control plane. {way}To give the data up: `q8s-run deploy FILE "
+        f"--replace-control-plane` (ansible-playbook: -e q8s_replace_control_plane=true) deletes all servers of the cluster "
         f"({_listed([s.name for s in ours])}), and creates them again, with a new CA and an empty Kubernetes"
     )
 
