@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ansible_collections.q8s.emu.plugins.inventory import openstack
 from ansible_collections.q8s.emu.plugins.module_utils import _spec, _state
-from ansible_collections.q8s.emu.plugins.module_utils._plan import Server
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import Server
 
 from q8s_wrapper.config import PLAYBOOKS, REPOSITORY
 

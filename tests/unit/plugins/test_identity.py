@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.q8s.emu.plugins.module_utils import _identity, _spec
-from ansible_collections.q8s.emu.plugins.module_utils._plan import Server
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import Server
 from ansible_collections.q8s.emu.plugins.modules import cloud_preflight
 
 CLUSTER = _spec.load_file(str(Path(__file__).parents[3] / "examples" / "demo.yaml"))

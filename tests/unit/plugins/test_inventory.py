@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.q8s.emu.plugins.inventory import openstack
-from ansible_collections.q8s.emu.plugins.module_utils import _hostkeys, _plan, _spec, _ssh, _state
-from ansible_collections.q8s.emu.plugins.module_utils._plan import Server
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _hostkeys, _spec, _ssh, _state
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import Server
 
 CLUSTER = _spec.load_file(str(Path(__file__).parents[3] / "examples" / "demo.yaml"))
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIATbSFIAoKCLyojckQoDUv+sRJPfwQtsZYqckaz2L3fo"
@@ -302,7 +302,7 @@ def test_a_bastion_is_on_the_way_to_servers_and_guests() -> None:
 
 def test_a_floating_ip_leads_to_all_others() -> None:
     access = _spec.Access("floating_ip", floating_network="external")
-    floating = [_plan.FloatingIp("f", "203.0.113.4", "10.254.1.4")]
+    floating = [_cloud_objects.FloatingIp("f", "203.0.113.4", "10.254.1.4")]
     servers = openstack.with_floating(SERVERS, floating)
     hosts = {host.name: host for host in openstack.hosts(replace(CLUSTER, access=access), servers, "/state")}
     initial = hosts["demo-control-plane"].variables
@@ -363,7 +363,7 @@ def test_user_data_holds_the_private_key_and_metadata_does_not() -> None:
     assert config["users"][0]["lock_passwd"] is True and config["ssh_pwauth"] is False
     assert "PRIVATE" in config["bootcmd"][0] and "PRIVATE" not in json.dumps(dict(metadata))
     assert all(len(value) < 256 for value in metadata.values())
-    assert _plan.is_ours(Server("i", "n", "ACTIVE", (), metadata), "demo")
+    assert _cloud_objects.is_ours(Server("i", "n", "ACTIVE", (), metadata), "demo")
     assert _ssh.PUBLIC_KEY.fullmatch(metadata["q8s_host_ca"])
     assert user_data(WORKER)[1]["q8s_host_ca"] != metadata["q8s_host_ca"], "each call has its own"
 

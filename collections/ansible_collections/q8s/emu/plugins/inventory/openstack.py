@@ -96,7 +96,7 @@ from typing import Any
 from ansible import context
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.vars import load_extra_vars
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _hostkeys, _plan, _spec, _ssh, _state
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _cloud_objects, _hostkeys, _spec, _ssh, _state
 
 
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
@@ -161,7 +161,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         self._add_host_to_composed_groups(self.get_option("groups"), known, host.name, strict=strict)
         self._add_host_to_keyed_groups(self.get_option("keyed_groups"), known, host.name, strict=strict)
 
-    def _ask(self, cluster: _spec.Cluster, path: str, cache: bool) -> tuple[str, list[_plan.Server], LocalState | None]:
+    def _ask(
+        self, cluster: _spec.Cluster, path: str, cache: bool
+    ) -> tuple[str, list[_cloud_objects.Server], LocalState | None]:
         """Return what is wrong with the cloud, the servers that it has under the cluster's names, and the local state."""
         root = os.path.abspath(os.path.expanduser(self.get_option("state_dir") or _default_state()))
         try:
@@ -179,7 +181,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
 
     def _servers(
         self, cluster: _spec.Cluster, path: str, cache: bool, root: str, login: str
-    ) -> tuple[list[_plan.Server], LocalState]:
+    ) -> tuple[list[_cloud_objects.Server], LocalState]:
         """Return what the cloud has under the cluster's names, from the cache where that is wanted and fresh."""
         cloud, name = self.get_option("cloud"), cluster.cluster_name
         wanted = bool(self.get_option("cache"))
@@ -197,7 +199,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             root,
             project,
             name,
-            lambda: connection.keypairs.find_public_key(_plan.keypair_name(name)),
+            lambda: connection.keypairs.find_public_key(_cloud_objects.keypair_name(name)),
             move=not context.CLIARGS.get("check", False),
         )
         if place.note:
@@ -205,13 +207,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         servers = [
             server
             for server in connection.servers.list_servers()
-            if server.name in names or _plan.is_ours(server, name)
+            if server.name in names or _cloud_objects.is_ours(server, name)
         ]
         if cluster.access.type == "floating_ip":
             servers = with_floating(servers, connection.floating_ips.list_floating_ips(name))
         # With one control plane, there is nothing to choose from.
-        several = sum(map(_plan.is_control_plane, servers)) > 1 or cluster.number_additional_master_nodes
-        etcd_server = _plan.etcd_server(connection.security_groups.find_tags(name)[1]) if several else ""
+        several = sum(map(_cloud_objects.is_control_plane, servers)) > 1 or cluster.number_additional_master_nodes
+        etcd_server = _cloud_objects.etcd_server(connection.security_groups.find_tags(name)[1]) if several else ""
         if wanted:
             listed = [asdict(server) for server in servers]
             self._cache[key] = {"project": asdict(project), "servers": listed, "etcd_server": etcd_server}
@@ -240,13 +242,15 @@ class LocalState:
     etcd_server: str = ""
 
 
-def _server_of(item: Mapping[str, Any]) -> _plan.Server:
+def _server_of(item: Mapping[str, Any]) -> _cloud_objects.Server:
     """A server as the cache keeps it: JSON has lists only."""
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in item.items()}
-    return _plan.Server(**values)
+    return _cloud_objects.Server(**values)
 
 
-def with_floating(servers: list[_plan.Server], floating: list[_plan.FloatingIp]) -> list[_plan.Server]:
+def with_floating(
+    servers: list[_cloud_objects.Server], floating: list[_cloud_objects.FloatingIp]
+) -> list[_cloud_objects.Server]:
     """Servers with the floating IPs of the cluster: what Nova says of them comes late."""
     by_fixed = {item.fixed: item.address for item in floating if item.fixed}
     return [
@@ -309,10 +313,10 @@ def _state_variables(cluster: _spec.Cluster, state: LocalState | None) -> dict[s
     return {"q8s_state_dir": state.folder, "q8s_state_record": record}
 
 
-def presence_variables(cluster: _spec.Cluster, servers: list[_plan.Server]) -> dict[str, Any]:
+def presence_variables(cluster: _spec.Cluster, servers: list[_cloud_objects.Server]) -> dict[str, Any]:
     """Return the names of the file's servers that the cloud lacks, and of those that Q8S created, as variables of all hosts."""
     present = {server.name for server in servers}
-    created = {server.name for server in servers if _plan.is_ours(server, cluster.cluster_name)}
+    created = {server.name for server in servers if _cloud_objects.is_ours(server, cluster.cluster_name)}
     wanted = [spec.name for spec in cluster.servers()]
     return {
         "q8s_missing_servers": [name for name in wanted if name not in present],
@@ -329,7 +333,9 @@ class Host:
         self.variables = variables
 
 
-def hosts(cluster: _spec.Cluster, servers: list[_plan.Server], state: str, etcd_server: str = "") -> list[Host]:
+def hosts(
+    cluster: _spec.Cluster, servers: list[_cloud_objects.Server], state: str, etcd_server: str = ""
+) -> list[Host]:
     """Every server of the cluster that exists, and the guest behind each worker's host.
 
     :param etcd_server: id of the server that is recorded to have the cluster's CA and etcd. An additional control plane
@@ -337,8 +343,8 @@ def hosts(cluster: _spec.Cluster, servers: list[_plan.Server], state: str, etcd_
     """
     result: list[Host] = []
     path = way(cluster, servers, state)
-    foreign = _plan.foreign_initial(cluster, servers)[0]
-    ours = [server for server in servers if _plan.is_ours(server, cluster.cluster_name)]
+    foreign = _cloud_objects.foreign_initial(cluster, servers)[0]
+    ours = [server for server in servers if _cloud_objects.is_ours(server, cluster.cluster_name)]
     # An ACTIVE one first, in case that an interrupted run left two of a name.
     by_name = {server.name: server for server in sorted(ours, key=lambda s: s.status == "ACTIVE")}
     specs = cluster.servers()
@@ -382,9 +388,9 @@ def hosts(cluster: _spec.Cluster, servers: list[_plan.Server], state: str, etcd_
     return result + [_surplus(cluster, server, state, path) for server in by_name.values()]
 
 
-def _surplus(cluster: _spec.Cluster, server: _plan.Server, state: str, path: str) -> Host:
+def _surplus(cluster: _spec.Cluster, server: _cloud_objects.Server, state: str, path: str) -> Host:
     """A server that the file no longer asks for, and what is needed to take its node out of Kubernetes."""
-    control_plane = server.metadata.get(_plan.META_ROLE) == "control_plane"
+    control_plane = server.metadata.get(_cloud_objects.META_ROLE) == "control_plane"
     node = server.name if control_plane else _spec.worker_node(cluster.cluster_name, server.name)
     variables = _server_variables(cluster, server, state, path)
     variables["q8s_surplus"] = {"name": node, "control_plane_host": server.name if control_plane else ""}
@@ -442,7 +448,7 @@ def server_key(cluster: _spec.Cluster, state: str, foreign: bool) -> str:
 
 
 def _server_variables(
-    cluster: _spec.Cluster, server: _plan.Server, state: str, path: str, foreign: bool = False
+    cluster: _spec.Cluster, server: _cloud_objects.Server, state: str, path: str, foreign: bool = False
 ) -> dict[str, Any]:
     variables: dict[str, Any] = {
         "q8s_server_id": server.id,
@@ -466,7 +472,7 @@ def _server_variables(
     return variables
 
 
-def way(cluster: _spec.Cluster, servers: list[_plan.Server], state: str) -> str:
+def way(cluster: _spec.Cluster, servers: list[_cloud_objects.Server], state: str) -> str:
     """What leads ssh to servers that it cannot reach directly: an option, or nothing."""
     access = cluster.access
     if access.type == "bastion":
@@ -475,7 +481,7 @@ def way(cluster: _spec.Cluster, servers: list[_plan.Server], state: str) -> str:
     initial = _initial(cluster, servers)
     if access.type != "floating_ip" or initial is None or not initial.floating:
         return ""
-    foreign = not _plan.is_ours(initial, cluster.cluster_name)
+    foreign = not _cloud_objects.is_ours(initial, cluster.cluster_name)
     user = cluster.initial_instance_user if foreign else _hostkeys.USER
     destination = f"{user}@{initial.floating[0]}"
     arguments = _arguments(cluster, initial, state, _hostkeys.HOST, foreign)
@@ -489,14 +495,20 @@ def _socket(state: str, *identity: str) -> str:
     return os.path.join(folder, _ssh.socket_name(state, "jump", *identity)) if folder else ""
 
 
-def _initial(cluster: _spec.Cluster, servers: list[_plan.Server]) -> _plan.Server | None:
+def _initial(cluster: _spec.Cluster, servers: list[_cloud_objects.Server]) -> _cloud_objects.Server | None:
     """The initial control plane, if it is there."""
-    foreign = _plan.foreign_initial(cluster, servers)[0]
-    ours = [s for s in servers if _plan.is_ours(s, cluster.cluster_name) and s.name == cluster.name_of_initial_instance]
+    foreign = _cloud_objects.foreign_initial(cluster, servers)[0]
+    ours = [
+        s
+        for s in servers
+        if _cloud_objects.is_ours(s, cluster.cluster_name) and s.name == cluster.name_of_initial_instance
+    ]
     return foreign or next(iter(sorted(ours, key=lambda s: s.status != "ACTIVE")), None)
 
 
-def _arguments(cluster: _spec.Cluster, server: _plan.Server, state: str, purpose: str, foreign: bool = False) -> str:
+def _arguments(
+    cluster: _spec.Cluster, server: _cloud_objects.Server, state: str, purpose: str, foreign: bool = False
+) -> str:
     """Options of ssh for a server or its guest, without the way to it.
 
     :param purpose: what its host key is signed for; nothing is signed on a server of others
@@ -506,7 +518,7 @@ def _arguments(cluster: _spec.Cluster, server: _plan.Server, state: str, purpose
     return f"{_ssh.own_options(not users_own)} {known}"
 
 
-def _control(server: _plan.Server, state: str, purpose: str) -> dict[str, str]:
+def _control(server: _cloud_objects.Server, state: str, purpose: str) -> dict[str, str]:
     """Variables that name the socket by which Ansible shares one connection among all tasks of a host."""
     folder = _ssh.socket_folder(state)
     if not folder:
@@ -515,8 +527,8 @@ def _control(server: _plan.Server, state: str, purpose: str) -> dict[str, str]:
     return {"ansible_control_path_dir": folder, "ansible_control_path": f"%(directory)s/{name}"}
 
 
-def _authority(server: _plan.Server) -> str:
-    return server.metadata.get(_plan.META_HOST_CA, "")
+def _authority(server: _cloud_objects.Server) -> str:
+    return server.metadata.get(_cloud_objects.META_HOST_CA, "")
 
 
 def _word(name: str) -> str:
