@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -134,9 +135,13 @@ def _parser() -> argparse.ArgumentParser:
         "build", help="build the artifacts that are not in the cache, and list the paths of all"
     )
     build.set_defaults(run=_build, check=False, if_able=False)
+    refresh = commands.add_parser(
+        "refresh", help="as build, with the versions that Debian's packages have today, security updates among them"
+    )
+    refresh.set_defaults(run=_refresh, check=False, if_able=False)
     command = commands.add_parser("ensure", help="as build, for programs: print the paths as JSON")
     command.set_defaults(run=_ensure)
-    for one in (build, command):
+    for one in (build, refresh, command):
         _add_choice(one)
         one.add_argument(
             "--progress",
@@ -272,6 +277,20 @@ def _build(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv:
     if not any(getattr(arguments, name) for name in chosen):
         arguments.arch, arguments.control_plane = sorted(versions.ARCHITECTURES), ["x86_64"]
     return _obtain(parser, arguments, argv, _show_artifacts)
+
+
+def _refresh(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Build everything that contains Debian's packages again. If that fails, the earlier artifacts remain in use."""
+    before, code = cache.generation(), _FAILED
+    cache.set_generation(datetime.now(UTC).isoformat())
+    try:
+        # In a user namespace, the command that runs again is `build`: the generation has begun.
+        code = _build(parser, arguments, ["build", *argv[1:]])
+    finally:
+        if code != _DONE:
+            cache.set_generation(before)
+            say("nothing was refreshed: deploys use what was built before")
+    return code
 
 
 def _show_artifacts(answer: Mapping[str, Any]) -> None:

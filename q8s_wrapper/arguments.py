@@ -425,7 +425,7 @@ COMMANDS: Final = (
 # Commands of other packages, each with its own parser.
 HANDED_OVER: Final = {
     "lab": "an OpenStack on this machine: up, down, status, reset, image, host",
-    "bundle": "node bundles and guest images: build, list, prune, verify, ensure, pack",
+    "bundle": "node bundles and guest images: build, refresh, list, prune, verify, ensure, pack",
 }
 
 
@@ -561,6 +561,7 @@ _BUNDLE_CHOICE: Final = (
 # environment.
 _HANDED_OVER_OPTIONS: Final[Mapping[tuple[str, str], tuple[Option, ...]]] = {
     ("bundle", "build"): _BUNDLE_CHOICE,
+    ("bundle", "refresh"): _BUNDLE_CHOICE,
     ("bundle", "ensure"): (*_BUNDLE_CHOICE, _CHECK, Option("if-able", "")),
     ("bundle", "list"): (_JSON,),
     ("bundle", "prune"): (Option("keep-days", "", "DAYS"), _CHECK),

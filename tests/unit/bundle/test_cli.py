@@ -200,3 +200,22 @@ def test_an_unknown_architecture_is_wrong_input(capsys: pytest.CaptureFixture[st
         cli.main(["ensure", "--arch", "arm_64"])
     assert ended.value.code == 2
     assert "aarch64" in capsys.readouterr().err
+
+
+def test_a_refresh_that_fails_changes_nothing(
+    built: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail(architecture: object, supply: object) -> NodeArtifacts:
+        generations.append(cache.generation())
+        raise BundleError("Failed to fetch 12 Debian packages")
+
+    generations: list[str] = []
+    monkeypatch.setenv("Q8S_CACHE", str(tmp_path / "cache"))
+    assert cli.main(["refresh", "--arch", "x86_64"]) == 0
+    first = cache.generation()
+    assert first
+    monkeypatch.setattr(node, "ensure_worker", fail)
+    assert cli.main(["refresh", "--arch", "x86_64"]) == 1
+    assert generations[0] not in ("", first), "the build looked for packages of today"
+    assert cache.generation() == first
+    assert "nothing was refreshed" in capsys.readouterr().err

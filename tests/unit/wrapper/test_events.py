@@ -12,6 +12,7 @@ import pytest
 from q8s_wrapper import render, report, tags
 from q8s_wrapper.config import PLAYBOOKS
 from q8s_wrapper.events import BUILDS, Failure, State, reduce, without_colours
+from q8s_wrapper.invocation import Invocation
 
 EVENTS: list[dict[str, Any]] = [
     json.loads(line) for line in Path(__file__).with_name("events.jsonl").read_text().splitlines()
@@ -251,6 +252,15 @@ def show(renderer: render.Renderer) -> None:
         before, state = state, reduce(state, event)
         renderer.update(before, state)
     renderer.close()
+
+
+def test_a_command_in_a_reason_is_kept_whole() -> None:
+    state = failed(
+        {"msg": "The cluster has 1.35.4, and deploy does not upgrade it. Run `q8s-run upgrade FILE`, or not."}
+    )
+    lines = report.failures(state, Invocation(file="'a folder/of mine.yaml'"), 60)
+    assert any("`q8s-run upgrade 'a folder/of mine.yaml'`, or not." in line for line in lines), lines
+    assert max(map(len, lines)) <= 60
 
 
 def test_plain_output(capsys: pytest.CaptureFixture[str]) -> None:
