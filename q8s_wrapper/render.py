@@ -237,8 +237,6 @@ class JsonLines:
         for name, text in after.uploaded.items():
             if name not in before.uploaded:
                 self._emit({"event": "uploaded", "seconds": seconds, "artifact": name, "text": text})
-        for text in after.lines[len(before.lines) :]:
-            self._emit({"event": "progress", "seconds": seconds, "text": text})
 
     def show_message(self, text: str) -> None:
         messages.info(text)
