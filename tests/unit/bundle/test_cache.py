@@ -121,7 +121,7 @@ def test_a_generation_has_entries_of_its_own_for_what_contains_packages() -> Non
     def day_of(kind: str) -> str:
         return (cache.entry(kind, "x86_64", "0123", build)[0] / "day").read_text()
 
-    kinds = ("debs", "trees", "rootfs", "kernels", "images", "bundles", "bench")
+    kinds = ("debs", "trees", "rootfs", "kernels", "images", "bundles", "bench", "conformance")
     day = "monday"
     assert {day_of(kind) for kind in (*kinds, "programs")} == {"monday"}
     day = "tuesday"
