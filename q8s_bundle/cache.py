@@ -24,9 +24,8 @@ from q8s_bundle.errors import BundleError
 
 # The names of our packages, each with its original one: renaming a package must not change the keys of its sources.
 _PACKAGES: Final = ((b"q8s_bundle", b"bundle"), (b"q8s_lab", b"lab"))
-_WITH_PACKAGES: Final = frozenset(
-    {"debs", "trees", "rootfs", "kernels", "images", "bundles", "bench"}
-)  # kinds of entries
+# kinds of entries
+_WITH_PACKAGES: Final = frozenset({"debs", "trees", "rootfs", "kernels", "images", "bundles", "bench", "conformance"})
 _GENERATION: Final = "generation"
 _KEY_LENGTH = 16  # hex digits of SHA-256: 64 bits are plenty for hundreds of entries, and short to read
 
