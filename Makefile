@@ -7,7 +7,7 @@ FILE ?= examples/demo.yaml
 LAB := $(or $(Q8S_LAB_DIR),/var/lib/q8s-lab)
 ON_LAB := OS_CLIENT_CONFIG_FILE=$(LAB)/clouds.yaml OS_CLOUD=q8s-lab
 
-.PHONY: help setup wheel bundle gate-image demo demo-down style check reference site test test-long test-vm lint docs bench clean
+.PHONY: help setup wheel bundle gate-image demo demo-down style check reference site test test-long test-vm lint docs bench conformance clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -78,6 +78,9 @@ test-long: test-vm  ## what is too long for every change
 
 bench: setup  ## simulate deploys of 52, 250 and 1000 nodes, beside those that were measured
 	.venv/bin/python -m benchmarks.deploy_simulation
+
+conformance: setup  ## Kubernetes' conformance tests on the cluster of FILE
+	$(ON_LAB) $(RUN) conformance $(FILE)
 
 clean:  ## remove what was made in this checkout (caches outside stay)
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .ansible build *.egg-info docs/reference/collections

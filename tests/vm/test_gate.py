@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import pytest
 from machines import Guest, Host, bundle, guest_of, host, require_virtual_machines, served
 
 from q8s_lab import cloud_image, hosts, settings
+from q8s_wrapper.experiment import machines
 
 pytestmark = [pytest.mark.vm, pytest.mark.gate]
 
@@ -110,3 +112,12 @@ def test_packages_are_found_though_the_lists_are_new_and_empty(seen: Seen) -> No
 def test_a_guest_starts_under_apparmor(seen: Seen) -> None:
     assert seen.guest.state == "running", f"{seen.guest}\n{seen.guest_run.stdout[-3000:]}"
     assert re.fullmatch(r"libvirt-[0-9a-f-]+ \(enforce\)", seen.guest.confined), seen.guest.confined
+
+
+def test_a_scenario_limits_the_cpus_of_a_guest(machine: Host, seen: Seen) -> None:
+    assert seen.guest.state == "running"
+    read = "cat /sys/fs/cgroup/machine.slice/*gate*/libvirt/vcpu0/cpu.max"
+    machine.ssh(f"sudo sh -c {shlex.quote(machines.cpu_quota(GUEST, 25))}")
+    assert machine.read(read).split() == ["25000", "100000"]
+    machine.ssh(f"sudo sh -c {shlex.quote(machines.cpu_quota(GUEST))}")
+    assert machine.read(read).split() == ["max", "100000"]

@@ -18,9 +18,17 @@ def run(role: str, folder: Path, **variables: str) -> list[str]:
 
 
 def test_the_artifact_server_keeps_what_it_serves(tmp_path: Path) -> None:
-    served = [f"bundle-x86_64-{NEW}.qcow2", f"control-plane-x86_64-{NEW}", f"kernel-x86_64-{NEW}"]
-    others = [f"bench-x86_64-{OLD}.tar.gz", "notes-x86_64", f"root-x86_64-{OLD}.qcow2.old"]
-    earlier = [f"bundle-x86_64-{OLD}.qcow2", f"control-plane-x86_64-{OLD}", f"root-aarch64-{OLD}.qcow2"]
+    addon = "addon-metrics_server-x86_64"
+    served = [f"bundle-x86_64-{NEW}.qcow2", f"control-plane-x86_64-{NEW}", f"{addon}-{NEW}.tar.gz"]
+    others = ["notes-x86_64", f"root-x86_64-{OLD}.qcow2.old", f"backup-x86_64-{OLD}.tar.gz"]
+    earlier = [
+        f"bundle-x86_64-{OLD}.qcow2",
+        f"control-plane-x86_64-{OLD}",
+        f"root-aarch64-{OLD}.qcow2",
+        f"{addon}-{OLD}.tar.gz",
+        f"bench-x86_64-{OLD}.tar.gz",
+        f"conformance-tests-x86_64-{OLD}.tar.gz",
+    ]
     for name in (*served, *others, *earlier):
         (tmp_path / name).touch()
     assert run("artifact_server", tmp_path, SERVED=" ".join(served)) == sorted(earlier)

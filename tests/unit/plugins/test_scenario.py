@@ -33,6 +33,7 @@ def test_every_fault_has_its_end() -> None:
         "    - {at: 15s, for: 15s, partition: [zone:edge-site, zone:cloud-site]}\n"
         "    - {at: 30s, for: 1min, stop: type:edge}\n"
         "    - {at: 100s, reboot: node:edge-1}\n"
+        "    - {at: 100s, for: 10s, cpu: {type: cloud, quota: 12.5%}}\n"
         "    - {from: 2min, to: 2.3min, flap: [zone:edge-site, control-planes], period: 10s}\n"
     )
     assert lines(cluster) == [
@@ -43,6 +44,8 @@ def test_every_fault_has_its_end() -> None:
         "30 stop edge-1",
         "90 end of stop edge-1",
         "100 reboot edge-1",
+        "100 cpu cloud-1: at most 12.5%",
+        "110 end of cpu cloud-1: at most 12.5%",
         "120 partition zone:edge-site <-> control-planes",
         "125 end of partition zone:edge-site <-> control-planes",
         "130 partition zone:edge-site <-> control-planes",
@@ -108,19 +111,26 @@ def test_a_completed_scenario_is_read_as_an_equal_one() -> None:
         "    - {at: 15s, for: 10s, partition: [zone:edge-site, zone:cloud-site]}\n"
         "    - {at: 30s, for: 1min, stop: type:edge}\n"
         "    - {at: 100s, reboot: node:edge-1}\n"
+        "    - {at: 300s, for: 10s, cpu: {type: cloud, quota: 12.5%}}\n"
         "    - {from: 0s, to: 1h, churn: {zone: cloud-site, mtbf: 20min, mttr: 2min, how: [pause]}}\n"
         "    - {from: 2min, to: 3min, flap: [zone:edge-site, control-planes], period: 10s}\n",
         "network:\n  profiles:\n    lte: {delay: 45ms, rate: {up: 7mbit, down: 30mbit}}\n",
     )
-    assert len(cluster.scenario.events) == 6
+    assert len(cluster.scenario.events) == 7
     assert _spec.load_mapping(json.loads(json.dumps(cluster.to_mapping())), "c.yaml") == cluster
 
 
 @pytest.mark.parametrize(
     ("event", "path", "words"),
     [
-        ("at: 1s", "", "has nothing that happens; must have one of set, partition, flap, churn, stop, reboot"),
-        ("at: 1s, cpu: {}", ".cpu", "unknown key"),
+        ("at: 1s", "", "has nothing that happens; must have one of set, partition, flap, churn, stop, cpu, reboot"),
+        ("at: 1s, ram: {}", ".ram", "unknown key"),
+        ("at: 1s, for: 2s, cpu: {type: edge}", ".cpu.quota", "is missing"),
+        ("at: 1s, for: 2s, cpu: {quota: 50%}", ".cpu", "has none of them; must have one of type, zone and node"),
+        ("at: 1s, for: 2s, cpu: {node: cp, quota: 50%}", ".cpu", "node:cp matches no worker of this cluster"),
+        ("at: 1s, for: 2s, cpu: {type: edge, quota: 0.5%}", ".cpu.quota", "is 0.5%; must be at least 1%"),
+        ("at: 1s, for: 2s, cpu: {type: edge, quota: 0.5}", ".cpu.quota", "is 0.5; must be a number with %"),
+        ("at: 1s, cpu: {type: edge, quota: 50%}", ".for", "is missing"),
         ("at: 1s, reboot: '*', stop: '*'", "", "has stop and reboot; must have one of"),
         ("at: 60, reboot: '*'", ".at", "is 60; must be a number with ms, s, min or h"),
         ("at: 25h, reboot: '*'", ".at", "is '25h'; must be a number with ms, s, min or h, such as 90s, at most 24h"),

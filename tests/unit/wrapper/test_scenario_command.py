@@ -37,6 +37,7 @@ SSH = """\
 for word; do before=${name:-}; name=${last:-}; last=$word; done
 case "$last" in
   *suspend*) [ ! -e @/fails ] || { echo "no such domain" >&2; exit 1; } ;;
+  *schedinfo*) [ ! -e @/old-groups ] || { echo "no CPU controller" >&2; exit 1; } ;;
 esac
 echo "$(date +%s.%N) ${name#*@} $last" >> @/log
 case "$last" in
@@ -102,6 +103,12 @@ class Lab:
 
     def told(self) -> list[tuple[str, str]]:
         return [(name, what) for _at, name, what in self.log()]
+
+    def lines(self, word: str) -> list[str]:
+        """Return the lines of the log that have a word."""
+        return [
+            line for line in (self.tools / "log").read_text().splitlines() if word in line and "domstate" not in line
+        ]
 
     def result(self) -> str:
         path, lines = scenario.read_record(self.folder)
@@ -194,6 +201,29 @@ def test_actions_reach_their_machines_at_their_time(lab: Lab, capsys: pytest.Cap
     assert data["not_ready"][0]["node"] == "edge-1" and data["not_ready"][0]["to"] is None
     assert cli.main(["scenario", "report", str(lab.file)]) == ExitCode.DONE
     assert "edge-1 was NotReady from" in capsys.readouterr().out
+
+
+def test_a_slower_guest_answers_all_the_time(lab: Lab) -> None:
+    lab.write({"at": "200ms", "for": "500ms", "cpu": {"node": "edge-1", "quota": "25%"}})
+    assert lab.run() == ExitCode.DONE
+    said = [(one.split()[1], one.rpartition("vcpu_quota=")[2].split()[0]) for one in lab.lines("vcpu_quota=")]
+    assert said == [("edge-edge-1", "25000"), ("edge-edge-1", "-1")]
+    assert lab.plays == [RESTORED]
+    _path, lines = scenario.read_record(lab.folder)
+    assert [line["what"] for line in lines if line["event"] == "action"] == [
+        "cpu edge-1: at most 25%",
+        "end of cpu edge-1: at most 25%",
+    ]
+    assert not [line for line in lines if line["event"] == "back"]
+
+
+def test_a_host_that_cannot_limit_cpus_is_named_before_the_begin(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    (lab.tools / "old-groups").touch()
+    stop = {"at": "0s", "for": "1s", "stop": "node:cloud-1"}
+    lab.write(stop, {"at": "1h", "for": "1s", "cpu": {"node": "edge-1", "quota": "25%"}})
+    assert lab.run() == ExitCode.FAILED
+    assert "Failed to prepare the scenario: edge-1: edge-edge-1: no CPU controller" in capsys.readouterr().err
+    assert "edge-cloud-1 destroy" not in " ".join(map(" ".join, lab.told()))
 
 
 def test_the_links_of_a_guest_that_is_away_are_applied_when_it_is_back(lab: Lab) -> None:

@@ -25,7 +25,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._links import (
     selects,
 )
 
-STOP, REBOOT = "stop", "reboot"
+STOP, REBOOT, CPU = "stop", "reboot", "cpu"
 CHURN = ("destroy", "pause", "netdown", "reboot")
 LINK, PARTITION = "set", "partition"
 MAX_TIME = 24 * 3_600_000
@@ -53,12 +53,16 @@ class LinkEvent:
 
 @dataclass(frozen=True)
 class NodeEvent:
-    """Workers that are stopped from ``begin`` to ``end``, or rebooted at ``begin``."""
+    """Workers that are stopped or slowed down from ``begin`` to ``end``, or rebooted at ``begin``.
+
+    ``quota`` is what each of a slowed worker's CPUs gets of one of its host's CPUs, in percent.
+    """
 
     begin: int
     end: int
     selector: str
     how: str
+    quota: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,10 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens from ``begin`` to ``end``: a link's ``rule``, or ``kind`` at a ``node``. ``event`` is its position."""
+    """What happens from ``begin`` to ``end``: a link's ``rule``, or ``kind`` at a ``node``. ``event`` is its position.
+
+    ``quota`` is in percent, for the kind ``cpu``.
+    """
 
     begin: int
     end: int
@@ -94,10 +101,13 @@ class Fault:
     kind: str
     node: str = ""
     rule: Optional[Rule] = None
+    quota: float = 0.0
 
     @property
     def text(self) -> str:
         """The fault in words."""
+        if self.kind == CPU:
+            return f"{self.kind} {self.node}: at most {self.quota:g}%"
         if self.rule is None:
             return f"{self.kind} {self.node}"
         arrow = "<->" if self.rule.symmetric or self.rule.reverse_rate is not None else "->"
@@ -146,9 +156,9 @@ def planned_faults(scenario: Scenario, endpoints: Sequence[Endpoint]) -> list[Fa
     result = []
     for number, event in enumerate(scenario.events):
         if isinstance(event, NodeEvent):
-            end = event.end if event.how == STOP else event.begin + _REBOOT_TIME
+            end = event.begin + _REBOOT_TIME if event.how == REBOOT else event.end
             for node in selected_workers(event.selector, endpoints):
-                result.append(Fault(event.begin, end, number, event.how, node))
+                result.append(Fault(event.begin, end, number, event.how, node, quota=event.quota))
         elif isinstance(event, LinkEvent):
             kind, length = PARTITION if event.partition else LINK, event.end - event.begin
             for begin in range(event.begin, event.end, event.period or max(length, 1)):

@@ -158,7 +158,7 @@ _RATE = Measure(
     "a number with kbit, mbit or gbit, such as 30mbit, from 8kbit to 100gbit",
     f"{_NUMBER}(kbit|mbit|gbit)",
 )
-_PERCENT = Measure(_links.parse_percent, "a number with %, such as 0.1%, at most 100%", r"[0-9]{1,3}(\.[0-9]{1,6})?%")
+PERCENT = Measure(_links.parse_percent, "a number with %, such as 0.1%, at most 100%", r"[0-9]{1,3}(\.[0-9]{1,6})?%")
 SELECTOR = Measure(_selector, f"{_links.SELECTORS}", rf"\*|{_links.CONTROL_PLANES}|(node|type|zone):.+")
 _WORD = Text("a name: a-z, 0-9 and -, at most 63", r"[a-z0-9][a-z0-9-]{0,62}")
 
@@ -169,8 +169,8 @@ _UP_DOWN = Group(
 _GILBERT_ELLIOTT = Group(
     (
         Field("model", Choice({"gilbert-elliott": "gilbert-elliott"}), "The model.", example="gilbert-elliott"),
-        Field("p", _PERCENT, "Probability of entering the state that loses every packet.", example="1%"),
-        Field("r", _PERCENT, "Probability of leaving it.", example="30%"),
+        Field("p", PERCENT, "Probability of entering the state that loses every packet.", example="1%"),
+        Field("r", PERCENT, "Probability of leaving it.", example="30%"),
     ),
     "a mapping such as {model: gilbert-elliott, p: 1%, r: 30%}",
 )
@@ -191,10 +191,10 @@ _IMPAIRMENT = (
         default=None,
         edit=LIVE,
     ),
-    Field("loss", OneOrGroup(_PERCENT, _GILBERT_ELLIOTT), "Share of lost packets.", default=None, edit=LIVE),
-    Field("duplicate", _PERCENT, "Share of duplicated packets.", default=None, edit=LIVE),
-    Field("corrupt", _PERCENT, "Share of packets with a wrong bit.", default=None, edit=LIVE),
-    Field("reorder", _PERCENT, "Share of packets sent without the delay.", default=None, edit=LIVE),
+    Field("loss", OneOrGroup(PERCENT, _GILBERT_ELLIOTT), "Share of lost packets.", default=None, edit=LIVE),
+    Field("duplicate", PERCENT, "Share of duplicated packets.", default=None, edit=LIVE),
+    Field("corrupt", PERCENT, "Share of packets with a wrong bit.", default=None, edit=LIVE),
+    Field("reorder", PERCENT, "Share of packets sent without the delay.", default=None, edit=LIVE),
 )
 _DEFAULTS = Group(
     tuple(

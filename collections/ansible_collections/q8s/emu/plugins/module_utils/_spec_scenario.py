@@ -14,10 +14,11 @@ from ansible_collections.q8s.emu.plugins.module_utils._links import Endpoint, Ru
 from ansible_collections.q8s.emu.plugins.module_utils._scenario import Churn, LinkEvent, NodeEvent, Scenario
 from ansible_collections.q8s.emu.plugins.module_utils._spec_edit import NONE
 from ansible_collections.q8s.emu.plugins.module_utils._spec_kinds import Choice, Field, Group, Items, Kind, Number, Text
-from ansible_collections.q8s.emu.plugins.module_utils._spec_links import LINK, SELECTOR, Links, Measure, Rows
+from ansible_collections.q8s.emu.plugins.module_utils._spec_links import LINK, PERCENT, SELECTOR, Links, Measure, Rows
 from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import Report, Value, found
 
 _MIN_MEAN = 1_000
+_MIN_QUOTA = 1.0  # percent: libvirt's least
 _MIN_PERIOD = 4_000  # a change of links takes up to a second on an emulated node
 
 
@@ -46,11 +47,14 @@ _TIME = Measure(_scenario.parse_time, _scenario.TIME, r"[0-9]{1,8}(\.[0-9]{1,3})
 _ENDS = Pair(SELECTOR, "a list of two groups of nodes, such as [zone:edge, zone:cloud]")
 _ALL_HOW = list(_scenario.CHURN)
 
+_WORKERS = (
+    Field("type", Text(), "The workers of this type.", default=None, edit=NONE),
+    Field("zone", Text(), "The workers of this zone.", default=None, edit=NONE),
+    Field("node", Text(), "This worker.", default=None, edit=NONE),
+)
 CHURN = Group(
     (
-        Field("type", Text(), "The workers of this type.", default=None, edit=NONE),
-        Field("zone", Text(), "The workers of this zone.", default=None, edit=NONE),
-        Field("node", Text(), "This worker.", default=None, edit=NONE),
+        *_WORKERS,
         Field("mtbf", _TIME, "Mean time between the end of a fault and the next one.", example="20min", edit=NONE),
         Field("mttr", _TIME, "Mean duration of a fault.", example="2min", edit=NONE),
         Field(
@@ -65,12 +69,33 @@ CHURN = Group(
     "a mapping such as {type: arm-mid, mtbf: 20min, mttr: 2min}",
 )
 
+CPU = Group(
+    (
+        *_WORKERS,
+        Field(
+            "quota",
+            PERCENT,
+            "What each CPU of the worker gets of one CPU of its host, at least 1%.",
+            example="25%",
+            edit=NONE,
+        ),
+    ),
+    "a mapping such as {type: arm-mid, quota: 25%}",
+)
+
 _SET = Group(tuple(replace(one, edit=NONE) for one in LINK.fields), LINK.what)
 
 EVENT = Group(
     (
-        Field("at", _TIME, "Begin of `set`, `partition`, `stop` or `reboot`.", default=None, edit=NONE),
-        Field("for", _TIME, "Duration of `set`, `partition` or `stop`.", default=None, attribute="length", edit=NONE),
+        Field("at", _TIME, "Begin of `set`, `partition`, `stop`, `cpu` or `reboot`.", default=None, edit=NONE),
+        Field(
+            "for",
+            _TIME,
+            "Duration of `set`, `partition`, `stop` or `cpu`.",
+            default=None,
+            attribute="length",
+            edit=NONE,
+        ),
         Field("from", _TIME, "Begin of `churn` or `flap`.", default=None, attribute="begin", edit=NONE),
         Field("to", _TIME, "End of `churn` or `flap`.", default=None, attribute="end", edit=NONE),
         Field("set", _SET, "A link that applies instead of those of `network`.", default=None),
@@ -85,6 +110,7 @@ EVENT = Group(
         Field("period", _TIME, "Period of `flap`, at least 4s.", default=None, edit=NONE),
         Field("churn", CHURN, "Workers that fail at random. The seed decides when and how.", default=None),
         Field("stop", SELECTOR, "Workers whose power is off.", default=None, edit=NONE),
+        Field("cpu", CPU, "Workers whose CPUs are slower.", default=None),
         Field("reboot", SELECTOR, "Workers whose reset button is pressed.", default=None, edit=NONE),
     ),
     "a mapping with at or from, and what happens",
@@ -110,6 +136,7 @@ _BY_KIND = {
     "flap": ("from", "to", "period"),
     "churn": ("from", "to"),
     "stop": ("at", "for"),
+    "cpu": ("at", "for"),
     "reboot": ("at",),
 }
 _TIMES = {"at": "at", "for": "length", "from": "begin", "to": "end", "period": "period"}
@@ -184,6 +211,8 @@ class _Reader:
             self.report.fail(place, path, "has no duration; must end after it begins")
         if row["churn"] is not None:
             return self._churn(row["churn"], (begin, end), place.at("churn"), f"{path}.churn")
+        if row["cpu"] is not None:
+            return self._cpu(row["cpu"], (begin, end), place.at("cpu"), f"{path}.cpu")
         for how in (_scenario.STOP, _scenario.REBOOT):
             if row[how] is not None:
                 self._require_workers(row[how], place.at(how), f"{path}.{how}")
@@ -218,13 +247,7 @@ class _Reader:
     def _churn(
         self, values: Mapping[str, Any], times: tuple[int, int], place: Value, path: str
     ) -> Optional[_scenario.Event]:
-        chosen = [(key, values[key]) for key in ("type", "zone", "node") if values[key] is not None]
-        if len(chosen) != 1:
-            given = " and ".join(key for key, _name in chosen) or "none of them"
-            self.report.fail(place, path, f"has {given}; must have one of type, zone and node")
-            return None
-        selector = ":".join(chosen[0])
-        self._require_workers(selector, place, path)
+        selector = self._selector(values, place, path)
         for key in ("mtbf", "mttr"):
             if values[key] is not None and values[key] < _MIN_MEAN:
                 given = _scenario.format_time(values[key])
@@ -232,9 +255,30 @@ class _Reader:
         if values["how"] == ():
             message = f"is empty; must be some of {', '.join(_scenario.CHURN)}"
             self.report.fail(place.at("how"), f"{path}.how", message)
-        if None in (values["mtbf"], values["mttr"], values["how"]):
+        if selector is None or None in (values["mtbf"], values["mttr"], values["how"]):
             return None
         return Churn(*times, selector, values["mtbf"], values["mttr"], values["how"])
+
+    def _cpu(
+        self, values: Mapping[str, Any], times: tuple[int, int], place: Value, path: str
+    ) -> Optional[_scenario.Event]:
+        selector, quota = self._selector(values, place, path), values["quota"]
+        if quota is not None and quota < _MIN_QUOTA:
+            self.report.fail(place.at("quota"), f"{path}.quota", f"is {quota:g}%; must be at least {_MIN_QUOTA:g}%")
+        if selector is None or quota is None:
+            return None
+        return NodeEvent(*times, selector, _scenario.CPU, quota)
+
+    def _selector(self, values: Mapping[str, Any], place: Value, path: str) -> Optional[str]:
+        """Return the workers that type, zone or node names."""
+        chosen = [(key, values[key]) for key in ("type", "zone", "node") if values[key] is not None]
+        if len(chosen) != 1:
+            given = " and ".join(key for key, _name in chosen) or "none of them"
+            self.report.fail(place, path, f"has {given}; must have one of type, zone and node")
+            return None
+        selector = ":".join(chosen[0])
+        self._require_workers(selector, place, path)
+        return selector
 
     def _require_pair(self, rule: Rule, place: Value, path: str) -> None:
         if _links.unmatched_rules(self.endpoints, [rule]):
@@ -268,6 +312,10 @@ def _event_mapping(event: Union[LinkEvent, NodeEvent, Churn]) -> dict[str, Any]:
     if isinstance(event, LinkEvent) and event.period:
         ends = [event.rule.source, event.rule.target]
         return {"from": time(event.begin), "to": time(event.end), "flap": ends, "period": time(event.period)}
+    if isinstance(event, NodeEvent) and event.how == _scenario.CPU:
+        key, name = event.selector.split(":", 1)
+        quota = {key: name, "quota": f"{event.quota:g}%"}
+        return {"at": time(event.begin), "for": time(event.end - event.begin), "cpu": quota}
     if isinstance(event, NodeEvent):
         length = {"for": time(event.end - event.begin)} if event.how == _scenario.STOP else {}
         return {"at": time(event.begin), **length, event.how: event.selector}
