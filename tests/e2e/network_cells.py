@@ -210,7 +210,7 @@ def pings(client: Client, nodes: Sequence[Node], mtu: int) -> Iterator[Cell]:
         if client.kind in ("pod", "node"):
             targets.append((f"pod on {node.name}", node.pod))
         for target, address in targets:
-            own = client.kind in ("pod", "node") and client.node == node
+            own = client.node == node
             size = mtu - 50 if client.kind == "node" and address == node.pod else mtu
             place = {"kind": "ping", "address": address}
             yield answers("ICMP", client, target, "84 bytes", {**place, "size": 84}, size=84)

@@ -192,14 +192,20 @@ class Network:
 
         with ThreadPoolExecutor(max_workers=3) as pool:
             found = [cell for part in pool.map(of, cells.clients(self.nodes)) for cell in part]
-        self.tried += found
+        self.keep(found)
         return found
+
+    def keep(self, found: Sequence[Cell]) -> None:
+        """Remember the cells that were tried, and write them to the file of Q8S_TEST_NETWORK_RESULTS."""
+        self.tried += found
+        if file := os.environ.get("Q8S_TEST_NETWORK_RESULTS"):
+            Path(file).write_text(json.dumps([cell.as_row() for cell in self.tried], indent=1))
 
     def try_one(self, group: str, client: Client, target: str, what: str, request: Mapping[str, Any]) -> Cell:
         """Try a request that must not fail."""
         (result,) = self.ask(client, [request])
         cell = Cell(group, client.name, target, what, request, {}, result)
-        self.tried.append(cell)
+        self.keep([cell])
         return cell
 
 
@@ -248,10 +254,10 @@ def network(cluster: Cluster) -> Iterator[Network]:
     clean = f"kubectl delete namespace {NAMESPACE} --ignore-not-found --timeout=120s"
     try:
         found.on_control_plane(f"{clean}; kubectl apply --filename=- <<'E'\n{text}\nE")
-        found.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=300s")
+        found.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=600s")
         pods = {one["metadata"]["name"]: one["status"]["podIP"] for one in found.get("pods")["items"]}
         services = {one["metadata"]["name"]: one["spec"] for one in found.get("services")["items"]}
-        found.outside = ipaddress_of(addresses)
+        found.outside = own_address(addresses)
         for name, node in listed.items():
             gateway = None
             if not any("control-plane" in label for label in node["metadata"]["labels"]):
@@ -268,12 +274,10 @@ def network(cluster: Cluster) -> Iterator[Network]:
         found.dns = found.get("service", "kube-dns", "--namespace=kube-system")["spec"]["clusterIP"]
         yield found
     finally:
-        if kept := os.environ.get("Q8S_TEST_NETWORK_RESULTS"):
-            Path(kept).write_text(json.dumps([cell.as_row() for cell in found.tried], indent=1, default=str))
         found.attempt(clean)
 
 
-def ipaddress_of(addresses: Mapping[str, str]) -> str:
+def own_address(addresses: Mapping[str, str]) -> str:
     """Return this machine's address in the servers' network."""
     route = subprocess.run(
         ["ip", "-4", "-o", "route", "get", next(iter(addresses.values()))], capture_output=True, text=True, check=True
