@@ -79,9 +79,10 @@ class Baseline:
         return Setup(seen["phases"], float(seen["cpu"]), ready - float(seen["started"]), paper_load, ours, ours_load)
 
     def _write_seed(self, spec: ServerSpec, image: StockImage, node: str, token: str) -> None:
+        proxy = self._deployed.run(spec.name, "apt-config dump --format '%v%n' Acquire::http::Proxy").strip()
         with tempfile.TemporaryDirectory(prefix="q8s-paper-way-") as work:
             disk = Path(work) / image.seed.name
-            write_seed(disk, guest.seed(node, self._api, token))
+            write_seed(disk, guest.seed(node, self._api, token, proxy))
             self._deployed.run(spec.name, f"cat > {STOCK}/{image.seed.name}", disk)
 
     def _until_ready(self, spec: ServerSpec, image: StockImage, node: str) -> tuple[Mapping[str, Any], float]:
@@ -96,15 +97,17 @@ class Baseline:
             while waiter.poll() is None and watcher.poll() is None:
                 time.sleep(1)
             waiter.terminate()
+            ready, trouble = waiter.communicate()
             answer, complaint = watcher.communicate()
             if watcher.returncode != 0:
                 sys.exit(f"Failed to run the guest on {spec.name}: {complaint.strip()}\n{HINT}")
             seen: Mapping[str, Any] = json.loads(answer)
-            if waiter.wait() == 0:
-                return seen, float(waiter.communicate()[0].split()[-1])
+            if waiter.returncode == 0:
+                return seen, float(ready.split()[-1])
+            why = seen["failed"] or f"is not Ready: {trouble.strip()}"
             again = f"again ({attempt} of {_ATTEMPTS - 1})" if attempt < _ATTEMPTS else "given up"
             lines = "\n".join(f"  {line}" for line in seen["console"])
-            print(f"{node}: the guest {seen['failed']}; {again}. Its console:\n{lines}", file=sys.stderr)
+            print(f"{node}: the guest {why}; {again}. Its console:\n{lines}", file=sys.stderr)
             self._deployed.remove_node(node)
         sys.exit(f"Failed to set up {node}: {_ATTEMPTS} boots, none of which reached Ready\n{HINT}")
 

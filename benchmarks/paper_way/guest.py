@@ -46,7 +46,7 @@ ExecStart=/usr/bin/install -D -m 0644 /etc/10-flannel.conflist /etc/cni/net.d/10
 """
 
 
-def seed(name: str, api: Api, token: str) -> dict[str, str]:
+def seed(name: str, api: Api, token: str, proxy: str = "") -> dict[str, str]:
     """Return the files of a NoCloud seed: packages, system configuration, images, `kubeadm join`.
 
     The steps are those of Kubernetes' guide "Bootstrapping clusters with kubeadm". A taint keeps other pods away;
@@ -54,6 +54,7 @@ def seed(name: str, api: Api, token: str) -> dict[str, str]:
 
     :param name: name of the node
     :param token: bootstrap token
+    :param proxy: URL of apt's proxy, as on the host; "" without one
     """
     hosts = f"server = '{_SERVER}'\n[host.'{_SERVER}']\ncapabilities = ['pull', 'resolve']\n"
     registries = sorted({image.partition("/")[0] for image in IMAGES})
@@ -72,7 +73,10 @@ def seed(name: str, api: Api, token: str) -> dict[str, str]:
             _file("/etc/kubernetes/join.json", json.dumps(_join_configuration(name, api, token)), "0600"),
         ],
         "bootcmd": [_phase("cloud_init")],
-        "apt": {"sources": {"kubernetes": {"source": f"deb [trusted=yes] {_SERVER}/apt ./"}}},
+        "apt": {
+            "conf": _proxy(proxy),
+            "sources": {"kubernetes": {"source": f"deb [trusted=yes] {_SERVER}/apt ./"}},
+        },
         "package_update": True,
         "packages": ["containerd.io", "kubelet", "kubeadm"],
         "runcmd": [
@@ -94,6 +98,10 @@ def seed(name: str, api: Api, token: str) -> dict[str, str]:
 
 def _file(path: str, content: str, mode: str = "0644") -> dict[str, str]:
     return {"path": path, "content": content, "permissions": mode}
+
+
+def _proxy(url: str) -> str:
+    return f'Acquire::http::Proxy "{url}";\nAcquire::http::Proxy::10.0.2.2 "DIRECT";\n' if url else ""
 
 
 def _phase(name: str) -> str:

@@ -83,10 +83,13 @@ def test_a_guest_that_panics_is_given_up(start: Any) -> None:
 
 
 def test_a_seed_installs_pulls_and_joins() -> None:
-    files = guest.seed("arm-mid-1-paper", Api("demo-api", "10.254.1.3", "c0ffee"), "abcdef.0123456789abcdef")
+    files = guest.seed(
+        "arm-mid-1-paper", Api("demo-api", "10.254.1.3", "c0ffee"), "abcdef.0123456789abcdef", "http://10.254.1.1:3142"
+    )
     config = yaml.safe_load(files["user-data"])
     assert files["user-data"].startswith("#cloud-config\n")
     assert {"containerd.io", "kubelet", "kubeadm"} <= set(config["packages"])
+    assert 'Acquire::http::Proxy "http://10.254.1.1:3142";' in config["apt"]["conf"]
     join = next(json.loads(file["content"]) for file in config["write_files"] if "join" in file["path"])
     assert join["discovery"]["bootstrapToken"]["caCertHashes"] == ["sha256:c0ffee"]
     assert join["nodeRegistration"]["name"] == "arm-mid-1-paper"
