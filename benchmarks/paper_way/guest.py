@@ -73,11 +73,11 @@ def seed(name: str, api: Api, token: str, proxy: str = "") -> dict[str, str]:
             _file("/etc/kubernetes/join.json", json.dumps(_join_configuration(name, api, token)), "0600"),
         ],
         "bootcmd": [_phase("cloud_init")],
+        # cloud-init reads the package lists because there is a new source: no need for `package_update`
         "apt": {
             "conf": _proxy(proxy),
             "sources": {"kubernetes": {"source": f"deb [trusted=yes] {_SERVER}/apt ./"}},
         },
-        "package_update": True,
         "packages": ["containerd.io", "kubelet", "kubeadm"],
         "runcmd": [
             _phase("installed"),

@@ -1,7 +1,7 @@
 """What a guest installs: Kubernetes and containerd as Debian packages, and a node's pod images as in a registry.
 
 The programs and images are those of the bundle. Packages have the names, contents and dependencies of upstream's
-(pkgs.k8s.io, Docker's containerd.io). Both are folders that any HTTP server can serve, see ``host.py``.
+(Kubernetes' own, Docker's containerd.io), except that the kubelet's does not need ebtables. Both are folders that any HTTP server can serve, see ``host.py``.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ _PACKAGES: Final = (
         "kubelet",
         versions.KUBERNETES,
         ((gobuild.KUBERNETES_NODE, "/usr/bin/kubelet"),),
-        "conntrack, ebtables, ethtool, iproute2, iptables, kubernetes-cni, mount, socat, util-linux",
+        "conntrack, ethtool, iproute2, iptables, kubernetes-cni, mount, socat, util-linux",
         {f"{_UNITS}/kubelet.service": _KUBELET_UNIT, f"{_UNITS}/kubelet.service.d/10-kubeadm.conf": _KUBEADM_DROP_IN},
         _ENABLE.format(unit="kubelet.service"),
     ),
