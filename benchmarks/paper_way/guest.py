@@ -85,7 +85,7 @@ def seed(name: str, api: Api, token: str, proxy: str = "") -> dict[str, str]:
             "modprobe overlay && modprobe br_netfilter && sysctl --quiet --system",
             "systemctl daemon-reload && systemctl start cni.path",
             # the pod says `imagePullPolicy: Never`; the kubelet pulls the others
-            f"crictl pull --quiet {images.FLANNEL}",
+            f"crictl pull {images.FLANNEL}",
             _phase("pulled"),
             "kubeadm join --config /etc/kubernetes/join.json && " + _phase("joined"),
         ],
