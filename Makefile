@@ -7,7 +7,7 @@ FILE ?= examples/demo.yaml
 LAB := $(or $(Q8S_LAB_DIR),/var/lib/q8s-lab)
 ON_LAB := OS_CLIENT_CONFIG_FILE=$(LAB)/clouds.yaml OS_CLOUD=q8s-lab
 
-.PHONY: help setup wheel bundle gate-image demo demo-down style check reference site test test-long test-vm lint docs bench clean
+.PHONY: help setup wheel bundle gate-image demo demo-down style check reference site test test-long test-vm lint docs bench conformance clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -74,10 +74,13 @@ test-vm: bundle gate-image  ## roles and deploys on virtual machines with cloud 
 
 test-long: test-vm  ## what is too long for every change
 	Q8S_TEST_LONG=1 .venv/bin/pytest tests/integration/cloud/test_user_environment.py tests/integration/package/test_galaxy_artifact.py tests/integration/package/test_remote_build.py
-	Q8S_TEST_LONG=1 .venv/bin/pytest tests/e2e/test_life.py tests/e2e/test_kills.py tests/e2e/test_control_planes.py tests/e2e/test_benchmark.py tests/e2e/test_links.py tests/e2e/test_scenarios.py tests/e2e/test_addons.py tests/e2e/test_upgrade.py
+	Q8S_TEST_LONG=1 .venv/bin/pytest tests/e2e/test_life.py tests/e2e/test_kills.py tests/e2e/test_control_planes.py tests/e2e/test_benchmark.py tests/e2e/test_links.py tests/e2e/test_scenarios.py tests/e2e/test_addons.py tests/e2e/test_upgrade.py tests/e2e/test_network.py
 
 bench: setup  ## simulate deploys of 52, 250 and 1000 nodes, beside those that were measured
 	.venv/bin/python -m benchmarks.deploy_simulation
+
+conformance: setup  ## Kubernetes' conformance tests on the cluster of FILE
+	$(ON_LAB) $(RUN) conformance $(FILE)
 
 clean:  ## remove what was made in this checkout (caches outside stay)
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .ansible build *.egg-info docs/reference/collections

@@ -2,6 +2,9 @@
 
 Every entry is a folder ``<cache>/<kind>/<name>-<key>``. The key is a hash of everything that the result depends on, so
 an entry never becomes stale: it is complete, or it does not exist. Concurrent processes build an entry only once.
+
+Only Debian's packages change without any of our sources: what contains them depends on the generation as well, a text
+in the cache that ``bundle refresh`` changes.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ from q8s_bundle.errors import BundleError
 
 # The names of our packages, each with its original one: renaming a package must not change the keys of its sources.
 _PACKAGES: Final = ((b"q8s_bundle", b"bundle"), (b"q8s_lab", b"lab"))
+# kinds of entries
+_WITH_PACKAGES: Final = frozenset({"debs", "trees", "rootfs", "kernels", "images", "bundles", "bench", "conformance"})
+_GENERATION: Final = "generation"
 _KEY_LENGTH = 16  # hex digits of SHA-256: 64 bits are plenty for hundreds of entries, and short to read
 
 
@@ -122,12 +128,12 @@ def entry(kind: str, name: str, key: str, build: Callable[[Path], None]) -> tupl
         return found, False
     require_builds(name)
     home = cache_root() / kind
-    final = home / f"{name}-{key}"
+    final = _folder(kind, name, key)
     with locked(lock_file(final)):
         if final.is_dir():
             return final, False
-        _remove_abandoned(home, f".{name}-{key}.")
-        work = Path(tempfile.mkdtemp(prefix=f".{name}-{key}.", suffix=".tmp", dir=home))
+        _remove_abandoned(home, f".{final.name}.")
+        work = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=home))
         try:
             work.chmod(0o755)
             build(work)
@@ -140,9 +146,42 @@ def entry(kind: str, name: str, key: str, build: Callable[[Path], None]) -> tupl
 
 def find(kind: str, name: str, key: str) -> Path | None:
     """Return the folder of an entry, or None if it is not in the cache or still being built."""
-    final = cache_root() / kind / f"{name}-{key}"
+    final = _folder(kind, name, key)
     _asked_for.add((kind, final.name))
     return final if final.is_dir() else None
+
+
+def _folder(kind: str, name: str, key: str) -> Path:
+    """Return the folder of an entry."""
+    if kind in _WITH_PACKAGES and (text := generation()):
+        key = content_key(key, text)
+    return cache_root() / kind / f"{name}-{key}"
+
+
+def generation() -> str:
+    """Return the text of the current generation; empty for the first one."""
+    try:
+        return (cache_root() / _GENERATION).read_text(encoding="ascii")
+    except FileNotFoundError:
+        return ""
+
+
+def set_generation(text: str) -> None:
+    """Begin a generation, or return to an earlier one.
+
+    What contains Debian's packages is built again in a new one, with the packages of the day. Entries of earlier
+    generations stay until they are pruned.
+
+    :param text: what no earlier generation has, or the text of the one to return to
+    """
+    file = cache_root() / _GENERATION
+    if not text:
+        file.unlink(missing_ok=True)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_name(f"{file.name}.new")
+    new.write_text(text, encoding="ascii")
+    new.rename(file)
 
 
 @contextmanager

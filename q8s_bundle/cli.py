@@ -3,78 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
-from contextlib import nullcontext
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_bundle import addons, bench, cache, contents, image, namespace, node, pack, pod_image, requirements
+from q8s_bundle import (
+    addons,
+    artifacts,
+    cache,
+    contents,
+    namespace,
+    node,
+    pack,
+)
 from q8s_bundle.errors import BundleError
 from q8s_bundle.image import cloud
 from q8s_bundle.image.cloud import CloudImage
-from q8s_bundle.node import images as node_images
 from q8s_bundle.node import minors, versions
-from q8s_bundle.progress import Part, building, end_running, muted, say, use_json
+from q8s_bundle.progress import muted, say, use_json
 
 _DONE: Final = 0
 _FAILED: Final = 1
 _INTERRUPTED: Final = 130
-
-_SUFFIXES: Final = {
-    "root": ".qcow2",
-    "bundle": ".qcow2",
-    "bench": ".tar.gz",
-    "addon": ".tar.gz",
-}  # by the part of an artifact's name before the first hyphen
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The artifacts to build.
-
-    :param workers: architectures of workers
-    :param control_planes: architectures of control planes
-    :param source: where programs are from: auto, upstream or source
-    :param images: cloud images from which guest images are built, by architecture; Debian's packages for all others
-    :param benches: architectures of the container image with measuring tools
-    :param kubernetes: version of Kubernetes
-    :param addons: names of add-ons, whose container images are built for the architectures of control planes
-    """
-
-    workers: Sequence[str]
-    control_planes: Sequence[str]
-    source: node.Choice
-    images: Mapping[str, CloudImage]
-    benches: Sequence[str] = ()
-    kubernetes: str = versions.KUBERNETES
-    addons: Sequence[str] = ()
-
-    @property
-    def node_names(self) -> list[str]:
-        """Return the names of the bundles."""
-        return [f"control-plane-{name}" for name in self.control_planes] + [f"bundle-{name}" for name in self.workers]
-
-    @property
-    def pod_images(self) -> dict[str, pod_image.Recipe]:
-        """Return how each container image is made that is an artifact of its own, by the artifact's name."""
-        known = versions.ARCHITECTURES
-        recipes = [bench.recipe(known[name]) for name in self.benches]
-        recipes += [
-            addons.recipe(addons.ADDONS[name], known[architecture])
-            for name in self.addons
-            for architecture in self.control_planes
-        ]
-        return {recipe.artifact: recipe for recipe in recipes}
-
-    def supply(self) -> node.Supply:
-        """Return where the bundles' programs are from."""
-        return node.Supply(self.source, replaced=minors.MINORS[self.kubernetes].programs)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -109,9 +63,13 @@ def _parser() -> argparse.ArgumentParser:
         "build", help="build the artifacts that are not in the cache, and list the paths of all"
     )
     build.set_defaults(run=_build, check=False, if_able=False)
+    refresh = commands.add_parser(
+        "refresh", help="as build, with the versions that Debian's packages have today, security updates among them"
+    )
+    refresh.set_defaults(run=_refresh, check=False, if_able=False)
     command = commands.add_parser("ensure", help="as build, for programs: print the paths as JSON")
     command.set_defaults(run=_ensure)
-    for one in (build, command):
+    for one in (build, refresh, command):
         _add_choice(one)
         one.add_argument(
             "--progress",
@@ -171,6 +129,20 @@ def _add_choice(command: argparse.ArgumentParser) -> None:
         help="an architecture of the container image with the tools of q8s-run bench [Q8S_BENCH]",
     )
     command.add_argument(
+        "--conformance",
+        action="append",
+        default=[],
+        choices=known,
+        help="an architecture of the container images of Kubernetes' conformance tests [Q8S_CONFORMANCE]",
+    )
+    command.add_argument(
+        "--tests",
+        action="append",
+        default=[],
+        choices=known,
+        help="an architecture of the program that runs Kubernetes' conformance tests [Q8S_TESTS]",
+    )
+    command.add_argument(
         "--kubernetes",
         choices=list(minors.MINORS),
         default=versions.KUBERNETES,
@@ -202,14 +174,14 @@ def _add_choice(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _choice(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Choice:
+def _choice(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> artifacts.Choice:
     """Return the artifacts that the arguments select."""
     images = dict(arguments.image)
     if unused := sorted(set(images) - set(arguments.arch)):
         parser.error(f"--image is for {', '.join(unused)}, which no --arch names")
     if arguments.addon and not arguments.control_plane:
         parser.error("--addon needs a --control-plane, which runs it")
-    return Choice(
+    return artifacts.Choice(
         _unique(arguments.arch),
         _unique(arguments.control_plane),
         arguments.source,
@@ -217,6 +189,8 @@ def _choice(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> C
         benches=_unique(arguments.bench),
         kubernetes=arguments.kubernetes,
         addons=_unique(arguments.addon),
+        conformances=_unique(arguments.conformance),
+        tests=_unique(arguments.tests),
     )
 
 
@@ -227,9 +201,24 @@ def _ensure(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv
 
 def _build(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     """Build the missing artifacts, and print all as a table. The default architectures are those of the demo."""
-    if not arguments.arch and not arguments.control_plane and not arguments.bench:
+    chosen = ("arch", "control_plane", "bench", "conformance", "tests")
+    if not any(getattr(arguments, name) for name in chosen):
         arguments.arch, arguments.control_plane = sorted(versions.ARCHITECTURES), ["x86_64"]
     return _obtain(parser, arguments, argv, _show_artifacts)
+
+
+def _refresh(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Build everything that contains Debian's packages again. If that fails, the earlier artifacts remain in use."""
+    before, code = cache.generation(), _FAILED
+    cache.set_generation(datetime.now(UTC).isoformat())
+    try:
+        # In a user namespace, the command that runs again is `build`: the generation has begun.
+        code = _build(parser, arguments, ["build", *argv[1:]])
+    finally:
+        if code != _DONE:
+            cache.set_generation(before)
+            say("nothing was refreshed: deploys use what was built before")
+    return code
 
 
 def _show_artifacts(answer: Mapping[str, Any]) -> None:
@@ -248,25 +237,16 @@ def _obtain(
     if arguments.progress == "json":
         use_json()
     with minors.selected(choice.kubernetes):
-        answer = look_up(choice)
+        answer = artifacts.look_up(choice)
         if not (arguments.check or (arguments.if_able and answer["obstacles"])):
             if answer["missing"]:
                 if namespace.needed():  # run the command again in a user namespace, where it has the rights for a build
-                    _require_ability(choice, answer["missing"])
+                    artifacts.require_ability(choice, answer["missing"])
                     return namespace.run(argv)
-                answer = ensure(choice, answer["missing"])
+                answer = artifacts.ensure(choice, answer["missing"])
             cache.mark_used()
     show(answer)
     return _DONE
-
-
-def _require_ability(choice: Choice, missing: Sequence[str]) -> None:
-    """Check that this machine can build the missing artifacts, before a build that would fail after minutes.
-
-    :raises BundleError: this machine cannot build; the message lists everything that is missing
-    """
-    if found := requirements.obstacles(missing, choice.images):
-        raise requirements.explain(found, missing)
 
 
 def _list(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
@@ -364,153 +344,3 @@ def _cloud_image(text: str) -> tuple[str, CloudImage]:
 
 def _unique(values: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(values))
-
-
-def ensure(choice: Choice, missing: Sequence[str]) -> dict[str, Any]:
-    """Build the missing artifacts.
-
-    :param missing: names of the missing artifacts
-    :returns: all artifacts, in the form that ``bundle ensure`` prints
-    :raises BundleError: this machine cannot build, or a build failed
-    """
-    _require_ability(choice, missing)
-    parts = {name: Part(name, number, len(missing)) for number, name in enumerate(missing, 1)}
-    # Run both concurrently: mmdebstrap uses one core, and Go builds do not use all cores all the time.
-    with cache.locked(cache.builds_lock(), fcntl.LOCK_SH):
-        programs, guests = _side_by_side(lambda: _nodes(choice, parts), lambda: _guests(choice, parts))
-        pods = _pod_images(choice, parts)
-    return _answer(choice, programs, guests, pods)
-
-
-def look_up(choice: Choice) -> dict[str, Any]:
-    """Look the artifacts up in the cache, without building any.
-
-    :returns: as ``ensure``. For artifacts that are not cached, ``missing`` has the names, and ``sha256`` is
-        ``missing``. ``obstacles`` has the reasons why this machine cannot build them
-    """
-    supply = choice.supply()
-    programs: dict[str, node.NodeArtifacts] = {}
-    guests: dict[str, image.ImageArtifacts] = {}
-    pods: dict[str, pod_image.PodImage] = {}
-    nowhere = cache.Artifact(Path(), "missing", 0)
-    missing = []
-    with cache.looking_only():
-        for name in choice.node_names:
-            try:
-                programs[name] = _node(name, supply)
-            except cache.NotCachedError:
-                missing.append(name)
-                programs[name] = node.NodeArtifacts(nowhere, True, {})
-        for name in choice.workers:
-            try:
-                guests[name] = image.ensure(name, choice.images.get(name))
-            except cache.NotCachedError:
-                missing.append(f"image-{name}")
-                guests[name] = image.ImageArtifacts(nowhere, nowhere, nowhere, "", True)
-        for name, recipe in choice.pod_images.items():
-            try:
-                pods[name] = pod_image.ensure(recipe)
-            except cache.NotCachedError:
-                missing.append(name)
-                pods[name] = pod_image.PodImage(nowhere, recipe.name, True)
-    found = requirements.obstacles(missing, choice.images)
-    obstacles = [{"reason": obstacle.reason, "hint": obstacle.hint} for obstacle in found]
-    return {**_answer(choice, programs, guests, pods), "missing": missing, "obstacles": obstacles}
-
-
-def _answer(
-    choice: Choice,
-    programs: Mapping[str, node.NodeArtifacts],
-    guests: Mapping[str, image.ImageArtifacts],
-    pods: Mapping[str, pod_image.PodImage],
-) -> dict[str, Any]:
-    """Return the artifacts in the form that ``bundle ensure`` prints."""
-    artifacts = {name: made.bundle for name, made in programs.items()}
-    sources: dict[str, object] = {name: made.origins for name, made in programs.items()}
-    for name, guest in guests.items():
-        artifacts |= {f"root-{name}": guest.root, f"kernel-{name}": guest.kernel, f"initrd-{name}": guest.initrd}
-        sources[f"image-{name}"] = choice.images[name].url if name in choice.images else "source"
-    artifacts |= {name: made.archive for name, made in pods.items()}
-    changed = [made.changed for made in programs.values()]
-    changed += [made.changed for made in guests.values()] + [made.changed for made in pods.values()]
-    return {
-        "changed": any(changed),
-        "kubernetes_version": f"v{versions.KUBERNETES}",
-        "source": sources,
-        "cmdlines": {name: guest.cmdline for name, guest in guests.items()},
-        "pod_images": node_images.BY_PURPOSE,
-        "bench_images": {name: pods[f"bench-{name}"].name for name in choice.benches},
-        "addon_images": {name: addons.ADDONS[name].image for name in choice.addons},
-        "artifacts": {
-            name: {
-                "path": str(artifact.path),
-                "name": served_name(name, artifact.sha256),
-                "sha256": artifact.sha256,
-                "size": artifact.size,
-            }
-            for name, artifact in artifacts.items()
-        },
-        "missing": [],
-    }
-
-
-def served_name(name: str, sha256: str) -> str:
-    """Return the file name of an artifact on the initial control plane and on hosts. It changes with the content.
-
-    Disks need a suffix: where AppArmor confines libvirt, virt-aa-helper may not read a backing file without one.
-    """
-    kind = name.partition("-")[0]
-    return f"{name}-{sha256[:12]}{_SUFFIXES.get(kind, '')}"
-
-
-def _nodes(choice: Choice, parts: Mapping[str, Part]) -> dict[str, node.NodeArtifacts]:
-    """Build the bundles, and return them by name."""
-    supply = choice.supply()
-    made = {}
-    for name in choice.node_names:
-        with building(parts[name]) if name in parts else nullcontext():
-            made[name] = _node(name, supply)
-    return made
-
-
-def _node(name: str, supply: node.Supply) -> node.NodeArtifacts:
-    """Build a bundle by its name, ``control-plane-ARCH`` or ``bundle-ARCH``, if it is not cached."""
-    kind, _, architecture = name.rpartition("-")
-    build = node.ensure_control_plane if kind == "control-plane" else node.ensure_worker
-    return build(versions.ARCHITECTURES[architecture], supply)
-
-
-def _guests(choice: Choice, parts: Mapping[str, Part]) -> dict[str, image.ImageArtifacts]:
-    """Build the guest images, and return them by architecture."""
-    made = {}
-    for name in choice.workers:
-        with building(parts[f"image-{name}"]) if f"image-{name}" in parts else nullcontext():
-            made[name] = image.ensure(name, choice.images.get(name))
-    return made
-
-
-def _pod_images(choice: Choice, parts: Mapping[str, Part]) -> dict[str, pod_image.PodImage]:
-    """Build the container images that are artifacts of their own, and return them by the artifacts' names."""
-    made = {}
-    for name, recipe in choice.pod_images.items():
-        with building(parts[name]) if name in parts else nullcontext():
-            made[name] = pod_image.ensure(recipe)
-    return made
-
-
-def _side_by_side[A, B](one: Callable[[], A], other: Callable[[], B]) -> tuple[A, B]:
-    """Run two functions concurrently and return both results.
-
-    If one fails, or on Ctrl-C, stop the tools of the other, and raise the error after they have exited.
-    """
-    with ThreadPoolExecutor(2) as pool:
-        first, second = pool.submit(one), pool.submit(other)
-        both: list[Future[Any]] = [first, second]
-        try:
-            for future in as_completed(both):
-                future.result()
-        except BaseException:
-            while wait(both, timeout=1).not_done:
-                end_running()
-            raise
-        return first.result(), second.result()

@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Final
 
-from q8s_bundle import addons, bench, cache, debs, image, node, pod_image
+from q8s_bundle import addons, bench, cache, conformance, debs, image, node, pod_image
 from q8s_bundle.errors import BundleError
 from q8s_bundle.image import rootfs
 from q8s_bundle.node import gobuild, images, minors, versions
@@ -30,6 +30,7 @@ KINDS: Final = (
     "cloud-images",
     bench.KIND,
     addons.KIND,
+    conformance.KIND,
 )
 _DAY: Final = 86400
 _ENSURE: Final = (node.ensure_worker, node.ensure_control_plane)
@@ -90,6 +91,7 @@ def _used_by_recipes() -> frozenset[tuple[str, str]]:
                 partial(gobuild.seccomp_tree, architecture),
                 partial(pod_image.ensure, bench.recipe(architecture)),
                 partial(bench.look_up_packages, architecture),
+                *conformance.parts(architecture),
             ]
             for addon in addons.ADDONS.values():
                 looks += [

@@ -62,7 +62,7 @@ def _programs(missing: Collection[str], cloud_images: Collection[str]) -> Iterat
     """Yield an obstacle for missing programs, and one for a missing Go toolchain."""
     wanted = dict(_ALWAYS)
     images = {name.removeprefix("image-") for name in missing if name.startswith("image-")}
-    nodes = {name.rpartition("-")[2] for name in missing if not name.startswith(("bench-", "image-"))}
+    nodes = {name.rpartition("-")[2] for name in missing if not name.startswith(("bench-", "conformance-", "image-"))}
     if images:
         wanted |= _FOR_IMAGES
     if images & set(cloud_images):
@@ -82,7 +82,7 @@ def _programs(missing: Collection[str], cloud_images: Collection[str]) -> Iterat
             f"these programs are missing: {', '.join(lacking)}",
             f"as root: apt-get install {' '.join(sorted(set(lacking.values())))}",
         )
-    if nodes:
+    if nodes or any(name.startswith(("conformance-agnhost-", "conformance-tests-")) for name in missing):
         try:
             gobuild.require_go()
         except BundleError as error:

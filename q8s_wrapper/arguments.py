@@ -194,6 +194,27 @@ COMMANDS: Final = (
         more="The pods are in the namespace q8s-bench, which is removed at the end.",
     ),
     Command(
+        "conformance",
+        "run Kubernetes' conformance tests on the cluster, and write a table of the results",
+        "conformance:conformance",
+        "q8s-run conformance cluster.yaml --focus DNS",
+        (
+            Option("focus", "only tests whose names match this regular expression, of all groups", "RE"),
+            Option("skip", "leave out tests whose names match this regular expression", "RE"),
+            Option("parallel", "how many tests run at a time (default 2)", "N", number=True),
+            Option("list", "list the tests that would run, and run none"),
+            Option("output", "folder of the results (default: conformance-CLUSTER in the current folder)", "DIR"),
+            Option("force", "replace the results that are in the folder"),
+            Option("resume", "run the tests that have no result in the folder, as the earlier run has chosen them"),
+            _JSON,
+            _VERBOSE,
+            _QUIET,
+        ),
+        rest=_TO_ANSIBLE,
+        more="Without --focus, they are the conformance tests of the network, node, apps, storage and api-machinery "
+        "groups. Returns 1 if a test failed.",
+    ),
+    Command(
         "timeline",
         "show where the time of the last deploy went: stages of each host, boots of guests, and the critical path",
         "records:show_timeline",
@@ -404,7 +425,7 @@ COMMANDS: Final = (
 # Commands of other packages, each with its own parser.
 HANDED_OVER: Final = {
     "lab": "an OpenStack on this machine: up, down, status, reset, image, host",
-    "bundle": "node bundles and guest images: build, list, prune, verify, ensure, pack",
+    "bundle": "node bundles and guest images: build, refresh, list, prune, verify, ensure, pack",
 }
 
 
@@ -530,6 +551,8 @@ _BUNDLE_CHOICE: Final = (
     Option("arch", "", "ARCH", several=True),
     Option("control-plane", "", "ARCH", several=True),
     Option("bench", "", "ARCH", several=True),
+    Option("conformance", "", "ARCH", several=True),
+    Option("tests", "", "ARCH", several=True),
     Option("source", "", "SOURCE"),
     Option("image", "", "ARCH,URL,CHECKSUM", several=True),
     Option("progress", "", "FORM"),
@@ -538,6 +561,7 @@ _BUNDLE_CHOICE: Final = (
 # environment.
 _HANDED_OVER_OPTIONS: Final[Mapping[tuple[str, str], tuple[Option, ...]]] = {
     ("bundle", "build"): _BUNDLE_CHOICE,
+    ("bundle", "refresh"): _BUNDLE_CHOICE,
     ("bundle", "ensure"): (*_BUNDLE_CHOICE, _CHECK, Option("if-able", "")),
     ("bundle", "list"): (_JSON,),
     ("bundle", "prune"): (Option("keep-days", "", "DAYS"), _CHECK),

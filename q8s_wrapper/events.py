@@ -110,6 +110,7 @@ class State:
     :param builds: artifacts that are being built or uploaded
     :param built: seconds that each finished build took
     :param uploaded: size, duration and rate of each finished upload, as text
+    :param lines: what tasks said about their progress, in words of their own
     """
 
     started: datetime | None = None
@@ -129,6 +130,7 @@ class State:
     builds: Mapping[str, BuildProgress] = field(default_factory=dict)
     built: Mapping[str, float] = field(default_factory=dict)
     uploaded: Mapping[str, str] = field(default_factory=dict)
+    lines: tuple[str, ...] = ()
 
     @property
     def active(self) -> frozenset[str]:
@@ -202,11 +204,13 @@ def reduce(state: State, event: Mapping[str, Any]) -> State:
 
 
 def _with_build_progress(state: State, text: str) -> State:
-    """Return the state with the progress of a build. The progress is a line of JSON among the output."""
+    """Return the state with the progress of a build, or of tests. The progress is a line of JSON among the output."""
     if '"q8s_progress"' not in text:
         return state
     try:
         progress = json.loads(without_colours(text))["q8s_progress"]
+        if progress["event"] == "line":
+            return replace(state, lines=(*state.lines, str(progress["text"])))
         name, number, total = str(progress["artifact"]), int(progress["number"]), int(progress["total"])
         event, message = str(progress["event"]), str(progress["text"])
     except (ValueError, KeyError, TypeError):

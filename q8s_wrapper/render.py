@@ -115,6 +115,8 @@ class Terminal:
             self.show_message("\n".join(report.plan(after.results["q8s_plan"], self._estimate, self._console.width)))
         if self._show_plan and "q8s_node_plan" in after.results and "q8s_node_plan" not in before.results:
             self.show_message("\n".join(report.node_plan(after.results["q8s_node_plan"], self._console.width)))
+        for line in after.lines[len(before.lines) :]:
+            self.show_message(line)
         for failure in after.failures[len(before.failures) :]:
             self.show_message(f"{failure.host}: FAILED: {failure.task}")
 
@@ -138,7 +140,7 @@ def builds(before: State, after: State) -> list[str]:
         if name not in before.built
     ]
     lines += [f"{name}: {text}" for name, text in after.uploaded.items() if name not in before.uploaded]
-    return lines
+    return [*lines, *after.lines[len(before.lines) :]]
 
 
 def frame(state: State, now: float, left: float | None, width: int, height: int) -> list[tuple[str, str]]:

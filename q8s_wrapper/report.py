@@ -206,11 +206,7 @@ def failures(state: State, invocation: Invocation, width: int) -> list[str]:
 
 def _shorten_reason(reason: str, width: int) -> list[str]:
     """Wrap a text and keep its first and last lines: messages start with the reason, programs print it at the end."""
-    lines = [
-        part
-        for line in reason.strip().splitlines()
-        for part in textwrap.wrap(line, width, break_on_hyphens=False) or [""]
-    ]
+    lines = [part for line in reason.strip().splitlines() for part in _wrap(line, width, indent="") or [""]]
     if len(lines) <= _REASON_LINES:
         return lines
     half = _REASON_LINES // 2
@@ -299,10 +295,13 @@ _COMMAND: Final = re.compile(r"`[^`]*`|\S*q8s-run .*?(?=: |; |\), |$)")
 _KEPT_SPACE: Final = "\0"
 
 
-def _wrap(text: str, width: int) -> list[str]:
-    """Wrap a text. Do not break names with hyphens, nor commands, which users copy."""
+def _wrap(text: str, width: int, indent: str = "  ") -> list[str]:
+    """Wrap a text. Do not break names with hyphens, nor commands, which users copy.
+
+    :param indent: what all lines but the first begin with
+    """
     protected = _COMMAND.sub(lambda found: found[0].replace(" ", _KEPT_SPACE), text)
-    lines = textwrap.wrap(protected, width, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
+    lines = textwrap.wrap(protected, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
     return [line.replace(_KEPT_SPACE, " ") for line in lines]
 
 

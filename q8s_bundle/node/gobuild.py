@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,7 +28,8 @@ class Program:
 
     ``module`` is a folder of ``node/go``; ``packages`` maps a binary's name to its Go package (of several, Go
     names each by the last word of its package); ``stamps`` are ``-X`` variables of the linker. ``cgo`` are the
-    architectures on which the program needs C; ``seccomp`` links libseccomp.
+    architectures on which the program needs C; ``seccomp`` links libseccomp. ``is_test`` builds a package's tests
+    (``go test -c``).
     """
 
     name: str
@@ -37,6 +39,7 @@ class Program:
     tags: tuple[str, ...] = ()
     cgo: tuple[str, ...] = ()
     seccomp: bool = False
+    is_test: bool = False
 
     def ldflags(self, architecture: Architecture) -> str:
         """The linker's flags: no symbol table, version stamps, and static also where C is involved."""
@@ -139,6 +142,7 @@ CONTROL_PLANE_PROGRAMS: Final = (KUBERNETES_CONTROL_PLANE, ETCD)
 def key(program: Program, architecture: Architecture) -> str:
     """The cache key of a program: its modules with their checksums (or our source), flags, and Go's version."""
     flags = (program.ldflags(architecture), *program.tags, *sorted(program.packages.values()))
+    flags += ("test",) if program.is_test else ()
     return cache.content_key(_RECIPE, versions.GO, architecture.name, *flags, _MODULES / program.module)
 
 
@@ -162,7 +166,8 @@ def _build(program: Program, architecture: Architecture, folder: Path) -> None:
     environment.update(GOFLAGS="-mod=readonly -trimpath -buildvcs=false", CGO_ENABLED="0")
     if architecture.name in program.cgo:
         environment.update(_c_environment(program, architecture))
-    command: list[str | Path] = ["nice", "-n", "5", require_go(), "build", "-ldflags", program.ldflags(architecture)]
+    verb = ["test", "-c", "-vet=off"] if program.is_test else ["build"]
+    command: list[str | Path] = ["nice", "-n", "5", require_go(), *verb, "-ldflags", program.ldflags(architecture)]
     # What the linker leaves out is not made in the first place: a sixth of a build's time. No code differs by it.
     command += ["-gcflags", "all=-dwarf=false"]
     if program.tags:
@@ -177,6 +182,21 @@ def _build(program: Program, architecture: Architecture, folder: Path) -> None:
         for binary in program.packages:
             if libraries := elf.needed(folder / binary):
                 raise BundleError(f"Failed to {what}: {binary} is not static, it needs {', '.join(libraries)}")
+
+
+def module_folder(program: Program, module: str) -> Path:
+    """Return the folder with the sources of a module that a program is built from, as Go downloaded it.
+
+    :raises BundleError: Go does not have it
+    """
+    environment = dict(os.environ, GOTOOLCHAIN=f"go{versions.GO}", GOWORK="off", GOFLAGS="-mod=readonly")
+    command = [require_go(), "list", "-m", "-f", "{{.Dir}}", module]
+    done = subprocess.run(
+        command, cwd=_MODULES / program.module, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode or not done.stdout.strip():
+        raise BundleError(f"Failed to find the sources of {module}: {done.stderr.strip() or 'Go has not fetched them'}")
+    return Path(done.stdout.strip())
 
 
 def require_go() -> str:

@@ -17,6 +17,7 @@ from q8s_wrapper.commands import links as link_commands
 from q8s_wrapper.commands import load, runs
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.experiment import links, perform, probe, scenario, scenario_plot
+from q8s_wrapper.experiment.machines import Machines
 from q8s_wrapper.kubeconfig import write_private
 
 _STOP_SECONDS: Final = 1200
@@ -110,7 +111,7 @@ def _perform(
     return {"done": ExitCode.DONE, "failed": ExitCode.FAILED}.get(result, ExitCode.INTERRUPTED)
 
 
-def _machines(session: runs.Session) -> perform.Machines:
+def _machines(session: runs.Session) -> Machines:
     """Return the machines of the cluster.
 
     :raises WrapperError: the cloud does not have all of them
@@ -126,10 +127,10 @@ def _machines(session: runs.Session) -> perform.Machines:
 
     sockets = Path(_ssh.socket_folder(str(session.folder)))
     sockets.mkdir(mode=0o700, exist_ok=True)
-    return perform.Machines(hosts, sockets)
+    return Machines(hosts, sockets)
 
 
-def _restore(session: runs.Session, machines: perform.Machines, nodes: Sequence[str]) -> int:
+def _restore(session: runs.Session, machines: Machines, nodes: Sequence[str]) -> int:
     """Restore nodes and links, and forget the scenario if all of it is restored. Return the exit code."""
     errors = perform.restore(machines, nodes)
     for error in errors:

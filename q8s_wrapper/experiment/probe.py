@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from q8s_wrapper.errors import ExitCode, WrapperError
-from q8s_wrapper.experiment.perform import Machines
+from q8s_wrapper.experiment.machines import Machines
 from q8s_wrapper.experiment.scenario import Record
 
 INTERVAL: Final = 0.25  # seconds between two packets

@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 import yaml
 from ansible_collections.q8s.emu.plugins.module_utils._spec import KUBERNETES_VERSIONS
-from clusters import Cluster, small_cluster
+from clusters import Q8S_RUN, Cluster, small_cluster
 
 pytestmark = [
     pytest.mark.lab,
@@ -76,6 +78,20 @@ def images(cluster: Cluster, kind: str, name: str) -> list[str]:
     return [container["image"] for container in found["spec"]["template"]["spec"]["containers"]]
 
 
+def interrupt_upgrade(cluster: Cluster) -> None:
+    """Begin an upgrade, and kill it as soon as the control plane's kubelet has the new version."""
+    name = f"{NAME}-control-plane"
+    ask = f"sudo kubectl get node {name} --output=jsonpath={{.status.nodeInfo.kubeletVersion}}"
+    command = [Q8S_RUN, "upgrade", cluster.file, "--yes"]
+    with subprocess.Popen(command, env=cluster.environment, stdin=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 900
+        # No answer for a moment: the API server restarts.
+        while cluster.attempt("ssh", name, "--quiet", "--", ask).stdout.strip() != f"v{NEWEST}":
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(5)
+        process.kill()
+
+
 @pytest.fixture(scope="module")
 def deployed(cluster: Cluster) -> str:
     """The cluster of the previous version, with the Deployment. The checksum of its CA."""
@@ -102,6 +118,12 @@ def test_upgrade(cluster: Cluster, deployed: str) -> None:
     said = cluster.command("upgrade --check")
     assert f"would be upgraded from v{PREVIOUS} to v{NEWEST}" in said
     assert set(kubelets(cluster).values()) == {f"v{PREVIOUS}"}
+
+    interrupt_upgrade(cluster)
+    done = cluster.attempt("deploy", "--yes")
+    assert done.returncode == 2
+    assert "has begun and not ended" in done.stdout + done.stderr
+    assert kubelets(cluster)[WORKER] == f"v{PREVIOUS}"
 
     cluster.command("upgrade", "--yes")
     assert kubelets(cluster) == {f"{NAME}-control-plane": f"v{NEWEST}", WORKER: f"v{NEWEST}"}

@@ -20,7 +20,7 @@ import pytest
 from machines import Guest, Host, bundle, guest_of, host, require_virtual_machines, served
 
 from q8s_lab import cloud_image, hosts, settings
-from q8s_wrapper.experiment import perform
+from q8s_wrapper.experiment import machines
 
 pytestmark = [pytest.mark.vm, pytest.mark.gate]
 
@@ -117,7 +117,7 @@ def test_a_guest_starts_under_apparmor(seen: Seen) -> None:
 def test_a_scenario_limits_the_cpus_of_a_guest(machine: Host, seen: Seen) -> None:
     assert seen.guest.state == "running"
     read = "cat /sys/fs/cgroup/machine.slice/*gate*/libvirt/vcpu0/cpu.max"
-    machine.ssh(f"sudo sh -c {shlex.quote(perform.cpu_quota(GUEST, 25))}")
+    machine.ssh(f"sudo sh -c {shlex.quote(machines.cpu_quota(GUEST, 25))}")
     assert machine.read(read).split() == ["25000", "100000"]
-    machine.ssh(f"sudo sh -c {shlex.quote(perform.cpu_quota(GUEST))}")
+    machine.ssh(f"sudo sh -c {shlex.quote(machines.cpu_quota(GUEST))}")
     assert machine.read(read).split() == ["max", "100000"]

@@ -20,8 +20,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.q8s.emu.plugins.inventory import openstack
-from ansible_collections.q8s.emu.plugins.module_utils import _spec
+from ansible_collections.q8s.emu.plugins.module_utils import _inventory, _spec
 
 from q8s_wrapper.config import REPOSITORY
 
@@ -117,12 +116,12 @@ class Cluster:
             groups["control_plane_initial" if spec.initial else "worker_hosts"][spec.name] = {}
             hosts[spec.name] = host
             if spec.vm_type:
-                vm = openstack.vm_variables(cluster, spec, f"10.254.1.{number}")
+                vm = _inventory.vm_variables(cluster, spec, f"10.254.1.{number}")
                 folder = root / spec.name
                 self._guest(folder, vm)
                 host |= {"q8s_vm": {**vm, "guest_ip": "127.0.0.1"}, "emulated_worker_directory": str(folder)}
         variables = {
-            **openstack.cluster_variables(cluster, None),
+            **_inventory.cluster_variables(cluster, None),
             "ansible_connection": "local",
             "ansible_python_interpreter": sys.executable,
             "ansible_become": False,

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.q8s.emu.plugins.inventory import openstack
-from ansible_collections.q8s.emu.plugins.module_utils import _spec, _state
-from ansible_collections.q8s.emu.plugins.module_utils._plan import Server
+from ansible_collections.q8s.emu.plugins.module_utils import _inventory, _spec, _state
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import Server
 
 from q8s_wrapper.config import PLAYBOOKS, REPOSITORY
 
@@ -62,13 +61,13 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> str:
     text = (REPOSITORY / "examples" / "demo.yaml").read_text()
     (folder / "demo.yaml").write_text(text.replace("additional_master_nodes: 0", "additional_master_nodes: 1"))
     cluster = _spec.load_file(str(folder / "demo.yaml"))
-    local = openstack.LocalState("/state/demo", _state.Project("https://cloud.example.org:5000", "p1", "one", "abc"))
+    local = _inventory.LocalState("/state/demo", _state.Project("https://cloud.example.org:5000", "p1", "one", "abc"))
     mark = {"q8s_cluster": "demo"}
     servers = [
         Server(f"id-{spec.name}", spec.name, "ACTIVE", (f"10.254.1.{number}",), mark)
         for number, spec in enumerate(cluster.servers(), 4)
     ]
-    hosts = openstack.hosts(cluster, servers, "/state/demo")
+    hosts = _inventory.hosts(cluster, servers, "/state/demo")
     groups: dict[str, Any] = {name: {"hosts": []} for host in hosts for name in host.groups}
     for host in hosts:
         for name in host.groups:
@@ -79,7 +78,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> str:
     variables["demo-control-plane"] |= {**secrets, "q8s_joining": ["arm-mid-1"]}
     inventory = {
         **groups,
-        "all": {"hosts": ["localhost"], "vars": openstack.cluster_variables(cluster, local)},
+        "all": {"hosts": ["localhost"], "vars": _inventory.cluster_variables(cluster, local)},
         "_meta": {"hostvars": variables},
     }
     script = folder / "inventory"

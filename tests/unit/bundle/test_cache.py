@@ -112,3 +112,23 @@ def test_record_and_recall_survive_the_rename(tmp_path: Path) -> None:
     recalled = cache.recall(tmp_path / "b" / "file")
     assert recalled == cache.Artifact(tmp_path / "b" / "file", recorded.sha256, 3)
     assert recalled.sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_generation_has_entries_of_its_own_for_what_contains_packages() -> None:
+    def build(folder: Path) -> None:
+        (folder / "day").write_text(day)
+
+    def day_of(kind: str) -> str:
+        return (cache.entry(kind, "x86_64", "0123", build)[0] / "day").read_text()
+
+    kinds = ("debs", "trees", "rootfs", "kernels", "images", "bundles", "bench", "conformance")
+    day = "monday"
+    assert {day_of(kind) for kind in (*kinds, "programs")} == {"monday"}
+    day = "tuesday"
+    cache.set_generation("2026-11-24")
+    assert {day_of(kind) for kind in kinds} == {"tuesday"}
+    assert day_of("programs") == "monday", "Debian's packages are not in it"
+    day = "wednesday"
+    assert {day_of(kind) for kind in kinds} == {"tuesday"}, "a generation is built once"
+    cache.set_generation("")
+    assert {day_of(kind) for kind in kinds} == {"monday"}

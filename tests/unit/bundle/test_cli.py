@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from q8s_bundle import cache, cli, image, node, requirements
+from q8s_bundle import artifacts, cache, cli, image, node, requirements
 from q8s_bundle.cache import Artifact
 from q8s_bundle.errors import BundleError
 from q8s_bundle.image.cloud import CloudImage
@@ -112,12 +112,12 @@ def test_a_look_finds_what_is_cached(built: list[str], capsys: pytest.CaptureFix
 # What virt-aa-helper's AppArmor profile of Debian 12 lets it read, of the suffixes that are of use.
 @pytest.mark.parametrize("name", ["root-x86_64", "root-aarch64", "bundle-x86_64"])
 def test_a_disk_has_a_name_that_virt_aa_helper_may_read(name: str) -> None:
-    assert re.fullmatch(rf"{name}-[0-9a-f]{{12}}\.(img|raw|qcow2?)", cli.served_name(name, "ab" * 32))
+    assert re.fullmatch(rf"{name}-[0-9a-f]{{12}}\.(img|raw|qcow2?)", artifacts.served_name(name, "ab" * 32))
 
 
 def test_a_served_name_changes_with_the_content() -> None:
-    assert cli.served_name("kernel-x86_64", "ab" * 32) == "kernel-x86_64-abababababab"
-    assert cli.served_name("kernel-x86_64", "cd" * 32) == "kernel-x86_64-cdcdcdcdcdcd"
+    assert artifacts.served_name("kernel-x86_64", "ab" * 32) == "kernel-x86_64-abababababab"
+    assert artifacts.served_name("kernel-x86_64", "cd" * 32) == "kernel-x86_64-cdcdcdcdcdcd"
 
 
 def test_the_source_that_was_chosen_is_the_one_asked_for(built: list[str]) -> None:
@@ -200,3 +200,22 @@ def test_an_unknown_architecture_is_wrong_input(capsys: pytest.CaptureFixture[st
         cli.main(["ensure", "--arch", "arm_64"])
     assert ended.value.code == 2
     assert "aarch64" in capsys.readouterr().err
+
+
+def test_a_refresh_that_fails_changes_nothing(
+    built: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail(architecture: object, supply: object) -> NodeArtifacts:
+        generations.append(cache.generation())
+        raise BundleError("Failed to fetch 12 Debian packages")
+
+    generations: list[str] = []
+    monkeypatch.setenv("Q8S_CACHE", str(tmp_path / "cache"))
+    assert cli.main(["refresh", "--arch", "x86_64"]) == 0
+    first = cache.generation()
+    assert first
+    monkeypatch.setattr(node, "ensure_worker", fail)
+    assert cli.main(["refresh", "--arch", "x86_64"]) == 1
+    assert generations[0] not in ("", first), "the build looked for packages of today"
+    assert cache.generation() == first
+    assert "nothing was refreshed" in capsys.readouterr().err

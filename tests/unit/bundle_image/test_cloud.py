@@ -107,11 +107,11 @@ def test_a_download_beside_other_work_ends_at_once_with_the_command(server: Serv
     server.hold.clear()
     script = (
         "import signal\n"
-        "from q8s_bundle import cli\n"
+        "from q8s_bundle import artifacts\n"
         "from q8s_bundle.image import cloud\n"
         "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
         f"image = cloud.CloudImage('{server.url}/a.qcow2', '{SHA512}')\n"
-        "cli._side_by_side(lambda: None, lambda: cloud.fetch(image))\n"
+        "artifacts._side_by_side(lambda: None, lambda: cloud.fetch(image))\n"
     )
     running = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 20

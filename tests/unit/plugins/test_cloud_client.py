@@ -12,9 +12,11 @@ from ansible_collections.q8s.emu.plugins.module_utils import (
     _cloud,
     _cloud_errors,
     _cloud_network,
+    _cloud_objects,
     _cloud_security_groups,
     _cloud_servers,
-    _plan,
+    _plan_access,
+    _plan_servers,
     _spec,
 )
 from ansible_collections.q8s.emu.plugins.module_utils._fit import Network, Subnet
@@ -54,7 +56,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return slept
 
 
-def create(connection: Any, requests: list[_plan.Request]) -> dict[str, _cloud_errors.CloudError]:
+def create(connection: Any, requests: list[_plan_servers.Request]) -> dict[str, _cloud_errors.CloudError]:
     flavors = {spec.flavor: f"id-{spec.flavor}" for spec in CLUSTER.servers()}
     needs = _cloud.Needs("image", Network("net", "private", (SUBNET,)), flavors, ("group",))
     servers = _cloud_servers.Servers(connection)
@@ -62,7 +64,7 @@ def create(connection: Any, requests: list[_plan.Request]) -> dict[str, _cloud_e
 
 
 def test_a_server_that_exists_after_a_failure_is_not_created_again(pauses: list[float]) -> None:
-    first, second, *_ = (_plan.Request((spec,)) for spec in CLUSTER.servers())
+    first, second, *_ = (_plan_servers.Request((spec,)) for spec in CLUSTER.servers())
     there = named(first.name, status="BUILD", metadata={"q8s_cluster": CLUSTER.cluster_name})
     connection = MagicMock()
     connection.compute.servers.return_value = [there]
@@ -80,7 +82,7 @@ def test_a_server_that_exists_after_a_failure_is_not_created_again(pauses: list[
 
 
 def test_a_refused_server_is_requested_once_and_named() -> None:
-    request = _plan.Request((CLUSTER.servers()[0],))
+    request = _plan_servers.Request((CLUSTER.servers()[0],))
     connection = MagicMock()
     connection.compute.create_server.side_effect = exceptions.ForbiddenException("not yours")
     failed = create(connection, [request])
@@ -92,7 +94,7 @@ def test_a_refused_server_is_requested_once_and_named() -> None:
 def test_a_server_that_stays_is_named_with_its_status() -> None:
     connection = MagicMock()
     connection.compute.servers.return_value = [named("demo-1", status="ACTIVE")]
-    server = _plan.Server("id-demo-1", "demo-1", "ACTIVE", (), {})
+    server = _cloud_objects.Server("id-demo-1", "demo-1", "ACTIVE", (), {})
     with pytest.raises(
         _cloud.CloudError, match="Failed to remove 1 of 1 servers within 0 s; left are:\n- demo-1: ACTIVE"
     ):
@@ -112,8 +114,8 @@ def test_a_group_in_use_is_deleted_after_its_ports(pauses: list[float]) -> None:
     connection = MagicMock()
     conflict = exceptions.ConflictException("in use")
     connection.network.delete_security_group.side_effect = [conflict, conflict, None]
-    group = _plan.Group("group", (), ())
-    plan = _plan.plan_group_absent(CLUSTER, group, [], [])
+    group = _cloud_objects.Group("group", (), ())
+    plan = _plan_access.plan_group_absent(CLUSTER, group, [], [])
     assert _cloud_security_groups.SecurityGroups(connection).apply_plan("demo", group, plan) == ""
     assert pauses == [1.0, 1.0]
 
@@ -126,8 +128,8 @@ def rule_of(**values: Any) -> Any:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"remote_group_id": "group"}, _plan.Rule("", None, None, "")),
-        ({}, _plan.Rule("", None, None, "0.0.0.0/0")),
+        ({"remote_group_id": "group"}, _cloud_objects.Rule("", None, None, "")),
+        ({}, _cloud_objects.Rule("", None, None, "0.0.0.0/0")),
         (
             {"protocol": "tcp", "port_range_min": 2379, "port_range_max": 2379, "remote_group_id": "other"},
             "IPv4 tcp from other",
@@ -135,7 +137,7 @@ def rule_of(**values: Any) -> Any:
         ({"ether_type": "IPv6", "remote_group_id": "group"}, "IPv6 any protocol from group"),
     ],
 )
-def test_the_rules_of_a_group(values: dict[str, Any], expected: _plan.Rule | str) -> None:
+def test_the_rules_of_a_group(values: dict[str, Any], expected: _cloud_objects.Rule | str) -> None:
     connection = MagicMock()
     connection.network.security_groups.return_value = [SimpleNamespace(id="group", created_at="", tags=[])]
     connection.network.security_group_rules.return_value = [rule_of(**values)]
@@ -145,12 +147,12 @@ def test_the_rules_of_a_group(values: dict[str, Any], expected: _plan.Rule | str
 
 def test_old_rules_are_deleted_after_new_rules_and_members_are_in_force() -> None:
     connection = MagicMock()
-    old = _plan.Rule("udp", 8472, 8472, CLUSTER.remote_ip_prefix)
-    group = _plan.Group("group", (_plan.GroupRule("r1", old, True),))
-    server = _plan.Server(
+    old = _cloud_objects.Rule("udp", 8472, 8472, CLUSTER.remote_ip_prefix)
+    group = _cloud_objects.Group("group", (_cloud_objects.GroupRule("r1", old, True),))
+    server = _cloud_objects.Server(
         "s", CLUSTER.name_of_initial_instance, "ACTIVE", metadata={"q8s_cluster": CLUSTER.cluster_name}
     )
-    plan = _plan.plan_group(CLUSTER, group, [server], [_plan.Port("p", "p", "s")])
+    plan = _plan_access.plan_group(CLUSTER, group, [server], [_cloud_objects.Port("p", "p", "s")])
     assert _cloud_security_groups.SecurityGroups(connection).apply_plan("demo", group, plan) == "group"
     calls = [call[0] for call in connection.network.method_calls]
     assert set(calls[:-2]) == {"create_security_group_rule"}
@@ -168,7 +170,7 @@ def test_a_cloud_without_floating_ips_and_server_groups_has_none() -> None:
     connection.network.security_groups.return_value = []
     missing = exceptions.NotFoundException("no such path")
     connection.network.ips.side_effect = connection.compute.server_groups.side_effect = missing
-    assert _cloud.Cloud(connection).clusters.find_existing(CLUSTER) == _plan.Existing([], [], None, [], {}, "")
+    assert _cloud.Cloud(connection).clusters.find_existing(CLUSTER) == _plan_servers.Existing([], [], None, [], {}, "")
 
 
 def test_one_message_names_everything_that_new_servers_lack() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.q8s.emu.plugins.module_utils import _identity, _spec
-from ansible_collections.q8s.emu.plugins.module_utils._plan import Server
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import Server
 from ansible_collections.q8s.emu.plugins.modules import cloud_preflight
 
 CLUSTER = _spec.load_file(str(Path(__file__).parents[3] / "examples" / "demo.yaml"))
@@ -65,7 +65,7 @@ def test_kubernetes_goes_upwards_only(upgrades: bool) -> None:
 def test_a_newer_version_needs_an_upgrade() -> None:
     has = servers(recorded=True, q8s_kubernetes_version="1.35.4")
     (text,) = _identity.refused_edits(replace(CLUSTER, kubernetes_version="1.36.3"), has)
-    assert text.endswith("Run q8s-run upgrade FILE, or set it back to 1.35.4.")
+    assert text.endswith("Run `q8s-run upgrade FILE`, or set it back to 1.35.4.")
     assert _identity.refused_edits(replace(CLUSTER, kubernetes_version="1.36.3"), has, upgrades=True) == ()
 
 

@@ -14,12 +14,20 @@ from typing import Any
 
 import pytest
 from ansible_collections.q8s.emu.plugins.inventory import openstack
-from ansible_collections.q8s.emu.plugins.module_utils import _hostkeys, _plan, _spec, _ssh, _state
-from ansible_collections.q8s.emu.plugins.module_utils._plan import Server
+from ansible_collections.q8s.emu.plugins.module_utils import (
+    _cloud_objects,
+    _hostkeys,
+    _inventory,
+    _login,
+    _spec,
+    _ssh,
+    _state,
+)
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import Server
 
 CLUSTER = _spec.load_file(str(Path(__file__).parents[3] / "examples" / "demo.yaml"))
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIATbSFIAoKCLyojckQoDUv+sRJPfwQtsZYqckaz2L3fo"
-LOCAL = openstack.LocalState("/state/demo", _state.Project("https://cloud.example.org:5000", "p1", "one", "abc"))
+LOCAL = _inventory.LocalState("/state/demo", _state.Project("https://cloud.example.org:5000", "p1", "one", "abc"))
 
 
 def made(name: str, address: str | None, **metadata: str) -> Server:
@@ -41,8 +49,8 @@ def understood(command: list[str]) -> str:
     return subprocess.run([*command, "-G", "host"], capture_output=True, text=True, check=True).stdout
 
 
-def listed(servers: list[Server]) -> dict[str, openstack.Host]:
-    return {host.name: host for host in openstack.hosts(CLUSTER, servers, "/state/demo")}
+def listed(servers: list[Server]) -> dict[str, _inventory.Host]:
+    return {host.name: host for host in _inventory.hosts(CLUSTER, servers, "/state/demo")}
 
 
 def test_servers_and_guests() -> None:
@@ -85,7 +93,7 @@ def test_the_control_plane_that_stands_in_for_a_deleted_one() -> None:
     others = [made(f"demo-control-plane-{n}", f"10.254.1.{n + 10}", q8s_role="control_plane") for n in (2, 3)]
 
     def initial(servers: list[Server], etcd_server: str) -> list[str]:
-        hosts = openstack.hosts(cluster, servers, "/state/demo", etcd_server)
+        hosts = _inventory.hosts(cluster, servers, "/state/demo", etcd_server)
         assert [h.name for h in hosts if "control_plane" in h.groups][-2:] == [one.name for one in others]
         return [host.name for host in hosts if "control_plane_initial" in host.groups]
 
@@ -107,7 +115,7 @@ def test_the_types_own_labels_taints_and_key() -> None:
         "accel": "auto",
     }
     cluster = _spec.load_mapping(data, "data")
-    hosts = {host.name: host for host in openstack.hosts(cluster, SERVERS, "/state/demo")}
+    hosts = {host.name: host for host in _inventory.hosts(cluster, SERVERS, "/state/demo")}
     vm = hosts["demo-arm-mid-1"].variables["q8s_vm"]
     assert vm["labels"] == {
         "q8s.io/type": "arm-mid",
@@ -128,7 +136,7 @@ def test_the_types_own_labels_taints_and_key() -> None:
 
 
 def test_variables_without_a_server() -> None:
-    variables = openstack.cluster_variables(CLUSTER, LOCAL)
+    variables = _inventory.cluster_variables(CLUSTER, LOCAL)
     assert variables["q8s_state_dir"] == "/state/demo"
     assert json.loads(variables["q8s_state_record"]) == {
         "auth_url": "https://cloud.example.org:5000",
@@ -137,7 +145,7 @@ def test_variables_without_a_server() -> None:
         "cluster_name": "demo",
         "logins": ["abc"],
     }
-    assert "q8s_state_dir" not in openstack.cluster_variables(CLUSTER, None), "the project is not known"
+    assert "q8s_state_dir" not in _inventory.cluster_variables(CLUSTER, None), "the project is not known"
     assert variables["q8s_expected_nodes"] == ["demo-control-plane", "x86-small-1", "arm-mid-1"]
     assert variables["q8s_workers"][1] == {"name": "arm-mid-1", "type": "arm-mid", "architecture": "aarch64"}
     assert variables["q8s_node_labels"]["arm-mid-1"] == {
@@ -171,7 +179,7 @@ def test_a_foreign_initial_instance_with_a_key_of_its_own() -> None:
     key, ours = str(Path("~/.ssh/cloud").expanduser()), "/state/demo/id_ed25519"
 
     def keys(cluster: _spec.Cluster, servers: list[Server]) -> dict[str, str]:
-        found = openstack.hosts(cluster, servers, "/state/demo")
+        found = _inventory.hosts(cluster, servers, "/state/demo")
         return {host.name: host.variables["ansible_ssh_private_key_file"] for host in found}
 
     assert keys(cluster, [foreign, *SERVERS[1:]]) == {
@@ -180,7 +188,7 @@ def test_a_foreign_initial_instance_with_a_key_of_its_own() -> None:
     }
     assert set(keys(cluster, SERVERS).values()) == {ours}, "of a server that Q8S made, Q8S's key is the right one"
     outside = replace(cluster, access=_spec.Access("floating_ip", floating_network="external"))
-    hosts = {host.name: host for host in openstack.hosts(outside, [foreign, *SERVERS[1:]], "/state/demo")}
+    hosts = {host.name: host for host in _inventory.hosts(outside, [foreign, *SERVERS[1:]], "/state/demo")}
     assert hosts["demo-control-plane"].variables["ansible_host"] == "203.0.113.4"
     arguments = hosts["demo-arm-mid-1"].variables["ansible_ssh_common_args"]
     answer = understood(["ssh", *shlex.split(arguments)])
@@ -203,13 +211,13 @@ def test_this_machine_is_known_by_more_than_its_address(
 ) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(openstack, "_INSTANCE_IDS", (str(tmp_path / "instance-id"),))
-    monkeypatch.setattr(openstack, "_PRODUCT_UUID", str(tmp_path / "product_uuid"))
-    assert openstack._is_here("8d0c", address) is here
+    monkeypatch.setattr(_login, "_INSTANCE_IDS", (str(tmp_path / "instance-id"),))
+    monkeypatch.setattr(_login, "_PRODUCT_UUID", str(tmp_path / "product_uuid"))
+    assert _login.is_here("8d0c", address) is here
 
 
 def test_an_initial_instance_that_is_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openstack, "_is_here", lambda server_id, address: server_id == "id")
+    monkeypatch.setattr(_inventory, "is_here", lambda server_id, address: server_id == "id")
     host = listed([Server("id", "demo-control-plane", "ACTIVE", ("10.254.1.4",))])["demo-control-plane"]
     assert host.variables["ansible_connection"] == "local"
     host = listed([Server("other", "demo-control-plane", "ACTIVE", ("10.254.1.4",))])["demo-control-plane"]
@@ -241,7 +249,7 @@ def test_prefix_lengths_from_16_to_28(remote: str, host: str, guests: str, prefi
     data |= {"remote_ip_prefix": remote, "guest_ip_prefix": guests}
     cluster = _spec.load_mapping(data, "data")
     servers = [made("demo-control-plane", None), made("demo-arm-mid-1", host)]
-    hosts = {one.name: one for one in openstack.hosts(cluster, servers, "/state/demo")}
+    hosts = {one.name: one for one in _inventory.hosts(cluster, servers, "/state/demo")}
     vm = hosts["demo-arm-mid-1"].variables["q8s_vm"]
     network = ipaddress.IPv4Interface(f"{vm['guest_ip']}/{vm['guest_prefixlen']}").network
     assert vm["guest_prefixlen"] == prefixlen and network.subnet_of(ipaddress.IPv4Network(guests))
@@ -251,12 +259,12 @@ def test_prefix_lengths_from_16_to_28(remote: str, host: str, guests: str, prefi
 
 def test_the_files_proxies_reach_every_host() -> None:
     proxy = _spec.Proxy("http://proxy.example.org:3128", "", "localhost,10.0.0.0/8")
-    variables = openstack.cluster_variables(replace(CLUSTER, proxy=proxy), LOCAL)
+    variables = _inventory.cluster_variables(replace(CLUSTER, proxy=proxy), LOCAL)
     assert variables["q8s_cluster"]["proxy"] == {
         "http_proxy": "http://proxy.example.org:3128",
         "no_proxy": "localhost,10.0.0.0/8",
     }
-    assert openstack.cluster_variables(CLUSTER, LOCAL)["q8s_cluster"]["proxy"] == {}
+    assert _inventory.cluster_variables(CLUSTER, LOCAL)["q8s_cluster"]["proxy"] == {}
 
 
 def test_a_server_that_is_no_longer_asked_for() -> None:
@@ -274,7 +282,7 @@ def test_errors_and_what_is_missing_are_visible() -> None:
     assert hosts[broken.name].groups[-1] == "server_error"
     assert hosts[broken.name].variables["q8s_fault"] == "No valid host"
     assert "arm-mid-1" not in hosts, "there is no guest in it"
-    assert openstack.presence_variables(CLUSTER, [SERVERS[0], broken]) == {
+    assert _inventory.presence_variables(CLUSTER, [SERVERS[0], broken]) == {
         "q8s_missing_servers": ["demo-x86-small-1"],
         "q8s_created_servers": ["demo-control-plane", "demo-arm-mid-1"],
     }
@@ -282,14 +290,14 @@ def test_errors_and_what_is_missing_are_visible() -> None:
 
 def test_zones_are_groups() -> None:
     types = tuple(replace(t, zone="rack-1.a") if t.name == "arm-mid" else t for t in CLUSTER.types)
-    hosts = {host.name: host for host in openstack.hosts(replace(CLUSTER, types=types), SERVERS, "/state")}
+    hosts = {host.name: host for host in _inventory.hosts(replace(CLUSTER, types=types), SERVERS, "/state")}
     assert "zone_rack_1_a" in hosts["demo-arm-mid-1"].groups and "zone_rack_1_a" in hosts["arm-mid-1"].groups
     assert not [group for group in hosts["x86-small-1"].groups if group.startswith("zone_")]
 
 
 def test_a_bastion_is_on_the_way_to_servers_and_guests() -> None:
     access = _spec.Access("bastion", host="203.0.113.7", user="me", port=2022)
-    hosts = {host.name: host for host in openstack.hosts(replace(CLUSTER, access=access), SERVERS, "/state")}
+    hosts = {host.name: host for host in _inventory.hosts(replace(CLUSTER, access=access), SERVERS, "/state")}
     for name in ("demo-control-plane", "demo-arm-mid-1", "arm-mid-1"):
         arguments = shlex.split(hosts[name].variables["ansible_ssh_common_args"])
         answer = understood(["ssh", *arguments])
@@ -302,9 +310,9 @@ def test_a_bastion_is_on_the_way_to_servers_and_guests() -> None:
 
 def test_a_floating_ip_leads_to_all_others() -> None:
     access = _spec.Access("floating_ip", floating_network="external")
-    floating = [_plan.FloatingIp("f", "203.0.113.4", "10.254.1.4")]
-    servers = openstack.with_floating(SERVERS, floating)
-    hosts = {host.name: host for host in openstack.hosts(replace(CLUSTER, access=access), servers, "/state")}
+    floating = [_cloud_objects.FloatingIp("f", "203.0.113.4", "10.254.1.4")]
+    servers = _inventory.with_floating(SERVERS, floating)
+    hosts = {host.name: host for host in _inventory.hosts(replace(CLUSTER, access=access), servers, "/state")}
     initial = hosts["demo-control-plane"].variables
     assert (initial["ansible_host"], initial["q8s_private_ip"]) == ("203.0.113.4", "10.254.1.4")
     assert "ProxyCommand" not in initial["ansible_ssh_common_args"]
@@ -363,7 +371,7 @@ def test_user_data_holds_the_private_key_and_metadata_does_not() -> None:
     assert config["users"][0]["lock_passwd"] is True and config["ssh_pwauth"] is False
     assert "PRIVATE" in config["bootcmd"][0] and "PRIVATE" not in json.dumps(dict(metadata))
     assert all(len(value) < 256 for value in metadata.values())
-    assert _plan.is_ours(Server("i", "n", "ACTIVE", (), metadata), "demo")
+    assert _cloud_objects.is_ours(Server("i", "n", "ACTIVE", (), metadata), "demo")
     assert _ssh.PUBLIC_KEY.fullmatch(metadata["q8s_host_ca"])
     assert user_data(WORKER)[1]["q8s_host_ca"] != metadata["q8s_host_ca"], "each call has its own"
 

@@ -8,20 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.q8s.emu.plugins.module_utils import _fit, _plan, _spec
-from ansible_collections.q8s.emu.plugins.module_utils._fit import Findings, Flavor, Image, Network, Subnet, Usage
-from ansible_collections.q8s.emu.plugins.module_utils._plan import (
-    Change,
-    Existing,
+from ansible_collections.q8s.emu.plugins.module_utils import (
+    _cloud_objects,
+    _fit,
+    _plan,
+    _plan_access,
+    _plan_servers,
+    _spec,
+)
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import (
     FloatingIp,
     Group,
     GroupRule,
-    Plan,
     Port,
     Rule,
     Server,
     ServerGroup,
 )
+from ansible_collections.q8s.emu.plugins.module_utils._fit import Findings, Flavor, Image, Network, Subnet, Usage
+from ansible_collections.q8s.emu.plugins.module_utils._plan import Change, Plan
+from ansible_collections.q8s.emu.plugins.module_utils._plan_servers import Existing
 
 CLUSTER = _spec.load_file(str(Path(__file__).parents[3] / "examples" / "demo.yaml"))
 NAMES = ["demo-control-plane", "demo-x86-small-1", "demo-arm-mid-1"]
@@ -49,7 +55,7 @@ ALL = [server(name) for name in NAMES]
 
 
 def test_empty_cloud() -> None:
-    plan = _plan.plan_servers(CLUSTER, having([]))
+    plan = _plan_servers.plan_servers(CLUSTER, having([]))
     assert told(plan) == [f"create server {name}" for name in NAMES]
     assert plan.changed
     after = "".join(f"server {name} ACTIVE\n" for name in sorted(NAMES))
@@ -57,7 +63,7 @@ def test_empty_cloud() -> None:
 
 
 def test_second_run_changes_nothing() -> None:
-    plan = _plan.plan_servers(CLUSTER, having(ALL))
+    plan = _plan_servers.plan_servers(CLUSTER, having(ALL))
     assert not plan.changed and len(plan.kept) == 3
     assert plan.diff()["before"] == plan.diff()["after"]
 
@@ -67,11 +73,11 @@ def test_hosts_that_are_numbered_from_1_are_asked_for_in_one_call() -> None:
     control = ["demo-control-plane", "demo-control-plane-2", "demo-control-plane-3"]
 
     def asked(*left_out: str) -> list[str]:
-        return [str(request) for request in _plan.requests(spec for spec in specs if spec.name not in left_out)]
+        return [str(request) for request in _plan_servers.requests(spec for spec in specs if spec.name not in left_out)]
 
     servers = [f"server {name}" for name in control]
     assert asked() == [*servers, "3 servers, demo-x86-small-1 to demo-x86-small-3", "server demo-arm-mid-1"]
-    assert [request.name for request in _plan.requests(specs)] == [*control, "demo-x86-small", "demo-arm-mid-1"]
+    assert [request.name for request in _plan_servers.requests(specs)] == [*control, "demo-x86-small", "demo-arm-mid-1"]
     # Nova numbers from 1: what is missing elsewhere is asked for alone
     assert asked(*control, "demo-x86-small-1") == [
         f"server demo-{n}" for n in ("x86-small-2", "x86-small-3", "arm-mid-1")
@@ -83,7 +89,7 @@ def test_hosts_that_are_numbered_from_1_are_asked_for_in_one_call() -> None:
 
 
 def test_what_is_left_of_a_call_is_asked_for_alone() -> None:
-    (*_, request) = _plan.requests(counted(x86_small=3).servers())
+    (*_, request) = _plan_servers.requests(counted(x86_small=3).servers())
     assert request.without({"demo-control-plane"}) == [request]
     left = request.without({"demo-x86-small-2"})
     assert [(part.name, len(part.specs)) for part in left] == [("demo-x86-small-1", 1), ("demo-x86-small-3", 1)]
@@ -100,21 +106,21 @@ def test_what_is_left_of_a_call_is_asked_for_alone() -> None:
 )
 def test_what_is_half_made_is_finished(broken: Server) -> None:
     servers = [server(NAMES[0]), broken, server(NAMES[2], "SHUTOFF")]
-    plan = _plan.plan_servers(CLUSTER, having(servers))
+    plan = _plan_servers.plan_servers(CLUSTER, having(servers))
     assert told(plan) == [f"start server {NAMES[2]}", f"replace server {NAMES[1]}"]
     assert plan.of("server", "replace")[0].subject.old is broken
     assert plan.changes[1].before == f"server {NAMES[1]} {'deleting' if broken.deleting else broken.status}"
 
 
 def test_a_server_that_is_being_made_is_waited_for() -> None:
-    plan = _plan.plan_servers(CLUSTER, having([server(NAMES[0], "BUILD", age=599), *ALL[1:]]))
+    plan = _plan_servers.plan_servers(CLUSTER, having([server(NAMES[0], "BUILD", age=599), *ALL[1:]]))
     assert not plan.changed and [spec.name for spec in plan.wanted] == NAMES
 
 
 def test_of_two_with_one_name_one_goes() -> None:
-    plan = _plan.plan_servers(CLUSTER, having([*ALL, server(NAMES[2], number="b")]))
+    plan = _plan_servers.plan_servers(CLUSTER, having([*ALL, server(NAMES[2], number="b")]))
     assert [(str(c), c.subject.id) for c in plan.changes] == [(f"delete server {NAMES[2]}", f"id-{NAMES[2]}b")]
-    plan = _plan.plan_servers(CLUSTER, having([server(NAMES[2], "ERROR", number="b"), *ALL]))
+    plan = _plan_servers.plan_servers(CLUSTER, having([server(NAMES[2], "ERROR", number="b"), *ALL]))
     assert [c.subject.id for c in plan.changes] == [f"id-{NAMES[2]}b"], "the broken one, whatever comes first"
 
 
@@ -147,19 +153,19 @@ def test_the_clusters_data_is_not_lost_without_a_yes(
     servers: list[Server], recorded: bool, state: str, advice: str
 ) -> None:
     existing = having(servers, etcd_server=f"id-{NAMES[0]}" if recorded else "")
-    plan = _plan.plan_servers(CLUSTER, existing)
+    plan = _plan_servers.plan_servers(CLUSTER, existing)
     (problem,) = plan.problems
     assert "Everything that was created in Kubernetes is lost" in problem and state in problem
     assert advice in problem and "q8s-run deploy FILE --replace-control-plane" in problem
-    agreed = _plan.plan_servers(CLUSTER, existing, replace_control_plane=True)
+    agreed = _plan_servers.plan_servers(CLUSTER, existing, replace_control_plane=True)
     assert not agreed.problems and "is lost" in agreed.notes[0]
     # none of the old servers can join the new control plane
-    foreign = any(not _plan.is_ours(one, "demo") for one in servers)
+    foreign = any(not _cloud_objects.is_ours(one, "demo") for one in servers)
     assert {change.name for change in agreed.of("server", "create", "replace")} == {*NAMES[foreign:]}
     gone = [change.subject.old for change in agreed.of("server", "replace")] + [
         c.subject for c in agreed.of("server", "delete")
     ]
-    mine = [one for one in servers if _plan.is_ours(one, "demo") and one is not SECOND]
+    mine = [one for one in servers if _cloud_objects.is_ours(one, "demo") and one is not SECOND]
     assert sorted(one.id for one in gone) == sorted(one.id for one in mine)
 
 
@@ -169,8 +175,8 @@ THIRD = replace(SECOND, name="demo-control-plane-3", id="id-demo-control-plane-3
 
 def test_a_deleted_control_plane_joins_those_that_survived() -> None:
     existing = having([*WORKERS, SECOND, THIRD], etcd_server=f"id-{NAMES[0]}")
-    assert _plan.plan_servers(TRIO, existing).problems, "nobody has seen that they have the cluster's data"
-    plan = _plan.plan_servers(TRIO, existing, survivors=[THIRD.name, SECOND.name])
+    assert _plan_servers.plan_servers(TRIO, existing).problems, "nobody has seen that they have the cluster's data"
+    plan = _plan_servers.plan_servers(TRIO, existing, survivors=[THIRD.name, SECOND.name])
     assert not plan.problems and told(plan) == [f"create server {NAMES[0]}"]
     assert plan.notes == (
         f"the control plane {NAMES[0]} was deleted: a new one joins {THIRD.name}, which has the cluster's CA and etcd",
@@ -178,21 +184,21 @@ def test_a_deleted_control_plane_joins_those_that_survived() -> None:
     # What an interrupted run leaves: the record names the survivor, and the new server may be there.
     for servers in ([*WORKERS, SECOND, THIRD], [*ALL, SECOND, THIRD]):
         later = having(servers, etcd_server=THIRD.id)
-        assert _plan.surviving_holder(TRIO, later) == THIRD
-        assert not _plan.plan_servers(TRIO, later).problems
+        assert _plan_servers.surviving_holder(TRIO, later) == THIRD
+        assert not _plan_servers.plan_servers(TRIO, later).problems
 
 
 def test_a_control_plane_that_runs_or_may_come_back_has_no_stand_in() -> None:
     for status in ("ACTIVE", "SHUTOFF", "ERROR"):
         existing = having([server(NAMES[0], status), *WORKERS, SECOND, THIRD], etcd_server=f"id-{NAMES[0]}")
-        assert _plan.surviving_holder(TRIO, existing, [SECOND.name]) is None
-    (problem,) = _plan.plan_servers(TRIO, existing, survivors=[SECOND.name]).problems
+        assert _plan_servers.surviving_holder(TRIO, existing, [SECOND.name]) is None
+    (problem,) = _plan_servers.plan_servers(TRIO, existing, survivors=[SECOND.name]).problems
     assert f"openstack server delete id-{NAMES[0]}" in problem and f"deploy joins a new {NAMES[0]}" in problem
 
 
 def test_a_stand_in_in_error_is_not_replaced() -> None:
     existing = having([*ALL, replace(SECOND, status="ERROR"), THIRD], etcd_server=SECOND.id)
-    (problem,) = _plan.plan_servers(TRIO, existing, survivors=[THIRD.name]).problems
+    (problem,) = _plan_servers.plan_servers(TRIO, existing, survivors=[THIRD.name]).problems
     assert f"the server {SECOND.name}, which has the cluster's CA and etcd, is ERROR" in problem
 
 
@@ -207,48 +213,48 @@ def test_a_stand_in_in_error_is_not_replaced() -> None:
     ],
 )
 def test_a_control_plane_without_data_is_created(servers: list[Server], recorded: str, action: str) -> None:
-    plan = _plan.plan_servers(CLUSTER, having(servers, etcd_server=recorded))
+    plan = _plan_servers.plan_servers(CLUSTER, having(servers, etcd_server=recorded))
     assert not plan.problems and f"{action} server {NAMES[0]}" in told(plan)
 
 
 def test_nothing_is_replaced_while_the_control_plane_runs() -> None:
     existing = having(ALL, etcd_server=f"id-{NAMES[0]}")
-    assert not _plan.plan_servers(CLUSTER, existing, replace_control_plane=True).changed
+    assert not _plan_servers.plan_servers(CLUSTER, existing, replace_control_plane=True).changed
 
 
 def test_which_server_has_the_data_is_a_tag_beside_others() -> None:
-    tags = _plan.record_etcd_server(("own", "q8s-etcd:old"), "new")
-    assert tags == ("own", "q8s-etcd:new") and _plan.etcd_server(tags) == "new"
-    assert _plan.record_etcd_server(tags, "") == ("own",) and _plan.etcd_server(("own",)) == ""
-    claimed, _others = _plan.claim(tags, "me", 1000)
-    assert _plan.etcd_server(claimed) == "new"
+    tags = _cloud_objects.record_etcd_server(("own", "q8s-etcd:old"), "new")
+    assert tags == ("own", "q8s-etcd:new") and _cloud_objects.etcd_server(tags) == "new"
+    assert _cloud_objects.record_etcd_server(tags, "") == ("own",) and _cloud_objects.etcd_server(("own",)) == ""
+    claimed, _others = _cloud_objects.claim(tags, "me", 1000)
+    assert _cloud_objects.etcd_server(claimed) == "new"
 
 
 def test_nodes_that_are_to_be_replaced_are_planned_as_such() -> None:
-    plan = _plan.plan_servers(CLUSTER, having(ALL), replace_nodes=["arm-mid-1"])
+    plan = _plan_servers.plan_servers(CLUSTER, having(ALL), replace_nodes=["arm-mid-1"])
     assert told(plan) == [f"replace server {NAMES[2]}"]
 
 
 def test_surplus_stays_and_is_named() -> None:
     extra = server("demo-arm-mid-2")
-    plan = _plan.plan_servers(CLUSTER, having([*ALL, extra]))
+    plan = _plan_servers.plan_servers(CLUSTER, having([*ALL, extra]))
     assert not plan.changed and "no longer asks for the server demo-arm-mid-2; it stays" in plan.notes[0]
-    plan = _plan.plan_servers(CLUSTER, having([*ALL, extra]), remove_surplus=True)
+    plan = _plan_servers.plan_servers(CLUSTER, having([*ALL, extra]), remove_surplus=True)
     assert told(plan) == ["delete server demo-arm-mid-2"] and plan.notes == ()
 
 
 def test_another_flavor_stays_and_is_named() -> None:
     first, second, third = (spec.flavor for spec in CLUSTER.servers())
     there = [server(NAMES[0], flavor="big"), server(NAMES[1], flavor="big"), server(NAMES[2], flavor=third)]
-    plan = _plan.plan_servers(CLUSTER, having(there))
+    plan = _plan_servers.plan_servers(CLUSTER, having(there))
     assert not plan.changed
     assert plan.notes == (
         f"the server {NAMES[0]} has the flavor big, not {first}; it stays",
         f"the server {NAMES[1]} has the flavor big, not {second}; it stays"
-        " (q8s-run replace FILE x86-small-1 creates it again)",
+        " (`q8s-run replace FILE x86-small-1` creates it again)",
     )
     ids = {first: "big", second: "big"}
-    plan = _plan.plan_servers(CLUSTER, having([*there[:2], ALL[2]], flavors=ids))
+    plan = _plan_servers.plan_servers(CLUSTER, having([*there[:2], ALL[2]], flavors=ids))
     assert plan.notes == (), "the file may give a flavor's id"
 
 
@@ -264,7 +270,7 @@ def test_a_count_touches_no_other_node(
     before: dict[str, int], after: dict[str, int], gone: list[str], coming: list[str]
 ) -> None:
     there = [server(spec.name) for spec in counted(**before).servers()]
-    plan = _plan.plan_servers(counted(**after), having(there), remove_surplus=True)
+    plan = _plan_servers.plan_servers(counted(**after), having(there), remove_surplus=True)
     assert told(plan) == [f"delete server demo-{name}" for name in gone] + [
         f"create server demo-{name}" for name in coming
     ]
@@ -280,21 +286,21 @@ def test_a_count_touches_no_other_node(
     ],
 )
 def test_what_stands_in_the_way(servers: list[Server], expected: str) -> None:
-    assert expected in " ".join(_plan.plan_servers(CLUSTER, having(servers)).problems)
+    assert expected in " ".join(_plan_servers.plan_servers(CLUSTER, having(servers)).problems)
 
 
 def test_a_foreign_initial_instance_is_used_and_never_removed() -> None:
     foreign = server(NAMES[0], cluster=None)
-    plan = _plan.plan_servers(CLUSTER, having([foreign]))
+    plan = _plan_servers.plan_servers(CLUSTER, having([foreign]))
     assert told(plan) == [f"create server {name}" for name in NAMES[1:]]
     assert NAMES[0] not in {spec.name for spec in plan.wanted}
-    absent = _plan.plan_servers_absent(CLUSTER, having([foreign, *ALL[1:]]))
+    absent = _plan_servers.plan_servers_absent(CLUSTER, having([foreign, *ALL[1:]]))
     assert told(absent) == [f"delete server {name}" for name in NAMES[1:]]
 
 
 def test_a_foreign_initial_instance_that_is_off_is_started() -> None:
     foreign = server(NAMES[0], "SHUTOFF", cluster=None)
-    plan = _plan.plan_servers(CLUSTER, having([foreign, *ALL[1:]]))
+    plan = _plan_servers.plan_servers(CLUSTER, having([foreign, *ALL[1:]]))
     assert told(plan) == [f"start server {NAMES[0]}"] and plan.problems == ()
     assert plan.diff() == {
         "before": "".join(f"server {name} {'SHUTOFF' if name == NAMES[0] else 'ACTIVE'}\n" for name in sorted(NAMES)),
@@ -324,23 +330,23 @@ def test_a_foreign_initial_instance_that_is_off_is_started() -> None:
 )
 def test_a_foreign_initial_instance_that_cannot_be_used(changes: dict[str, Any], expected: str) -> None:
     foreign = replace(server(NAMES[0], cluster=None), **changes)
-    (problem,) = _plan.plan_servers(CLUSTER, having([foreign, *ALL[1:]])).problems
+    (problem,) = _plan_servers.plan_servers(CLUSTER, having([foreign, *ALL[1:]])).problems
     assert problem.startswith(f"the initial instance {NAMES[0]}, which Q8S did not create, ") and expected in problem
 
 
 @pytest.mark.parametrize("status", ["ACTIVE", "BUILD", "REBOOT"])
 def test_a_foreign_initial_instance_that_comes_up_is_waited_for(status: str) -> None:
-    plan = _plan.plan_servers(CLUSTER, having([server(NAMES[0], status, cluster=None), *ALL[1:]]))
+    plan = _plan_servers.plan_servers(CLUSTER, having([server(NAMES[0], status, cluster=None), *ALL[1:]]))
     assert not plan.changed and plan.problems == ()
 
 
 def test_absent_takes_the_clusters_servers_only() -> None:
     others = [server("stranger", cluster=None), server("theirs", cluster="other")]
-    plan = _plan.plan_servers_absent(
+    plan = _plan_servers.plan_servers_absent(
         CLUSTER, having([*others, *ALL, server("demo-old-1", "ERROR")], [Port("p", NAMES[0])])
     )
     assert set(told(plan)) == {*(f"delete server {n}" for n in (*NAMES, "demo-old-1")), f"delete port {NAMES[0]}"}
-    assert not _plan.plan_servers_absent(CLUSTER, having(others)).changed
+    assert not _plan_servers.plan_servers_absent(CLUSTER, having(others)).changed
 
 
 def test_ports_come_before_their_servers_and_are_used_again() -> None:
@@ -350,7 +356,7 @@ def test_ports_come_before_their_servers_and_are_used_again() -> None:
         Port("p2", "demo-old-1", ours=True),
         Port("p3", NAMES[1], ours=True),
     ]
-    plan = _plan.plan_servers(CLUSTER, having(ALL[:1], ports), own_ports=True)
+    plan = _plan_servers.plan_servers(CLUSTER, having(ALL[:1], ports), own_ports=True)
     assert told(plan) == [
         "delete port demo-old-1",
         f"delete port {NAMES[1]}",
@@ -363,7 +369,7 @@ def test_ports_come_before_their_servers_and_are_used_again() -> None:
 
 
 def test_an_initial_instance_of_others_needs_no_port() -> None:
-    plan = _plan.plan_servers(CLUSTER, having([server(NAMES[0], cluster=None)]), own_ports=True)
+    plan = _plan_servers.plan_servers(CLUSTER, having([server(NAMES[0], cluster=None)]), own_ports=True)
     assert [change.name for change in plan.of("port")] == NAMES[1:]
 
 
@@ -385,21 +391,21 @@ MARKED = f"{KEY} Q8S cluster demo"
     ],
 )
 def test_key_pair(existing: str | None, wanted: str | None, changes: list[str]) -> None:
-    plan = _plan.plan_keypair("demo", existing, wanted)
+    plan = _plan_access.plan_keypair("demo", existing, wanted)
     assert told(plan) == changes and plan.problems == ()
     if existing and wanted is None and not changes:
         assert "does not belong to this cluster" in plan.notes[0]
 
 
 def test_a_key_carries_the_clusters_name() -> None:
-    (change,) = _plan.plan_keypair("demo", None, f"{KEY} me@here\n").changes
+    (change,) = _plan_access.plan_keypair("demo", None, f"{KEY} me@here\n").changes
     assert change.subject == MARKED
     assert (change.before, change.after) == ("", f"key pair q8s-demo {KEY}")
 
 
 @pytest.mark.parametrize(("existing", "who"), [(MARKED, "was deployed with another key"), (f"{KEY} x", "someone else")])
 def test_another_key_is_never_replaced(existing: str, who: str) -> None:
-    plan = _plan.plan_keypair("demo", existing, OTHER)
+    plan = _plan_access.plan_keypair("demo", existing, OTHER)
     assert not plan.changed
     assert "another key under the name q8s-demo" in plan.problems[0] and who in plan.problems[0]
 
@@ -413,25 +419,25 @@ LISTED = replace(CLUSTER, inside="listed")
 
 
 def test_rules() -> None:
-    wanted = _plan.wanted_rules(CLUSTER)
+    wanted = _plan_access.wanted_rules(CLUSTER)
     assert [rule for rule in wanted if not rule.source] == [INSIDE]
     assert str(INSIDE) == "any protocol from the group itself"
     assert Rule("udp", 30000, 32767, "10.254.1.0/24") in wanted
     assert Rule("icmp", None, None, "10.254.1.0/24") in wanted
     assert str(Rule("tcp", 30000, 32767, "10.254.1.0/24")) == "tcp 30000-32767 from 10.254.1.0/24"
     assert len(wanted) == 14
-    fresh = _plan.plan_group(CLUSTER, None, [], [])
+    fresh = _plan_access.plan_group(CLUSTER, None, [], [])
     assert told(fresh)[0] == "create security group q8s-cluster"
     assert {change.subject for change in fresh.of("rule", "create")} == wanted
     for ours in (True, False):
-        same = _plan.plan_group(CLUSTER, held(sorted(wanted, key=str), ours), [], [])
+        same = _plan_access.plan_group(CLUSTER, held(sorted(wanted, key=str), ours), [], [])
         assert not same.changed and same.notes == () and same.diff()["before"] == same.diff()["after"]
 
 
 @pytest.mark.parametrize("cluster", [CLUSTER, LISTED])
 def test_etcd_and_vxlan_are_closed_to_the_rest_of_the_prefix(cluster: _spec.Cluster) -> None:
     assert {2379, 2380} < set(cluster.required_tcp_ports) and 8472 in cluster.required_udp_ports
-    outside = {(rule.protocol, rule.port_min) for rule in _plan.wanted_rules(cluster) if rule.source}
+    outside = {(rule.protocol, rule.port_min) for rule in _plan_access.wanted_rules(cluster) if rule.source}
     assert {("tcp", 22), ("tcp", 2222), ("tcp", 6443), ("tcp", 10250), ("tcp", 30000), ("icmp", None)} < outside
     assert not outside & {("tcp", 2379), ("tcp", 2380), ("udp", 8472), ("", None)}
 
@@ -449,27 +455,27 @@ def test_a_range_of_nodeports_leaves_etcd_and_vxlan_out(
     low: int, high: int, tcp: list[tuple[int, int]], udp: list[tuple[int, int]]
 ) -> None:
     cluster = replace(CLUSTER, required_tcp_ports=(), required_udp_ports=())
-    wanted = _plan.wanted_rules(replace(cluster, worker_port_range_min=low, worker_port_range_max=high))
+    wanted = _plan_access.wanted_rules(replace(cluster, worker_port_range_min=low, worker_port_range_max=high))
     for protocol, expected in (("tcp", tcp), ("udp", udp)):
         found = [(rule.port_min, rule.port_max) for rule in sorted(wanted, key=str) if rule.protocol == protocol]
         assert sorted(found, key=str) == sorted(expected, key=str)
 
 
 def test_listed_gives_members_the_ports_of_the_file_only() -> None:
-    inside = {rule for rule in _plan.wanted_rules(LISTED) if not rule.source}
+    inside = {rule for rule in _plan_access.wanted_rules(LISTED) if not rule.source}
     ports = (("tcp", 2379), ("tcp", 2380), ("tcp", 8099), ("udp", 8472))
     assert inside == {Rule(protocol, port, port, "") for protocol, port in ports}
-    assert _plan.wanted_rules(LISTED) - inside == _plan.wanted_rules(CLUSTER) - {INSIDE}
-    fewer = _plan.wanted_rules(replace(LISTED, required_tcp_ports=(22,), required_udp_ports=()))
+    assert _plan_access.wanted_rules(LISTED) - inside == _plan_access.wanted_rules(CLUSTER) - {INSIDE}
+    fewer = _plan_access.wanted_rules(replace(LISTED, required_tcp_ports=(22,), required_udp_ports=()))
     assert {rule for rule in fewer if not rule.source} == {Rule("tcp", 8099, 8099, "")}
 
 
 def test_a_cluster_with_the_rules_of_an_older_release_is_never_without_rules() -> None:
     """The rule for members, and members that are not in the group yet, come before the rules that go."""
     source = CLUSTER.remote_ip_prefix
-    older = [rule for rule in _plan.wanted_rules(LISTED) if rule.source or rule.port_min == 8099]
+    older = [rule for rule in _plan_access.wanted_rules(LISTED) if rule.source or rule.port_min == 8099]
     older += [Rule("tcp", 2379, 2379, source), Rule("tcp", 2380, 2380, source), Rule("udp", 8472, 8472, source)]
-    plan = _plan.plan_group(CLUSTER, held(older), ALL[:1], [Port("p0", "a", ALL[0].id, ())])
+    plan = _plan_access.plan_group(CLUSTER, held(older), ALL[:1], [Port("p0", "a", ALL[0].id, ())])
     assert told(plan) == [
         "create rule any protocol from the group itself",
         f"create member {NAMES[0]}",
@@ -481,25 +487,25 @@ def test_a_cluster_with_the_rules_of_an_older_release_is_never_without_rules() -
     before, after = plan.diff()["before"].splitlines(), plan.diff()["after"].splitlines()
     assert set(after) - set(before) == {"rule any protocol from the group itself", f"member {NAMES[0]}"}
     assert _fit.needed_quota([plan], {})["security_group_rules"] == 1, "they are created while the old ones are there"
-    back = _plan.plan_group(LISTED, held(sorted(_plan.wanted_rules(CLUSTER), key=str)), [], [])
+    back = _plan_access.plan_group(LISTED, held(sorted(_plan_access.wanted_rules(CLUSTER), key=str)), [], [])
     assert [change.action for change in back.changes] == ["create"] * 4 + ["delete"]
     assert back.changes[-1].name == "any protocol from the group itself"
 
 
 def test_an_initial_instance_whose_port_is_not_seen_is_named() -> None:
-    group = held(sorted(_plan.wanted_rules(CLUSTER), key=str))
-    plan = _plan.plan_group(CLUSTER, group, [server(NAMES[0], cluster=None)], [])
+    group = held(sorted(_plan_access.wanted_rules(CLUSTER), key=str))
+    plan = _plan_access.plan_group(CLUSTER, group, [server(NAMES[0], cluster=None)], [])
     assert not plan.changed
     assert plan.notes[0].startswith(f"the initial instance {NAMES[0]} is no member of q8s-cluster")
-    assert _plan.plan_group(CLUSTER, group, [ALL[0]], []).notes == ()
+    assert _plan_access.plan_group(CLUSTER, group, [ALL[0]], []).notes == ()
 
 
 def test_drift_of_rules() -> None:
-    good = sorted(_plan.wanted_rules(CLUSTER), key=str)
+    good = sorted(_plan_access.wanted_rules(CLUSTER), key=str)
     old, by_hand = Rule("tcp", 23, 23, "10.254.1.0/24"), Rule("tcp", 12345, 12345, "0.0.0.0/0")
     text = "IPv6 tcp from anywhere"
     group = Group("g", (*held([*good[1:], old]).rules, GroupRule("x", by_hand, False), GroupRule("y", text, False)))
-    plan = _plan.plan_group(CLUSTER, group, [], [])
+    plan = _plan_access.plan_group(CLUSTER, group, [], [])
     assert told(plan) == [f"create rule {good[0]}", f"delete rule {old}"]
     assert plan.of("rule", "delete")[0].subject.id == f"r{len(good) - 1}"
     assert plan.notes == tuple(
@@ -510,7 +516,7 @@ def test_drift_of_rules() -> None:
 
 
 def test_members() -> None:
-    group = held(sorted(_plan.wanted_rules(CLUSTER), key=str))
+    group = held(sorted(_plan_access.wanted_rules(CLUSTER), key=str))
     foreign, stranger = server(NAMES[0], cluster=None), server("stranger", cluster=None)
     servers = [foreign, *ALL[1:], stranger]
     ports = [
@@ -520,26 +526,26 @@ def test_members() -> None:
         Port("p3", "d", ALL[2].id, ()),
         Port("p4", "e", stranger.id, ("web",)),
     ]
-    plan = _plan.plan_group(CLUSTER, group, servers, ports)
+    plan = _plan_access.plan_group(CLUSTER, group, servers, ports)
     assert told(plan) == [f"create member {NAMES[0]}", f"create member {NAMES[2]}"]
     assert [[port.id for port in change.subject] for change in plan.changes] == [["p0"], ["p3"]]
     inside = [replace(port, groups=("g",)) for port in ports]
-    absent = _plan.plan_group_absent(CLUSTER, group, servers, inside)
+    absent = _plan_access.plan_group_absent(CLUSTER, group, servers, inside)
     assert told(absent)[0] == f"delete member {NAMES[0]}" and told(absent)[-1] == "delete security group q8s-cluster"
-    assert len(absent.of("member")) == 1 and not _plan.plan_group_absent(CLUSTER, None, servers, inside).changed
+    assert len(absent.of("member")) == 1 and not _plan_access.plan_group_absent(CLUSTER, None, servers, inside).changed
 
 
 def test_a_port_without_port_security_takes_no_group() -> None:
-    group = held(sorted(_plan.wanted_rules(CLUSTER), key=str))
+    group = held(sorted(_plan_access.wanted_rules(CLUSTER), key=str))
     foreign = server(NAMES[0], cluster=None)
     open_port = Port("p0", "a", foreign.id, address="10.254.1.9", secured=False)
-    (problem,) = _plan.plan_group(CLUSTER, group, [foreign], [open_port]).problems
+    (problem,) = _plan_access.plan_group(CLUSTER, group, [foreign], [open_port]).problems
     assert problem.startswith(
         f"the port p0 of the server {NAMES[0]} has port security off, and takes no security group"
     )
     assert "openstack port set --enable-port-security p0" in problem
     elsewhere = [replace(open_port, address="192.168.1.9"), Port("p1", "b", foreign.id, address="10.254.1.9")]
-    plan = _plan.plan_group(CLUSTER, group, [foreign], elsewhere)
+    plan = _plan_access.plan_group(CLUSTER, group, [foreign], elsewhere)
     assert plan.problems == () and [port.id for port in plan.changes[0].subject] == ["p1"]
 
 
@@ -570,9 +576,9 @@ GOOD = Findings(
 
 def plans(servers: Sequence[Server] = ()) -> list[Plan]:
     return [
-        _plan.plan_keypair("demo", None, KEY),
-        _plan.plan_group(CLUSTER, None, [], []),
-        _plan.plan_servers(CLUSTER, having(servers)),
+        _plan_access.plan_keypair("demo", None, KEY),
+        _plan_access.plan_group(CLUSTER, None, [], []),
+        _plan_servers.plan_servers(CLUSTER, having(servers)),
     ]
 
 
@@ -820,7 +826,7 @@ def test_a_model_of_a_type_without_workers_is_nobodys_business() -> None:
 
 def test_what_goes_makes_room() -> None:
     there = [server(spec.name, vcpus=2, ram=4096) for spec in counted(x86_small=2, arm_mid=1).servers()]
-    plan = _plan.plan_servers(counted(x86_small=1, arm_mid=2), having(there), remove_surplus=True)
+    plan = _plan_servers.plan_servers(counted(x86_small=1, arm_mid=2), having(there), remove_surplus=True)
     assert told(plan) == ["delete server demo-x86-small-2", "create server demo-arm-mid-2"]
     assert not any(_fit.needed_quota([plan], GOOD.flavors).values())
 
@@ -830,21 +836,21 @@ NAMED = "server group q8s-demo"
 
 
 def test_a_server_group_comes_with_the_first_servers() -> None:
-    plan = _plan.plan_servers(SPREAD, having([]))
+    plan = _plan_servers.plan_servers(SPREAD, having([]))
     assert told(plan) == [f"create {NAMED}", *(f"create server {name}" for name in NAMES)]
     needs = _fit.needed_quota([plan], GOOD.flavors)
     assert (needs["server_groups"], needs["server_group_members"]) == (1, 3)
-    assert not _plan.plan_servers(SPREAD, having(ALL)).changed, "servers that are there cannot join"
+    assert not _plan_servers.plan_servers(SPREAD, having(ALL)).changed, "servers that are there cannot join"
     group = ServerGroup("s", "q8s-demo", "soft-anti-affinity")
-    plan = _plan.plan_servers(SPREAD, having(ALL[:1], group=group))
+    plan = _plan_servers.plan_servers(SPREAD, having(ALL[:1], group=group))
     assert told(plan) == [f"create server {name}" for name in NAMES[1:]]
-    assert told(_plan.plan_servers_absent(CLUSTER, having([], group=group))) == [f"delete {NAMED}"]
+    assert told(_plan_servers.plan_servers_absent(CLUSTER, having([], group=group))) == [f"delete {NAMED}"]
 
 
 def test_a_server_group_of_another_policy_is_not_ours() -> None:
     group = ServerGroup("s", "q8s-demo", "affinity")
-    assert "has the policy affinity" in _plan.plan_servers(SPREAD, having([], group=group)).problems[0]
-    assert not _plan.plan_servers_absent(CLUSTER, having([], group=group)).changed
+    assert "has the policy affinity" in _plan_servers.plan_servers(SPREAD, having([], group=group)).problems[0]
+    assert not _plan_servers.plan_servers_absent(CLUSTER, having([], group=group)).changed
 
 
 OUTSIDE = replace(CLUSTER, access=_spec.Access("floating_ip", floating_network="external"))
@@ -862,23 +868,23 @@ IP = f"floating IP {NAMES[0]}"
     ],
 )
 def test_floating_ip(cluster: _spec.Cluster, floating: list[FloatingIp], expected: list[str]) -> None:
-    assert told(_plan.plan_servers(cluster, having(ALL, floating=floating))) == expected
-    assert len(_plan.plan_servers_absent(cluster, having([], floating=floating)).changes) == len(floating)
+    assert told(_plan_servers.plan_servers(cluster, having(ALL, floating=floating))) == expected
+    assert len(_plan_servers.plan_servers_absent(cluster, having([], floating=floating)).changes) == len(floating)
 
 
 def test_an_initial_instance_that_has_a_floating_ip_keeps_it() -> None:
     foreign = server(NAMES[0], cluster=None, floating=("203.0.113.4",))
-    assert not _plan.plan_servers(OUTSIDE, having([foreign, *ALL[1:]])).changed
+    assert not _plan_servers.plan_servers(OUTSIDE, having([foreign, *ALL[1:]])).changed
 
 
 def test_what_a_floating_ip_needs() -> None:
-    assert {rule for rule in _plan.wanted_rules(OUTSIDE) if rule.source == "0.0.0.0/0"} == {
+    assert {rule for rule in _plan_access.wanted_rules(OUTSIDE) if rule.source == "0.0.0.0/0"} == {
         Rule("tcp", 22, 22, "0.0.0.0/0"),
         Rule("tcp", 6443, 6443, "0.0.0.0/0"),
     }
     office = ("198.51.100.0/24", "203.0.113.7/32")
     closed = replace(OUTSIDE, access=replace(OUTSIDE.access, allowed_prefixes=office))
-    assert _plan.wanted_rules(closed) - _plan.wanted_rules(CLUSTER) == {
+    assert _plan_access.wanted_rules(closed) - _plan_access.wanted_rules(CLUSTER) == {
         Rule("tcp", port, port, prefix) for port in (22, 6443) for prefix in office
     }
     problems = _fit.preflight_problems(OUTSIDE, replace(GOOD, floating_networks=0), [])
@@ -886,13 +892,13 @@ def test_what_a_floating_ip_needs() -> None:
 
 
 def test_two_controllers_are_told() -> None:
-    tags, other = _plan.claim(("blue",), "alice@one", 1_000_000)
+    tags, other = _cloud_objects.claim(("blue",), "alice@one", 1_000_000)
     assert tags == ("blue", "q8s-run:1000000:alice@one") and other == ""
-    assert _plan.claim(tags, "alice@one", 1_000_300)[1] == "", "the same one, again"
-    assert _plan.claim(tags, "bob@two", 1_000_300) == (
+    assert _cloud_objects.claim(tags, "alice@one", 1_000_300)[1] == "", "the same one, again"
+    assert _cloud_objects.claim(tags, "bob@two", 1_000_300) == (
         ("blue", "q8s-run:1000300:bob@two"),
         "alice@one started a run on this cluster 5 min ago",
     )
-    assert _plan.claim(tags, "bob@two", 1_003_601)[1] == "", "long over"
-    long, _ = _plan.claim((), "x" * 100, 1_700_000_000)
-    assert len(long[0]) <= 60 and _plan.claim(long, "x" * 100, 1_700_000_000)[1] == ""
+    assert _cloud_objects.claim(tags, "bob@two", 1_003_601)[1] == "", "long over"
+    long, _ = _cloud_objects.claim((), "x" * 100, 1_700_000_000)
+    assert len(long[0]) <= 60 and _cloud_objects.claim(long, "x" * 100, 1_700_000_000)[1] == ""

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.q8s.emu.plugins.filter.node_promises import node_promises
-from ansible_collections.q8s.emu.plugins.inventory import openstack
-from ansible_collections.q8s.emu.plugins.module_utils import _cpu_ids, _promises, _spec, _spec_qemu
+from ansible_collections.q8s.emu.plugins.module_utils import _cpu_ids, _inventory, _promises, _spec, _spec_qemu
 
 from q8s_wrapper.config import REPOSITORY
 
@@ -36,7 +35,7 @@ model		: 49\r
 model name	: AMD EPYC-Rome Processor\r
 """
 CLUSTER = _spec.load_file(str(REPOSITORY / "examples" / "demo.yaml"))
-WANTED = openstack.cluster_variables(CLUSTER, None)["q8s_node_labels"]
+WANTED = _inventory.cluster_variables(CLUSTER, None)["q8s_node_labels"]
 
 
 def kubernetes_node(name: str, **changes: Any) -> dict[str, Any]:

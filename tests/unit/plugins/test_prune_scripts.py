@@ -27,6 +27,7 @@ def test_the_artifact_server_keeps_what_it_serves(tmp_path: Path) -> None:
         f"root-aarch64-{OLD}.qcow2",
         f"{addon}-{OLD}.tar.gz",
         f"bench-x86_64-{OLD}.tar.gz",
+        f"conformance-tests-x86_64-{OLD}.tar.gz",
     ]
     for name in (*served, *others, *earlier):
         (tmp_path / name).touch()

@@ -7,15 +7,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _plan, _spec
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _cloud_objects, _plan_servers, _spec
 from ansible_collections.q8s.emu.plugins.modules import servers
 
 CLUSTER = _spec.load_file(str(Path(__file__).parents[3] / "examples" / "demo.yaml"))
 NAMES = ["demo-control-plane", "demo-x86-small-1", "demo-arm-mid-1"]
-EXISTING = _plan.Existing(
-    [_plan.Server(f"id-{name}", name, "ACTIVE", ("10.254.1.9",), {"q8s_cluster": "demo"}) for name in NAMES],
-    [_plan.Port(f"port-{name}", name, ours=True) for name in NAMES],
-    _plan.ServerGroup("group", "q8s-demo", _plan.SPREAD),
+EXISTING = _plan_servers.Existing(
+    [_cloud_objects.Server(f"id-{name}", name, "ACTIVE", ("10.254.1.9",), {"q8s_cluster": "demo"}) for name in NAMES],
+    [_cloud_objects.Port(f"port-{name}", name, ours=True) for name in NAMES],
+    _cloud_objects.ServerGroup("group", "q8s-demo", _plan_servers.SPREAD),
 )
 
 
@@ -25,13 +25,13 @@ class Recorded:
     def __init__(self) -> None:
         self.removed: list[str] = []
 
-    def find_existing(self, cluster: Any) -> _plan.Existing:
+    def find_existing(self, cluster: Any) -> _plan_servers.Existing:
         return EXISTING
 
-    def delete_servers(self, gone: list[_plan.Server], deadline: float) -> None:
+    def delete_servers(self, gone: list[_cloud_objects.Server], deadline: float) -> None:
         self.removed += [server.name for server in gone]
 
-    def delete_ports(self, gone: list[_plan.Port]) -> None:
+    def delete_ports(self, gone: list[_cloud_objects.Port]) -> None:
         self.removed += [f"port {port.name}" for port in gone]
 
     def delete_floating_ips(self, gone: list[Any]) -> None:

@@ -28,6 +28,7 @@ class Host:
         self.enter = ["nsenter", f"--net=/proc/{holder}/ns/net"]
         self.script = folder / "q8s-rules"
         self.rules = folder / "iptables.rules"
+        self.link = folder / "nftables.rules"
         self.write("10.254.1.3")
 
     def write(self, address: str) -> None:
@@ -44,9 +45,12 @@ class Host:
             "__qemu_host_redirected": self.api_servers,
         }
         text = templates.get_template("q8s-rules.j2").render(values)
-        text = text.replace("/etc/q8s/iptables.rules", str(self.rules))
+        text = text.replace("/etc/q8s/iptables.rules", str(self.rules)).replace(
+            "/etc/q8s/nftables.rules", str(self.link)
+        )
         self.script.write_text(text.replace("/run/q8s-rules", str(self.script.with_name("loaded"))))
-        self.rules.write_text(templates.get_template("iptables.rules.j2").render(values) + "\n")
+        for file in (self.rules, self.link):
+            file.write_text(templates.get_template(f"{file.name}.j2").render(values) + "\n")
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([*self.enter, *command], capture_output=True, text=True, check=False)
@@ -141,6 +145,16 @@ def test_what_is_removed_is_named_and_loaded_again(host: Host, damage: list[str]
     assert_first(host)
 
 
+def test_the_rules_of_the_guests_link_are_loaded_again(host: Host) -> None:
+    host.run("nft", "flush", "ruleset")
+    missing = host.q8s_rules("--check").stdout
+    assert 'missing: nft from_guest: iifname "virbr0" ip saddr 10.254.1.3 ip saddr set 192.168.1.3' in missing
+    host.q8s_rules("--repair")
+    assert host.q8s_rules("--check").returncode == 0
+    host.run("nft", "add", "rule", "ip", "q8s", "to_guest", "accept")
+    assert host.q8s_rules("--check").stdout == "unexpected: nft to_guest: accept\n"
+
+
 def test_forwarding_that_somebody_switched_off_is_on_again(host: Host) -> None:
     host.run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward")
     checked = host.q8s_rules("--check")
@@ -152,7 +166,7 @@ def test_forwarding_that_somebody_switched_off_is_on_again(host: Host) -> None:
 def test_rules_that_were_written_but_not_loaded_are_named(host: Host) -> None:
     host.write("10.254.1.4")
     checked = host.q8s_rules("--check")
-    assert (checked.returncode, checked.stdout) == (1, f"changed: {host.rules}\n")
+    assert (checked.returncode, checked.stdout) == (1, f"changed: {host.rules}\nchanged: {host.link}\n")
     host.q8s_rules("--repair")
     assert "-d 10.254.1.4/32" in host.iptables("-t", "nat", "-S", "Q8S_PRE")
     assert "10.254.1.3" not in host.iptables("-t", "nat", "-S")

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _plan, _spec
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _cloud_objects, _plan_servers, _spec
 from ansible_collections.q8s.emu.plugins.modules import servers
 
 CLUSTER = _spec.load_file(str(Path(__file__).parents[3] / "examples" / "demo.yaml"))
@@ -16,19 +16,19 @@ CLUSTER_OF_TWO = replace(CLUSTER, number_additional_master_nodes=1)
 INITIAL, WORKER, BROKEN = "demo-control-plane", "demo-x86-small-1", "demo-arm-mid-1"
 
 
-def server(name: str, status: str = "ACTIVE", number: int = 1, **more: Any) -> _plan.Server:
-    return _plan.Server(f"{name}#{number}", name, status, ("10.254.1.9",), {"q8s_cluster": "demo"}, **more)
+def server(name: str, status: str = "ACTIVE", number: int = 1, **more: Any) -> _cloud_objects.Server:
+    return _cloud_objects.Server(f"{name}#{number}", name, status, ("10.254.1.9",), {"q8s_cluster": "demo"}, **more)
 
 
 class Recorded:
     """Stands in for our own client: servers of some names never become ACTIVE."""
 
-    def __init__(self, existing: _plan.Existing, broken: tuple[str, ...] = ()) -> None:
+    def __init__(self, existing: _plan_servers.Existing, broken: tuple[str, ...] = ()) -> None:
         self.has = existing
         self.broken = broken
         self.log: list[str] = []
 
-    def find_existing(self, cluster: Any) -> _plan.Existing:
+    def find_existing(self, cluster: Any) -> _plan_servers.Existing:
         return self.has
 
     def find_networks(self, cluster: Any) -> list[Any]:
@@ -43,7 +43,7 @@ class Recorded:
         self.log += [f"create {spec.name}" for request in requests for spec in request.specs]
         return {}
 
-    def delete_servers(self, gone: list[_plan.Server], deadline: float) -> None:
+    def delete_servers(self, gone: list[_cloud_objects.Server], deadline: float) -> None:
         self.log += [f"delete {one.id}" for one in gone]
 
     def wait_until_active(
@@ -72,7 +72,7 @@ def run(cloud: Recorded, cluster: _spec.Cluster = CLUSTER, **params: Any) -> dic
 
 
 def test_the_others_are_there_when_one_cannot_be_created() -> None:
-    cloud = Recorded(_plan.Existing(), broken=(BROKEN,))
+    cloud = Recorded(_plan_servers.Existing(), broken=(BROKEN,))
     result = run(cloud, partial=True)
     assert [one["name"] for one in result["servers"]] == [INITIAL, WORKER]
     assert result["failed_servers"] == {BROKEN: f"server {BROKEN} is in ERROR: no host"}
@@ -83,17 +83,17 @@ def test_the_others_are_there_when_one_cannot_be_created() -> None:
 @pytest.mark.parametrize(("broken", "partial"), [(INITIAL, True), (BROKEN, False)])
 def test_without_a_control_plane_or_leave_it_is_a_failure(broken: str, partial: bool) -> None:
     with pytest.raises(_cloud.CloudError, match=f"Failed to create 1 of 3 servers:\n- server {broken} is in ERROR"):
-        run(Recorded(_plan.Existing(), broken=(broken,)), partial=partial)
+        run(Recorded(_plan_servers.Existing(), broken=(broken,)), partial=partial)
 
 
 def test_the_control_planes_data_is_given_up_with_a_yes_only() -> None:
     workers = [server(WORKER), server(BROKEN)]
-    existing = _plan.Existing(workers, etcd_server=f"{INITIAL}#1")
+    existing = _plan_servers.Existing(workers, etcd_server=f"{INITIAL}#1")
     cloud = Recorded(existing)
     with pytest.raises(_cloud.CloudError, match="--replace-control-plane"):
         run(cloud)
     assert cloud.log == []
-    cloud.wait_until_active = Recorded(_plan.Existing()).wait_until_active  # type: ignore[method-assign]
+    cloud.wait_until_active = Recorded(_plan_servers.Existing()).wait_until_active  # type: ignore[method-assign]
     run(cloud, replace_control_plane=True)
     gone = [f"delete {one.id}" for one in workers]
     made = [f"create {name}" for name in (INITIAL, WORKER, BROKEN)]
@@ -102,7 +102,7 @@ def test_the_control_planes_data_is_given_up_with_a_yes_only() -> None:
 
 
 def test_a_control_plane_that_fails_to_start_is_not_replaced() -> None:
-    existing = _plan.Existing([server(INITIAL, "SHUTOFF"), server(WORKER), server(BROKEN)])
+    existing = _plan_servers.Existing([server(INITIAL, "SHUTOFF"), server(WORKER), server(BROKEN)])
     cloud = Recorded(replace(existing, etcd_server=f"{INITIAL}#1"), broken=(INITIAL,))
     with pytest.raises(_cloud.CloudError, match=f"server {INITIAL} is in ERROR"):
         run(cloud)
@@ -111,7 +111,7 @@ def test_a_control_plane_that_fails_to_start_is_not_replaced() -> None:
 
 def test_a_survivor_is_recorded_before_the_new_control_plane_exists() -> None:
     second = replace(server("demo-control-plane-2"), metadata={"q8s_cluster": "demo", "q8s_role": "control_plane"})
-    existing = _plan.Existing([second, server(WORKER), server(BROKEN)], etcd_server=f"{INITIAL}#1")
+    existing = _plan_servers.Existing([second, server(WORKER), server(BROKEN)], etcd_server=f"{INITIAL}#1")
     cloud = Recorded(existing)
     result = run(cloud, CLUSTER_OF_TWO, survivors=[second.name])
     assert cloud.log == [f"record {second.id}", f"create {INITIAL}"]
@@ -120,6 +120,6 @@ def test_a_survivor_is_recorded_before_the_new_control_plane_exists() -> None:
 
 def test_without_the_new_control_plane_the_others_go_on() -> None:
     second = replace(server("demo-control-plane-2"), metadata={"q8s_cluster": "demo", "q8s_role": "control_plane"})
-    existing = _plan.Existing([second, server(WORKER), server(BROKEN)], etcd_server=f"{INITIAL}#1")
+    existing = _plan_servers.Existing([second, server(WORKER), server(BROKEN)], etcd_server=f"{INITIAL}#1")
     result = run(Recorded(existing, broken=(INITIAL,)), CLUSTER_OF_TWO, survivors=[second.name], partial=True)
     assert list(result["failed_servers"]) == [INITIAL]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud_errors, _plan, _state
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud_errors, _cloud_objects, _state
 
 ONE = _state.Project("https://one.example.org:5000", "p1", "north", "login-1")
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIATbSFIAoKCLyojckQoDUv+sRJPfwQtsZYqckaz2L3fo"
@@ -111,8 +111,8 @@ def test_folders_on_this_machine(tmp_path: Path) -> None:
 
 
 def test_clusters_are_known_by_what_carries_their_name() -> None:
-    def server(name: str, status: str, cluster: str) -> _plan.Server:
-        return _plan.Server(f"id-{name}", name, status, (), {"q8s_cluster": cluster} if cluster else {})
+    def server(name: str, status: str, cluster: str) -> _cloud_objects.Server:
+        return _cloud_objects.Server(f"id-{name}", name, status, (), {"q8s_cluster": cluster} if cluster else {})
 
     servers = [
         server("a", "ACTIVE", "one"),
@@ -120,10 +120,12 @@ def test_clusters_are_known_by_what_carries_their_name() -> None:
         server("c", "ERROR", "two"),
         server("d", "ACTIVE", ""),
     ]
-    assert _plan.found_clusters(servers, [_plan.mark("one"), _plan.mark("three"), "default"]) == [
-        _plan.FoundCluster("one", {"ACTIVE": 2}, True),
-        _plan.FoundCluster("three", {}, True),
-        _plan.FoundCluster("two", {"ERROR": 1}, False),
+    assert _cloud_objects.found_clusters(
+        servers, [_cloud_objects.mark("one"), _cloud_objects.mark("three"), "default"]
+    ) == [
+        _cloud_objects.FoundCluster("one", {"ACTIVE": 2}, True),
+        _cloud_objects.FoundCluster("three", {}, True),
+        _cloud_objects.FoundCluster("two", {"ERROR": 1}, False),
     ]
 
 

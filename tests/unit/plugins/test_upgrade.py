@@ -29,7 +29,7 @@ def test_an_older_version(has: str, wanted: str, upgrades: bool) -> None:
 @pytest.mark.parametrize("upgrades", [True, False])
 def test_a_minor_version_is_not_skipped_and_the_way_is_named(upgrades: bool) -> None:
     text = _upgrade.refusal("v1.34.4", "1.36.3", upgrades=upgrades) or ""
-    assert "Kubernetes cannot skip a minor version: set it to 1.35.4 and run q8s-run upgrade FILE" in text
+    assert "Kubernetes cannot skip a minor version: set it to 1.35.4 and run `q8s-run upgrade FILE`" in text
     assert "first use a release of Q8S" in (_upgrade.refusal("1.30.0", "1.36.3", upgrades=upgrades) or "")
 
 
@@ -37,7 +37,7 @@ def test_a_minor_version_is_not_skipped_and_the_way_is_named(upgrades: bool) -> 
 def test_a_deploy_does_not_upgrade(has: str) -> None:
     text = _upgrade.refusal(has, "1.36.3", upgrades=False) or ""
     assert text.endswith(
-        f"deploy does not upgrade a cluster. Run q8s-run upgrade FILE, or set it back to {has.lstrip('v')}."
+        f"deploy does not upgrade a cluster. Run `q8s-run upgrade FILE`, or set it back to {has.lstrip('v')}."
     )
 
 
@@ -54,5 +54,5 @@ def test_an_upgrade_that_has_not_ended() -> None:
         for wanted in ("1.36.3", "1.35.4"):
             text = version_refused(found, wanted)
             assert text.startswith("An upgrade of the cluster to 1.36.3 has begun and not ended")
-            assert text.endswith("With 1.36.3, q8s-run upgrade FILE continues it.")
+            assert text.endswith("With 1.36.3, `q8s-run upgrade FILE` continues it.")
     assert "continues it" in version_refused(["v1.35.4", "v1.36.3"], "1.35.4", upgrades=True)

@@ -12,6 +12,7 @@ import pytest
 from q8s_wrapper import render, report, tags
 from q8s_wrapper.config import PLAYBOOKS
 from q8s_wrapper.events import BUILDS, Failure, State, reduce, without_colours
+from q8s_wrapper.invocation import Invocation
 
 EVENTS: list[dict[str, Any]] = [
     json.loads(line) for line in Path(__file__).with_name("events.jsonl").read_text().splitlines()
@@ -253,6 +254,15 @@ def show(renderer: render.Renderer) -> None:
     renderer.close()
 
 
+def test_a_command_in_a_reason_is_kept_whole() -> None:
+    state = failed(
+        {"msg": "The cluster has 1.35.4, and deploy does not upgrade it. Run `q8s-run upgrade FILE`, or not."}
+    )
+    lines = report.failures(state, Invocation(file="'a folder/of mine.yaml'"), 60)
+    assert any("`q8s-run upgrade 'a folder/of mine.yaml'`, or not." in line for line in lines), lines
+    assert max(map(len, lines)) <= 60
+
+
 def test_plain_output(capsys: pytest.CaptureFixture[str]) -> None:
     show(render.Plain(lambda state: None, True))
     out, err = capsys.readouterr()
@@ -332,6 +342,13 @@ def test_the_build_of_each_artifact_has_its_step() -> None:
     end = fold(reduce, BUILD, State())
     assert list(end.builds) == ["bundle-aarch64"] and end.built == {"image-aarch64": 6.0}
     assert not reduce(end, event("runner_on_ok", "localhost", BUILD_PLAY, at=10)).builds
+
+
+def test_what_a_task_says_of_its_progress_is_shown_as_it_is() -> None:
+    before = fold(reduce, BUILD, State())
+    after = reduce(before, build_event("line", 10))
+    assert render.builds(before, after) == ["some text"]
+    assert render.builds(after, after) == []
 
 
 def test_other_output_is_no_progress() -> None:

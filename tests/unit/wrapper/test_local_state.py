@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.q8s.emu.plugins.module_utils import _plan
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects
 from local_cloud import PROJECT, Cloud, cluster_state, recorded
 
 from q8s_wrapper import arguments, cli, invocation, state
@@ -86,8 +86,8 @@ def test_list(project: Cloud, root: Path, capsys: pytest.CaptureFixture[str]) ->
     (root / "old").mkdir()
     (root / "old" / "id_ed25519").touch()
     project.clusters_found = [
-        _plan.FoundCluster("demo", {"ACTIVE": 2, "ERROR": 1}, True),
-        _plan.FoundCluster("strange", {}, True),
+        _cloud_objects.FoundCluster("demo", {"ACTIVE": 2, "ERROR": 1}, True),
+        _cloud_objects.FoundCluster("strange", {}, True),
     ]
     assert cli.main(["list"]) == ExitCode.DONE
     assert [line.split("  ")[0] for line in found(capsys)] == ["CLUSTER", "demo", "strange", "far", "old"]

@@ -17,8 +17,8 @@ from ansible.utils.display import Display
 _LINES_KEPT = 20  # of stderr, for the message of a failure
 # q8s-run reads options of a command from these. What the user has set for the command must not count here.
 _OPTIONS = (
-    "Q8S_ADDON", "Q8S_ARCH", "Q8S_BENCH", "Q8S_CHECK", "Q8S_CONTROL_PLANE", "Q8S_IF_ABLE", "Q8S_IMAGE", "Q8S_KUBERNETES",
-    "Q8S_PROGRESS", "Q8S_SOURCE",
+    "Q8S_ADDON", "Q8S_ARCH", "Q8S_BENCH", "Q8S_CHECK", "Q8S_CONFORMANCE", "Q8S_CONTROL_PLANE", "Q8S_IF_ABLE", "Q8S_IMAGE",
+    "Q8S_KUBERNETES", "Q8S_PROGRESS", "Q8S_SOURCE", "Q8S_TESTS",
 )  # fmt: skip
 
 
@@ -36,6 +36,8 @@ class ActionModule(ActionBase):
                 "architectures": {"type": "list", "elements": "str", "required": True},
                 "control_planes": {"type": "list", "elements": "str", "default": ["x86_64"]},
                 "benches": {"type": "list", "elements": "str", "default": []},
+                "conformance": {"type": "list", "elements": "str", "default": []},
+                "tests": {"type": "list", "elements": "str", "default": []},
                 "kubernetes_version": {"type": "str"},
                 "addons": {"type": "list", "elements": "str", "default": []},
                 "source": {"type": "str", "choices": ["auto", "upstream", "source"], "default": "auto"},
@@ -109,6 +111,8 @@ def arguments(given: Mapping[str, Any], *, check: bool) -> list[str]:
     argv += [f"--control-plane={name}" for name in given["control_planes"]]
     argv += [f"--arch={name}" for name in architectures]
     argv += [f"--bench={name}" for name in given.get("benches") or []]
+    argv += [f"--conformance={name}" for name in given.get("conformance") or []]
+    argv += [f"--tests={name}" for name in given.get("tests") or []]
     if given.get("kubernetes_version"):
         argv.append(f"--kubernetes={given['kubernetes_version']}")
     argv += [f"--addon={name}" for name in given.get("addons") or []]

@@ -87,16 +87,22 @@ cache_timeout: 60
 import contextlib
 import difflib
 import os
-import re
-import socket
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from typing import Any
 
 from ansible import context
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.vars import load_extra_vars
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _hostkeys, _plan, _spec, _ssh, _state
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _cloud_objects, _spec, _state
+from ansible_collections.q8s.emu.plugins.module_utils._inventory import (
+    Host,
+    LocalState,
+    cluster_variables,
+    hosts,
+    presence_variables,
+    with_floating,
+)
 
 
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
@@ -161,7 +167,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         self._add_host_to_composed_groups(self.get_option("groups"), known, host.name, strict=strict)
         self._add_host_to_keyed_groups(self.get_option("keyed_groups"), known, host.name, strict=strict)
 
-    def _ask(self, cluster: _spec.Cluster, path: str, cache: bool) -> tuple[str, list[_plan.Server], LocalState | None]:
+    def _ask(
+        self, cluster: _spec.Cluster, path: str, cache: bool
+    ) -> tuple[str, list[_cloud_objects.Server], LocalState | None]:
         """Return what is wrong with the cloud, the servers that it has under the cluster's names, and the local state."""
         root = os.path.abspath(os.path.expanduser(self.get_option("state_dir") or _default_state()))
         try:
@@ -179,7 +187,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
 
     def _servers(
         self, cluster: _spec.Cluster, path: str, cache: bool, root: str, login: str
-    ) -> tuple[list[_plan.Server], LocalState]:
+    ) -> tuple[list[_cloud_objects.Server], LocalState]:
         """Return what the cloud has under the cluster's names, from the cache where that is wanted and fresh."""
         cloud, name = self.get_option("cloud"), cluster.cluster_name
         wanted = bool(self.get_option("cache"))
@@ -197,7 +205,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             root,
             project,
             name,
-            lambda: connection.keypairs.find_public_key(_plan.keypair_name(name)),
+            lambda: connection.keypairs.find_public_key(_cloud_objects.keypair_name(name)),
             move=not context.CLIARGS.get("check", False),
         )
         if place.note:
@@ -205,13 +213,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         servers = [
             server
             for server in connection.servers.list_servers()
-            if server.name in names or _plan.is_ours(server, name)
+            if server.name in names or _cloud_objects.is_ours(server, name)
         ]
         if cluster.access.type == "floating_ip":
             servers = with_floating(servers, connection.floating_ips.list_floating_ips(name))
         # With one control plane, there is nothing to choose from.
-        several = sum(map(_plan.is_control_plane, servers)) > 1 or cluster.number_additional_master_nodes
-        etcd_server = _plan.etcd_server(connection.security_groups.find_tags(name)[1]) if several else ""
+        several = sum(map(_cloud_objects.is_control_plane, servers)) > 1 or cluster.number_additional_master_nodes
+        etcd_server = _cloud_objects.etcd_server(connection.security_groups.find_tags(name)[1]) if several else ""
         if wanted:
             listed = [asdict(server) for server in servers]
             self._cache[key] = {"project": asdict(project), "servers": listed, "etcd_server": etcd_server}
@@ -231,28 +239,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return None
 
 
-@dataclass(frozen=True)
-class LocalState:
-    """The state folder of a cluster, the project that it is for, and the id of the server with the cluster's CA and etcd."""
-
-    folder: str
-    project: _state.Project
-    etcd_server: str = ""
-
-
-def _server_of(item: Mapping[str, Any]) -> _plan.Server:
+def _server_of(item: Mapping[str, Any]) -> _cloud_objects.Server:
     """A server as the cache keeps it: JSON has lists only."""
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in item.items()}
-    return _plan.Server(**values)
-
-
-def with_floating(servers: list[_plan.Server], floating: list[_plan.FloatingIp]) -> list[_plan.Server]:
-    """Servers with the floating IPs of the cluster: what Nova says of them comes late."""
-    by_fixed = {item.fixed: item.address for item in floating if item.fixed}
-    return [
-        replace(server, floating=tuple(by_fixed[a] for a in server.addresses if a in by_fixed) or server.floating)
-        for server in servers
-    ]
+    return _cloud_objects.Server(**values)
 
 
 def explain(error: _spec.SpecError | OSError) -> str:
@@ -270,286 +260,6 @@ def cluster_fields(extra: Mapping[str, Any]) -> dict[str, Any]:
         return bool(difflib.get_close_matches(name, _spec.FIELDS, 1, 0.85))
 
     return {str(key): value for key, value in extra.items() if key in _spec.FIELDS or close(str(key))}
-
-
-def cluster_variables(cluster: _spec.Cluster, state: LocalState | None) -> dict[str, Any]:
-    """Return the variables of all hosts."""
-    specs = cluster.servers()
-    api = f"{cluster.cluster_name}-api"
-    networks = (cluster.remote_ip_prefix, cluster.guest_ip_prefix, cluster.pod_cidr, cluster.service_cidr)
-    inside = ("localhost", "127.0.0.1", api, ".svc", ".cluster.local", *networks)
-    return {
-        "q8s_cluster": cluster.to_mapping(),
-        **_state_variables(cluster, state),
-        "q8s_artifact_port": _spec.ARTIFACT_PORT,
-        "q8s_api_name": api,
-        # An image may give every login proxies (/etc/environment): what a cluster's machines say to each other goes past them.
-        "q8s_environment": dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(inside)),
-        "q8s_expected_nodes": [spec.node for spec in specs],
-        "q8s_workers": [
-            {"name": spec.node, "type": spec.vm_type.name, "architecture": spec.vm_type.architecture}
-            for spec in specs
-            if spec.vm_type
-        ],
-        "q8s_node_labels": {
-            spec.node: {
-                "labels": node_labels(spec.vm_type),
-                "taints": [node_taint(taint) for taint in spec.vm_type.taints],
-            }
-            for spec in specs
-            if spec.vm_type
-        },
-    }
-
-
-def _state_variables(cluster: _spec.Cluster, state: LocalState | None) -> dict[str, str]:
-    if state is None:
-        return {}
-    record = _state.record_text(state.folder, state.project, cluster.cluster_name)
-    return {"q8s_state_dir": state.folder, "q8s_state_record": record}
-
-
-def presence_variables(cluster: _spec.Cluster, servers: list[_plan.Server]) -> dict[str, Any]:
-    """Return the names of the file's servers that the cloud lacks, and of those that Q8S created, as variables of all hosts."""
-    present = {server.name for server in servers}
-    created = {server.name for server in servers if _plan.is_ours(server, cluster.cluster_name)}
-    wanted = [spec.name for spec in cluster.servers()]
-    return {
-        "q8s_missing_servers": [name for name in wanted if name not in present],
-        "q8s_created_servers": [name for name in wanted if name in created],
-    }
-
-
-class Host:
-    """One host of the inventory."""
-
-    def __init__(self, name: str, groups: list[str], variables: dict[str, Any]) -> None:
-        self.name = name
-        self.groups = groups
-        self.variables = variables
-
-
-def hosts(cluster: _spec.Cluster, servers: list[_plan.Server], state: str, etcd_server: str = "") -> list[Host]:
-    """Every server of the cluster that exists, and the guest behind each worker's host.
-
-    :param etcd_server: id of the server that is recorded to have the cluster's CA and etcd. An additional control plane
-        is that one after the initial one was deleted, and takes its place in the group ``control_plane_initial``
-    """
-    result: list[Host] = []
-    path = way(cluster, servers, state)
-    foreign = _plan.foreign_initial(cluster, servers)[0]
-    ours = [server for server in servers if _plan.is_ours(server, cluster.cluster_name)]
-    # An ACTIVE one first, in case that an interrupted run left two of a name.
-    by_name = {server.name: server for server in sorted(ours, key=lambda s: s.status == "ACTIVE")}
-    specs = cluster.servers()
-    first = next(
-        (s for s in specs if s.name in by_name and by_name[s.name].id == etcd_server and not s.vm_type), specs[0]
-    )
-    for spec in specs:
-        server = foreign if spec.initial and foreign else by_name.pop(spec.name, None)
-        if server is None:
-            continue
-        # By its floating IP, if it has one, the initial control plane needs no way through itself.
-        direct = spec.initial and cluster.access.type == "floating_ip"
-        variables = _server_variables(cluster, server, state, "" if direct else path, server is foreign)
-        if direct and server.floating and "ansible_host" in variables:
-            variables["ansible_host"] = server.floating[0]
-        variables["q8s_node_name"] = spec.node
-        error = ["server_error"] if server.status == "ERROR" else []
-        if spec.vm_type is None:
-            groups = ["control_plane", "control_plane_initial"] if spec is first else ["control_plane"]
-            result.append(Host(spec.name, groups + error, variables))
-            continue
-        kind = [f"type_{_word(spec.vm_type.name)}", f"arch_{spec.vm_type.architecture}"]
-        kind += [f"zone_{_word(spec.vm_type.zone)}"] if spec.vm_type.zone else []
-        address = server.address(cluster.remote_ip_prefix)
-        if address:
-            variables["q8s_vm"] = vm_variables(cluster, spec, address)
-        result.append(Host(spec.name, ["worker_hosts", *kind, *error], variables))
-        if address and not error:
-            guest = {
-                "ansible_host": address,
-                "ansible_port": _spec.GUEST_SSH_PORT,
-                "ansible_user": "root",
-                "ansible_ssh_private_key_file": private_key(cluster, state),
-                "ansible_ssh_common_args": _arguments(cluster, server, state, _hostkeys.GUEST) + path,
-                **_control(server, state, _hostkeys.GUEST),
-                "q8s_host": spec.name,
-                "q8s_node_name": spec.node,
-                "q8s_vm": variables["q8s_vm"],
-            }
-            result.append(Host(spec.node, ["emulated_workers", *kind], guest))
-    return result + [_surplus(cluster, server, state, path) for server in by_name.values()]
-
-
-def _surplus(cluster: _spec.Cluster, server: _plan.Server, state: str, path: str) -> Host:
-    """A server that the file no longer asks for, and what is needed to take its node out of Kubernetes."""
-    control_plane = server.metadata.get(_plan.META_ROLE) == "control_plane"
-    node = server.name if control_plane else _spec.worker_node(cluster.cluster_name, server.name)
-    variables = _server_variables(cluster, server, state, path)
-    variables["q8s_surplus"] = {"name": node, "control_plane_host": server.name if control_plane else ""}
-    return Host(server.name, ["surplus"], variables)
-
-
-def vm_variables(cluster: _spec.Cluster, spec: _spec.ServerSpec, address: str) -> dict[str, Any]:
-    """What the roles need to know of the guest behind the host with that address."""
-    if spec.vm_type is None:
-        raise ValueError(f"{spec.name} is not the host of a worker")
-    network = cluster.guest_network(address)
-    return {
-        "name": spec.node,
-        "type": spec.vm_type.name,
-        "architecture": spec.vm_type.architecture,
-        "num_cpus": spec.vm_type.num_cpus,
-        "cpu_model": spec.vm_type.cpu_model,
-        "machine_model": spec.vm_type.machine_model,
-        "ram_mb": spec.vm_type.ram_mb,
-        "storage_gb": spec.vm_type.storage_gb,
-        "qemu_args": spec.vm_type.qemu_args,
-        "accel": spec.vm_type.accel,
-        "tb_cache_mb": spec.vm_type.tb_cache_mb or 0,
-        "labels": node_labels(spec.vm_type),
-        "taints": [node_taint(taint) for taint in spec.vm_type.taints],
-        "guest_ip": network.address,
-        "guest_prefixlen": network.prefixlen,
-        "guest_gateway": network.gateway,
-        "mac": _spec.guest_mac(address),
-    }
-
-
-def node_labels(vm_type: _spec.VmType) -> dict[str, str]:
-    """The labels of a type's nodes: Q8S's own, the zone, and the file's."""
-    zone = {_spec.ZONE_LABEL: vm_type.zone} if vm_type.zone else {}
-    return {"q8s.io/type": vm_type.name, "q8s.io/emulated": "true", **zone, **dict(vm_type.labels)}
-
-
-def node_taint(text: str) -> dict[str, str]:
-    """A taint such as ``key=value:Effect`` in the form of Kubernetes' API."""
-    name, effect = text.rsplit(":", 1)
-    key, value = (*name.split("=", 1), "")[:2]
-    return {"key": key, "value": value, "effect": effect}
-
-
-def private_key(cluster: _spec.Cluster, state: str) -> str:
-    """The key file that logs in to servers and guests: the user's own, or the one that Q8S made."""
-    return os.path.expanduser(cluster.ssh_private_key) or os.path.join(state, "id_ed25519")
-
-
-def server_key(cluster: _spec.Cluster, state: str, foreign: bool) -> str:
-    """Return the key file that logs in to a server; an initial instance that Q8S did not create may have one of its own."""
-    own = os.path.expanduser(cluster.initial_instance_private_key) if foreign else ""
-    return own or private_key(cluster, state)
-
-
-def _server_variables(
-    cluster: _spec.Cluster, server: _plan.Server, state: str, path: str, foreign: bool = False
-) -> dict[str, Any]:
-    variables: dict[str, Any] = {
-        "q8s_server_id": server.id,
-        "q8s_status": server.status,
-        "q8s_availability_zone": server.zone,
-    }
-    address = server.address(cluster.remote_ip_prefix)
-    if address:
-        variables["q8s_private_ip"] = variables["ansible_host"] = address
-    if server.fault:
-        variables["q8s_fault"] = server.fault
-    if foreign:
-        variables["q8s_foreign"] = True
-        if address and _is_here(server.id, address):
-            variables["ansible_connection"] = "local"
-            return variables
-    variables["ansible_user"] = cluster.initial_instance_user if foreign else _hostkeys.USER
-    variables["ansible_ssh_private_key_file"] = server_key(cluster, state, foreign)
-    variables["ansible_ssh_common_args"] = _arguments(cluster, server, state, _hostkeys.HOST, foreign) + path
-    variables |= _control(server, state, _hostkeys.HOST)
-    return variables
-
-
-def way(cluster: _spec.Cluster, servers: list[_plan.Server], state: str) -> str:
-    """What leads ssh to servers that it cannot reach directly: an option, or nothing."""
-    access = cluster.access
-    if access.type == "bastion":
-        shared = _socket(state, "bastion", repr(access))
-        return f" {_ssh.through_bastion(access.host, access.user, access.port, shared)}"
-    initial = _initial(cluster, servers)
-    if access.type != "floating_ip" or initial is None or not initial.floating:
-        return ""
-    foreign = not _plan.is_ours(initial, cluster.cluster_name)
-    user = cluster.initial_instance_user if foreign else _hostkeys.USER
-    destination = f"{user}@{initial.floating[0]}"
-    arguments = _arguments(cluster, initial, state, _hostkeys.HOST, foreign)
-    shared = _socket(state, initial.id, _authority(initial), destination)
-    return f" {_ssh.through_server(arguments, server_key(cluster, state, foreign), destination, shared)}"
-
-
-def _socket(state: str, *identity: str) -> str:
-    """The socket of the connection to a jump host, or nothing where connections cannot be shared."""
-    folder = _ssh.socket_folder(state)
-    return os.path.join(folder, _ssh.socket_name(state, "jump", *identity)) if folder else ""
-
-
-def _initial(cluster: _spec.Cluster, servers: list[_plan.Server]) -> _plan.Server | None:
-    """The initial control plane, if it is there."""
-    foreign = _plan.foreign_initial(cluster, servers)[0]
-    ours = [s for s in servers if _plan.is_ours(s, cluster.cluster_name) and s.name == cluster.name_of_initial_instance]
-    return foreign or next(iter(sorted(ours, key=lambda s: s.status != "ACTIVE")), None)
-
-
-def _arguments(cluster: _spec.Cluster, server: _plan.Server, state: str, purpose: str, foreign: bool = False) -> str:
-    """Options of ssh for a server or its guest, without the way to it.
-
-    :param purpose: what its host key is signed for; nothing is signed on a server of others
-    """
-    known = _ssh.foreign_host(state) if foreign else _ssh.known_host(_authority(server), purpose)
-    users_own = cluster.ssh_private_key or (foreign and cluster.initial_instance_private_key)
-    return f"{_ssh.own_options(not users_own)} {known}"
-
-
-def _control(server: _plan.Server, state: str, purpose: str) -> dict[str, str]:
-    """Variables that name the socket by which Ansible shares one connection among all tasks of a host."""
-    folder = _ssh.socket_folder(state)
-    if not folder:
-        return {"ansible_control_path": "none"}
-    name = _ssh.socket_name(state, purpose, server.id, _authority(server))
-    return {"ansible_control_path_dir": folder, "ansible_control_path": f"%(directory)s/{name}"}
-
-
-def _authority(server: _plan.Server) -> str:
-    return server.metadata.get(_plan.META_HOST_CA, "")
-
-
-def _word(name: str) -> str:
-    """A name as a part of a group's name, which has no other characters."""
-    return re.sub(r"[^A-Za-z0-9_]", "_", name)
-
-
-# Where cloud-init keeps the id of the server that it runs on; everybody may read them.
-_INSTANCE_IDS = ("/run/cloud-init/.instance-id", "/var/lib/cloud/data/instance-id")
-_PRODUCT_UUID = "/sys/class/dmi/id/product_uuid"  # Nova's id of the server; root alone may read it
-
-
-def _is_here(server_id: str, address: str) -> bool:
-    """Return whether a server is this machine.
-
-    The address must be one of this machine's: only then can a socket be bound to it. Private addresses are many machines',
-    so the id of the server must be the one that cloud-init or the firmware has.
-    """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((address, 0))
-        except OSError:
-            return False
-    return any(_first_line(path).lower() == server_id.lower() for path in (*_INSTANCE_IDS, _PRODUCT_UUID))
-
-
-def _first_line(path: str) -> str:
-    """Return the first line of a file, empty if it cannot be read."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.readline().strip()
-    except OSError:
-        return ""
 
 
 def _default_state() -> str:

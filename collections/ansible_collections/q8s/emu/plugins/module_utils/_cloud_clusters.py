@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ansible_collections.q8s.emu.plugins.module_utils import _plan
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import CloudError, doing, run_concurrently
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_images import Flavors, Images
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_network import FloatingIps, Networks, Ports
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import GROUP, Server
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_quota import Quota
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_security_groups import SecurityGroups
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_servers import Needs, ServerGroups, Servers
 from ansible_collections.q8s.emu.plugins.module_utils._fit import Findings, Flavor, Network
-from ansible_collections.q8s.emu.plugins.module_utils._plan import GROUP, Existing, Server
+from ansible_collections.q8s.emu.plugins.module_utils._plan_servers import Existing
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster
 
 
@@ -34,11 +35,11 @@ class Clusters:
     floating_ips: FloatingIps
     quota: Quota
 
-    def list_clusters(self) -> list[_plan.FoundCluster]:
+    def list_clusters(self) -> list[_cloud_objects.FoundCluster]:
         """Return the clusters that Q8S deployed in this project, as its servers and security groups show them."""
         with doing("list the servers and security groups"):
             servers, descriptions = run_concurrently(self.servers.list_servers, self.security_groups.list_descriptions)
-            return _plan.found_clusters(servers, descriptions)
+            return _cloud_objects.found_clusters(servers, descriptions)
 
     def find_existing(self, cluster: Cluster) -> Existing:
         """Return everything that a plan of the servers depends on."""
@@ -46,7 +47,7 @@ class Clusters:
         servers, ports, group, floating, tags = run_concurrently(
             self.servers.list_servers,
             lambda: self.ports.list_ports(name),
-            lambda: self.server_groups.find_server_group(_plan.keypair_name(name)),
+            lambda: self.server_groups.find_server_group(_cloud_objects.keypair_name(name)),
             lambda: self.floating_ips.list_floating_ips(name),
             lambda: self.security_groups.find_tags(name)[1],
         )
@@ -55,8 +56,8 @@ class Clusters:
             [port for port in ports if port.ours],
             group,
             floating,
-            self._flavor_names(cluster, [server for server in servers if _plan.is_ours(server, name)]),
-            _plan.etcd_server(tags),
+            self._flavor_names(cluster, [server for server in servers if _cloud_objects.is_ours(server, name)]),
+            _cloud_objects.etcd_server(tags),
         )
 
     def _flavor_names(self, cluster: Cluster, servers: Sequence[Server]) -> dict[str, str]:

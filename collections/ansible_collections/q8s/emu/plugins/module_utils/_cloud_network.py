@@ -10,16 +10,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Optional
 
-from ansible_collections.q8s.emu.plugins.module_utils import _plan
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
     CloudError,
     doing,
     map_concurrently,
     raise_first,
 )
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import FloatingIp, Port
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_servers import Servers
 from ansible_collections.q8s.emu.plugins.module_utils._fit import Network, Subnet
-from ansible_collections.q8s.emu.plugins.module_utils._plan import FloatingIp, Port
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster
 
 
@@ -135,7 +135,7 @@ class Ports:
                 [
                     {
                         "name": name,
-                        "description": _plan.mark(cluster.cluster_name),
+                        "description": _cloud_objects.mark(cluster.cluster_name),
                         "network_id": subnet.network_id,
                         "fixed_ips": [{"subnet_id": subnet.id}],
                         "security_groups": list(groups),
@@ -171,7 +171,7 @@ class FloatingIps:
 
         with doing("list the floating IPs"):
             try:
-                listed = list(self._os.network.ips(description=_plan.mark(cluster_name)))
+                listed = list(self._os.network.ips(description=_cloud_objects.mark(cluster_name)))
             except (ForbiddenException, NotFoundException):
                 return []
             return [FloatingIp(ip.id, ip.floating_ip_address, ip.fixed_ip_address or "") for ip in listed]
@@ -202,7 +202,7 @@ class FloatingIps:
                     f"{cluster.access.floating_network}\nhint: set access.floating_network to the id of one"
                 )
             self._os.network.create_ip(
-                floating_network_id=networks[0], port_id=port.id, description=_plan.mark(cluster.cluster_name)
+                floating_network_id=networks[0], port_id=port.id, description=_cloud_objects.mark(cluster.cluster_name)
             )
 
     def delete_floating_ips(self, floating: Iterable[FloatingIp]) -> None:
@@ -239,6 +239,6 @@ def _port(found: Any, cluster_name: str) -> Port:
         found.device_id or "",
         tuple(found.security_group_ids or ()),
         str(fixed[0].get("ip_address", "")),
-        found.description == _plan.mark(cluster_name),
+        found.description == _cloud_objects.mark(cluster_name),
         found.is_port_security_enabled is not False,
     )

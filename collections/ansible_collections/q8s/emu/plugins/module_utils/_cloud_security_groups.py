@@ -9,14 +9,15 @@ import time
 from collections.abc import Sequence
 from typing import Any, Optional, Union
 
-from ansible_collections.q8s.emu.plugins.module_utils import _plan
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _plan
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
     CloudError,
     doing,
     map_concurrently,
     raise_first,
 )
-from ansible_collections.q8s.emu.plugins.module_utils._plan import GROUP, Group, GroupRule, Plan, Port, Rule
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import GROUP, Group, GroupRule, Port, Rule
+from ansible_collections.q8s.emu.plugins.module_utils._plan import Plan
 
 _POLL_SECONDS = 1.0
 
@@ -46,7 +47,7 @@ class SecurityGroups:
         if not group_id:
             return None
         with doing(f"look up the security group {GROUP}"):
-            mark = _plan.mark(cluster_name)
+            mark = _cloud_objects.mark(cluster_name)
             rules = self._os.network.security_group_rules(security_group_id=group_id, direction="ingress")
             own = tuple(GroupRule(rule.id, _rule(rule, group_id), rule.description == mark) for rule in rules)
             return Group(group_id, own, tags)
@@ -54,7 +55,7 @@ class SecurityGroups:
     def find_tags(self, cluster_name: str) -> tuple[str, tuple[str, ...]]:
         """Return id and tags of the cluster's security group; both are empty if there is no group."""
         with doing(f"look up the security group {GROUP}"):
-            found = list(self._os.network.security_groups(name=GROUP, description=_plan.mark(cluster_name)))
+            found = list(self._os.network.security_groups(name=GROUP, description=_cloud_objects.mark(cluster_name)))
             if not found:
                 return "", ()
             first = min(found, key=lambda group: (group.created_at or "", group.id))
@@ -68,8 +69,8 @@ class SecurityGroups:
     def record_etcd_server(self, cluster_name: str, server_id: str) -> None:
         """Record in a tag which server has the cluster's CA and etcd. An empty id removes the record."""
         group_id, tags = self.find_tags(cluster_name)
-        if group_id and _plan.etcd_server(tags) != server_id:
-            self.set_tags(group_id, _plan.record_etcd_server(tags, server_id))
+        if group_id and _cloud_objects.etcd_server(tags) != server_id:
+            self.set_tags(group_id, _cloud_objects.record_etcd_server(tags, server_id))
 
     def apply_plan(self, cluster_name: str, group: Optional[Group], plan: Plan) -> str:
         """Apply a plan of the security group. Return the id of the group, or nothing after its deletion."""
@@ -94,7 +95,7 @@ class SecurityGroups:
 
     def _create_security_group(self, cluster_name: str) -> str:
         with doing(f"make the security group {GROUP}"):
-            created = self._os.network.create_security_group(name=GROUP, description=_plan.mark(cluster_name))
+            created = self._os.network.create_security_group(name=GROUP, description=_cloud_objects.mark(cluster_name))
             return str(created.id)
 
     def _delete_security_group(self, group: Group, deadline: float = 60) -> None:
@@ -133,7 +134,7 @@ class SecurityGroups:
                     protocol=rule.protocol or None,
                     port_range_min=rule.port_min,
                     port_range_max=rule.port_max,
-                    description=_plan.mark(cluster_name),
+                    description=_cloud_objects.mark(cluster_name),
                     **source,
                 )
             except ConflictException as error:

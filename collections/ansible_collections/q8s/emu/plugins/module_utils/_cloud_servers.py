@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from ansible_collections.q8s.emu.plugins.module_utils import _plan
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _plan_servers
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
     CloudError,
     doing,
     map_concurrently,
     raise_first,
 )
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import Server, ServerGroup
 from ansible_collections.q8s.emu.plugins.module_utils._fit import Network
-from ansible_collections.q8s.emu.plugins.module_utils._plan import Request, Server, ServerGroup
+from ansible_collections.q8s.emu.plugins.module_utils._plan_servers import Request
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec
 
 _POLL_SECONDS = 1.0
@@ -75,7 +76,7 @@ class Servers:
                     name=request.name,
                     image_id=needs.image,
                     flavor_id=needs.flavors[request.specs[0].flavor],
-                    key_name=_plan.keypair_name(cluster.cluster_name),
+                    key_name=_cloud_objects.keypair_name(cluster.cluster_name),
                     user_data=base64.b64encode(text.encode()).decode(),
                     metadata=dict(metadata),
                     **_network_arguments(cluster, needs, request, ports.get(request.name)),
@@ -90,7 +91,11 @@ class Servers:
             if not pending or number == _ROUNDS:
                 break
             time.sleep(_POLL_SECONDS * 2**number)
-            there = {s.name for s in self.list_servers() if _plan.is_ours(s, cluster.cluster_name) and not s.deleting}
+            there = {
+                s.name
+                for s in self.list_servers()
+                if _cloud_objects.is_ours(s, cluster.cluster_name) and not s.deleting
+            }
             pending = [part for request in pending for part in request.without(there)]
             again = there | {spec.name for request in pending for spec in request.specs}
             failed = {name: error for name, error in failed.items() if name not in again}
@@ -177,7 +182,7 @@ class Servers:
             # List without details while servers are built: for details, Nova queries Neutron about every server.
             if begin > end or not wanted & self._list_building():
                 listed = self.list_servers()
-                servers = [s for s in listed if s.name in wanted and _plan.is_ours(s, cluster.cluster_name)]
+                servers = [s for s in listed if s.name in wanted and _cloud_objects.is_ours(s, cluster.cluster_name)]
                 errors = [s for s in servers if s.status == "ERROR"]
                 ready = [s for s in servers if s.status == "ACTIVE" and s.address(cluster.remote_ip_prefix)]
                 waiting = sorted(wanted - {s.name for s in (*ready, *errors)})
@@ -218,7 +223,7 @@ class ServerGroups:
     def create_server_group(self, name: str) -> str:
         """Create a group whose servers Nova spreads over machines as far as it can. Return its id."""
         with doing(f"create the server group {name}"):
-            return str(self._os.compute.create_server_group(name=name, policy=_plan.SPREAD).id)
+            return str(self._os.compute.create_server_group(name=name, policy=_plan_servers.SPREAD).id)
 
     def delete_server_group(self, group: ServerGroup) -> None:
         """Delete a server group. A group that no longer exists is no error."""

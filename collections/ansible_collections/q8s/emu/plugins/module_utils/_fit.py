@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from ansible_collections.q8s.emu.plugins.module_utils import _spec_qemu
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import Server
 from ansible_collections.q8s.emu.plugins.module_utils._plan import (
     FLOATING_IP,
     KEYPAIR,
@@ -23,9 +24,8 @@ from ansible_collections.q8s.emu.plugins.module_utils._plan import (
     SERVER_GROUP,
     Change,
     Plan,
-    Server,
-    ServersPlan,
 )
+from ansible_collections.q8s.emu.plugins.module_utils._plan_servers import ServersPlan
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec, VmType
 
 # Memory of a host, in MB, besides its guest's.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.q8s.emu.plugins.module_utils import _plan
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects
 from ansible_collections.q8s.emu.plugins.module_utils._spec import ServerSpec
 
 USER = "q8s"
@@ -88,10 +88,10 @@ def first_boot(spec: ServerSpec, cluster_name: str, public_key: str) -> tuple[st
     """
     authority = new_key()
     metadata = {
-        _plan.META_CLUSTER: cluster_name,
-        _plan.META_ROLE: spec.role,
-        _plan.META_TYPE: spec.vm_type.name if spec.vm_type else "",
-        _plan.META_HOST_CA: authority.public,
+        _cloud_objects.META_CLUSTER: cluster_name,
+        _cloud_objects.META_ROLE: spec.role,
+        _cloud_objects.META_TYPE: spec.vm_type.name if spec.vm_type else "",
+        _cloud_objects.META_HOST_CA: authority.public,
     }
     guest = f"sign {GUEST} {GUEST_KEY_FILE}\n" if spec.role == "worker_host" else ""
     config: dict[str, Any] = {

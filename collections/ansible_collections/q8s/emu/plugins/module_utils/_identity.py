@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Optional
 
-from ansible_collections.q8s.emu.plugins.module_utils import _plan, _spec_fields, _upgrade
-from ansible_collections.q8s.emu.plugins.module_utils._plan import Server
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _spec_fields, _upgrade
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import Server
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster
 
 # Fields of the cluster file whose edits are refused, in the file's order.
@@ -44,7 +44,7 @@ def refused_edits(cluster: Cluster, servers: Iterable[Server], *, upgrades: bool
     :param upgrades: whether this run is an upgrade of Kubernetes
     """
     everything = list(servers)
-    ours = [s for s in everything if _plan.is_ours(s, cluster.cluster_name) and not s.deleting]
+    ours = [s for s in everything if _cloud_objects.is_ours(s, cluster.cluster_name) and not s.deleting]
     recorded = _recorded(ours)
     refused = [
         refusal(field, has, str(getattr(cluster, field)))
@@ -96,7 +96,7 @@ def outdated(cluster: Cluster, servers: Iterable[Server]) -> tuple[Server, ...]:
     return tuple(
         server
         for server in servers
-        if _plan.is_ours(server, cluster.cluster_name)
+        if _cloud_objects.is_ours(server, cluster.cluster_name)
         and not server.deleting
         and server.metadata.get(_PREFIX + _VERSION) != cluster.kubernetes_version
     )
@@ -117,4 +117,4 @@ def _former_initial(cluster: Cluster, ours: Iterable[Server]) -> Optional[str]:
 
 
 def _role(values: Mapping[str, str]) -> str:
-    return values.get(_plan.META_ROLE, "")
+    return values.get(_cloud_objects.META_ROLE, "")

@@ -14,7 +14,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.parameters import env_fallback
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _plan, _spec
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _cloud_objects, _plan, _plan_servers, _spec
 
 STATE = {"type": "str", "choices": ["present", "absent"], "default": "present"}
 
@@ -58,11 +58,11 @@ def claim(module: AnsibleModule, cloud: Any, group_id: str, tags: Any, etcd_serv
     :param etcd_server: id of the server that has the cluster's CA and etcd, to be recorded where nothing is yet
     """
     owner = f"{getpass.getuser()}@{socket.gethostname()}"
-    claimed, other = _plan.claim(tags, owner, int(time.time()))
+    claimed, other = _cloud_objects.claim(tags, owner, int(time.time()))
     if other:
         module.warn(f"{other}. Two runs at once undo each other's work: stop one of them")
-    if not _plan.etcd_server(claimed):
-        claimed = _plan.record_etcd_server(claimed, etcd_server)
+    if not _cloud_objects.etcd_server(claimed):
+        claimed = _cloud_objects.record_etcd_server(claimed, etcd_server)
     if group_id and not module.check_mode:
         cloud.security_groups.set_tags(group_id, claimed)
 
@@ -71,7 +71,7 @@ def servers_plan(module: AnsibleModule, cluster: Any, cloud: Any, existing: Any)
     """The plan of the servers. Where some have to be made, their network says whether they need ports of Q8S's."""
 
     def plan(own_ports: bool) -> Any:
-        return _plan.plan_servers(
+        return _plan_servers.plan_servers(
             cluster,
             existing,
             own_ports=own_ports,
@@ -92,7 +92,7 @@ def servers_plan(module: AnsibleModule, cluster: Any, cloud: Any, existing: Any)
 def missing_key(cluster: Any, servers: Any) -> list[str]:
     """Return whether the key for an initial instance that Q8S did not create is missing on this machine."""
     path = cluster.initial_instance_private_key
-    foreign, _problems = _plan.foreign_initial(cluster, servers)
+    foreign, _problems = _cloud_objects.foreign_initial(cluster, servers)
     if foreign is None or not path or os.path.isfile(os.path.expanduser(path)):
         return []
     return [

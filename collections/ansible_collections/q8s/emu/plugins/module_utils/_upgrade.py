@@ -37,12 +37,12 @@ def refusal(has: str, wanted: str, *, upgrades: bool) -> Optional[str]:
         )
     if number(wanted)[:2] > _next_minor(has):
         between = _between(has)
-        way = f"set it to {between} and run q8s-run upgrade FILE, then the same with {wanted}"
+        way = f"set it to {between} and run `q8s-run upgrade FILE`, then the same with {wanted}"
         if not between:
             way = "first use a release of Q8S that has the next one"
         return f"{edit} Kubernetes cannot skip a minor version: {way}."
     if not upgrades:
-        return f"{edit} deploy does not upgrade a cluster. Run q8s-run upgrade FILE, or set it back to {has}."
+        return f"{edit} deploy does not upgrade a cluster. Run `q8s-run upgrade FILE`, or set it back to {has}."
     return None
 
 
@@ -58,7 +58,7 @@ def unfinished(has: str, wanted: str, target: str, *, upgrades: bool) -> Optiona
         return refusal(has, wanted, upgrades=upgrades)
     return (
         f"An upgrade of the cluster to {target.lstrip('v')} has begun and not ended, and kubernetes_version is "
-        f"{wanted.lstrip('v')} in the cluster file. With {target.lstrip('v')}, q8s-run upgrade FILE continues it."
+        f"{wanted.lstrip('v')} in the cluster file. With {target.lstrip('v')}, `q8s-run upgrade FILE` continues it."
     )
 
 

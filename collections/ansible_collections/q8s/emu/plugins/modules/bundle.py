@@ -41,6 +41,16 @@ options:
     type: list
     elements: str
     default: []
+  conformance:
+    description: Architectures of the images of Kubernetes' conformance tests (C(q8s-run conformance)).
+    type: list
+    elements: str
+    default: []
+  tests:
+    description: Architectures of the program that runs these tests.
+    type: list
+    elements: str
+    default: []
   kubernetes_version:
     description: Version of Kubernetes, without a leading v. The newest one that the program builds if this is not set.
     type: str

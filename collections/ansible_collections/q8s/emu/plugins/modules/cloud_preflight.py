@@ -101,13 +101,20 @@ settled:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.q8s.emu.plugins.module_utils import _fit, _identity, _module, _plan
+from ansible_collections.q8s.emu.plugins.module_utils import (
+    _cloud_objects,
+    _fit,
+    _identity,
+    _module,
+    _plan,
+    _plan_access,
+)
 
 
 def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     """Compare what the cluster needs with what the cloud has."""
     name = cluster.cluster_name
-    key = cloud.keypairs.find_public_key(_plan.keypair_name(name))
+    key = cloud.keypairs.find_public_key(_cloud_objects.keypair_name(name))
     existing = cloud.clusters.find_existing(cluster)
     refused = _identity.refused_edits(cluster, existing.servers, upgrades=module.params["upgrade"])
     if refused:
@@ -116,10 +123,10 @@ def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     group = cloud.security_groups.find_security_group(name)
     servers, ports = existing.servers, cloud.ports.list_ports(name)
     if group is not None:
-        _module.claim(module, cloud, group.id, group.tags, _plan.running_initial(cluster, servers))
+        _module.claim(module, cloud, group.id, group.tags, _cloud_objects.running_initial(cluster, servers))
     plans = [
-        _plan.plan_keypair(name, key, module.params["public_key"] or key or "ssh-ed25519 (new)"),
-        _plan.plan_group(cluster, group, servers, ports),
+        _plan_access.plan_keypair(name, key, module.params["public_key"] or key or "ssh-ed25519 (new)"),
+        _plan_access.plan_group(cluster, group, servers, ports),
         _module.servers_plan(module, cluster, cloud, existing),
     ]
     problems = list(dict.fromkeys(problem for plan in plans for problem in plan.problems))
@@ -134,7 +141,7 @@ def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
         text = "\n".join(f"- {problem}" for problem in problems)
         module.fail_json(msg=f"Failed to prepare the cluster: the cloud does not fit\n{text}", problems=problems)
     whole = _plan.joined(plans)
-    waiting = any(s.status != "ACTIVE" for s in servers if _plan.is_ours(s, name))
+    waiting = any(s.status != "ACTIVE" for s in servers if _cloud_objects.is_ours(s, name))
     result = _module.told(module, whole)
     return {
         **result,

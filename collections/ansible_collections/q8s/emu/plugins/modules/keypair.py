@@ -54,16 +54,18 @@ name:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _module, _plan
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _cloud_objects, _module, _plan_access
 
 
 def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     """Bring the key pair to the wanted state."""
-    name = _plan.keypair_name(cluster.cluster_name)
+    name = _cloud_objects.keypair_name(cluster.cluster_name)
     wanted = module.params["public_key"] if module.params["state"] == "present" else None
-    plan = _plan.plan_keypair(cluster.cluster_name, cloud.keypairs.find_public_key(name), wanted)
+    plan = _plan_access.plan_keypair(cluster.cluster_name, cloud.keypairs.find_public_key(name), wanted)
     if plan.problems:
-        raise _cloud.CloudError(f"Failed to upload the key pair {name}: {plan.problems[0]}\nhint: {_plan.KEYPAIR_HINT}")
+        raise _cloud.CloudError(
+            f"Failed to upload the key pair {name}: {plan.problems[0]}\nhint: {_plan_access.KEYPAIR_HINT}"
+        )
     if not module.check_mode:
         cloud.keypairs.apply_plan(plan)
     return {**_module.told(module, plan), "name": name}

@@ -55,13 +55,13 @@ id:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _module, _plan
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _module, _plan_access
 
 
 def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     """Bring the group to the wanted state."""
     group = cloud.security_groups.find_security_group(cluster.cluster_name)
-    make = _plan.plan_group if module.params["state"] == "present" else _plan.plan_group_absent
+    make = _plan_access.plan_group if module.params["state"] == "present" else _plan_access.plan_group_absent
     plan = make(cluster, group, cloud.servers.list_servers(), cloud.ports.list_ports(cluster.cluster_name))
     if plan.problems:
         raise _cloud.CloudError(f"Failed to make the security group: {plan.problems[0]}")

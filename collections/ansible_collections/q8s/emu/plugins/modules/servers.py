@@ -117,7 +117,16 @@ from dataclasses import replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _cloud_errors, _hostkeys, _identity, _module, _plan
+from ansible_collections.q8s.emu.plugins.module_utils import (
+    _cloud,
+    _cloud_errors,
+    _cloud_objects,
+    _hostkeys,
+    _identity,
+    _module,
+    _plan,
+    _plan_servers,
+)
 
 
 def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
@@ -128,13 +137,15 @@ def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     if module.params["state"] == "present":
         plan = _module.servers_plan(module, cluster, cloud, existing)
     else:
-        plan = _plan.plan_servers_absent(cluster, existing, module.params["nodes"])
+        plan = _plan_servers.plan_servers_absent(cluster, existing, module.params["nodes"])
     if plan.problems:
         raise _cloud.CloudError("Failed to plan the servers: " + "; ".join(plan.problems))
     result = _module.told(module, plan)
     created = {change.name for change in plan.of(_plan.SERVER, "create", "replace")}
     survivors = module.params.get("survivors") or ()
-    holder = _plan.surviving_holder(cluster, existing, survivors) if module.params["state"] == "present" else None
+    holder = (
+        _plan_servers.surviving_holder(cluster, existing, survivors) if module.params["state"] == "present" else None
+    )
     result["initial_created"] = cluster.name_of_initial_instance in created and holder is None
     if not module.check_mode:
         deadline = float(module.params["timeout"])
@@ -173,13 +184,19 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
         group_id = cloud.server_groups.create_server_group(change.name)
     started = [change.subject for change in plan.of(_plan.SERVER, "start")]
     cloud.servers.start_servers(started)
-    refused = _make(module, cluster, cloud, _plan.requests(new) + [_plan.Request((spec,)) for spec in again], group_id)
+    refused = _make(
+        module,
+        cluster,
+        cloud,
+        _plan_servers.requests(new) + [_plan_servers.Request((spec,)) for spec in again],
+        group_id,
+    )
     # Wait for accepted servers even when others were refused: the next run then finds them complete.
     by_name = {spec.name: spec for spec in plan.wanted}
     names = set(by_name) - set(refused)
     ready, errors, late = cloud.servers.wait_until_active(cluster, names, float(module.params["timeout"]))
     for server in started:
-        if not _plan.is_ours(server, cluster.cluster_name):
+        if not _cloud_objects.is_ours(server, cluster.cluster_name):
             cloud.servers.wait_until_started(server, float(module.params["timeout"]))
     # One that was there before has data: the next run says what would be lost.
     holders = {server.name for server in existing.servers if server.id == existing.etcd_server}
@@ -192,7 +209,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
             )
         cloud.servers.delete_servers(replaceable, float(module.params["timeout"]))
         # One by one: a cloud that has no room for all servers of a call creates none of them.
-        single = [_plan.Request((by_name[server.name],)) for server in replaceable]
+        single = [_plan_servers.Request((by_name[server.name],)) for server in replaceable]
         more = _make(module, cluster, cloud, single, group_id)
         refused.update(more)
         ready, errors, late = cloud.servers.wait_until_active(
@@ -228,7 +245,7 @@ def _record_etcd_server(cluster: Any, cloud: Any, ready: list[Any], existing: An
     if any(server.id == existing.etcd_server for server in ready):
         return  # it may be an additional control plane, which stands in for a deleted initial one
     initial = next((server for server in ready if server.name == cluster.name_of_initial_instance), None)
-    initial = initial or _plan.foreign_initial(cluster, existing.servers)[0]
+    initial = initial or _cloud_objects.foreign_initial(cluster, existing.servers)[0]
     if initial is not None:
         cloud.security_groups.record_etcd_server(cluster.cluster_name, initial.id)
 
@@ -241,7 +258,7 @@ def _make(module: AnsibleModule, cluster: Any, cloud: Any, requests: list[Any], 
     ports: dict[str, str] = {}
     if needs.network.own_ports:
         specs = [spec for request in requests for spec in request.specs]
-        requests = [_plan.Request((spec,)) for spec in specs]  # Nova gives one port to one server only
+        requests = [_plan_servers.Request((spec,)) for spec in specs]  # Nova gives one port to one server only
         wanted = [spec.name for spec in specs]
         ports = {p.name: p.id for p in cloud.ports.list_ports(cluster.cluster_name) if p.ours and p.name in wanted}
         missing = [name for name in wanted if name not in ports]

@@ -1,0 +1,158 @@
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Write the results of conformance tests to a folder on the controller. The folder gets its name when it is complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.q8s.emu.plugins.module_utils import _conformance, _results_folder
+
+_RESULTS: Final = "results.json"
+_LOGS: Final = "logs"
+_LOG_LENGTH: Final = 200_000  # characters of a failed test's log that are kept: its end
+
+
+class OutputError(Exception):
+    """The folder must not or cannot be written."""
+
+
+class ActionModule(ActionBase):
+    """Ansible's entry point."""
+
+    _requires_connection = False
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Check the folder, or add results to it and return the summary."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        given = self.validate_argument_spec(  # type: ignore[no-untyped-call]
+            {
+                "output": {"type": "path", "required": True},
+                "force": {"type": "bool", "default": False},
+                "resume": {"type": "bool", "default": False},
+                "state": {"type": "str", "choices": ["checked", "written"], "default": "written"},
+                "cluster": {"type": "str", "default": ""},
+                "kubernetes": {"type": "str", "default": ""},
+                "nodes": {"type": "list", "elements": "dict", "default": []},
+                "plan": {"type": "dict", "default": {}},
+                "processes": {"type": "list", "elements": "dict", "default": []},
+                "session": {"type": "dict", "default": {}},
+            }
+        )[1]
+        output = Path(given["output"])
+        try:
+            before = read(output) if given["resume"] else None
+            if before is None:
+                check(output, force=given["force"])
+            if given["state"] == "checked":
+                return {**result, "changed": False, "earlier": earlier(output, before) if before else {}}
+            new = _conformance.outcomes(given["processes"])
+            document = results(given, new, before)
+            _results_folder.write(output, files(document, new, logs(output) if before else {}))
+        except (OutputError, OSError) as error:
+            reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            return {**result, "failed": True, "msg": f"Failed to write the results: {reason}"}
+        if new:
+            show(_conformance.progress(document))
+        summary = _conformance.summary(document)
+        number = _conformance.counts(document)
+        return {
+            **result,
+            "changed": True,
+            "summary": summary,
+            "failures": number[_conformance.FAILED],
+            "complete": document["complete"],
+        }
+
+
+def check(output: Path, *, force: bool) -> None:
+    """Check that the folder may be written.
+
+    :raises OutputError: it exists and must not be replaced, or the folder above it does not exist
+    """
+    if not output.parent.is_dir():
+        raise OutputError(f"{output.parent} is no folder\nhint: create it, or choose another with --output")
+    if not output.exists():
+        return
+    if not (output / _RESULTS).is_file():
+        raise OutputError(f"{output} exists and is no folder of results\nhint: choose another with --output")
+    if not force:
+        raise OutputError(
+            f"{output} has results\nhint: go on with --resume, replace them with --force, or choose another with --output"
+        )
+
+
+def read(output: Path) -> dict[str, Any]:
+    """Return the results in a folder.
+
+    :raises OutputError: it has none, or they are of another version
+    """
+    try:
+        found = json.loads((output / _RESULTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{output} has no results to resume\nhint: leave out --resume") from error
+    if not isinstance(found, dict) or found.get("schema") != _conformance.SCHEMA:
+        raise OutputError(f"the results in {output} are of another version of Q8S\nhint: replace them with --force")
+    return found
+
+
+def earlier(output: Path, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a new session has to know of results.
+
+    :raises OutputError: nothing is left to test
+    """
+    if before["complete"]:
+        raise OutputError(f"the results in {output} are complete: nothing is left to test")
+    return {"done": _conformance.done(before), **{name: before[name] for name in ("focus", "skip", "kubernetes")}}
+
+
+def results(
+    given: Mapping[str, Any], new: Mapping[str, Mapping[str, Any]], before: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the document from the arguments of the task."""
+    planned = given["plan"]
+    about = {name: given[name] for name in ("cluster", "kubernetes", "nodes")}
+    about |= {name: planned[name] for name in ("focus", "skip")}
+    return _conformance.document(planned, new, before, about=about, session=given["session"])
+
+
+def logs(output: Path) -> dict[str, bytes]:
+    """Return the logs of failed tests in a folder by their path in it."""
+    return {f"{_LOGS}/{file.name}": file.read_bytes() for file in sorted((output / _LOGS).glob("*.log"))}
+
+
+def files(
+    document: Mapping[str, Any], new: Mapping[str, Mapping[str, Any]], kept: Mapping[str, bytes]
+) -> dict[str, bytes]:
+    """Return the files of a folder of results by their path in it.
+
+    :param kept: logs that are there
+    """
+    found = dict(kept)
+    for name, result in new.items():
+        if result["status"] == _conformance.FAILED:
+            found[f"{_LOGS}/{file_name(name)}.log"] = result["log"][-_LOG_LENGTH:].encode("utf-8")
+    found[_RESULTS] = (json.dumps(document, indent=2, sort_keys=True) + "\n").encode("utf-8")
+    found["tables.md"] = _conformance.markdown(document).encode("utf-8")
+    return found
+
+
+def file_name(name: str) -> str:
+    """Return a file name for a test: its words, joined by hyphens."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", name.replace("[Conformance]", "")).strip("-")[:150]
+
+
+def show(text: str) -> None:
+    """Show how far the run is: to q8s-run as data, to anybody else as a line."""
+    if os.environ.get("Q8S_PROGRESS_EVENTS"):
+        Display().display(json.dumps({"q8s_progress": {"event": "line", "text": text}}))
+    else:
+        Display().display(text)

@@ -1,0 +1,71 @@
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""List the nodes of a cluster whose conformance is tested."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.q8s.emu.plugins.module_utils import _conformance, _spec
+
+DOCUMENTATION = r"""
+name: conformance_nodes
+short_description: List the nodes of a cluster, after checking that each is Ready
+version_added: 0.2.0
+author:
+  - Q8S contributors (!UNKNOWN)
+description:
+  - Fails if a node that the cluster file asks for is not Ready.
+options:
+  _input:
+    description: Nodes of the cluster, as C(kubectl get nodes -o json) lists them.
+    type: list
+    elements: dict
+    required: true
+  cluster:
+    description: The cluster, as the inventory has it in C(q8s_cluster).
+    type: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: List the nodes
+  ansible.builtin.set_fact:
+    q8s_nodes: "{{ (q8s_found.stdout | from_json)['items'] | q8s.emu.conformance_nodes(q8s_cluster) }}"
+"""
+
+RETURN = r"""
+_value:
+  description: Name, kind and architecture of each node.
+  type: list
+  elements: dict
+  sample: [{name: arm-mid-1, kind: arm-mid, architecture: aarch64}]
+"""
+
+
+def conformance_nodes(items: Sequence[Mapping[str, Any]], cluster: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the cluster's nodes, after checking that each is Ready."""
+    try:
+        wanted = _spec.load_mapping(cluster, "cluster").servers()
+        _conformance.check_ready(items, [server.node for server in wanted])
+    except (_conformance.ConformanceError, _spec.SpecError) as error:
+        raise AnsibleFilterError(f"Failed to test the cluster:\n{error}") from error
+    return [
+        {
+            "name": server.node,
+            "kind": server.vm_type.name if server.vm_type else "control-plane",
+            "architecture": server.vm_type.architecture if server.vm_type else "x86_64",
+        }
+        for server in wanted
+    ]
+
+
+class FilterModule:
+    """Ansible's entry point: filter names and functions."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return the filters of this file by name."""
+        return {"conformance_nodes": conformance_nodes}

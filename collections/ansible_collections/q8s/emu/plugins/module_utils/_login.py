@@ -1,0 +1,109 @@
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How ssh reaches the servers and guests of a cluster, with which key, and what it trusts."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _hostkeys, _spec, _ssh
+
+
+def private_key(cluster: _spec.Cluster, state: str) -> str:
+    """The key file that logs in to servers and guests: the user's own, or the one that Q8S made."""
+    return os.path.expanduser(cluster.ssh_private_key) or os.path.join(state, "id_ed25519")
+
+
+def server_key(cluster: _spec.Cluster, state: str, foreign: bool) -> str:
+    """Return the key file that logs in to a server; an initial instance that Q8S did not create may have one of its own."""
+    own = os.path.expanduser(cluster.initial_instance_private_key) if foreign else ""
+    return own or private_key(cluster, state)
+
+
+def way(cluster: _spec.Cluster, servers: list[_cloud_objects.Server], state: str) -> str:
+    """What leads ssh to servers that it cannot reach directly: an option, or nothing."""
+    access = cluster.access
+    if access.type == "bastion":
+        shared = _socket(state, "bastion", repr(access))
+        return f" {_ssh.through_bastion(access.host, access.user, access.port, shared)}"
+    initial = _initial(cluster, servers)
+    if access.type != "floating_ip" or initial is None or not initial.floating:
+        return ""
+    foreign = not _cloud_objects.is_ours(initial, cluster.cluster_name)
+    user = cluster.initial_instance_user if foreign else _hostkeys.USER
+    destination = f"{user}@{initial.floating[0]}"
+    options = ssh_arguments(cluster, initial, state, _hostkeys.HOST, foreign)
+    shared = _socket(state, initial.id, _authority(initial), destination)
+    return f" {_ssh.through_server(options, server_key(cluster, state, foreign), destination, shared)}"
+
+
+def _initial(cluster: _spec.Cluster, servers: list[_cloud_objects.Server]) -> _cloud_objects.Server | None:
+    """The initial control plane, if it is there."""
+    foreign = _cloud_objects.foreign_initial(cluster, servers)[0]
+    ours = [
+        s
+        for s in servers
+        if _cloud_objects.is_ours(s, cluster.cluster_name) and s.name == cluster.name_of_initial_instance
+    ]
+    return foreign or next(iter(sorted(ours, key=lambda s: s.status != "ACTIVE")), None)
+
+
+def ssh_arguments(
+    cluster: _spec.Cluster, server: _cloud_objects.Server, state: str, purpose: str, foreign: bool = False
+) -> str:
+    """Options of ssh for a server or its guest, without the way to it.
+
+    :param purpose: what its host key is signed for; nothing is signed on a server of others
+    """
+    known = _ssh.foreign_host(state) if foreign else _ssh.known_host(_authority(server), purpose)
+    users_own = cluster.ssh_private_key or (foreign and cluster.initial_instance_private_key)
+    return f"{_ssh.own_options(not users_own)} {known}"
+
+
+def ssh_control(server: _cloud_objects.Server, state: str, purpose: str) -> dict[str, str]:
+    """Variables that name the socket by which Ansible shares one connection among all tasks of a host."""
+    folder = _ssh.socket_folder(state)
+    if not folder:
+        return {"ansible_control_path": "none"}
+    name = _ssh.socket_name(state, purpose, server.id, _authority(server))
+    return {"ansible_control_path_dir": folder, "ansible_control_path": f"%(directory)s/{name}"}
+
+
+def _socket(state: str, *identity: str) -> str:
+    """The socket of the connection to a jump host, or nothing where connections cannot be shared."""
+    folder = _ssh.socket_folder(state)
+    return os.path.join(folder, _ssh.socket_name(state, "jump", *identity)) if folder else ""
+
+
+def _authority(server: _cloud_objects.Server) -> str:
+    return server.metadata.get(_cloud_objects.META_HOST_CA, "")
+
+
+# Where cloud-init keeps the id of the server that it runs on; everybody may read them.
+_INSTANCE_IDS = ("/run/cloud-init/.instance-id", "/var/lib/cloud/data/instance-id")
+_PRODUCT_UUID = "/sys/class/dmi/id/product_uuid"  # Nova's id of the server; root alone may read it
+
+
+def is_here(server_id: str, address: str) -> bool:
+    """Return whether a server is this machine.
+
+    The address must be one of this machine's: only then can a socket be bound to it. Private addresses are many machines',
+    so the id of the server must be the one that cloud-init or the firmware has.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return any(_first_line(path).lower() == server_id.lower() for path in (*_INSTANCE_IDS, _PRODUCT_UUID))
+
+
+def _first_line(path: str) -> str:
+    """Return the first line of a file, empty if it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.readline().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,376 @@
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What has to change of a cluster's servers, and of what belongs to them: pure functions from what is wanted and what exists."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Optional
+
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import (
+    FloatingIp,
+    Port,
+    Server,
+    ServerGroup,
+    foreign_initial,
+    is_control_plane,
+    is_ours,
+    keypair_name,
+)
+from ansible_collections.q8s.emu.plugins.module_utils._plan import FLOATING_IP, PORT, SERVER, SERVER_GROUP, Change, Plan
+from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec
+
+SPREAD = "soft-anti-affinity"
+SURPLUS_HINT = "q8s-run deploy --yes, or ansible-playbook -e q8s_remove_surplus=true, drains and removes it"
+_LOSS = "everything that was created in Kubernetes is lost: the new control plane has another CA and an empty etcd"
+_WORKING = ("ACTIVE", "BUILD", "REBOOT", "HARD_REBOOT", "PASSWORD", "REBUILD")
+# The subcommand of openstack server that brings a server back to ACTIVE, by its status.
+_RECOVERY_COMMANDS = {
+    "PAUSED": "unpause",
+    "SUSPENDED": "resume",
+    "SHELVED": "unshelve",
+    "SHELVED_OFFLOADED": "unshelve",
+    "RESCUE": "unrescue",
+    "VERIFY_RESIZE": "resize confirm",
+    "SOFT_DELETED": "restore",
+    "ERROR": "reboot --hard",
+}
+
+
+@dataclass(frozen=True)
+class Existing:
+    """What the cloud has of servers and what belongs to them. All but the servers carry the cluster's mark.
+
+    ``etcd_server`` is the id of the server that the cluster's CA and etcd were created on, empty if there was none yet.
+    """
+
+    servers: Sequence[Server] = ()
+    ports: Sequence[Port] = ()
+    group: Optional[ServerGroup] = None
+    floating: Sequence[FloatingIp] = ()
+    flavors: Mapping[str, str] = field(default_factory=dict)  # names by id, where a file may have given ids
+    etcd_server: str = ""
+
+
+@dataclass(frozen=True)
+class ServersPlan(Plan):
+    """A plan that also names the servers that must be there in the end, beside an initial instance of others."""
+
+    wanted: tuple[ServerSpec, ...] = ()
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What is wanted, and the server that goes for it."""
+
+    old: Server
+    spec: ServerSpec
+
+
+def plan_servers(
+    cluster: Cluster,
+    existing: Existing,
+    *,
+    own_ports: bool = False,
+    remove_surplus: bool = False,
+    replace_control_plane: bool = False,
+    replace_nodes: Collection[str] = (),
+    survivors: Sequence[str] = (),
+    patience: float = 600.0,
+) -> ServersPlan:
+    """What has to be made, replaced, removed and started so that exactly the cluster's servers run.
+
+    A server that is in ERROR, is being deleted, or is in BUILD for longer than ``patience`` seconds is replaced. Servers
+    that the file no longer asks for stay, with a note, unless ``remove_surplus``: their nodes have to be drained before.
+    The server that holds the cluster's CA and etcd is never replaced, unless ``replace_control_plane``: then all servers
+    are, because none of them can join another CA. If it was deleted, and others have the same, a new one joins them.
+
+    :param own_ports: each server that is made gets a port of Q8S's, which chooses the subnet
+    :param replace_nodes: Kubernetes nodes whose servers are replaced, whatever their state
+    :param survivors: names of control planes that were seen to have the cluster's CA and a working etcd
+    """
+    servers, ports = existing.servers, existing.ports
+    foreign, found = foreign_initial(cluster, servers)
+    problems = list(found)
+    ours = [s for s in servers if is_ours(s, cluster.cluster_name) and s.status != "DELETED"]
+    changes: list[Change] = []
+    kept: list[str] = []
+    _plan_foreign(cluster, foreign, changes, kept, problems)
+    holder = surviving_holder(cluster, existing, survivors)
+    joins = holder is not None and holder.id != existing.etcd_server
+    loss = "" if joins else _control_plane_loss(cluster, existing, foreign, patience)
+    problems += [loss] if loss and not replace_control_plane else []
+    notes = [_LOSS] if loss and replace_control_plane else _joins(cluster, holder) if holder and joins else []
+    wanted = [spec for spec in cluster.servers() if not (spec.initial and (foreign or problems))]
+    names = {spec.name for spec in wanted}
+    surplus = [server for server in ours if server.name not in names]
+    if remove_surplus:
+        changes += [Change(SERVER, "delete", server.name, str(server), "", server) for server in surplus]
+    else:
+        kept += [str(server) for server in surplus]
+        notes += [f"the file no longer asks for the server {s.name}; it stays ({SURPLUS_HINT})" for s in surplus]
+    staying = set() if remove_surplus else {server.name for server in surplus}
+    coming: list[Change] = []
+    for spec in wanted:
+        # Of two, the one with the cluster's data counts.
+        candidates = sorted((s for s in ours if s.name == spec.name), key=lambda s: s.id != existing.etcd_server)
+        anew = bool(loss) or spec.node in replace_nodes
+        usable = [s for s in candidates if not anew and not _is_broken(s, patience)]
+        broken = [s for s in candidates if s not in usable]
+        if not candidates and any(s.name == spec.name for s in servers):
+            problems.append(
+                f"a server called {spec.name} exists and does not belong to the cluster {cluster.cluster_name}"
+            )
+            continue
+        # What an interrupted run may have made twice, or left behind broken.
+        for extra in usable[1:] + (broken if usable else broken[1:]):
+            changes.append(Change(SERVER, "delete", spec.name, str(extra), "", extra))
+        if usable:
+            staying.add(spec.name)
+            server = usable[0]
+            flavor = existing.flavors.get(spec.flavor, spec.flavor)
+            if server.flavor and server.flavor != flavor:
+                again = f" (`q8s-run replace FILE {spec.node}` creates it again)" if spec.vm_type else ""
+                notes.append(f"the server {server.name} has the flavor {server.flavor}, not {flavor}; it stays{again}")
+            if server.status == "SHUTOFF":
+                changes.append(_start(server))
+            elif server.status in _WORKING:
+                kept.append(str(server))
+            else:
+                problems.append(f"the server {spec.name} is {server.status}; {_recovery(server)}")
+        else:
+            coming.append(_create(spec, broken))
+    changes += _plan_ports(ports, staying, [change.name for change in coming] if own_ports else [], kept)
+    changes += _plan_server_group(cluster, existing.group, bool(coming), kept, problems)
+    changes += coming
+    changes += _plan_floating_ip(cluster, existing, foreign, kept)
+    return ServersPlan(tuple(changes), tuple(kept), tuple(notes), tuple(problems), tuple(wanted))
+
+
+def surviving_holder(cluster: Cluster, existing: Existing, survivors: Sequence[str] = ()) -> Optional[Server]:
+    """Return the additional control plane that stands in for a deleted initial one, or None.
+
+    It is the one that is recorded, as long as it exists. Otherwise it is the first survivor, if the recorded server was
+    deleted and there is no other initial instance.
+
+    :param survivors: names of control planes that were seen to have the cluster's CA and a working etcd
+    """
+    initial = cluster.name_of_initial_instance
+    there = [s for s in existing.servers if s.status != "DELETED" and not s.deleting]
+    others = {
+        s.name: s for s in there if is_ours(s, cluster.cluster_name) and is_control_plane(s) and s.name != initial
+    }
+    recorded = next((s for s in others.values() if s.id == existing.etcd_server), None)
+    if recorded or not existing.etcd_server or any(s.name == initial or s.id == existing.etcd_server for s in there):
+        return recorded
+    return next((others[name] for name in survivors if name in others), None)
+
+
+def _joins(cluster: Cluster, holder: Server) -> list[str]:
+    name = cluster.name_of_initial_instance
+    return [f"the control plane {name} was deleted: a new one joins {holder.name}, which has the cluster's CA and etcd"]
+
+
+def _control_plane_loss(cluster: Cluster, existing: Existing, foreign: Optional[Server], patience: float) -> str:
+    """Return what would be lost if the server with the cluster's CA and etcd were created now; empty if nothing would.
+
+    Nothing is lost before it was created, nor where no other server of the cluster is left. A server that never ran has no data.
+    """
+    recorded = existing.etcd_server
+    ours = [s for s in existing.servers if is_ours(s, cluster.cluster_name) and s.status != "DELETED"]
+    name = next((s.name for s in ours if s.id == recorded), cluster.name_of_initial_instance)
+    others = [s for s in ours if s.name != name and s.launched and not s.deleting]
+    same = [foreign] if foreign and foreign.name == name else [s for s in ours if s.name == name]
+    holder = next((s for s in same if s.id == recorded), None)
+    if not recorded and not foreign and not any(not _is_broken(s, patience) for s in same):
+        holder = next((s for s in same if s.launched), None)
+    way = ""
+    if holder is not None:
+        if foreign or not _is_broken(holder, patience) or (holder.deleting and not others):
+            return ""
+        state = "is being deleted" if holder.deleting else f"is {holder.status}"
+        state += f" ({holder.fault})" if holder.fault else ""
+        way = (
+            "" if holder.deleting else f"Its disk may be intact: try openstack server reboot --hard {holder.id} first. "
+        )
+    elif not recorded or not others or (same and not foreign):
+        return ""
+    else:
+        state = f"was deleted (its id was {recorded}"
+        state += f"; the server of that name is another one, {foreign.id})" if foreign else ")"
+    copies = [s.name for s in others if is_control_plane(s)]
+    if copies:
+        way += f"A copy of etcd is on {', '.join(copies)}: save from there what you need first. "
+        gone = f"delete the server (openstack server delete {holder.id}), and" if holder else "repair it:"
+        way += (
+            f"If the API server answers there, {gone} deploy joins a new {name} to the others. " if not foreign else ""
+        )
+    return (
+        f"the server {name}, which has the cluster's CA and etcd, {state}. Everything that was created in Kubernetes is lost with "
+        f"it, and no other server of the cluster can join a new control plane. {way}To give the data up: `q8s-run deploy FILE "
+        f"--replace-control-plane` (ansible-playbook: -e q8s_replace_control_plane=true) deletes all servers of the cluster "
+        f"({_listed([s.name for s in ours])}), and creates them again, with a new CA and an empty Kubernetes"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _create(spec: ServerSpec, old: Sequence[Server]) -> Change:
+    after = f"server {spec.name} ACTIVE"
+    if old:
+        return Change(SERVER, "replace", spec.name, str(old[0]), after, Replacement(old[0], spec))
+    return Change(SERVER, "create", spec.name, "", after, spec)
+
+
+def _start(server: Server) -> Change:
+    return Change(SERVER, "start", server.name, str(server), f"server {server.name} ACTIVE", server)
+
+
+def _recovery(server: Server) -> str:
+    command = _RECOVERY_COMMANDS.get(server.status)
+    return "bring it to ACTIVE first" + (f" (openstack server {command} {server.id})" if command else "")
+
+
+def _plan_foreign(
+    cluster: Cluster, server: Optional[Server], changes: list[Change], kept: list[str], problems: list[str]
+) -> None:
+    """Plan an initial instance that Q8S did not create: it is started where it is off, and neither repaired nor replaced."""
+    if server is None:
+        return
+    if server.status == "SHUTOFF":
+        changes.append(_start(server))
+    else:
+        kept.append(str(server))
+    what = f"the initial instance {server.name}, which Q8S did not create,"
+    if server.deleting:
+        problems.append(f"{what} is being deleted; wait until it is gone, or choose another name_of_initial_instance")
+    elif server.status != "SHUTOFF" and server.status not in _WORKING:
+        fault = f" ({server.fault})" if server.fault else ""
+        problems.append(f"{what} is {server.status}{fault}; {_recovery(server)}")
+    if server.status in ("ACTIVE", "SHUTOFF") and server.address(cluster.remote_ip_prefix) is None:
+        have = ", ".join(server.addresses) or "no IPv4 address"
+        problems.append(
+            f"{what} has no address in remote_ip_prefix {cluster.remote_ip_prefix} (it has {have}); "
+            "attach it to the network of private_network_id"
+        )
+
+
+@dataclass(frozen=True)
+class Request:
+    """Servers that are asked for in one call: one, or some that are numbered from 1 on."""
+
+    specs: tuple[ServerSpec, ...]
+
+    @property
+    def name(self) -> str:
+        """What the call has as name. Nova puts the number behind it, if the servers are several."""
+        first = self.specs[0].name
+        return first if len(self.specs) == 1 else first.rpartition("-")[0]
+
+    def __str__(self) -> str:
+        first, last = self.specs[0].name, self.specs[-1].name
+        return f"server {first}" if len(self.specs) == 1 else f"{len(self.specs)} servers, {first} to {last}"
+
+    def without(self, names: Collection[str]) -> list[Request]:
+        """What is left to ask for when the servers of these names are there: all of it, or each other one alone."""
+        left = [spec for spec in self.specs if spec.name not in names]
+        return [self] if len(left) == len(self.specs) else [Request((spec,)) for spec in left]
+
+
+def requests(specs: Iterable[ServerSpec]) -> list[Request]:
+    """The fewest calls for these servers: one for all of a type that are numbered from 1 on, and one for each other.
+
+    Servers of one call get the same user-data. A control plane shares none with another.
+    """
+    alone: list[Request] = []
+    series: dict[str, list[ServerSpec]] = {}
+    for spec in specs:
+        kind = spec.vm_type.name if spec.vm_type else ""
+        number = len(series.get(kind, ())) + 1
+        if kind and spec.name.endswith(f"-{number}"):
+            series.setdefault(kind, []).append(spec)
+        else:
+            alone.append(Request((spec,)))
+    return alone + [Request(tuple(same)) for same in series.values()]
+
+
+def _is_broken(server: Server, patience: float) -> bool:
+    return server.status == "ERROR" or server.deleting or (server.status == "BUILD" and server.age > patience)
+
+
+def _plan_ports(ports: Sequence[Port], staying: set[str], wanted: Sequence[str], kept: list[str]) -> list[Change]:
+    """Ports of Q8S's: a server that comes gets the one that waits for it, or a new one; those of nobody go."""
+    changes = []
+    there = set()
+    for port in ports:
+        if port.name not in there and (port.name in staying or port.name in wanted):
+            there.add(port.name)
+            kept.append(str(port))
+        else:
+            changes.append(Change(PORT, "delete", port.name, str(port), "", port))
+    changes += [Change(PORT, "create", name, "", f"port {name}") for name in wanted if name not in there]
+    return changes
+
+
+def _plan_server_group(
+    cluster: Cluster, group: Optional[ServerGroup], coming: bool, kept: list[str], problems: list[str]
+) -> list[Change]:
+    """A server can join a group only when it is made: a group for those that are there already would stay empty."""
+    name = keypair_name(cluster.cluster_name)
+    if group is not None:
+        kept.append(f"server group {name} {group.policy}")
+        if cluster.server_group not in ("none", group.policy):
+            problems.append(f"the server group {name} has the policy {group.policy}; remove it, or choose another name")
+    elif cluster.server_group != "none" and coming:
+        return [Change(SERVER_GROUP, "create", name, "", f"server group {name} {cluster.server_group}")]
+    return []
+
+
+def _plan_floating_ip(cluster: Cluster, existing: Existing, foreign: Optional[Server], kept: list[str]) -> list[Change]:
+    """One for the initial control plane, through which the others are reached."""
+    name = cluster.name_of_initial_instance
+    line = f"floating IP of {name}"
+    floating = list(existing.floating)
+    if cluster.access.type != "floating_ip" or (foreign is not None and foreign.floating and not floating):
+        return [Change(FLOATING_IP, "delete", name, line, "", item) for item in floating]
+    there = {a for s in existing.servers if s.name == name and not s.deleting for a in s.addresses}
+    if not floating:
+        return [Change(FLOATING_IP, "create", name, "", line)]
+    first = next((item for item in floating if item.fixed in there), floating[0])
+    changes = [Change(FLOATING_IP, "delete", name, line, "", item) for item in floating if item is not first]
+    if first.fixed in there:
+        kept.append(line)
+    else:
+        changes.append(Change(FLOATING_IP, "attach", name, "unassigned floating IP", line, first))
+    return changes
+
+
+def plan_servers_absent(cluster: Cluster, existing: Existing, nodes: Optional[Sequence[str]] = None) -> Plan:
+    """What has to go so that no server of the cluster is left, and nothing that belongs to one.
+
+    :param nodes: Kubernetes nodes whose servers alone have to go, each with its port; the rest is not touched then
+    """
+    ours = [s for s in existing.servers if is_ours(s, cluster.cluster_name) and s.status != "DELETED"]
+    if nodes is not None:
+        names = {spec.node: spec.name for spec in cluster.servers()}
+        unknown = [node for node in nodes if node not in names]
+        if unknown:
+            return Plan(problems=(f"the cluster has no node {', '.join(unknown)}",))
+        going = {names[node] for node in nodes}
+        servers = [Change(SERVER, "delete", s.name, str(s), "", s) for s in ours if s.name in going]
+        ports = [Change(PORT, "delete", p.name, str(p), "", p) for p in existing.ports if p.name in going]
+        return Plan((*servers, *ports))
+    initial = cluster.name_of_initial_instance
+    changes = [
+        Change(FLOATING_IP, "delete", initial, f"floating IP of {initial}", "", item) for item in existing.floating
+    ]
+    changes += [Change(SERVER, "delete", s.name, str(s), "", s) for s in ours]
+    changes += [Change(PORT, "delete", port.name, str(port), "", port) for port in existing.ports]
+    if existing.group is not None and existing.group.policy == SPREAD:
+        name = existing.group.name
+        changes.append(Change(SERVER_GROUP, "delete", name, f"server group {name} {SPREAD}", "", existing.group))
+    return Plan(tuple(changes))

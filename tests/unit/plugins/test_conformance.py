@@ -1,0 +1,184 @@
+"""Conformance tests: which are chosen, how they are divided, and what is read from the reports of a real run."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.q8s.emu.plugins.action import conformance_report
+from ansible_collections.q8s.emu.plugins.filter.conformance_nodes import conformance_nodes
+from ansible_collections.q8s.emu.plugins.filter.conformance_plan import conformance_plan
+from ansible_collections.q8s.emu.plugins.module_utils import _conformance, _results_folder, _spec
+
+RECORDED = Path(__file__).parent / "conformance_output"
+LISTING = (RECORDED / "list-tests.txt").read_text()
+DNS = "[sig-network] DNS should provide DNS for the cluster [Conformance]"
+AGGREGATOR = (
+    "[sig-api-machinery] Aggregator Should be able to support the 1.17 Sample API Server using the current Aggregator "
+    "[LinuxOnly] [Conformance]"
+)
+DEMO = Path(__file__).parents[3] / "examples/demo.yaml"
+
+
+def names(listing: str = LISTING, **options: Any) -> list[str]:
+    return [spec["name"] for spec in conformance_plan(listing, **options)["specs"]]
+
+
+def test_conformance_tests_of_five_groups_run_in_their_order_and_serial_ones_last() -> None:
+    chosen = names()
+    assert chosen[0].startswith("[sig-network]") and "[Serial]" in chosen[-1]
+    assert all("[Conformance]" in name for name in chosen)
+    assert not any(name.startswith(("[sig-cli]", "[sig-scheduling]")) for name in chosen)
+    together = [name for name in chosen if "[Serial]" not in name]
+    groups = list(dict.fromkeys(_conformance.sig(name) for name in together))
+    assert groups == [group for group in _conformance.SIGS if group in groups]
+
+
+def test_focus_chooses_from_all_groups_and_skip_leaves_out() -> None:
+    assert names(focus="^.sig-cli") == [
+        name for name in _conformance.read_specs(LISTING) if name.startswith("[sig-cli]")
+    ]
+    assert names(focus="DNS", skip="for the cluster") and DNS not in names(focus="DNS", skip="for the cluster")
+    with pytest.raises(AnsibleFilterError, match="no conformance test has such a name\nhint: --list"):
+        conformance_plan(LISTING, focus="no such test")
+    with pytest.raises(AnsibleFilterError, match="is no regular expression"):
+        conformance_plan(LISTING, focus="(")
+
+
+def test_a_test_whose_image_is_missing_is_listed_and_not_run() -> None:
+    plan = conformance_plan(LISTING)
+    [spec] = [spec for spec in plan["specs"] if spec["name"] == AGGREGATOR]
+    assert spec["image"] == "sample-apiserver"
+    assert AGGREGATOR not in plan["left"]
+    results = _conformance.document(plan, {}, None, about=about(), session={"started": "now"})
+    [row] = [row for row in results["specs"] if row["name"] == AGGREGATOR]
+    assert (row["status"], row["reason"]) == ("not run", "image sample-apiserver")
+    assert not _conformance.is_open(row)
+
+
+def test_every_test_is_in_one_process_and_serial_ones_run_alone() -> None:
+    plan = conformance_plan(LISTING, parallel=3)
+    ran = [name for batch in plan["batches"] for process in batch["processes"] for name in process]
+    assert sorted(ran) == sorted(plan["left"])
+    for batch in plan["batches"]:
+        if any("[Serial]" in name for process in batch["processes"] for name in process):
+            assert len(batch["processes"]) == 1
+
+
+def test_an_expression_matches_its_tests_and_no_others() -> None:
+    plan = conformance_plan(LISTING, parallel=2)
+    batch = plan["batches"][0]
+    for process, focus in zip(batch["processes"], batch["focuses"], strict=True):
+        # What Go's regexp and Python's understand alike. Ginkgo puts the suite's name first.
+        matched = [
+            name for name in _conformance.read_specs(LISTING) if re.search(focus, f"Kubernetes e2e suite {name}")
+        ]
+        assert sorted(matched) == sorted(process)
+        assert "\\ " not in focus  # Go refuses it
+
+
+def test_resume_runs_what_has_no_result_with_the_earlier_choice() -> None:
+    first = conformance_plan(LISTING, focus="DNS")
+    done = {first["left"][0]: "failed"}
+    plan = conformance_plan(LISTING, earlier={"done": done, "focus": "DNS", "skip": ""})
+    assert plan["specs"] == first["specs"] and plan["left"] == first["left"][1:]
+
+
+def nodes(**status: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "metadata": {"name": name},
+            "status": {"conditions": [{"type": "Ready", "status": value, "message": "no CNI"}]},
+        }
+        for name, value in status.items()
+    ]
+
+
+def test_a_node_that_is_not_ready_is_named() -> None:
+    cluster = _spec.load_file(str(DEMO)).to_mapping()
+    found = nodes(**{"demo-control-plane": "True", "x86-small-1": "False"})
+    with pytest.raises(AnsibleFilterError) as raised:
+        conformance_nodes(found, cluster)
+    assert "node x86-small-1 is not Ready: no CNI" in str(raised.value)
+    assert "node arm-mid-1 has not joined the cluster" in str(raised.value)
+
+
+def about() -> dict[str, Any]:
+    return {"cluster": "demo", "kubernetes": "v1.36.3", "nodes": [], "focus": "", "skip": ""}
+
+
+def process(*specs: str, report: str = "junit.xml", log: str = "") -> dict[str, Any]:
+    xml = (RECORDED / report).read_text() if report else ""
+    return {"specs": list(specs), "xml": xml, "log": log}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "results"
+
+
+def write(folder: Path, plan: dict[str, Any], processes: list[dict[str, Any]], *, resume: bool) -> dict[str, Any]:
+    """Write results as the action does, and return the document."""
+    before = conformance_report.read(folder) if resume else None
+    new = _conformance.outcomes(processes)
+    given = {**about(), "plan": plan, "session": {"started": f"at {resume}", "parallel": 2}}
+    document = conformance_report.results(given, new, before)
+    files = conformance_report.files(document, new, conformance_report.logs(folder) if before else {})
+    _results_folder.write(folder, files)
+    return document
+
+
+SERVICE = (
+    "[sig-network] EndpointSlice should create Endpoints and EndpointSlices for Pods matching a Service [Conformance]"
+)
+HOSTNAME = "[sig-network] DNS should provide DNS for pods for Hostname [Conformance]"
+
+
+def test_a_real_report_has_passed_failed_and_interrupted_tests() -> None:
+    found = _conformance.outcomes([process(HOSTNAME, SERVICE, DNS)])
+    assert (found[HOSTNAME]["status"], found[HOSTNAME]["seconds"]) == ("passed", 202.2)
+    assert found[SERVICE]["status"] == "failed"
+    assert found[SERVICE]["reason"] == (
+        "timed out waiting for Pods to have IPs assigned: client rate limiter Wait returned an error: "
+        "rate: Wait(n=1) would exceed context deadline"
+    )
+    assert "STEP: Creating a kubernetes client" in found[SERVICE]["log"]
+    # It was interrupted: no result, so that --resume runs it.
+    assert found[DNS]["status"] == "not run"
+
+
+def test_a_process_that_died_is_no_result_and_its_last_words_are_the_reason() -> None:
+    found = _conformance.outcomes([process(DNS, report="", log="I1128 starting\nfatal: no kubeconfig\n")])
+    assert found[DNS]["status"] == "not run"
+    assert found[DNS]["reason"] == "the tests ended without a result: fatal: no kubeconfig"
+
+
+def test_results_are_added_and_a_resumed_run_completes_them(folder: Path) -> None:
+    plan = conformance_plan(LISTING, focus="DNS should provide DNS for the cluster|ImageVolume")
+    first = write(folder, plan, [process(DNS, report="", log="killed")], resume=False)
+    assert not first["complete"] and _conformance.done(first) == {}
+    passed = (RECORDED / "junit.xml").read_text().replace('status="interrupted"', 'status="passed"')
+    second = write(folder, plan, [{"specs": [DNS], "xml": passed, "log": ""}], resume=True)
+    assert second["complete"] and _conformance.done(second) == {DNS: "passed"}
+    assert [one["started"] for one in second["sessions"]] == ["at False", "at True"]
+    assert _conformance.summary(second)[0] == "1 passed, 0 failed, 1 not run"
+    with pytest.raises(conformance_report.OutputError, match="nothing is left to test"):
+        conformance_report.earlier(folder, second)
+
+
+def test_the_folder_has_a_table_and_the_logs_of_failed_tests(folder: Path) -> None:
+    plan = conformance_plan(LISTING, focus="DNS should provide DNS for the cluster")
+    plan["specs"].append({"name": SERVICE, "sig": "network", "image": ""})
+    write(folder, plan, [process(SERVICE)], resume=False)
+    document = write(folder, plan, [process(DNS)], resume=True)
+    [log] = (folder / "logs").iterdir()
+    assert log.name.startswith("sig-network-EndpointSlice-should-create") and "timed out waiting" in log.read_text()
+    table = (folder / "tables.md").read_text()
+    assert f"| {SERVICE} | failed | 251.4 | timed out waiting for Pods" in table
+    assert json.loads((folder / "results.json").read_text()) == document
+    with pytest.raises(conformance_report.OutputError, match="has results"):
+        conformance_report.check(folder, force=False)
