@@ -1,7 +1,8 @@
 """What a guest installs: Kubernetes and containerd as Debian packages, and a node's pod images as in a registry.
 
 The programs and images are those of the bundle. Packages have the names, contents and dependencies of upstream's
-(Kubernetes' own, Docker's containerd.io), except that the kubelet's does not need ebtables. Both are folders that any HTTP server can serve, see ``host.py``.
+(Kubernetes' own, Docker's containerd.io), except that the kubelet's does not need ebtables. Both are folders that any
+HTTP server can serve, see ``host.py``.
 """
 
 from __future__ import annotations
