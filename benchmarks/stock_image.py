@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -63,7 +64,12 @@ def ensure(arch: str) -> StockImage:
     """
     image, _ = cloud_image.build(_IMAGE, arch)
     firmware, _ = debs.tree(rootfs.DEBIAN_ARCHITECTURES[arch], rootfs.SUITE, [_FIRMWARE[arch].package])
-    seed, _ = cache.entry("stock-seeds", "seed", cache.content_key(*_SEED, *_SEED.values()), _write_seed)
+    seed, _ = cache.entry(
+        "stock-seeds",
+        "seed",
+        cache.content_key(*_SEED, *_SEED.values()),
+        lambda folder: write_seed(folder / "seed.img", _SEED),
+    )
     return StockImage(
         disk=image.disk,
         seed=seed / "seed.img",
@@ -75,13 +81,12 @@ def ensure(arch: str) -> StockImage:
     )
 
 
-def _write_seed(folder: Path) -> None:
-    """Write cloud-init's data source NoCloud as a disk of its own."""
+def write_seed(disk: Path, files: Mapping[str, str]) -> None:
+    """Write files (name -> text) of cloud-init's data source NoCloud as a disk of its own."""
     log = cache.cache_root() / "logs" / "stock-seed.log"
-    disk = folder / "seed.img"
     run("create the seed's file system", ["mkfs.vfat", "-n", "CIDATA", "-C", disk, "1024"], log=log)
-    for name, text in _SEED.items():
-        file = folder / name
+    for name, text in files.items():
+        file = disk.with_name(name)
         file.write_text(text)
         run("fill the seed", ["mcopy", "-i", disk, file, "::/"], log=log)
         file.unlink()
