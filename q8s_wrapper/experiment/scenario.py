@@ -192,7 +192,8 @@ def report_data(path: Path, lines: Sequence[Line]) -> dict[str, Any]:
         "begin": begin.get("time", ""),
         "seed": begin.get("seed"),
         "result": end["result"],
-        "actions": [line for line in lines if line["event"] == "action"],
+        # They were recorded as they ended.
+        "actions": sorted((line for line in lines if line["event"] == "action"), key=lambda line: line["begun"]),
         "not_ready": intervals,
         "back": [line for line in lines if line["event"] == "back"],
         "pings": [line for line in lines if line["event"] == "ping"],
