@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import contextlib
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,7 +27,18 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec import (  # noqa: E4
     load_file,
 )
 
-__all__ = ["DEADLINE", "HINT", "STOCK", "Api", "DeployedCluster", "ServerSpec", "new_disk", "stock_command", "vm_type"]
+__all__ = [
+    "DEADLINE",
+    "HINT",
+    "STOCK",
+    "Api",
+    "DeployedCluster",
+    "ServerSpec",
+    "new_disk",
+    "parse",
+    "stock_command",
+    "vm_type",
+]
 
 STOCK: Final = "/var/tmp/q8s-benchmark-stock"  # on a host: what a stock guest needs
 DEADLINE: Final = 600  # seconds, for a boot
@@ -190,6 +202,20 @@ class DeployedCluster:
         if waiter.returncode != 0:
             sys.exit(f"Failed to boot {spec.node}: {stderr.strip()}\n{HINT}")
         return float(stdout.split()[-1]) - start
+
+
+def parse(
+    parser: argparse.ArgumentParser, argv: Sequence[str]
+) -> tuple[argparse.Namespace, DeployedCluster, list[ServerSpec]]:
+    """Return the arguments of a benchmark, its cluster, and the workers that it measures."""
+    parser.add_argument("file", help="the cluster file of a deployed cluster")
+    parser.add_argument("--node", action="append", help="only this node; can be given again")
+    arguments = parser.parse_args(argv)
+    deployed = DeployedCluster(arguments.file)
+    chosen = [spec for spec in deployed.workers if not arguments.node or spec.node in arguments.node]
+    if not chosen:
+        parser.error(f"no such node; there are {', '.join(spec.node for spec in deployed.workers)}")
+    return arguments, deployed, chosen
 
 
 def vm_type(spec: ServerSpec) -> VmType:

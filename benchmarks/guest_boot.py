@@ -24,7 +24,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from benchmarks.deployed import DEADLINE, HINT, STOCK, DeployedCluster, ServerSpec, new_disk, stock_command, vm_type
+from benchmarks.deployed import (
+    DEADLINE,
+    HINT,
+    STOCK,
+    DeployedCluster,
+    ServerSpec,
+    new_disk,
+    parse,
+    stock_command,
+    vm_type,
+)
 from benchmarks.stock_image import StockImage
 from q8s_wrapper.report import table
 
@@ -170,15 +180,9 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="benchmarks.guest_boot", description="Boot of a guest to Ready, over a stock image's to ssh."
     )
-    parser.add_argument("file", help="the cluster file of a deployed cluster")
     parser.add_argument("--rounds", type=int, default=2, help="boots of each kind on each node (2)")
     parser.add_argument("--direct", action="store_true", help="boot the stock image without firmware and GRUB as well")
-    parser.add_argument("--node", action="append", help="only this node; can be given again")
-    arguments = parser.parse_args(argv)
-    deployed = DeployedCluster(arguments.file)
-    chosen = [spec for spec in deployed.workers if not arguments.node or spec.node in arguments.node]
-    if not chosen:
-        parser.error(f"no such node; there are {', '.join(spec.node for spec in deployed.workers)}")
+    arguments, deployed, chosen = parse(parser, argv)
     benchmark = Benchmark(deployed)
     rows: list[Mapping[str, Any]] = []
     for spec in chosen:

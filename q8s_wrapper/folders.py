@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Final
 
 from q8s_wrapper.errors import ExitCode, WrapperError
+
+RESULTS: Final = "results.json"
 
 
 def check(output: Path, marker: str, *, force: bool) -> None:
@@ -39,3 +46,47 @@ def read(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.is_symlink()
     }
+
+
+def read_results(output: Path) -> Any:
+    """Return the results in a folder, None if there are none."""
+    try:
+        return json.loads((output / RESULTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def check_results(
+    arguments: argparse.Namespace, output: Path, *, verb: str, kept: str, selection: Sequence[str]
+) -> None:
+    """Check that results can be written to a folder, or with ``--resume`` be completed there.
+
+    :param verb: what is done with what is missing, for the message
+    :param kept: what ``--resume`` takes from the earlier run, for the message
+    :param selection: options that contradict ``--resume``
+    :raises WrapperError: the folder is not as the options want it, or they contradict one another
+    """
+    if not arguments.resume:
+        if output.exists() and not arguments.force:
+            raise WrapperError(
+                f"--output: {output} exists",
+                f"{verb} what is missing there with --resume, replace it with --force, or choose another folder",
+                ExitCode.WRONG_INPUT,
+            )
+        return
+    if given := [name for name in selection if getattr(arguments, name)]:
+        raise WrapperError(
+            f"--resume: goes on with the {kept} of the earlier run, so --{given[0]} is not possible",
+            code=ExitCode.WRONG_INPUT,
+        )
+    document = read_results(output)
+    if document is None:
+        raise WrapperError(f"--resume: {output} has no {RESULTS}", "leave out --resume", ExitCode.WRONG_INPUT)
+    if isinstance(document, dict) and document.get("complete"):
+        raise WrapperError(f"--resume: the results in {output} are complete", code=ExitCode.WRONG_INPUT)
+
+
+def resume_options(arguments: argparse.Namespace) -> list[str]:
+    """Return the options with which the same command goes on in the same folder, quoted for a shell."""
+    folder = [f"--output {shlex.quote(arguments.output)}"] if arguments.output else []
+    return [*folder, "--resume"]

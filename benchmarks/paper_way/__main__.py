@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.deployed import HINT, STOCK, DeployedCluster, ServerSpec, new_disk, stock_command, vm_type
+from benchmarks.deployed import HINT, STOCK, DeployedCluster, ServerSpec, new_disk, parse, stock_command, vm_type
 from benchmarks.paper_way import guest, host, packages
 from benchmarks.stock_image import StockImage, write_seed
 from q8s_wrapper.report import table
@@ -145,14 +145,8 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="benchmarks.paper_way", description="A guest from power-on to Ready: the paper's way, over Q8S's."
     )
-    parser.add_argument("file", help="the cluster file of a deployed cluster")
     parser.add_argument("--rounds", type=int, default=1, help="setups of each kind on each node (1)")
-    parser.add_argument("--node", action="append", help="only this node; can be given again")
-    arguments = parser.parse_args(argv)
-    deployed = DeployedCluster(arguments.file)
-    chosen = [spec for spec in deployed.workers if not arguments.node or spec.node in arguments.node]
-    if not chosen:
-        parser.error(f"no such node; there are {', '.join(spec.node for spec in deployed.workers)}")
+    arguments, deployed, chosen = parse(parser, argv)
     baseline = Baseline(deployed)
     rows: list[Mapping[str, Any]] = []
     for spec in chosen:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_wrapper import messages
+from q8s_wrapper import folders, messages
 from q8s_wrapper.commands import load, records
 from q8s_wrapper.commands.runs import open_session
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.experiment import timeline, timeline_page
 
-_RESULTS: Final = "results.json"
 _SELECTION: Final = ("quick", "only", "nodes", "force")  # what an earlier run has decided
 
 
@@ -39,15 +37,14 @@ def bench(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
                 messages.info("removing the pods of the benchmark")
                 session.play("bench", ["--tags", "bench_remove", *options], as_json=False)
             if outcome.code != ExitCode.DONE and (arguments.resume or _is_newer(variables["q8s_bench_output"], began)):
-                output = [f"--output {shlex.quote(arguments.output)}"] if arguments.output else []
-                session.resume = [*output, "--resume"]
+                session.resume = folders.resume_options(arguments)
             return session.end(outcome)
 
 
 def _is_newer(output: str, began: float) -> bool:
     """Return whether a folder has results that were written since a moment, in seconds since the epoch."""
     try:
-        return Path(output, _RESULTS).stat().st_mtime >= began - 1
+        return Path(output, folders.RESULTS).stat().st_mtime >= began - 1
     except OSError:
         return False
 
@@ -71,14 +68,7 @@ def _variables(arguments: argparse.Namespace, cluster: Any) -> dict[str, Any]:
             f"--nodes: is {', '.join(unknown)}; allowed are {', '.join(known)}", code=ExitCode.WRONG_INPUT
         )
     output = Path(arguments.output or f"bench-{cluster.cluster_name}").expanduser().absolute()
-    if arguments.resume:
-        _check_resumable(arguments, output)
-    elif output.exists() and not arguments.force:
-        raise WrapperError(
-            f"--output: {output} exists",
-            "measure what is missing there with --resume, replace it with --force, or choose another folder",
-            ExitCode.WRONG_INPUT,
-        )
+    folders.check_results(arguments, output, verb="measure", kept="options", selection=_SELECTION)
     return {
         "q8s_bench_quick": bool(arguments.quick),
         "q8s_bench_only": groups,
@@ -87,26 +77,6 @@ def _variables(arguments: argparse.Namespace, cluster: Any) -> dict[str, Any]:
         "q8s_bench_force": bool(arguments.force),
         "q8s_bench_resume": bool(arguments.resume),
     }
-
-
-def _check_resumable(arguments: argparse.Namespace, output: Path) -> None:
-    """Check that a folder has results in which something is missing.
-
-    :raises WrapperError: it has not, or other options contradict ``--resume``
-    """
-    if given := [name for name in _SELECTION if getattr(arguments, name)]:
-        raise WrapperError(
-            f"--resume: goes on with the options of the earlier run, so --{given[0]} is not possible",
-            code=ExitCode.WRONG_INPUT,
-        )
-    try:
-        document = json.loads((output / _RESULTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise WrapperError(
-            f"--resume: {output} has no {_RESULTS}", "leave out --resume", ExitCode.WRONG_INPUT
-        ) from None
-    if isinstance(document, dict) and document.get("complete"):
-        raise WrapperError(f"--resume: the results in {output} are complete", code=ExitCode.WRONG_INPUT)
 
 
 def _split(text: str | None) -> list[str]:

@@ -25,6 +25,7 @@ from ansible_collections.q8s.emu.plugins.module_utils import (
     _bench_tables,
     _bench_topology,
     _kubernetes,
+    _results_folder,
 )
 from ansible_collections.q8s.emu.plugins.module_utils._bench_plan import Node
 
@@ -436,16 +437,16 @@ def test_the_folder_gets_its_name_when_it_is_complete(
 
 def test_only_results_that_are_incomplete_are_resumed(document: dict[str, Any], tmp_path: Path) -> None:
     output = tmp_path / "bench"
-    with pytest.raises(bench_report.OutputError, match="has no results to resume"):
-        bench_report.read(output)
+    with pytest.raises(_results_folder.OutputError, match="has no results to resume"):
+        _results_folder.read(output, _bench_results.SCHEMA)
     bench_report.write(output, {**document, "complete": False})
-    found = bench_report.read(output)
+    found = _results_folder.read(output, _bench_results.SCHEMA)
     assert bench_report.resumable(output, found)["quick"] is True
-    with pytest.raises(bench_report.OutputError, match="are complete: nothing is left"):
+    with pytest.raises(_results_folder.OutputError, match="are complete: nothing is left"):
         bench_report.resumable(output, document)
     (output / "results.json").write_text(json.dumps({**document, "schema": "q8s-bench/9"}))
-    with pytest.raises(bench_report.OutputError, match="another version"):
-        bench_report.read(output)
+    with pytest.raises(_results_folder.OutputError, match="another version"):
+        _results_folder.read(output, _bench_results.SCHEMA)
 
 
 def test_the_timeline_of_an_earlier_session_stays(document: dict[str, Any], tmp_path: Path) -> None:
@@ -461,17 +462,17 @@ def test_the_timeline_of_an_earlier_session_stays(document: dict[str, Any], tmp_
 
 def test_what_is_in_the_folder_is_not_lost(tmp_path: Path) -> None:
     output = tmp_path / "bench"
-    bench_report.check(output, force=False)
+    _results_folder.check(output, force=False, hint="")
     output.mkdir()
     (output / "thesis.tex").write_text("years of work")
-    with pytest.raises(bench_report.OutputError, match="is no folder of results"):
-        bench_report.check(output, force=True)
+    with pytest.raises(_results_folder.OutputError, match="is no folder of results"):
+        _results_folder.check(output, force=True, hint="")
     (output / "results.json").write_text("{}")
-    with pytest.raises(bench_report.OutputError, match="has results"):
-        bench_report.check(output, force=False)
-    bench_report.check(output, force=True)
-    with pytest.raises(bench_report.OutputError, match="is no folder"):
-        bench_report.check(tmp_path / "missing" / "bench", force=False)
+    with pytest.raises(_results_folder.OutputError, match="has results"):
+        _results_folder.check(output, force=False, hint="")
+    _results_folder.check(output, force=True, hint="")
+    with pytest.raises(_results_folder.OutputError, match="is no folder"):
+        _results_folder.check(tmp_path / "missing" / "bench", force=False, hint="")
 
 
 def test_the_plan_refuses_unknown_groups() -> None:

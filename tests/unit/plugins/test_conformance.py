@@ -123,7 +123,7 @@ def folder(tmp_path: Path) -> Path:
 
 def write(folder: Path, plan: dict[str, Any], processes: list[dict[str, Any]], *, resume: bool) -> dict[str, Any]:
     """Write results as the action does, and return the document."""
-    before = conformance_report.read(folder) if resume else None
+    before = _results_folder.read(folder, _conformance.SCHEMA) if resume else None
     new = _conformance.outcomes(processes)
     given = {**about(), "plan": plan, "session": {"started": f"at {resume}", "parallel": 2}}
     document = conformance_report.results(given, new, before)
@@ -166,7 +166,7 @@ def test_results_are_added_and_a_resumed_run_completes_them(folder: Path) -> Non
     assert second["complete"] and _conformance.done(second) == {DNS: "passed"}
     assert [one["started"] for one in second["sessions"]] == ["at False", "at True"]
     assert _conformance.summary(second)[0] == "1 passed, 0 failed, 1 not run"
-    with pytest.raises(conformance_report.OutputError, match="nothing is left to test"):
+    with pytest.raises(_results_folder.OutputError, match="nothing is left to test"):
         conformance_report.earlier(folder, second)
 
 
@@ -180,5 +180,5 @@ def test_the_folder_has_a_table_and_the_logs_of_failed_tests(folder: Path) -> No
     table = (folder / "tables.md").read_text()
     assert f"| {SERVICE} | failed | 251.4 | timed out waiting for Pods" in table
     assert json.loads((folder / "results.json").read_text()) == document
-    with pytest.raises(conformance_report.OutputError, match="has results"):
-        conformance_report.check(folder, force=False)
+    with pytest.raises(_results_folder.OutputError, match="has results"):
+        _results_folder.check(folder, force=False, hint="")

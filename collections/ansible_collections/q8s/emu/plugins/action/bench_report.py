@@ -20,12 +20,8 @@ from ansible_collections.q8s.emu.plugins.module_utils import (
     _results_folder,
 )
 
-_RESULTS: Final = "results.json"
+_HINT: Final = "choose another with --output, or replace them with --force"
 _TIMELINE: Final = "timeline.svg"
-
-
-class OutputError(Exception):
-    """The folder must not or cannot be written."""
 
 
 class ActionModule(ActionBase):
@@ -56,47 +52,18 @@ class ActionModule(ActionBase):
         )[1]
         output = Path(given["output"])
         try:
-            before = read(output) if given["resume"] else None
+            before = _results_folder.read(output, _bench_results.SCHEMA) if given["resume"] else None
             if before is None:
-                check(output, force=given["force"])
+                _results_folder.check(output, force=given["force"], hint=_HINT)
             if given["state"] == "checked":
                 return {**result, "changed": False, "earlier": resumable(output, before) if before else {}}
             document = results(given, before)
             write(output, document, timeline(given))
-        except (OutputError, OSError) as error:
+        except (_results_folder.OutputError, OSError) as error:
             reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
             return {**result, "failed": True, "msg": f"Failed to write the results: {reason}"}
         tables = _bench_tables.markdown(document).splitlines()
         return {**result, "changed": True, "tables": tables, "problems": _bench_tables.problems(document)}
-
-
-def check(output: Path, *, force: bool) -> None:
-    """Check that the folder may be written.
-
-    :raises OutputError: it exists and must not be replaced, or the folder above it does not exist
-    """
-    if not output.parent.is_dir():
-        raise OutputError(f"{output.parent} is no folder\nhint: create it, or choose another with --output")
-    if not output.exists():
-        return
-    if not (output / _RESULTS).is_file():
-        raise OutputError(f"{output} exists and is no folder of results\nhint: choose another with --output")
-    if not force:
-        raise OutputError(f"{output} has results\nhint: choose another with --output, or replace them with --force")
-
-
-def read(output: Path) -> dict[str, Any]:
-    """Return the results in a folder.
-
-    :raises OutputError: it has none, or they are of another version
-    """
-    try:
-        found = json.loads((output / _RESULTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{output} has no results to resume\nhint: leave out --resume") from error
-    if not isinstance(found, dict) or found.get("schema") != _bench_results.SCHEMA or "sessions" not in found:
-        raise OutputError(f"the results in {output} are of another version of Q8S\nhint: replace them with --force")
-    return found
 
 
 def resumable(output: Path, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,7 +72,7 @@ def resumable(output: Path, before: Mapping[str, Any]) -> dict[str, Any]:
     :raises OutputError: nothing is left to measure
     """
     if before["complete"]:
-        raise OutputError(f"the results in {output} are complete: nothing is left to measure")
+        raise _results_folder.OutputError(f"the results in {output} are complete: nothing is left to measure")
     return _bench_resume.earlier(before)
 
 
@@ -159,7 +126,7 @@ def result_files(document: Mapping[str, Any], chart: str = "") -> dict[str, byte
     :param chart: the timeline of the deploy as SVG, if there is one
     """
     texts = {
-        _RESULTS: json.dumps(document, indent=2, sort_keys=True) + "\n",
+        _results_folder.RESULTS: json.dumps(document, indent=2, sort_keys=True) + "\n",
         "tables.md": _bench_tables.markdown(document),
         "index.html": _bench_page.page(document, chart),
     }

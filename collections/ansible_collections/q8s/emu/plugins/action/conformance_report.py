@@ -6,23 +6,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
+from ansible_collections.q8s.emu.plugins.action.bundle import show
 from ansible_collections.q8s.emu.plugins.module_utils import _conformance, _results_folder
 
-_RESULTS: Final = "results.json"
+_HINT: Final = "go on with --resume, replace them with --force, or choose another with --output"
 _LOGS: Final = "logs"
 _LOG_LENGTH: Final = 200_000  # characters of a failed test's log that are kept: its end
-
-
-class OutputError(Exception):
-    """The folder must not or cannot be written."""
 
 
 class ActionModule(ActionBase):
@@ -49,19 +44,19 @@ class ActionModule(ActionBase):
         )[1]
         output = Path(given["output"])
         try:
-            before = read(output) if given["resume"] else None
+            before = _results_folder.read(output, _conformance.SCHEMA) if given["resume"] else None
             if before is None:
-                check(output, force=given["force"])
+                _results_folder.check(output, force=given["force"], hint=_HINT)
             if given["state"] == "checked":
                 return {**result, "changed": False, "earlier": earlier(output, before) if before else {}}
             new = _conformance.outcomes(given["processes"])
             document = results(given, new, before)
             _results_folder.write(output, files(document, new, logs(output) if before else {}))
-        except (OutputError, OSError) as error:
+        except (_results_folder.OutputError, OSError) as error:
             reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
             return {**result, "failed": True, "msg": f"Failed to write the results: {reason}"}
         if new:
-            show(_conformance.progress(document))
+            show({"event": "line", "text": _conformance.progress(document)})
         summary = _conformance.summary(document)
         number = _conformance.counts(document)
         return {
@@ -73,44 +68,13 @@ class ActionModule(ActionBase):
         }
 
 
-def check(output: Path, *, force: bool) -> None:
-    """Check that the folder may be written.
-
-    :raises OutputError: it exists and must not be replaced, or the folder above it does not exist
-    """
-    if not output.parent.is_dir():
-        raise OutputError(f"{output.parent} is no folder\nhint: create it, or choose another with --output")
-    if not output.exists():
-        return
-    if not (output / _RESULTS).is_file():
-        raise OutputError(f"{output} exists and is no folder of results\nhint: choose another with --output")
-    if not force:
-        raise OutputError(
-            f"{output} has results\nhint: go on with --resume, replace them with --force, or choose another with --output"
-        )
-
-
-def read(output: Path) -> dict[str, Any]:
-    """Return the results in a folder.
-
-    :raises OutputError: it has none, or they are of another version
-    """
-    try:
-        found = json.loads((output / _RESULTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{output} has no results to resume\nhint: leave out --resume") from error
-    if not isinstance(found, dict) or found.get("schema") != _conformance.SCHEMA:
-        raise OutputError(f"the results in {output} are of another version of Q8S\nhint: replace them with --force")
-    return found
-
-
 def earlier(output: Path, before: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a new session has to know of results.
 
     :raises OutputError: nothing is left to test
     """
     if before["complete"]:
-        raise OutputError(f"the results in {output} are complete: nothing is left to test")
+        raise _results_folder.OutputError(f"the results in {output} are complete: nothing is left to test")
     return {"done": _conformance.done(before), **{name: before[name] for name in ("focus", "skip", "kubernetes")}}
 
 
@@ -140,7 +104,7 @@ def files(
     for name, result in new.items():
         if result["status"] == _conformance.FAILED:
             found[f"{_LOGS}/{file_name(name)}.log"] = result["log"][-_LOG_LENGTH:].encode("utf-8")
-    found[_RESULTS] = (json.dumps(document, indent=2, sort_keys=True) + "\n").encode("utf-8")
+    found[_results_folder.RESULTS] = (json.dumps(document, indent=2, sort_keys=True) + "\n").encode("utf-8")
     found["tables.md"] = _conformance.markdown(document).encode("utf-8")
     return found
 
@@ -148,11 +112,3 @@ def files(
 def file_name(name: str) -> str:
     """Return a file name for a test: its words, joined by hyphens."""
     return re.sub(r"[^A-Za-z0-9]+", "-", name.replace("[Conformance]", "")).strip("-")[:150]
-
-
-def show(text: str) -> None:
-    """Show how far the run is: to q8s-run as data, to anybody else as a line."""
-    if os.environ.get("Q8S_PROGRESS_EVENTS"):
-        Display().display(json.dumps({"q8s_progress": {"event": "line", "text": text}}))
-    else:
-        Display().display(text)

@@ -118,8 +118,8 @@ def cluster_nodes(cluster: Any) -> list[dict[str, Any]]:
     return [
         {
             "name": server.node,
-            "kind": server.vm_type.name if server.vm_type else "control-plane",
-            "architecture": server.vm_type.architecture if server.vm_type else "x86_64",
+            "kind": server.kind,
+            "architecture": server.architecture,
             "emulated": bool(server.vm_type),
             "host": server.name if server.vm_type else "",
         }

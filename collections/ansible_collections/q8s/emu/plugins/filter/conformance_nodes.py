@@ -53,14 +53,7 @@ def conformance_nodes(items: Sequence[Mapping[str, Any]], cluster: Mapping[str, 
         _conformance.check_ready(items, [server.node for server in wanted])
     except (_conformance.ConformanceError, _spec.SpecError) as error:
         raise AnsibleFilterError(f"Failed to test the cluster:\n{error}") from error
-    return [
-        {
-            "name": server.node,
-            "kind": server.vm_type.name if server.vm_type else "control-plane",
-            "architecture": server.vm_type.architecture if server.vm_type else "x86_64",
-        }
-        for server in wanted
-    ]
+    return [{"name": server.node, "kind": server.kind, "architecture": server.architecture} for server in wanted]
 
 
 class FilterModule:

@@ -82,6 +82,16 @@ class ServerSpec:
     initial: bool = False
     vm_type: Optional[VmType] = None
 
+    @property
+    def kind(self) -> str:
+        """The VM type of its node, or ``control-plane``."""
+        return self.vm_type.name if self.vm_type else "control-plane"
+
+    @property
+    def architecture(self) -> str:
+        """The architecture of its node. Control planes are not emulated."""
+        return self.vm_type.architecture if self.vm_type else "x86_64"
+
 
 @dataclass(frozen=True)
 class GuestNetwork:
