@@ -80,7 +80,7 @@ test-long: test-vm  ## what is too long for every change
 bench: setup  ## simulate deploys of 52, 250 and 1000 nodes, beside those that were measured
 	.venv/bin/python -m benchmarks.deploy_simulation
 
-# In turn, about an hour on two cores with the demo's two workers: the first two take guests away and boot them again. Each
+# In turn, about half an hour a round on two cores with the demo's two workers: the first two take guests away and boot them again. Each
 # restores what it has changed; if one is interrupted, `q8s-run deploy` does.
 bench-lab: bundle  ## the baselines on the lab, beside Q8S: the boot of a guest, the paper's way, links (FILE; ROUNDS, default 1)
 	$(RUN) lab up

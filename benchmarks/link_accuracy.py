@@ -2,8 +2,9 @@
 
     python -m benchmarks.link_accuracy FILE [FROM TO] [--delay MS,...] [--rate MBIT,...] [--loss PERCENT,...]
 
-The cluster must be deployed, and FROM must be a worker (default: the first worker, and another node). Each value is set with `q8s-run link set` and measured with
-`q8s-run link verify`, as a user would do it; the file's links are restored at the end. Prints a table in Markdown.
+The cluster must be deployed, and FROM must be a worker; without both, they are the first worker and another node. Each
+value is set with `q8s-run link set` and measured with `q8s-run link verify`, as a user would do it; at the end, the
+file's links are restored. Prints a table in Markdown.
 """
 
 from __future__ import annotations
