@@ -4,10 +4,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 RUN := .venv/bin/q8s-run
 FILE ?= examples/demo.yaml
+ROUNDS ?= 1
 LAB := $(or $(Q8S_LAB_DIR),/var/lib/q8s-lab)
 ON_LAB := OS_CLIENT_CONFIG_FILE=$(LAB)/clouds.yaml OS_CLOUD=q8s-lab
 
-.PHONY: help setup wheel bundle gate-image demo demo-down style check reference site test test-long test-vm lint docs bench conformance clean
+.PHONY: help setup wheel bundle gate-image demo demo-down style check reference site test test-long test-vm lint docs bench bench-lab conformance clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -78,6 +79,15 @@ test-long: test-vm  ## what is too long for every change
 
 bench: setup  ## simulate deploys of 52, 250 and 1000 nodes, beside those that were measured
 	.venv/bin/python -m benchmarks.deploy_simulation
+
+# In turn, about half an hour a round on two cores with the demo's two workers: the first two take guests away and boot them again. Each
+# restores what it has changed; if one is interrupted, `q8s-run deploy` does.
+bench-lab: bundle  ## the baselines on the lab, beside Q8S: the boot of a guest, the paper's way, links (FILE; ROUNDS, default 1)
+	$(RUN) lab up
+	$(ON_LAB) $(RUN) deploy $(FILE) --yes
+	$(ON_LAB) .venv/bin/python -m benchmarks.guest_boot $(FILE) --rounds $(ROUNDS)
+	$(ON_LAB) .venv/bin/python -m benchmarks.paper_way $(FILE) --rounds $(ROUNDS)
+	$(ON_LAB) .venv/bin/python -m benchmarks.link_accuracy $(FILE)
 
 conformance: setup  ## Kubernetes' conformance tests on the cluster of FILE
 	$(ON_LAB) $(RUN) conformance $(FILE)

@@ -89,6 +89,13 @@ def test_a_link_is_changed_for_a_time(edge: Edge) -> None:
     edge.command("link set", "edge-1", "cloud-1", "delay=30ms")
     assert 25 < edge.round_trip() < 50
     assert "link changed by `link set`: node:edge-1 -> node:cloud-1: delay=30ms" in edge.attempt("status").stdout
+    # verify asks for the file's promises, and measures nothing here.
+    done = edge.attempt("verify", "--skip-links", "--json")
+    promises = json.loads(done.stdout.splitlines()[-1])["promises"]
+    assert done.returncode == 1
+    assert [row["problem"] for row in promises if row["kept"] is False] == [
+        "edge-1: link to cloud-1: not in force: delay 30 ms is instead of delay 100 ms"
+    ]
     edge.command("link clear")
     assert 95 < edge.round_trip() < 120
     assert "link set" not in edge.attempt("status").stdout

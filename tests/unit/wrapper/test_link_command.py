@@ -162,3 +162,15 @@ def test_json_is_one_document(plays: Plays, capsys: pytest.CaptureFixture[str]) 
 def test_the_second_word_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["link", "list"]) == ExitCode.WRONG_INPUT
     assert "allowed are link show, link verify, link set, link clear" in capsys.readouterr().err
+
+
+def test_verify_measures_the_file_s_links_and_says_what_link_set_has_changed(
+    plays: Plays, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_link()
+    capsys.readouterr()
+    assert cli.main(["verify", EXAMPLE, "--skip-links"]) == ExitCode.DONE
+    assert plays.calls[-1] == {"playbook": "verify", "q8s_measure_links": False}
+    printed = capsys.readouterr()
+    assert "link changed by `link set`: node:edge-1 -> zone:cloud-site: delay=200ms" in printed.err
+    assert "link clear" in printed.err

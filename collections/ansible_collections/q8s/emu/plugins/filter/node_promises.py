@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Optional
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.q8s.emu.plugins.module_utils import _promises, _spec
+from ansible_collections.q8s.emu.plugins.module_utils import _links_promises, _promises, _spec
 
 DOCUMENTATION = r"""
 name: node_promises
@@ -38,6 +38,10 @@ options:
     description: Labels and taints by node, as the inventory has them in C(q8s_node_labels).
     type: dict
     required: true
+  links:
+    description: Links and what was measured, as P(q8s.emu.link_report#filter) returns them. Their rows follow those of the workers.
+    type: dict
+    required: false
 """
 
 EXAMPLES = r"""
@@ -49,7 +53,7 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - A row for each promise of each worker. C(kept) is null where it cannot be compared. C(problem) is empty unless the promise is broken.
+    - A row for each promise of each worker, and for its links. Equal promises for links from a node to several share a row unless they are broken. C(kept) is null where it cannot be compared. C(problem) is empty unless the promise is broken.
   type: list
   elements: dict
   sample:
@@ -62,6 +66,7 @@ def node_promises(
     cluster: Mapping[str, Any],
     answers: Mapping[str, str],
     wanted: Mapping[str, Mapping[str, Any]],
+    links: Optional[Mapping[str, Any]] = None,
 ) -> list[dict[str, Any]]:
     """Return the rows. See DOCUMENTATION."""
     try:
@@ -77,7 +82,7 @@ def node_promises(
             rows += _promises.rows(
                 spec.node, spec.vm_type, answer, node, labels=given.get("labels", {}), taints=given.get("taints", [])
             )
-    return rows
+    return rows + (_links_promises.rows(links) if links else [])
 
 
 class FilterModule:

@@ -72,10 +72,10 @@ def rows(
         found.append(_row("Kubernetes node", "one of this name", "none", kept=False))
     else:
         found += _of_node(vm_type, node, labels, taints)
-    return [{"node": name, **row, "problem": _problem(name, row)} for row in found]
+    return [{"node": name, **row, "problem": problem(name, row)} for row in found]
 
 
-def _problem(name: str, row: Mapping[str, Any]) -> str:
+def problem(name: str, row: Mapping[str, Any]) -> str:
     """Return what is wrong with a promise; nothing if it is kept or cannot be compared."""
     if row["kept"] is not False:
         return ""
