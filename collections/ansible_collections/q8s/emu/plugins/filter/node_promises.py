@@ -53,7 +53,8 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - A row for each promise of each worker, and for its links. Equal promises for links from a node to several share a row unless they are broken. C(kept) is null where it cannot be compared. C(problem) is empty unless the promise is broken.
+    - A row for each promise of each worker, and for its links. Equal promises for links from a node to several share a row unless they are broken.
+    - C(kept) is null where it cannot be compared. C(problem) is empty unless the promise is broken.
   type: list
   elements: dict
   sample:
