@@ -7,6 +7,8 @@ FILE ?= examples/demo.yaml
 LAB := $(or $(Q8S_LAB_DIR),/var/lib/q8s-lab)
 ON_LAB := OS_CLIENT_CONFIG_FILE=$(LAB)/clouds.yaml OS_CLOUD=q8s-lab
 
+WITH_COLLECTION := PATH="$(CURDIR)/.venv/bin:$$PATH" ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/collections
+
 .PHONY: help setup wheel bundle gate-image demo demo-down style check reference site test test-long test-vm lint docs bench conformance clean
 
 help:  ## show this
@@ -39,7 +41,10 @@ style: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy q8s_wrapper q8s_bundle q8s_lab benchmarks tools inventory_plugins collections/ansible_collections/q8s/emu/plugins
 
-lint: style  ## style, types and Ansible's production profile
+lint: style  ## style, types, unused code, generated pages and Ansible's production profile
+	.venv/bin/vulture
+	.venv/bin/python tools/reference.py --check
+	$(WITH_COLLECTION) antsibull-docs lint-collection-docs collections/ansible_collections/q8s/emu
 	.venv/bin/ansible-lint
 
 # Needs neither root nor a lab, and takes about 50 s of processor time.
@@ -47,9 +52,7 @@ check: style  ## style, types and unit tests
 	.venv/bin/pytest --numprocesses 2 -q tests/unit
 
 reference: setup  ## write the pages of the documentation that are generated from the code
-	.venv/bin/python tools/cluster_file_docs.py
-	.venv/bin/python tools/command_line_docs.py
-	.venv/bin/python tools/troubleshooting_docs.py
+	.venv/bin/python tools/reference.py
 
 # The collection's pages are written by antsibull-docs and are not committed.
 DOCS := build/docs
@@ -57,7 +60,7 @@ docs: reference site  ## the documentation as a site, in build/docs/html; warnin
 
 site: setup
 	mkdir -p -m 755 docs/reference/collections
-	PATH="$(CURDIR)/.venv/bin:$$PATH" ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/collections antsibull-docs collection --use-current --no-breadcrumbs --no-indexes \
+	$(WITH_COLLECTION) antsibull-docs collection --use-current --no-breadcrumbs --no-indexes \
 		--fail-on-error --cleanup everything --dest-dir docs/reference/collections --squash-hierarchy q8s.emu
 	.venv/bin/sphinx-build -W --keep-going -n -q -b html docs $(DOCS)/html
 	@printf 'docs: %s\n' "$(DOCS)/html/index.html"
