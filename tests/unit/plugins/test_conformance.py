@@ -104,7 +104,7 @@ def test_a_node_that_is_not_ready_is_named() -> None:
     with pytest.raises(AnsibleFilterError) as raised:
         conformance_nodes(found, cluster)
     assert "node x86-small-1 is not Ready: no CNI" in str(raised.value)
-    assert "node arm-mid-1 has not joined the cluster" in str(raised.value)
+    assert "node arm-mid-1 is not Ready: it has not joined the cluster" in str(raised.value)
 
 
 def about() -> dict[str, Any]:

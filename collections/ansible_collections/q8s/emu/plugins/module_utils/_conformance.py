@@ -14,7 +14,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import condition
+from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import ready_problem
 
 SCHEMA = "q8s-conformance/1"
 SIGS = ("network", "node", "apps", "storage", "api-machinery")  # in the order in which their specs run
@@ -45,16 +45,7 @@ def check_ready(items: Sequence[Mapping[str, Any]], wanted: Sequence[str]) -> No
     :raises ConformanceError: one is not
     """
     found = {item["metadata"]["name"]: item for item in items}
-    problems = []
-    for name in wanted:
-        if name not in found:
-            problems.append(f"node {name} has not joined the cluster")
-            continue
-        ready = condition(found[name])
-        if ready.get("status") != "True":
-            problems.append(
-                f"node {name} is not Ready: {ready.get('message') or ready.get('reason') or 'no reason given'}"
-            )
+    problems = [f"node {name} is not Ready: {why}" for name in wanted if (why := ready_problem(found.get(name)))]
     if problems:
         raise ConformanceError("\n".join([*problems, "hint: `q8s-run status FILE` shows why a node is not Ready"]))
 
