@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Optional
 
-from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import condition, parse_quantity
+from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import parse_quantity, ready_problem
 
 GROUPS = ("network", "cpu", "memory", "disk")
 NAMESPACE = "q8s-bench"
@@ -163,18 +163,8 @@ def _node(wanted: Mapping[str, Any], found: Optional[Mapping[str, Any]], request
         cpus=int(parse_quantity(allocatable.get("cpu", "0"))),
         allocatable=parse_quantity(allocatable.get("memory", "0")),
         requested=requested,
-        problem=_node_problem(found),
+        problem=ready_problem(found),
     )
-
-
-def _node_problem(found: Optional[Mapping[str, Any]]) -> str:
-    """Return why a node is not Ready, empty if it is."""
-    if found is None:
-        return "it has not joined the cluster"
-    ready = condition(found)
-    if ready.get("status") == "True":
-        return ""
-    return str(ready.get("message") or ready.get("reason") or "it is not Ready")
 
 
 def choose_nodes(nodes: Sequence[Node], selected: Sequence[str]) -> list[Node]:

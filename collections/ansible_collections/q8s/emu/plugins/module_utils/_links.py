@@ -218,12 +218,6 @@ def describe(impairment: Impairment) -> str:
     return ", ".join(parts)
 
 
-def unshaped(endpoints: Iterable[Endpoint], matrix: Matrix) -> list[tuple[str, str]]:
-    """Return the directions that no guest can shape: those between control planes."""
-    control_planes = {endpoint.name for endpoint in endpoints if endpoint.control_plane}
-    return [pair for pair in matrix if control_planes.issuperset(pair)]
-
-
 def duplicate_conflict(endpoints: Iterable[Endpoint], matrix: Matrix) -> Optional[tuple[str, str]]:
     """Return a direction with duplicates that its kernel refuses.
 
