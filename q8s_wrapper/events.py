@@ -19,6 +19,7 @@ _HIDDEN_OUTPUT: Final = "the task's output may hold secrets, so it is in no log 
 _REFUSAL_PREFIX: Final = "Refuse edits"
 # Plays that build bundles and guest images. They take minutes, or no time if everything is cached.
 BUILDS: Final = frozenset({"Build node bundles and guest images", "Build on the initial control plane"})
+_NUMBER: Final = re.compile(r" \(\d+\)$")
 # Plays in which hosts run several roles concurrently. Each role is a stage, named after the task that includes it.
 # Every other play is one stage.
 PLAYS_OF_ROLES: Final = frozenset({"Start the control plane, and boot guests"})
@@ -27,6 +28,8 @@ PLAYS_OF_ROLES: Final = frozenset({"Start the control plane, and boot guests"})
 @dataclass(frozen=True)
 class Stage:
     """A stage of a run: a play, or a role of a play whose roles run concurrently.
+
+    The name of a stage that runs once more in the run, as in an upgrade, ends with its number: ``Wait for SSH (2)``.
 
     :param start: seconds from the start of the run to the stage's first task
     :param end: seconds from the start of the run to the stage's last event
@@ -103,7 +106,8 @@ class State:
     :param current: the running task of each host
     :param results: variables ``q8s_*`` that debug tasks showed
     :param notes: messages that debug tasks showed
-    :param play: name of the current play
+    :param play: name of the current play, with its number as a stage has it
+    :param plays: the number of each play's name among those of the same name, from 1, by Ansible's id of the play
     :param includes: name of the task with which each host last included a role; "" for a part of a role
     :param titles: name of the task that includes each role; it is the role's stage name
     :param failed_items: error message of the first failed loop item of each host's running task
@@ -124,6 +128,7 @@ class State:
     changed: int = 0
     finished: bool = False
     play: str = ""
+    plays: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     includes: Mapping[str, str] = field(default_factory=dict)
     titles: Mapping[str, str] = field(default_factory=dict)
     failed_items: Mapping[str, str] = field(default_factory=dict)
@@ -165,6 +170,11 @@ class State:
         return frozenset(failure.host for failure in self.failures)
 
 
+def is_build(stage: str) -> bool:
+    """Return whether a stage builds bundles and guest images."""
+    return _NUMBER.sub("", stage) in BUILDS
+
+
 def reduce(state: State, event: Mapping[str, Any]) -> State:
     """Return the state after an event. Irrelevant events return the state unchanged.
 
@@ -175,7 +185,8 @@ def reduce(state: State, event: Mapping[str, Any]) -> State:
     state = _with_time(state, event)
     host = str(data.get("host", ""))
     if kind == "playbook_on_play_start" or (kind.startswith("runner_on_") and data.get("play")):
-        state = replace(state, play=str(data.get("play", "")))
+        state = _with_play(state, data)
+        state = replace(state, play=_numbered(state, data, str(data.get("play", ""))))
     if kind == "runner_on_start":
         state = _with_stage(_with_title(state, data), data)
         running = RunningTask(_stage_name(state, data), str(data.get("task", "")), state.seconds)
@@ -252,6 +263,26 @@ def _with_time(state: State, event: Mapping[str, Any]) -> State:
     return replace(state, seconds=max(state.seconds, (now - state.started).total_seconds()))
 
 
+def _with_play(state: State, data: Mapping[str, Any]) -> State:
+    """Return the state with the number of a play."""
+    name, identity = str(data.get("play") or ""), _play_id(data)
+    if not identity or identity in state.plays:
+        return state
+    number = 1 + sum(known == name for known, _number in state.plays.values())
+    return replace(state, plays={**state.plays, identity: (name, number)})
+
+
+def _play_id(data: Mapping[str, Any]) -> str:
+    """Return Ansible's id of a play. For a later batch of a play with ``serial``, ansible-runner appends a number."""
+    return str(data.get("play_uuid") or "").partition("_")[0]
+
+
+def _numbered(state: State, data: Mapping[str, Any], name: str) -> str:
+    """Return the name of a play or stage with the number of its play, unless it is the first of its name."""
+    number = state.plays.get(_play_id(data), ("", 1))[1]
+    return f"{name} ({number})" if name and number > 1 else name
+
+
 def _with_title(state: State, data: Mapping[str, Any]) -> State:
     """Return the state with the title of a role that a host starts: the name of the task that includes it.
 
@@ -284,8 +315,9 @@ def _stage_name(state: State, data: Mapping[str, Any]) -> str:
     play = str(data.get("play") or "")
     role = _find_role(data)
     if play not in PLAYS_OF_ROLES:
-        return play
-    return "" if state.includes.get(str(data.get("host", ""))) == "" else state.titles.get(role, role)
+        return _numbered(state, data, play)
+    part = state.includes.get(str(data.get("host", ""))) == ""
+    return "" if part else _numbered(state, data, state.titles.get(role, role))
 
 
 def _with_stage(state: State, data: Mapping[str, Any], *hosts: str) -> State:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from q8s_wrapper.events import BUILDS, State
+from q8s_wrapper.events import State, is_build
 from q8s_wrapper.kubeconfig import write_private
 
 _FILE: Final = "history.jsonl"
@@ -71,7 +71,7 @@ def building(state: State, now: float, since: float = 0.0) -> float:
     return sum(
         (now if stage.name in state.active else stage.end) - stage.start
         for stage in state.stages
-        if stage.name in BUILDS and stage.start >= since
+        if is_build(stage.name) and stage.start >= since
     )
 
 
@@ -83,7 +83,7 @@ def summarize_run(what: str, servers: int, made: int, state: State) -> Run:
     :param made: number of servers that the run created
     """
     built = building(state, state.seconds)
-    builds = [stage for stage in state.stages if stage.name in BUILDS]
+    builds = [stage for stage in state.stages if is_build(stage.name)]
     stages = {
         stage.name: round(stage.start - sum(build.seconds for build in builds if build.start < stage.start), 1)
         for stage in state.stages

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from q8s_wrapper import messages, report
-from q8s_wrapper.events import BUILDS, State
+from q8s_wrapper.events import State, is_build
 from q8s_wrapper.history import Estimate, building, format_duration
 
 _RETRIES_PER_LINE: Final = 5
@@ -185,7 +185,7 @@ def frame(state: State, now: float, left: float | None, width: int, height: int)
     estimate_text = (
         "" if left is None else (f", about {format_duration(left)} left" if left >= 1 else ", longer than earlier runs")
     )
-    if left is not None and building(state, now) > 5 and BUILDS & state.active:
+    if left is not None and building(state, now) > 5 and any(map(is_build, state.active)):
         estimate_text = f", about {format_duration(left)} left after the build"
     lines += [("", ""), ("", _shorten(f"{format_duration(now)}{estimate_text}", width))]
     return lines

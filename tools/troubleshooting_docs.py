@@ -134,6 +134,11 @@ def _node_messages() -> Iterator[tuple[str, str]]:
         ({"q8s_domain": {"rc": 0, "stdout": "shut off (crashed)"}}, ready),
         ({"q8s_domain": {"rc": 0, "stdout": "paused (user)"}}, ready),
         ({"q8s_domain": {"rc": 0, "stdout": "paused (I/O error)"}}, ready),
+        (_with("rules …"), ready),
+        (_with("unit UNIT inactive disabled"), ready),
+        (_with("definition is missing"), ready),
+        (_with("autostart is off"), ready),
+        (_with("kubelet refuses"), ready),
         ({"q8s_domain": _RUNNING}, _kubectl()),
         ({"q8s_domain": {"rc": 0, "stdout": "running (booted)"}}, _kubectl()),
         ({"q8s_domain": _RUNNING}, _kubectl(_node(conditions={"Ready": "False"}))),
@@ -151,6 +156,11 @@ def _node_messages() -> Iterator[tuple[str, str]]:
     stray = _node()
     stray["metadata"] = {"name": "STRAY"}
     yield _unwell("STRAY", {"q8s_domain": _RUNNING}, _kubectl(_node(), stray))
+
+
+def _with(finding: str) -> dict[str, Any]:
+    """Return the variables of a host whose guest runs, and which has one finding."""
+    return {"q8s_domain": {**_RUNNING, "stdout": f"{_RUNNING['stdout']}\n{finding}"}}
 
 
 def _server(**variables: Any) -> dict[str, Any]:

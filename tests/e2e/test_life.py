@@ -31,6 +31,9 @@ pytestmark = [
 ]
 NAME = "life"
 EDITED, OTHER = "x86-edit-1", "x86-keep-1"
+# The figures are those of a machine with nothing else to do. They may be missed by this factor, so that one that is three
+# times slower passes; each is printed beside what was wanted. Q8S_TEST_SLOWNESS=1 demands the figures themselves.
+SLOWNESS = float(os.environ.get("Q8S_TEST_SLOWNESS", "4"))
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -91,6 +94,18 @@ def nodes(q8s: Run) -> Callable[[], dict[str, Any]]:
         return {node["metadata"]["name"]: node for node in json.loads(done.stdout)["items"]}
 
     return read
+
+
+def figure(what: str, seconds: float, wanted: float, why: str) -> None:
+    """Print a duration, and check it against the one that is wanted."""
+    print(f"figure: {what}: {seconds:.0f} s, wanted: {wanted:.0f} s ({why})", flush=True)
+    assert seconds <= SLOWNESS * wanted
+
+
+def guest_times(q8s: Run) -> dict[str, dict[str, float]]:
+    """Return the milestones of the guests that the last deploy started, by node, in seconds since it began."""
+    guests = json.loads(q8s("timeline", "--json").stdout)["guests"]
+    return {guest["node"]: guest["times"] for guest in guests}
 
 
 def boots(found: Mapping[str, Any]) -> dict[str, str]:
@@ -192,6 +207,9 @@ def test_another_worker_joins_and_no_other_is_touched(
     assert set(now) == {*was, "x86-keep-2"} and all(is_ready(node) for node in now.values())
     assert {name: boot for name, boot in boots(now).items() if name in was} == boots(was)
     assert {name: number for name, number in servers(cloud).items() if name in hosts} == hosts
+    times = guest_times(q8s)["x86-keep-2"]
+    boot = times["ready"] - times["power_on"]
+    figure("a node more is Ready", times["ready"], boot + 60, f"one guest boot of {boot:.0f} s + 60 s")
 
 
 def test_all_servers_are_rebooted_and_every_node_is_ready_again_unaided(
@@ -212,7 +230,8 @@ def test_all_servers_are_rebooted_and_every_node_is_ready_again_unaided(
             break
         assert time.monotonic() - begin < 600, "the nodes are not back"
         time.sleep(2)
-    print(f"all nodes Ready {time.monotonic() - begin:.0f} s after the reboot of all servers")
+    # all guests at once, so that each boots slower than one alone: the figure is of one host
+    print(f"figure: all nodes Ready {time.monotonic() - begin:.0f} s after the reboot of all servers", flush=True)
     assert set(now) == set(was)
     done = q8s("deploy")
     assert done.returncode == 0 and changes(done.stderr + done.stdout) == 0
@@ -243,7 +262,9 @@ def test_fewer_workers(
 ) -> None:
     was = nodes()
     workers(file, x86_edit=1, x86_keep=1)
+    begin = time.monotonic()
     assert q8s("deploy", "--yes").returncode == 0
+    figure("a node less", time.monotonic() - begin, 60, "drained, and its server deleted")
     now = nodes()
     assert boots(now) == {name: boot for name, boot in boots(was).items() if name != "x86-keep-2"}
     assert set(servers(cloud)) == {f"{NAME}-control-plane", f"{NAME}-{EDITED}", f"{NAME}-{OTHER}"}

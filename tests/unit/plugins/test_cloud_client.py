@@ -96,9 +96,58 @@ def test_a_server_that_stays_is_named_with_its_status() -> None:
     connection.compute.servers.return_value = [named("demo-1", status="ACTIVE")]
     server = _cloud_objects.Server("id-demo-1", "demo-1", "ACTIVE", (), {})
     with pytest.raises(
-        _cloud.CloudError, match="Failed to remove 1 of 1 servers within 0 s; left are:\n- demo-1: ACTIVE"
+        _cloud.CloudError,
+        match="Failed to remove 1 of 1 servers: none of these was gone within 0 s:\n- demo-1: ACTIVE",
     ):
         _cloud_servers.Servers(connection).delete_servers([server], 0)
+
+
+class SlowCloud:
+    """A cloud that makes one server after the other ACTIVE, by a clock of its own; some stay in BUILD."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, seconds_each: float, stuck: frozenset[str] = frozenset()
+    ) -> None:
+        self.now = 0.0
+        self.names = [spec.name for spec in CLUSTER.servers()]
+        self.seconds_each, self.stuck = seconds_each, stuck
+        monkeypatch.setattr(_cloud_servers.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(_cloud_servers.time, "sleep", self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def servers(self, details: bool = True, status: str = "") -> list[Any]:
+        listed = []
+        for number, name in enumerate(self.names, start=1):
+            built = name not in self.stuck and self.now >= number * self.seconds_each
+            fixed = [{"version": 4, "addr": f"10.254.1.{number}"}] if built else []
+            more = {"metadata": {"q8s_cluster": CLUSTER.cluster_name}, "addresses": {"private": fixed}}
+            listed.append(named(name, status="ACTIVE" if built else "BUILD", **more))
+        return [server for server in listed if server.status == (status or server.status)]
+
+    def wait(self, timeout: float) -> tuple[list[str], dict[str, str]]:
+        """Return who is ready when the wait ends, and who is late."""
+        client = _cloud_servers.Servers(SimpleNamespace(compute=self))
+        ready, errors, late = client.wait_until_active(CLUSTER, self.names, timeout)
+        assert errors == []
+        return [server.name for server in ready], late
+
+
+def test_servers_are_waited_for_as_long_as_one_after_the_other_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud = SlowCloud(monkeypatch, seconds_each=500)
+    assert cloud.wait(600) == (cloud.names, {})
+    assert cloud.now >= 500 * len(cloud.names) > 600, "longer in all than any one change may take"
+
+
+def test_a_server_that_stays_in_build_ends_the_wait_when_nothing_more_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    last = CLUSTER.servers()[-1].name
+    cloud = SlowCloud(monkeypatch, seconds_each=100, stuck=frozenset({last}))
+    assert cloud.wait(600) == (
+        cloud.names[:-1],
+        {last: f"server {last}: still BUILD; no server changed its state for 600 s"},
+    )
+    assert 800 < cloud.now < 810, "600 s after the last change"
 
 
 def test_a_subnet_chooses_its_network() -> None:

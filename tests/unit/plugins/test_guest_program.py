@@ -56,6 +56,14 @@ def test_who_answers(script: Any, serve: Callable[[bytes | None], None], greetin
     assert script.answer("192.0.2.1") == who
 
 
+@pytest.mark.parametrize(("greeting", "lacks"), [(b"x", False), (None, True)])
+def test_a_guest_that_refuses_the_kubelets_port_has_no_kubelet(
+    script: Any, serve: Callable[[bytes | None], None], greeting: bytes | None, lacks: bool
+) -> None:
+    serve(greeting)
+    assert script.lacks_kubelet("192.0.2.1") == lacks
+
+
 def test_nobody_answers_for_a_guest_that_hangs(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: Any, **__: Any) -> Any:
         raise OSError(113, "No route to host")

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
+
+import yaml
+
+from q8s_wrapper.config import REPOSITORY
 
 ROLES = Path(__file__).parents[3] / "collections/ansible_collections/q8s/emu/roles"
 OLD, NEW = "0" * 12, "f" * 12
@@ -58,3 +63,40 @@ def test_a_host_keeps_what_its_guest_boots_from(tmp_path: Path) -> None:
         f"root-x86_64-{OLD}.qcow2",
     ]
     assert run("emulated_worker", tmp_path, NAME="arm-1") == []
+
+
+def test_a_build_on_the_control_plane_removes_what_earlier_builds_left(tmp_path: Path) -> None:
+    """Ansible runs the last tasks of the build, from the one that serves what was built."""
+    old, new = f"bundle-x86_64-{OLD}.qcow2", f"bundle-x86_64-{NEW}.qcow2"
+    served, cache = tmp_path / "q8s-artifacts", tmp_path / "q8s-build"
+    for folder in (served, cache):
+        folder.mkdir()
+    for file in (served / old, served / "own-file", cache / new):
+        file.write_text("x")
+    text = (ROLES.parent / "playbooks/tasks/build_on_cluster.yml").read_text().replace("/var/lib/", f"{tmp_path}/")
+    tasks = yaml.safe_load(text)
+    tasks = tasks[[task["name"] for task in tasks].index("Serve what was built") :]
+    play = {
+        "hosts": "localhost",
+        "connection": "local",
+        "gather_facts": False,
+        "vars": {
+            "artifact_server_directory": str(served),
+            "q8s_build_sources": str(REPOSITORY),
+            "q8s_built": {},
+            "q8s_remote": {"bundle": {"artifacts": {"bundle-x86_64": {"name": new, "path": str(cache / new)}}}},
+        },
+        "tasks": [{"ansible.builtin.set_fact": {"q8s_built": {}}}, *tasks],
+    }
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(REPOSITORY / "collections")}
+    for changed in (2, 0):  # the link, and the file of the earlier build
+        done = subprocess.run(
+            [Path(sys.executable).with_name("ansible-playbook"), tmp_path / "play.yml"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0 and f"changed={changed} " in done.stdout, done.stdout + done.stderr
+        assert sorted(file.name for file in served.iterdir()) == [new, "own-file"]

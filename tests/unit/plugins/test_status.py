@@ -266,6 +266,84 @@ def test_what_a_host_says_of_its_guest(hosts: Any, guest: str, problem: str, hin
     assert "creates the guest" not in row["hint"], "there is one"
 
 
+FLUSHED = """rules missing: nat -A PREROUTING -j Q8S_PRE
+rules missing: nat -A Q8S_PRE -i virbr0 -j RETURN
+unit q8s-guest.service inactive disabled
+unit q8s-rules-check.timer active disabled
+"""
+
+
+@pytest.mark.parametrize(
+    ("stdout", "problem", "hint"),
+    [
+        (
+            FLUSHED + "running (booted)\n\nnow 900\nstarted 60\nqemu\n",
+            "Q8S's rules on the host demo-arm-mid-1 are not in force "
+            "(missing: nat -A PREROUTING -j Q8S_PRE and 1 more); "
+            "the unit q8s-guest.service on the host demo-arm-mid-1 is inactive and disabled; "
+            "the unit q8s-rules-check.timer on the host demo-arm-mid-1 is disabled",
+            "q8s-run deploy FILE --limit arm-mid-1: it repairs that",
+        ),
+        (
+            "unit gone.service missing missing\nrunning (booted)\n",
+            "the unit gone.service on the host demo-arm-mid-1 is missing",
+            "q8s-run deploy FILE --limit arm-mid-1: it repairs that",
+        ),
+        (
+            FLUSHED.splitlines()[2] + "\npaused (user)\n\nnow 900\nstarted 60\nqemu\n",
+            "the guest arm-mid-1 is paused; "
+            "the unit q8s-guest.service on the host demo-arm-mid-1 is inactive and disabled",
+            "q8s-run deploy FILE --limit arm-mid-1: it repairs that",
+        ),
+        (
+            "unit libvirtd.service active disabled\npaused (I/O error)\n",
+            "the guest arm-mid-1 is paused, since its host's disk failed or is full; "
+            "the unit libvirtd.service on the host demo-arm-mid-1 is disabled",
+            "free space (q8s-run ssh FILE demo-arm-mid-1 -- df -h), then "
+            "q8s-run deploy FILE --limit arm-mid-1: it repairs that",
+        ),
+        (
+            "running (booted)\n\nnow 900\nstarted 60\nqemu\ndefinition is missing\nautostart is off\n",
+            "libvirt has no definition of the guest arm-mid-1 any more, and would forget it when it ends",
+            "q8s-run deploy FILE --limit arm-mid-1: it repairs that",
+        ),
+        (
+            "running (booted)\nautostart is off\n",
+            "the guest arm-mid-1 would not start with its host: its autostart is off",
+            "q8s-run deploy FILE --limit arm-mid-1: it repairs that",
+        ),
+        (
+            "running (booted)\n\nnow 900\nstarted 60\nqemu\nkubelet refuses\n",
+            "the kubelet of arm-mid-1 does not run, though its guest does",
+            "q8s-run deploy FILE --limit arm-mid-1: it repairs that",
+        ),
+    ],
+)
+def test_what_was_broken_on_a_host_is_named(stdout: str, problem: str, hint: str) -> None:
+    row = table(on_host(stdout))[WORKER]
+    assert (row["problem"], row["hint"]) == (problem, hint)
+    assert row["guest"] in ("running", "paused")
+
+
+def test_a_host_without_libvirt_has_nothing_of_q8s_yet() -> None:
+    text = "rules q8s-rules is not installed\nunit libvirtd.service missing missing\nnow 9\n"
+    row = table(on_host(text, 127))[WORKER]
+    assert row["problem"] == "the host demo-arm-mid-1 has no libvirt yet"
+
+
+def test_a_kubelet_of_a_control_plane_that_does_not_run_is_named_though_kubernetes_has_not_noticed() -> None:
+    told = answer(*NODES)
+    told["stdout"] = "unit kubelet.service inactive enabled\n" + told["stdout"]
+    rows = table({**WELL, CONTROL_PLANE: server(q8s_kubernetes=told)})
+    assert rows[CONTROL_PLANE]["kubernetes"] == "Ready" and rows[WORKER]["problem"] == ""
+    assert (
+        rows[CONTROL_PLANE]["problem"] == "the unit kubelet.service on the host demo-control-plane is inactive"
+    ) and rows[CONTROL_PLANE]["hint"] == "q8s-run deploy FILE: it repairs that"
+    told = {"rc": 1, "stdout": "unit kubelet.service failed enabled\n", "stderr": "connection refused"}
+    row = table({**WELL, CONTROL_PLANE: server(q8s_kubernetes=told)})[CONTROL_PLANE]
+    assert row["problem"] == "the unit kubelet.service on the host demo-control-plane is failed"
+
+
 LONG_AGO, STARTED = "2026-11-26T10:00:00Z", 1795688400  # an hour later
 LATER = "2026-11-26T11:00:30.000000Z"
 
@@ -283,8 +361,10 @@ def test_ready_from_before_a_reboot_is_stale(heartbeat: str, renewed: str, state
     worker = node(WORKER)
     worker["status"]["conditions"][1]["lastHeartbeatTime"] = heartbeat
     items = [*NODES[:2], worker, lease(WORKER, renewed)]
+    # A guest that boots has no kubelet yet: that is nothing to repair.
+    refuses = "kubelet refuses\n" if state == "stale" else ""
     hosts = {
-        **on_host(f"running (booted)\nnow {STARTED + 20}\nstarted {STARTED}\n"),
+        **on_host(f"running (booted)\nnow {STARTED + 20}\nstarted {STARTED}\n{refuses}"),
         CONTROL_PLANE: server(q8s_kubernetes=answer(*items)),
     }
     row = table(hosts)[WORKER]

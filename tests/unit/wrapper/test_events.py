@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from q8s_wrapper import render, report, tags
+from q8s_wrapper import history, render, report, tags
 from q8s_wrapper.config import PLAYBOOKS
 from q8s_wrapper.events import BUILDS, Failure, State, reduce, without_colours
 from q8s_wrapper.invocation import Invocation
@@ -67,6 +67,35 @@ def test_roles_that_run_side_by_side_are_stages() -> None:
     names = [play["name"] for play in tags.plays(PLAYBOOKS / "site.yml")]
     assert NODES in names, "the play whose roles are stages"
     assert BUILD_PLAY in names and BUILD_PLAY in BUILDS, "the play that estimates leave out"
+
+
+def test_a_stage_that_runs_again_is_a_line_of_its_own() -> None:
+    """An upgrade runs the stages of a deploy after its own. The batches of a play with serial are one stage."""
+
+    def ran(identity: str, play: str, begin: float, end: float, role: str = "") -> list[dict[str, Any]]:
+        events = task("one", play, role, begin, end)
+        for one in events:
+            one["event_data"]["play_uuid"] = identity
+        return events
+
+    events = [
+        *ran("a", BUILD_PLAY, 0, 5),
+        *ran("b", "Wait for SSH", 5, 7),
+        *ran("c", "Upgrade the control planes", 7, 20),
+        *ran("c_2", "Upgrade the control planes", 20, 30),
+        *ran("d", BUILD_PLAY, 30, 36),
+        *ran("e", "Wait for SSH", 36, 37),
+        *ran("f", NODES, 37, 40, "q8s.emu.k8s_common"),
+    ]
+    state = fold(reduce, events, State())
+    assert [(stage.name, stage.start, stage.end) for stage in state.stages] == [
+        (BUILD_PLAY, 0.0, 5.0), ("Wait for SSH", 5.0, 7.0), ("Upgrade the control planes", 7.0, 30.0),
+        (f"{BUILD_PLAY} (2)", 30.0, 36.0), ("Wait for SSH (2)", 36.0, 37.0), ("k8s_common", 37.0, 40.0),
+    ]  # fmt: skip
+    lines = report.stage_table(state).splitlines()
+    assert [line.split("  ")[0] for line in lines if "SSH" in line] == ["Wait for SSH", "Wait for SSH (2)"]
+    assert history.building(state, 40.0) == 11, "both builds count as builds"
+    assert state.ended(state.stages[1]) and not state.ended(state.stages[-1])
 
 
 def test_a_task_outside_of_roles_is_of_no_stage_whatever_role_its_event_names() -> None:

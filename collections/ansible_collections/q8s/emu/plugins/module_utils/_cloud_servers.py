@@ -40,6 +40,23 @@ class Needs:
     server_group: str = ""  # that new servers join, if any
 
 
+class Patience:
+    """A deadline that every change moves: what a wait is for may be large, or the cloud slow, as long as something happens."""
+
+    def __init__(self, seconds: float) -> None:
+        """Wait for ``seconds`` after the last change."""
+        self.seconds = seconds
+        self._seen: Any = None
+        self._end = time.monotonic() + seconds
+
+    def is_over(self, seen: Any) -> bool:
+        """Return whether what is seen has been the same for longer than that."""
+        now = time.monotonic()
+        if seen != self._seen:
+            self._seen, self._end = seen, now + self.seconds
+        return now > self._end
+
+
 class Servers:
     """The servers of the project."""
 
@@ -101,10 +118,10 @@ class Servers:
             failed = {name: error for name, error in failed.items() if name not in again}
         return failed
 
-    def delete_servers(self, servers: Sequence[Server], deadline: float) -> None:
+    def delete_servers(self, servers: Sequence[Server], timeout: float) -> None:
         """Delete servers concurrently and wait until the last is gone. Repeat the request for a server that stays.
 
-        :raises CloudError: some exist after ``deadline`` seconds; the message names each, with the reason
+        :raises CloudError: none of the rest was gone within ``timeout`` seconds; the message names each, with the reason
         """
 
         def delete(server: Server) -> None:
@@ -113,7 +130,7 @@ class Servers:
 
         left = list(servers)
         why: dict[str, str] = {}
-        end = time.monotonic() + deadline
+        patience = Patience(timeout)
         asked = -_SECONDS_BETWEEN_DELETES
         while left:
             if time.monotonic() - asked >= _SECONDS_BETWEEN_DELETES:
@@ -122,10 +139,10 @@ class Servers:
                 why = {s.id: str(r) for s, r in zip(left, results) if isinstance(r, CloudError)}
             ids = {server.id for server in left}
             left = [server for server in self.list_servers() if server.id in ids and server.status != "DELETED"]
-            if left and time.monotonic() > end:
+            if left and patience.is_over({server.id for server in left}):
                 lines = [f"- {s.name}: {why.get(s.id) or s.fault or s.status}" for s in left]
                 raise CloudError(
-                    f"Failed to remove {len(left)} of {len(servers)} servers within {deadline:.0f} s; left are:\n"
+                    f"Failed to remove {len(left)} of {len(servers)} servers: none of these was gone within {timeout:.0f} s:\n"
                     + "\n".join(lines)
                     + "\nhint: run it again; if servers stay in this state, ask the administrators of the cloud"
                 )
@@ -169,18 +186,21 @@ class Servers:
             time.sleep(_POLL_SECONDS)
 
     def wait_until_active(
-        self, cluster: Cluster, names: Iterable[str], deadline: float
+        self, cluster: Cluster, names: Iterable[str], timeout: float
     ) -> tuple[list[Server], list[Server], dict[str, str]]:
         """Poll until each of the cluster's named servers is ACTIVE with an address, or in ERROR.
 
+        The wait ends when none of them has changed its state for ``timeout`` seconds.
         Return the servers that are ready, those in ERROR, and by name of each other server the reason in one line.
         """
         wanted = set(names)
-        end = time.monotonic() + deadline
+        patience = Patience(timeout)
         while True:
             begin = time.monotonic()
             # List without details while servers are built: for details, Nova queries Neutron about every server.
-            if begin > end or not wanted & self._list_building():
+            building = wanted & self._list_building()
+            over = bool(building) and patience.is_over(building)
+            if over or not building:
                 listed = self.list_servers()
                 servers = [s for s in listed if s.name in wanted and _cloud_objects.is_ours(s, cluster.cluster_name)]
                 errors = [s for s in servers if s.status == "ERROR"]
@@ -188,8 +208,9 @@ class Servers:
                 waiting = sorted(wanted - {s.name for s in (*ready, *errors)})
                 if not waiting:
                     return ready, errors, {}
-                if begin > end:
-                    return ready, errors, {name: _late(name, servers, cluster, deadline) for name in waiting}
+                over = over or patience.is_over({(s.name, s.status, s.addresses) for s in servers})
+                if over:
+                    return ready, errors, {name: _late(name, servers, cluster, timeout) for name in waiting}
             # Poll a slow cloud less often.
             time.sleep(max(_POLL_SECONDS, time.monotonic() - begin))
 
@@ -246,14 +267,14 @@ def _network_arguments(cluster: Cluster, needs: Needs, request: Request, port: O
     return arguments
 
 
-def _late(name: str, servers: Sequence[Server], cluster: Cluster, deadline: float) -> str:
+def _late(name: str, servers: Sequence[Server], cluster: Cluster, timeout: float) -> str:
     found = next((s for s in servers if s.name == name), None)
     if found is None:
         return f"server {name}: it was deleted while Q8S waited for it"
     if found.status == "ACTIVE":
         have = ", ".join(found.addresses) or "none"
-        return f"server {name}: no address in {cluster.remote_ip_prefix} after {deadline:.0f} s (it has {have})"
-    return f"server {name}: still {found.status} after {deadline:.0f} s"
+        return f"server {name}: no address in {cluster.remote_ip_prefix} after {timeout:.0f} s (it has {have})"
+    return f"server {name}: still {found.status}; no server changed its state for {timeout:.0f} s"
 
 
 def _server(found: Any) -> Server:

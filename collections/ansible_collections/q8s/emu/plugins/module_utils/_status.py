@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Any, NamedTuple, Optional
 
-from ansible_collections.q8s.emu.plugins.module_utils import _certificates
+from ansible_collections.q8s.emu.plugins.module_utils import _certificates, _host_state
 from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import condition
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec
 
@@ -42,9 +42,8 @@ def node_rows(cluster: Cluster, hosts: Mapping[str, Mapping[str, Any]]) -> list[
     are empty where all is well.
 
     :param hosts: variables of the inventory's hosts. Where they were asked, ``q8s_domain`` of a worker's host is what
-        ``virsh domstate --reason`` printed, perhaps followed by the lines ``started SECONDS``, ``now SECONDS`` and ``qemu``
-        (its process runs); ``q8s_kubernetes`` of a control plane what ``kubectl get nodes,leases -o json`` printed, and
-        ``control_plane_certificates`` what its certificates need
+        ``guest_state.sh`` printed; ``q8s_kubernetes`` of a control plane what ``kubectl get nodes,leases -o json`` printed.
+        Both may have the lines of ``host_state.sh`` before. ``control_plane_certificates`` is what its certificates need
     """
     answers = [given for given in (hosts[name].get("q8s_kubernetes") for name in hosts) if given]
     nodes, why = kubernetes_nodes(answers)
@@ -74,7 +73,7 @@ def kubernetes_nodes(answers: Iterable[Mapping[str, Any]]) -> tuple[Optional[dic
         if problem:
             why = problem
             continue
-        items = json.loads(answer["stdout"])["items"]
+        items = json.loads(_host_state.split(answer["stdout"])[1])["items"]
         nodes = {item["metadata"]["name"]: item for item in items if item.get("kind", "Node") == "Node"}
         for item in items:
             if item.get("kind") == "Lease" and item["metadata"]["name"] in nodes:
@@ -93,7 +92,7 @@ def _api_problem(answer: Mapping[str, Any]) -> str:
         return "the control plane has no Kubernetes yet"
     try:
         # kubectl prints an empty list, too, when it fails
-        if answer.get("rc") == 0 and "items" in json.loads(answer.get("stdout") or ""):
+        if answer.get("rc") == 0 and "items" in json.loads(_host_state.split(answer.get("stdout") or "")[1]):
             return ""
     except ValueError:
         pass
@@ -126,7 +125,7 @@ def _row(
     problem, hint = (
         _server_problem(spec, row, variables or {})
         or _login_problem(spec, row, variables or {})
-        or _guest_problem(spec, guest, variables or {})
+        or _machine_problem(spec, row, variables or {}, guest)
         or _api_server_problem(spec, row, variables or {}, why)
         or _kubernetes_problem(spec.node, row, node, guest, initial)
     )
@@ -142,7 +141,8 @@ def _guest(answer: Mapping[str, Any]) -> Guest:
     """Return what a host said of its guest."""
     if answer.get("unreachable") or not answer:
         return Guest("unknown")
-    lines = [line.strip() for line in str(answer.get("stdout") or "").splitlines() if line.strip()]
+    _state, text = _host_state.split(str(answer.get("stdout") or ""))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     facts = dict(line.split(" ", 1) for line in lines if re.fullmatch(r"(started|now) \d+", line))
     started, now = int(facts.get("started", 0)), int(facts.get("now", 0))
     if answer.get("rc") == 0:
@@ -249,6 +249,41 @@ def _sudo_problem(answer: Mapping[str, Any]) -> bool:
     )
 
 
+def _machine_problem(
+    spec: ServerSpec, row: Mapping[str, str], variables: Mapping[str, Any], guest: Guest
+) -> Optional[tuple[str, str]]:
+    """What is wrong with the guest, and what of Q8S is not in force on its host or on a control plane."""
+    of_guest = _guest_problem(spec, guest, variables)
+    answer = variables.get("q8s_domain" if spec.vm_type else "q8s_kubernetes") or {}
+    ended = (variables.get("control_plane_certificates") or {}).get("ended")
+    # Nothing is installed yet; or a kubelet whose credentials have ended does not run, and a deploy does not renew them.
+    if answer.get("rc") == 127 or ended:
+        return of_guest
+    state, _rest = _host_state.split(str(answer.get("stdout") or ""))
+    found = _host_state.problems(state, spec.name, spec.node)
+    # A guest that boots has no kubelet yet, and its node has not reported since.
+    if state.kubelet_refuses and (row["kubernetes"].startswith("Ready") or _age(guest) > _JOIN_SECONDS):
+        found.append(f"the kubelet of {spec.node} does not run, though its guest does")
+    if not found:
+        return of_guest
+    limit = f" --limit {spec.node}" if spec.vm_type else ""
+    space = f"{_free_space(spec)}, then " if _is_out_of_space(guest) else ""
+    return "; ".join([*(of_guest or ())[:1], *found]), f"{space}{_DEPLOY}{limit}: it repairs that"
+
+
+def _is_out_of_space(guest: Guest) -> bool:
+    return guest.state in _RESUMED_BY and guest.reason in ("I/O error", "ioerror")
+
+
+def _free_space(spec: ServerSpec) -> str:
+    return f"free space (q8s-run ssh FILE {spec.name} -- df -h)"
+
+
+def _age(guest: Guest) -> int:
+    """Return how many seconds ago the guest was started, 0 if unknown."""
+    return guest.now - guest.started if guest.started else 0
+
+
 def _guest_problem(spec: ServerSpec, guest: Guest, variables: Mapping[str, Any]) -> Optional[tuple[str, str]]:
     answer = variables.get("q8s_domain") or {}
     if spec.vm_type is None or not answer:
@@ -263,9 +298,9 @@ def _guest_problem(spec: ServerSpec, guest: Guest, variables: Mapping[str, Any])
         return f"the host {spec.name} has no guest", f"{limited}: it creates the guest"
     if guest.state in _RESUMED_BY:
         command = f"q8s-run ssh FILE {spec.name} -- {_VIRSH} {_RESUMED_BY[guest.state]} {spec.node}"
-        full = guest.reason in ("I/O error", "ioerror")
+        full = _is_out_of_space(guest)
         reason = ", since its host's disk failed or is full" if full else ""
-        space = f"free space (q8s-run ssh FILE {spec.name} -- df -h), then " if full else ""
+        space = f"{_free_space(spec)}, then " if full else ""
         return f"the guest {spec.node} is {guest.state}{reason}", f"{space}{command}"
     if guest.state not in ("running", "unknown"):
         return f"the guest {spec.node} is {guest.state}", f"{limited}: it starts the guest"
@@ -296,7 +331,7 @@ def _kubernetes_problem(
 ) -> tuple[str, str]:
     limited = f"{_DEPLOY} --limit {name}"
     logs = f"q8s-run logs FILE {name}"
-    age = guest.now - guest.started if guest.started else 0
+    age = _age(guest)
     if node is None:
         if guest.state == "running" and age > _JOIN_SECONDS:
             restart = f"q8s-run ssh FILE {name} -- systemctl restart kubelet"

@@ -63,7 +63,8 @@ options:
     type: bool
     default: false
   timeout:
-    description: Seconds until all servers must be active, or deleted.
+    description:
+      - Seconds without progress. Servers are waited for as long as one of them changes its state, or is gone, within this time.
     type: int
     default: 600
 attributes:
@@ -148,9 +149,8 @@ def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     )
     result["initial_created"] = cluster.name_of_initial_instance in created and holder is None
     if not module.check_mode:
-        deadline = float(module.params["timeout"])
         cloud.floating_ips.delete_floating_ips([change.subject for change in plan.of(_plan.FLOATING_IP, "delete")])
-        cloud.servers.delete_servers(_going(plan), deadline)
+        cloud.servers.delete_servers(_going(plan), float(module.params["timeout"]))
         cloud.ports.delete_ports([change.subject for change in plan.of(_plan.PORT, "delete")])
         for change in plan.of(_plan.SERVER_GROUP, "delete"):
             cloud.server_groups.delete_server_group(change.subject)

@@ -11,8 +11,8 @@ is in its log.
 
 wait: TIMEOUT is the time in seconds without progress: a guest that prints on its console is waited for, up to six times
 as long. A guest on a host that is itself emulated takes half an hour, and one that hangs prints nothing. Prints
-{"resets": N, "ended": [TEXT, ...]} as JSON: how often it was reset or started, and what QEMU said at each of its ends.
-Exit code 1 and the reason on stderr, if the guest did not come.
+{"resets": N, "ended": [TEXT, ...], "lacks_kubelet": BOOL} as JSON: how often it was reset or started, what QEMU said at each
+of its ends, and whether nobody listens on its kubelet's port, as while it boots. Exit code 1 and the reason on stderr, if the guest did not come.
 
 watch: is more patient, since a guest may wait for a device while it boots, and takes an answer to ARP for life, since a
 guest may have a firewall. A guest that somebody has stopped or paused is left alone.
@@ -47,6 +47,17 @@ def answer(address):
         return "kernel"
     except OSError:
         return "nobody"
+
+
+def lacks_kubelet(address):
+    """Return whether the guest refuses connections to the kubelet's port."""
+    try:
+        socket.create_connection((address, 10250), timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False  # it may listen, and be slow
+    return False
 
 
 def busy_seconds(name):
@@ -196,4 +207,5 @@ def wait(name, address, timeout):
 if __name__ == "__main__":
     if sys.argv[1] == "watch":
         watch(sys.argv[2], sys.argv[3])
-    print(json.dumps(wait(sys.argv[2], sys.argv[3], float(sys.argv[4]))))
+    found = wait(sys.argv[2], sys.argv[3], float(sys.argv[4]))
+    print(json.dumps({**found, "lacks_kubelet": lacks_kubelet(sys.argv[3])}))

@@ -16,7 +16,10 @@ done
 for unit in q8s-rules.service q8s-rules-check.timer q8s-hosts.service q8s-containerd.service q8s-cni.path; do
     if [ "$(systemctl is-active $unit 2>/dev/null; systemctl is-enabled $unit 2>/dev/null)" = "$(printf 'active\nenabled')" ]; then echo "$unit"; fi
 done
-if [ "$(systemctl is-enabled kubelet.service 2>/dev/null)" = enabled ]; then echo kubelet.service; fi
+# Before kubeadm has configured it, it cannot run.
+if [ "$(systemctl is-enabled kubelet.service 2>/dev/null)" = enabled ]; then
+    if [ ! -e /var/lib/kubelet/config.yaml ] || systemctl is-active --quiet kubelet.service; then echo kubelet.service; fi
+fi
 for setting in net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables; do
     [ "$(sysctl --values $setting 2>/dev/null)" != 1 ] || echo "$setting"
 done

@@ -1,0 +1,169 @@
+"""What somebody broke by hand: ``status`` names it while Kubernetes still calls the nodes Ready, ``deploy`` repairs it.
+
+The tests build on each other, in the order of the file. The last one asks for a server that the cloud cannot create.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pytest
+import yaml
+from clusters import Cluster, changes, ready, small_cluster
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.e2e,
+    pytest.mark.skipif(
+        not os.environ.get("Q8S_TEST_LONG"), reason="a quarter of an hour: part of make test-long (Q8S_TEST_LONG=1)"
+    ),
+]
+NAME: Final = "repair"
+WORKER, CONTROL_PLANE = "x86-small-1", f"{NAME}-control-plane"
+HOST: Final = f"{NAME}-{WORKER}"
+NODES: Final = {WORKER, CONTROL_PLANE}
+VIRSH: Final = "virsh --connect qemu:///system"
+NOTICED: Final = 120  # seconds within which a repaired cluster is reported as well, on a machine under load
+
+
+@dataclass(frozen=True)
+class Break:
+    """What is broken at once: commands by the machine that runs them, and what ``status`` says then by node."""
+
+    commands: Mapping[str, str]
+    named: Mapping[str, tuple[str, ...]]
+
+
+BREAKS: Final = {
+    "rules, units, a running guest's definition, the control plane's kubelet": Break(
+        {
+            HOST: "systemctl disable --now q8s-rules-check.timer q8s-guest.service"
+            " && iptables -t nat -F && iptables -F && iptables -P FORWARD DROP && nft delete table ip q8s"
+            f" && {VIRSH} undefine {WORKER}",
+            CONTROL_PLANE: "systemctl stop kubelet && systemctl disable q8s-containerd",
+        },
+        {
+            WORKER: (
+                f"Q8S's rules on the host {HOST} are not in force",
+                f"the unit q8s-rules-check.timer on the host {HOST} is inactive and disabled",
+                f"the unit q8s-guest.service on the host {HOST} is inactive and disabled",
+                f"libvirt has no definition of the guest {WORKER} any more",
+            ),
+            CONTROL_PLANE: (
+                f"the unit kubelet.service on the host {CONTROL_PLANE} is inactive",
+                f"the unit q8s-containerd.service on the host {CONTROL_PLANE} is disabled",
+            ),
+        },
+    ),
+    "the guest's kubelet, and the control plane's node": Break(
+        {WORKER: "systemctl stop kubelet", CONTROL_PLANE: f"kubectl delete node {CONTROL_PLANE}"},
+        {
+            WORKER: (f"the kubelet of {WORKER} does not run, though its guest does",),
+            CONTROL_PLANE: (f"{CONTROL_PLANE} has not joined the cluster",),
+        },
+    ),
+    "a paused guest, and the control plane's rules": Break(
+        {
+            HOST: f"{VIRSH} suspend {WORKER}",
+            CONTROL_PLANE: "systemctl disable --now q8s-rules-check.timer && iptables -F Q8S_FWD",
+        },
+        {
+            WORKER: (f"the guest {WORKER} is paused",),
+            CONTROL_PLANE: (f"Q8S's rules on the host {CONTROL_PLANE} are not in force",),
+        },
+    ),
+    "the worker's node": Break(
+        {CONTROL_PLANE: f"kubectl delete node {WORKER}"},
+        # that it has not joined, or, five minutes after its start, that it is not in the cluster though its guest runs
+        {WORKER: (f"{WORKER} ", " the cluster")},
+    ),
+    "a guest that is gone": Break(
+        {HOST: f"{VIRSH} destroy {WORKER} && {VIRSH} undefine {WORKER}"},
+        {WORKER: (f"the host {HOST} has no guest",)},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def cluster(lab: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with small_cluster(lab, tmp_path_factory.mktemp(NAME), NAME, additional=0) as found:
+        found.command("deploy", "--yes")
+        yield found
+
+
+def on(cluster: Cluster, machine: str, command: str) -> str:
+    """Run a command as root on a host or in a guest."""
+    sudo = () if machine == WORKER else ("sudo",)
+    return cluster.command("ssh", machine, "--", *sudo, "sh", "-c", f"'{command}'")
+
+
+def status(cluster: Cluster) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Return the exit code of ``status``, and its rows by node."""
+    begin = time.monotonic()
+    done = cluster.attempt("status", "--json")
+    print(f"status answered within {time.monotonic() - begin:.0f} s", flush=True)
+    return done.returncode, {row["node"]: row for row in json.loads(done.stdout)}
+
+
+def wait_until_well(cluster: Cluster) -> dict[str, dict[str, Any]]:
+    """Wait until ``status`` finds no problem. Return its rows."""
+    begin = time.monotonic()
+    while True:
+        code, rows = status(cluster)
+        if code == 0:
+            return rows
+        assert time.monotonic() - begin < NOTICED, {name: row["problem"] for name, row in rows.items()}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_what_is_broken_is_named_and_repaired(cluster: Cluster, name: str) -> None:
+    broken = BREAKS[name]
+    wait_until_well(cluster)
+    for machine, command in broken.commands.items():
+        on(cluster, machine, command)
+    code, rows = status(cluster)
+    assert code == 1
+    for node, texts in broken.named.items():
+        for text in texts:
+            assert text in rows[node]["problem"], rows[node]
+        assert "q8s-run" in rows[node]["hint"]
+    assert changes(cluster.command("deploy", "--yes")) > 0
+    assert set(wait_until_well(cluster)) == NODES
+    assert changes(cluster.command("deploy")) == 0
+
+
+def test_a_control_plane_that_registered_again_takes_no_ordinary_pods(cluster: Cluster) -> None:
+    text = on(cluster, CONTROL_PLANE, f"kubectl get node {CONTROL_PLANE} --output=json")
+    node = json.loads(text[text.index("{") : text.rindex("}") + 1])
+    assert "node-role.kubernetes.io/control-plane" in node["metadata"]["labels"]
+    assert "node-role.kubernetes.io/control-plane" in [taint["key"] for taint in node["spec"]["taints"]]
+
+
+def test_one_failure_stays_one_failure(cluster: Cluster) -> None:
+    """The lab's flavor hollow.error: Nova accepts the server, and it goes to ERROR."""
+    text = cluster.file.read_text()
+    data = yaml.safe_load(text)
+    types = data["vm_types"]["types"]
+    types["broken"] = {**types["x86-small"], "openstack_flavor": "hollow.error", "ram": 1024}
+    data["cluster_definition"]["worker"]["broken"] = 1
+    cluster.file.write_text(yaml.safe_dump(data, sort_keys=False))
+    done = cluster.attempt("deploy", "--yes")
+    said = " ".join(re.sub(r"(?m)^\[ *[\d.]+s\]", "", done.stdout + done.stderr).split())
+    assert done.returncode == 1
+    assert f"server {NAME}-broken-1 is in ERROR" in said and "never start" in said
+    assert "q8s-run deploy" in done.stderr.partition("never start")[2], "the next command"
+    output = on(cluster, CONTROL_PLANE, "kubectl get nodes --output=json")
+    items = json.loads(output[output.index("{") : output.rindex("}") + 1])["items"]
+    assert ready({item["metadata"]["name"]: item for item in items}) >= {WORKER}
+    code, rows = status(cluster)
+    assert code == 1 and "is in ERROR" in rows["broken-1"]["problem"]
+    assert {name for name, row in rows.items() if not row["problem"]} == NODES
+    cluster.file.write_text(text)
+    cluster.command("deploy", "--yes")
+    assert set(wait_until_well(cluster)) == NODES and set(cluster.servers()) == {HOST, CONTROL_PLANE}
