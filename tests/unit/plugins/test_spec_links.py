@@ -72,8 +72,16 @@ def test_a_cluster_without_links_has_no_field_of_them() -> None:
         ("from: '*', to: zones:x", "network.links[0].to", "must be node:NAME, type:NAME, zone:NAME, control-planes"),
         ("from: '*', to: '*', rate: {up: 1mbit}", "network.links[0].rate.down", "is missing"),
         ("from: '*', to: '*', profile: lte", "network.links[0].profile", "lte is not in network.profiles"),
-        ("from: '*', to: '*', jitter: 1ms", "network.links[0]", "has jitter without a delay"),
-        ("from: '*', to: '*', reorder: 1%", "network.links[0]", "has reorder without a delay"),
+        ("from: '*', to: '*', jitter: 1ms", "network.links[0].jitter", "is 1 ms, without a delay"),
+        ("from: '*', to: '*', jitter: 50ms, delay: 2ms", "network.links[0].jitter", "must be at most the delay, 2 ms"),
+        ("from: '*', to: '*', delay: 2, jitter: 50ms", "network.links[0].delay", "is 2; must be a number with us"),
+        ("from: '*', to: '*', profile: lte, jitter: 5ms", "network.links[0].profile", "did you mean webpagetest-lte?"),
+        (
+            "from: '*', to: '*', loss: {model: gilbert-elliott, p: 1%, r: 0%}",
+            "network.links[0].loss.r",
+            "is '0%'; must be a number with %, such as 30%, above 0%",
+        ),
+        ("from: '*', to: '*', reorder: 1%", "network.links[0].reorder", "is 1%, without a delay"),
         ("from: '*', to: '*', dealy: 1ms", "network.links[0].dealy", "unknown key"),
     ],
 )
@@ -83,6 +91,38 @@ def test_a_mistake_is_an_error_with_its_place(link: str, path: str, words: str) 
     assert [problem.path for problem in caught.value.problems] == [path]
     assert words in str(caught.value)
     assert caught.value.problems[0].line > DEMO.count("\n")
+
+
+@pytest.mark.parametrize(
+    ("link", "path", "words"),
+    [
+        ("distribution: pareto, delay: 1ms", ".distribution", "is pareto, but has no effect without jitter"),
+        (
+            "symmetric: true, rate: {up: 1mbit, down: 2mbit}",
+            ".symmetric",
+            "has no effect beside a rate with up and down",
+        ),
+        ("symmetric: true", "", "has nothing that happens to packets"),
+        ("delay: 10ms, jitter: 6ms", ".jitter", "is 6 ms, more than half of the delay, 10 ms"),
+        ("delay: 60s, rate: 100gbit", ".delay", "holds 100000 packets, and packets are lost above 20.2 Mbit/s"),
+        ("delay: 60s", ".delay", "is 60000 ms, too long for an unlimited rate"),
+        ("delay: 2s, rate: {up: 1mbit, down: 10gbit}", ".delay", "too long for a rate of 10000 Mbit/s"),
+    ],
+)
+def test_what_is_hardly_meant_is_a_warning(link: str, path: str, words: str) -> None:
+    cluster = load(f"  links:\n    - {{from: control-planes, to: '*', {link}}}\n")
+    warnings = [(w.path, w.message) for w in cluster.warnings if w.path.startswith("network.links")]
+    assert [found for found, _message in warnings] == [f"network.links[0]{path}"]
+    assert words in warnings[0][1]
+    again = _spec.load_mapping(cluster.to_mapping(), "c.yaml")
+    assert again == cluster
+
+
+@pytest.mark.parametrize("link", ["delay: 0ms", "delay: 40ms, jitter: 5ms, distribution: pareto", "rate: 100gbit"])
+def test_usual_links_give_no_warning(link: str) -> None:
+    cluster = load(f"  links:\n    - {{from: control-planes, to: '*', {link}}}\n")
+    for known in (cluster, _spec.load_mapping(cluster.to_mapping(), "c.yaml")):
+        assert [str(w) for w in known.warnings if w.path.startswith("network.links")] == []
 
 
 def test_a_link_that_matches_nothing_is_a_warning() -> None:
@@ -159,7 +199,11 @@ def test_the_matrix_comes_before_coordinates_and_links_before_both() -> None:
     [
         ("matrix: latencies.csv", "network.matrix: is 'latencies.csv'; must be CSV"),
         ("matrix: |\n    ,a\n    b,x\n", "line 2, column a: 'x' must be a delay in ms, from 0 to 60000, or empty"),
-        ("matrix: |\n    ,a\n    b,1,2\n", "line 2: has 2 delays, and there are 1 columns"),
+        ("matrix: |\n    ,a\n    b,1,2\n", "line 2: has 2 cells after the name; must have 1: a"),
+        ("matrix: |\n    ;a;b\n    a;;5\n", "line 1: is ';a;b', which has no columns; commas must separate the cells"),
+        ("matrix: |\n    to\n    a\n", "line 1: is 'to', which has no columns"),
+        ("matrix: |\n    ,a\n    b,\n", "has no delay: every cell is empty"),
+        ('matrix: |\n    ,a\n    "b,1\n', "line 2: is not CSV; quotes must enclose a whole cell"),
         ("matrix: |\n    ,a,a\n    b,1,2\n", "line 1: the column a is there twice"),
         ("coordinates: {east: {lat: 91, lon: 0}}", "network.coordinates.east.lat: is 91; must be a number (degrees)"),
         ("coordinates: {east: {lat: 1}}", "network.coordinates.east.lon: is missing"),

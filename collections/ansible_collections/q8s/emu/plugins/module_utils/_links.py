@@ -122,6 +122,17 @@ def parse_percent(text: str) -> float:
     return float(match[1])
 
 
+def parse_recovery(text: str) -> float:
+    """Return the probability of leaving a state, such as 30%, in percent.
+
+    :raises ValueError: it is none, or 0
+    """
+    value = parse_percent(text)
+    if not value:
+        raise ValueError("a number with %, such as 30%, above 0% and at most 100%")
+    return value
+
+
 def check_selector(selector: str) -> None:
     """Check the form of a selector.
 
