@@ -284,11 +284,13 @@ class Links:
     rules: tuple[Rule, ...] = ()
     default: Impairment = field(default_factory=Impairment)
     exempt: tuple[str, ...] = ("ssh", "apiserver")
+    profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # in the file's own form, for `link set`
 
     def to_mapping(self) -> dict[str, Any]:
         """The links in the file's own form, with the profiles' values in each."""
         return {
             "defaults": _fields_of(self.default),
+            **({"profiles": {name: dict(one) for name, one in self.profiles.items()}} if self.profiles else {}),
             "links": [rule_mapping(rule) for rule in self.rules],
             "exempt": list(self.exempt),
         }
@@ -315,12 +317,14 @@ def read_links(
         if rule is not None:
             rules.append(rule)
             if _links.unmatched_rules(endpoints, [rule]):
-                report.warn(place.data[number], path, "matches no two nodes of this cluster", "compare its from and to")
+                end, message, hint = _links.unmatched_end(endpoints, rule)
+                report.warn(place.data[number].at(end), join(path, end) if end else path, message, hint)
     default = _impairment(values["defaults"] or {})[0]
     if values["defaults"]:
         _check(values["defaults"], default, root.at("network", "defaults"), join("network", "defaults"), report)
     _check_nodes(endpoints, rules, default, root.at("network"), report)
-    return Links(tuple(rules), default, tuple(values["exempt"] or ()))
+    own = {name: _fields_of(*_impairment(one)) for name, one in (values["profiles"] or {}).items() if one}
+    return Links(tuple(rules), default, tuple(values["exempt"] or ()), own)
 
 
 def known_profiles(values: Optional[Mapping[str, Any]]) -> dict[str, Any]:

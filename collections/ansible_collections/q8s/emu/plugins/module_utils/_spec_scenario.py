@@ -282,7 +282,12 @@ class _Reader:
 
     def _require_pair(self, rule: Rule, place: Value, path: str) -> None:
         if _links.unmatched_rules(self.endpoints, [rule]):
-            self.report.fail(place, path, "matches no two nodes of this cluster")
+            end, message, hint = _links.unmatched_end(self.endpoints, rule)
+            if end and isinstance(place.data, list):
+                number = ("from", "to").index(end)
+                self.report.fail(place.data[number], f"{path}[{number}]", message, hint)
+            else:
+                self.report.fail(place.at(end), f"{path}.{end}" if end else path, message, hint)
         elif not any(not endpoint.control_plane for endpoint in self._matched(rule)):
             message = "is between control planes, whose links are not shaped"
             self.report.fail(place, path, message, "links work where one end is a worker")
