@@ -181,6 +181,21 @@ def test_a_matrix_has_a_delay_for_each_direction() -> None:
     assert found == {(WEST, EAST): 40_000, (EAST, WEST): 12_500}
 
 
+def test_a_matrix_may_be_a_file_beside_the_cluster_file(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(f"{TWO_ZONES}\nnetwork:\n  matrix: latencies.csv\n")
+    with pytest.raises(_spec.SpecError, match=r"latencies\.csv cannot be read: No such file or directory"):
+        _spec.load_file(str(file))
+    (tmp_path / "latencies.csv").write_text("\ufeff,west,east\r\nwest,,40\r\neast,12.5,\r\n")
+    cluster = _spec.load_file(str(file))
+    found = {pair: link.delay for pair, link in cluster.link_matrix().items()}
+    assert found == {(WEST, EAST): 40_000, (EAST, WEST): 12_500}
+    assert _spec.load_mapping(cluster.to_mapping(), "elsewhere") == cluster
+    (tmp_path / "latencies.csv").write_text(",west\nwest,x\n")
+    with pytest.raises(_spec.SpecError, match=r"latencies\.csv: line 2, column west: 'x' must be a delay"):
+        _spec.load_file(str(file))
+
+
 def test_a_matrix_may_name_nodes_and_selectors() -> None:
     found = delays(f"  matrix: |\n    to,{WEST},*\n    {EAST},7,3\n")
     assert found == {(EAST, WEST): 7_000, (EAST, "demo-control-plane"): 3_000}
@@ -197,7 +212,8 @@ def test_the_matrix_comes_before_coordinates_and_links_before_both() -> None:
 @pytest.mark.parametrize(
     ("network", "words"),
     [
-        ("matrix: latencies.csv", "network.matrix: is 'latencies.csv'; must be CSV"),
+        ("matrix: latencies.csv", "network.matrix: is latencies.csv, but the folder of the cluster file is not known"),
+        ("matrix: ../latencies.csv", "network.matrix: is '../latencies.csv'; must be CSV"),
         ("matrix: |\n    ,a\n    b,x\n", "line 2, column a: 'x' must be a delay in ms, from 0 to 60000, or empty"),
         ("matrix: |\n    ,a\n    b,1,2\n", "line 2: has 2 cells after the name; must have 1: a"),
         ("matrix: |\n    ;a;b\n    a;;5\n", "line 1: is ';a;b', which has no columns; commas must separate the cells"),

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Callable, Optional
@@ -23,6 +25,8 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec_kinds import (
     Text,
 )
 from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import Report, Value, found, join
+
+_MAX_TABLE = 1 << 20  # characters: delays between 300 nodes are 600 kB
 
 
 @dataclass(frozen=True)
@@ -126,9 +130,12 @@ class Degrees(Kind):
 
 @dataclass(frozen=True)
 class Table(Kind):
-    """A table of delays in CSV, as text of several lines."""
+    """A table of delays in CSV, as text of several lines, or the name of a file beside the cluster file."""
 
     def read(self, value: Value, path: str, report: Report) -> Optional[dict[tuple[str, str], int]]:
+        name = table_file(value.data)
+        if name:
+            return self._read_file(name, value, path, report)
         if not isinstance(value.data, str) or "\n" not in value.data.strip():
             hint = "write `matrix: |`, and below it the lines of the CSV file"
             report.fail(value, path, f"is {found(value.data)}; must be {self.words()}", hint)
@@ -139,11 +146,39 @@ class Table(Kind):
             report.fail(value, path, str(error))
             return None
 
+    @staticmethod
+    def _read_file(name: str, value: Value, path: str, report: Report) -> Optional[dict[tuple[str, str], int]]:
+        if report.folder is None:
+            hint = (
+                "write `matrix: |`, and below it the file's lines; with Ansible, pass q8s_cluster_file instead of -e @"
+            )
+            report.fail(value, path, f"is {name}, but the folder of the cluster file is not known", hint)
+            return None
+        try:
+            with open(os.path.join(report.folder, name), encoding="utf-8-sig") as stream:
+                text = stream.read(_MAX_TABLE + 1)
+            if len(text) > _MAX_TABLE:
+                raise ValueError(f"is larger than {_MAX_TABLE} characters")
+            return _links_sources.parse_table(text)
+        except UnicodeDecodeError:
+            report.fail(value, path, f"{name}: is not text in UTF-8")
+        except OSError as error:
+            hint = "the file must be beside the cluster file"
+            report.fail(value, path, f"{name} cannot be read: {error.strerror or error}", hint)
+        except ValueError as error:
+            report.fail(value, path, f"{name}: {error}")
+        return None
+
     def words(self) -> str:
-        return "CSV: names of columns, then lines of a name and delays in ms"
+        return "CSV: names of columns, then lines of a name and delays in ms; or a file beside this one, such as delays.csv"
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string"}
+
+
+def table_file(text: Any) -> str:
+    """Return the name of the file that has the table of delays; empty for none."""
+    return text if isinstance(text, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.csv", text) else ""
 
 
 def _selector(text: str) -> str:
@@ -285,6 +320,7 @@ class Links:
     default: Impairment = field(default_factory=Impairment)
     exempt: tuple[str, ...] = ("ssh", "apiserver")
     profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # in the file's own form, for `link set`
+    matrix_file: str = field(default="", compare=False)  # beside the cluster file; its delays are in the rules
 
     def to_mapping(self) -> dict[str, Any]:
         """The links in the file's own form, with the profiles' values in each."""
@@ -324,7 +360,8 @@ def read_links(
         _check(values["defaults"], default, root.at("network", "defaults"), join("network", "defaults"), report)
     _check_nodes(endpoints, rules, default, root.at("network"), report)
     own = {name: _fields_of(*_impairment(one)) for name, one in (values["profiles"] or {}).items() if one}
-    return Links(tuple(rules), default, tuple(values["exempt"] or ()), own)
+    file = table_file(root.at("network", "matrix").data)
+    return Links(tuple(rules), default, tuple(values["exempt"] or ()), own, file)
 
 
 def known_profiles(values: Optional[Mapping[str, Any]]) -> dict[str, Any]:
