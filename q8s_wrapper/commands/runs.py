@@ -35,8 +35,7 @@ class Session:
         self.json: bool = getattr(arguments, "json", False)
         self.folder = folder
         self._changes = changes
-        node = getattr(arguments, "node", None) or ""
-        self._node: str = node if isinstance(node, str) else shlex.join(node)
+        self._typed = _typed_words(arguments)
         self._keep: list[str] = getattr(arguments, "keep", [])
         self.check: bool = getattr(arguments, "check", False)
         self._selection = _selection_options(arguments)
@@ -148,7 +147,7 @@ class Session:
         exists = _describe_servers(self.file) if outcome.code == ExitCode.INTERRUPTED else ""
         if outcome.code == ExitCode.FAILED and not run_state.failures:
             messages.error(_startup_failure(outcome.log))
-        options = [*([self._node] if self._node else []), *_keep_options(self._keep), *self._selection, *self.resume]
+        options = [*self._typed, *_keep_options(self._keep), *self._selection, *self.resume]
         command = self.invocation.command(self.what, *options)
         timeline_path = str(page) if page else ""
         end = report.End(
@@ -388,12 +387,20 @@ def open_session(arguments: argparse.Namespace, cluster: Any = None, *, changes:
         else:
             folder = state.cluster_folder(cluster.cluster_name, changes=changes)
     except state.CloudUnknownError as error:
-        command = arguments.invocation.command(arguments.command.name, *_selection_options(arguments))
+        words = [*_typed_words(arguments), *_selection_options(arguments)]
+        command = arguments.invocation.command(arguments.command.name, *words)
         raise WrapperError(str(error), f"fix the cause, then run `{command}` again") from None
     held = state.locked(folder, arguments.command.name) if changes else nullcontext(state.shared(folder))
     with held as lock:
         _warn_of_scenario(arguments, folder, changes)
         yield Session(arguments, cluster, folder, lock, changes)
+
+
+def _typed_words(arguments: argparse.Namespace) -> list[str]:
+    """Return the node, or the words of ``link set``, and ``--for``, quoted as they are typed in a command."""
+    node, length = getattr(arguments, "node", None) or [], getattr(arguments, "for", None)
+    words = [node] if isinstance(node, str) else [*node]
+    return [*map(shlex.quote, words), *(["--for", shlex.quote(length)] if length else [])]
 
 
 def _warn_of_scenario(arguments: argparse.Namespace, folder: Path, changes: bool) -> None:

@@ -31,6 +31,7 @@ _PACKET = 1514
 _QUEUE_SECONDS = 0.2
 _MIN_QUEUE = 1000  # netem's own default, for directions without a rate
 _MIN_RATED_QUEUE = 50
+MAX_QUEUE = 100_000  # packets; the kernel needs 2304 bytes for each, so one full queue takes 230 MB of a guest
 _BURST_SECONDS = 0.004
 _PROBE_PRIORITY = 90
 
@@ -41,8 +42,17 @@ def queue_limit(impairment: Impairment) -> int:
     """Return netem's limit in packets: what is under way during the delay, and a queue of 200 ms in front of a rate."""
     seconds = (impairment.delay + 3 * impairment.jitter) / 1_000_000
     if not impairment.rate:
-        return max(_MIN_QUEUE, math.ceil(_ASSUMED_RATE * seconds / 8 / _PACKET))
-    return max(_MIN_RATED_QUEUE, math.ceil(impairment.rate * (seconds + _QUEUE_SECONDS) / 8 / _PACKET))
+        wanted = max(_MIN_QUEUE, math.ceil(_ASSUMED_RATE * seconds / 8 / _PACKET))
+    else:
+        wanted = max(_MIN_RATED_QUEUE, math.ceil(impairment.rate * (seconds + _QUEUE_SECONDS) / 8 / _PACKET))
+    return min(wanted, MAX_QUEUE)
+
+
+def rate_of_queue(impairment: Impairment) -> int:
+    """Return the rate in bit/s above which packets are lost because the queue is full; 0 if the link's rate is not above."""
+    rate = impairment.rate or _ASSUMED_RATE
+    possible = MAX_QUEUE * 8 * _PACKET * 1_000_000 // impairment.delay if impairment.delay else rate
+    return possible if possible < rate else 0
 
 
 def setup_batch(device: str, links: Links, match: str, exempt: Sequence[str] = ()) -> str:
