@@ -90,28 +90,28 @@ def redirect_batch(device: str, ifb: str, before: Sequence[str], after: Sequence
     lines = [f"qdisc replace dev {device} clsact"] if after and not before else []
     for source in _sorted(set(after) - set(before)):
         lines.append(
-            f"filter replace dev {device} ingress protocol ip prio 1 handle {_minor(source):#x} flower "
+            f"filter replace dev {device} ingress protocol ip prio 1 handle {minor(source):#x} flower "
             f"src_ip {source} action mirred egress redirect dev {ifb}"
         )
     for source in _sorted(set(before) - set(after)):
-        lines.append(f"filter del dev {device} ingress protocol ip prio 1 handle {_minor(source):#x} flower")
+        lines.append(f"filter del dev {device} ingress protocol ip prio 1 handle {minor(source):#x} flower")
     return _text(lines)
 
 
 def _changes(device: str, before: Links, after: Links, match: str) -> list[str]:
     lines = []
     for address in _sorted(after):
-        link, minor, old = after[address], _minor(address), before.get(address)
+        link, number, old = after[address], minor(address), before.get(address)
         if link == old:
             continue
-        lines.append(f"class replace dev {device} parent 1: {_class(minor, link.rate)}")
-        lines.append(f"qdisc replace dev {device} parent 1:{minor:x} {_netem(link)}")
+        lines.append(f"class replace dev {device} parent 1: {_class(number, link.rate)}")
+        lines.append(f"qdisc replace dev {device} parent 1:{number:x} {_netem(link)}")
         if old is None:
-            lines.append(f"filter replace dev {device} {_filter(minor)} flower {match} {address} classid 1:{minor:x}")
+            lines.append(f"filter replace dev {device} {_filter(number)} flower {match} {address} classid 1:{number:x}")
     for address in _sorted(set(before) - set(after)):
-        minor = _minor(address)
-        lines.append(f"filter del dev {device} {_filter(minor)} flower")
-        lines.append(f"class del dev {device} classid 1:{minor:x}")
+        number = minor(address)
+        lines.append(f"filter del dev {device} {_filter(number)} flower")
+        lines.append(f"class del dev {device} classid 1:{number:x}")
     return lines
 
 
@@ -119,7 +119,7 @@ def _sorted(addresses: Iterable[str]) -> list[str]:
     return sorted(addresses, key=ipaddress.IPv4Address)
 
 
-def _minor(address: str) -> int:
+def minor(address: str) -> int:
     """Return the number of an address's class, which stays the same whatever other nodes there are.
 
     Nodes share a network of at most 65536 addresses, of which the first and the last are no node's.
@@ -127,14 +127,19 @@ def _minor(address: str) -> int:
     return int(ipaddress.IPv4Address(address)) & 0xFFFF
 
 
-def _filter(minor: int) -> str:
-    return f"parent 1: protocol ip prio 100 handle {minor:#x}"
+def _filter(number: int) -> str:
+    return f"parent 1: protocol ip prio 100 handle {number:#x}"
 
 
-def _class(minor: int, rate: int) -> str:
+def _class(number: int, rate: int) -> str:
     """A class's id and rate. Without a quantum, HTB computes one from the rate and warns in the kernel's log."""
-    burst = max(2 * _PACKET, round((rate or _ASSUMED_RATE) * _BURST_SECONDS / 8))
-    return f"classid 1:{minor:x} htb rate {rate or _UNLIMITED}bit burst {burst} cburst {burst} quantum {_PACKET}"
+    size = burst(rate or _ASSUMED_RATE)
+    return f"classid 1:{number:x} htb rate {rate or _UNLIMITED}bit burst {size} cburst {size} quantum {_PACKET}"
+
+
+def burst(rate: int) -> int:
+    """Return how many bytes a class may send at once."""
+    return max(2 * _PACKET, round(rate * _BURST_SECONDS / 8))
 
 
 def _netem(link: Impairment) -> str:
