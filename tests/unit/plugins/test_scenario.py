@@ -160,7 +160,7 @@ def test_a_completed_scenario_is_read_as_an_equal_one() -> None:
         ("at: 1s, for: 2s, set: {from: node:x, to: '*', delay: 1ms}", ".set.from", "nodes: cloud-1, edge-1, edge-c"),
         ("at: 1s, for: 2s, set: {from: '*', to: '*', dealy: 1ms}", ".set.dealy", "unknown key"),
         ("at: 1s, for: 2s, set: {from: '*', to: '*', profile: lte}", ".set.profile", "lte is not in network.profiles"),
-        ("at: 1s, for: 2s, set: {from: '*', to: '*', duplicate: 1%}", ".set", "has duplicate beside another link"),
+        ("at: 1s, for: 2s, set: {from: '*', to: '*', duplicate: 1%}", ".set.duplicate", "is 1% beside another link"),
         ("from: 1s, to: 9s, period: 1s, flap: ['*', '*']", ".period", "is 1s; must be at least 4s"),
         ("from: 0s, to: 9s, churn: {mtbf: 1s, mttr: 1s}", ".churn", "has no target; must have one of type, zone"),
         ("from: 0s, to: 9s, churn: {type: edge, mtbf: 1s}", ".churn.mttr", "is missing"),

@@ -47,8 +47,22 @@ def test_links_need_addresses_that_differ_in_16_bits() -> None:
 
 def test_duplicates_beside_another_link_are_refused() -> None:
     load("  links:\n    - {from: 'type:arm-mid', to: control-planes, duplicate: 1%}\n")
-    with pytest.raises(_spec.SpecError, match="Linux allows no other link beside it"):
+    with pytest.raises(
+        _spec.SpecError, match=r"network\.defaults\.duplicate: is 1% from .* Linux allows no other link"
+    ):
         load("  defaults: {duplicate: 1%}\n")
+    with pytest.raises(_spec.SpecError, match=r"network\.links\[1\]\.duplicate: is 2% from arm-mid-1 to x86-small-1;"):
+        load(
+            "  links:\n    - {from: 'type:arm-mid', to: '*', delay: 1ms}\n"
+            "    - {from: 'node:arm-mid-1', to: 'type:x86-small', duplicate: 2%}\n"
+        )
+
+
+def test_a_distribution_that_looks_alike_is_not_suggested() -> None:
+    with pytest.raises(_spec.SpecError) as caught:
+        load("  defaults: {delay: 9ms, jitter: 1ms, distribution: uniform}\n")
+    assert "is 'uniform'; allowed: normal, pareto, paretonormal" in str(caught.value)
+    assert "did you mean" not in str(caught.value)
 
 
 def test_a_completed_cluster_is_read_as_an_equal_one() -> None:

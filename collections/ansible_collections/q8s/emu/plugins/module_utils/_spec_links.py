@@ -219,7 +219,7 @@ _IMPAIRMENT = (
     Field("jitter", _DELAY, "Standard deviation of the delay.", default=None, edit=LIVE),
     Field(
         "distribution",
-        Choice({name: name for name in _links.DISTRIBUTIONS}),
+        Choice({name: name for name in _links.DISTRIBUTIONS}, suggest=False),
         f"Distribution of the delay when there is jitter; {_links.DISTRIBUTIONS[0]} if not given.",
         default=None,
         edit=LIVE,
@@ -343,7 +343,7 @@ def read_links(
         *_coordinates(values["coordinates"] or {}, endpoints, root.at("network"), report),
         *_matrix(values["matrix"] or {}, endpoints, root.at("network"), report),
     ]
-    profiles = known_profiles(values)
+    profiles, placed = known_profiles(values), []
     place = root.at("network", "links")
     for number, row in enumerate(values["links"] or ()):
         path = f"network.links[{number}]"
@@ -352,6 +352,7 @@ def read_links(
         rule = read_rule(row, profiles, place.data[number], path, report)
         if rule is not None:
             rules.append(rule)
+            placed.append((rule, place.data[number], path))
             if _links.unmatched_rules(endpoints, [rule]):
                 end, message, hint = _links.unmatched_end(endpoints, rule)
                 report.warn(place.data[number].at(end), join(path, end) if end else path, message, hint)
@@ -359,6 +360,11 @@ def read_links(
     if values["defaults"]:
         _check(values["defaults"], default, root.at("network", "defaults"), join("network", "defaults"), report)
     _check_nodes(endpoints, rules, default, root.at("network"), report)
+    if default.duplicate or any(rule.impairment.duplicate for rule in rules):
+        conflict = _links.duplicate_conflict(endpoints, _links.link_matrix(endpoints, rules, default))
+        if conflict:
+            defaults = (Rule("*", "*", default), root.at("network", "defaults"), "network.defaults")
+            _report_duplicate(conflict, endpoints, [defaults, *placed], report)
     own = {name: _fields_of(*_impairment(one)) for name, one in (values["profiles"] or {}).items() if one}
     file = table_file(root.at("network", "matrix").data)
     return Links(tuple(rules), default, tuple(values["exempt"] or ()), own, file)
@@ -448,7 +454,7 @@ def _matrix(
 def _check_nodes(
     endpoints: Sequence[Endpoint], rules: Sequence[Rule], default: Impairment, place: Value, report: Report
 ) -> None:
-    """Report what the guests' kernels refuse, and what no guest shapes."""
+    """Report what no guest shapes."""
     control_planes = [endpoint for endpoint in endpoints if endpoint.control_plane]
     left = _links.link_matrix(control_planes, rules, default)
     if left:
@@ -459,16 +465,22 @@ def _check_nodes(
             f"directions between control planes are not shaped: {pairs}",
             "links work where one end is a worker; control planes run on the cloud's servers",
         )
-    if not default.duplicate and not any(rule.impairment.duplicate for rule in rules):
-        return
-    conflict = _links.duplicate_conflict(endpoints, _links.link_matrix(endpoints, rules, default))
-    if conflict:
-        report.fail(
-            place,
-            "network",
-            f"duplicate from {conflict[0]} to {conflict[1]}: Linux allows no other link beside it on that node",
-            "leave duplicate out, or let it be the only link of the node",
-        )
+
+
+def _report_duplicate(
+    pair: tuple[str, str],
+    endpoints: Sequence[Endpoint],
+    placed: Sequence[tuple[Rule, Value, str]],
+    report: Report,
+) -> None:
+    """Report duplicates that a guest's kernel refuses, at the last rule that has them for this direction."""
+    for rule, place, path in reversed(placed):
+        if rule.impairment.duplicate and pair in _links.link_matrix(endpoints, [rule]):
+            where = (place.at("duplicate"), f"{path}.duplicate") if "duplicate" in place.data else (place, path)
+            share = f"{rule.impairment.duplicate:g}%"
+            message = f"is {share} from {pair[0]} to {pair[1]}; Linux allows no other link beside it on that node"
+            report.fail(*where, message, "leave duplicate out, or let it be the only link of the node")
+            return
 
 
 def _check(values: Mapping[str, Any], impairment: Impairment, place: Value, path: str, report: Report) -> None:

@@ -262,8 +262,10 @@ class _Reader:
         self._require_pair(rule, place, path)
         matrix = _links.link_matrix(self.endpoints, self.links.rules, self.links.default, [rule])
         if rule.impairment.duplicate and _links.duplicate_conflict(self.endpoints, matrix):
-            message = "has duplicate beside another link of the same node, which Linux does not allow"
-            self.report.fail(place, path, message, "leave duplicate out")
+            share = f"{rule.impairment.duplicate:g}%"
+            message = f"is {share} beside another link of the same node, which Linux does not allow"
+            where = (place.at("duplicate"), f"{path}.duplicate") if "duplicate" in place.data else (place, path)
+            self.report.fail(*where, message, "leave duplicate out")
         return LinkEvent(*times, rule)
 
     def _churn(
