@@ -31,8 +31,8 @@ pytestmark = [
 ]
 NAME = "life"
 EDITED, OTHER = "x86-edit-1", "x86-keep-1"
-# The figures are those of a machine with nothing else to do. They may be missed by this factor, so that one that is three
-# times slower passes; each is printed beside what was wanted. Q8S_TEST_SLOWNESS=1 demands the figures themselves.
+# The figures are those of a machine with nothing else to do. They may be missed by this factor, so that one that is
+# three times slower passes; each is printed beside what was wanted. Q8S_TEST_SLOWNESS=1 demands the figures themselves.
 SLOWNESS = float(os.environ.get("Q8S_TEST_SLOWNESS", "4"))
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
