@@ -54,7 +54,8 @@ def kubernetes_node(name: str, **changes: Any) -> dict[str, Any]:
 def table(**changes: Any) -> list[dict[str, Any]]:
     nodes = [kubernetes_node("x86-small-1"), kubernetes_node("arm-mid-1", **changes)]
     answers = {"x86-small-1": X86, "arm-mid-1": changes.get("answer", ARM)}
-    rows = node_promises(nodes, CLUSTER.to_mapping(), answers, WANTED)
+    images = {"x86-small-1": 10487689216, "arm-mid-1": changes.get("images", 10487689216)}
+    rows = node_promises(nodes, CLUSTER.to_mapping(), answers, WANTED, images)
     assert not [row for row in rows if row["node"] == "x86-small-1" and row["problem"]]
     return rows
 
@@ -73,6 +74,7 @@ def test_a_cluster_as_the_file_says_has_no_problem() -> None:
     assert shown["memory"] == ("2048 MB", "1968 MB", "-3.9 %")
     assert shown["root disk"] == ("10 GB", "10 GB", "")
     assert shown["storage of pods"] == ("10 GB", "9.8 GB", "-2.3 %")
+    assert shown["storage of images"] == ("10 GB", "9.8 GB", "-2.3 %")
 
 
 @pytest.mark.parametrize(
@@ -94,8 +96,16 @@ def test_a_guest_that_is_not_as_the_file_says(old: str, new: str, problem: str) 
 def test_what_kubernetes_reports_is_compared_too() -> None:
     [storage] = problems(storage="5241884Ki")
     assert storage == "arm-mid-1: storage of pods: 5.0 GB instead of 10 GB"
+    [images] = problems(images=17065439232)
+    assert images == "arm-mid-1: storage of images: 15.9 GB instead of 10 GB"
     [labels] = problems(labels={"q8s.io/emulated": "true"})
     assert labels == "arm-mid-1: labels: no q8s.io/type instead of q8s.io/type=arm-mid"
+
+
+def test_a_kubelet_that_does_not_answer_is_no_broken_promise() -> None:
+    rows = table(images=None)
+    assert [row["promise"] for row in rows if row["kept"] is None] == ["storage of images"]
+    assert not [row for row in rows if row["problem"]]
 
 
 def test_a_taint_that_is_gone() -> None:

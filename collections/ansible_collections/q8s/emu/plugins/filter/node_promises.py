@@ -18,8 +18,8 @@ version_added: 0.2.0
 author:
   - Q8S contributors (!UNKNOWN)
 description:
-  - Compares architecture, CPU model, number of CPUs, memory and root disk with what the guest shows, and the storage of pods, labels and taints with
-    what Kubernetes reports.
+  - Compares architecture, CPU model, number of CPUs, memory and root disk with what the guest shows, and the storage of pods and of images, labels
+    and taints with what Kubernetes and the kubelets report.
 options:
   _input:
     description: The cluster's nodes, as C(kubectl get nodes -o json) lists them.
@@ -38,6 +38,12 @@ options:
     description: Labels and taints by node, as the inventory has them in C(q8s_node_labels).
     type: dict
     required: true
+  image_disks:
+    description:
+      - Sizes in bytes of the file systems of images and containers, by node, as the kubelets report them in C(/stats/summary). Without a node's size,
+        the storage of images is not compared.
+    type: dict
+    default: {}
   links:
     description: Links and what was measured, as P(q8s.emu.link_report#filter) returns them. Their rows follow those of the workers.
     type: dict
@@ -47,7 +53,7 @@ options:
 EXAMPLES = r"""
 - name: Compare the workers with the cluster file
   ansible.builtin.debug:
-    msg: "{{ q8s_nodes | q8s.emu.node_promises(q8s_cluster, q8s_answers, q8s_node_labels) }}"
+    msg: "{{ q8s_nodes | q8s.emu.node_promises(q8s_cluster, q8s_answers, q8s_node_labels, {'arm-mid-1': 10487689216}) }}"
 """
 
 RETURN = r"""
@@ -67,6 +73,7 @@ def node_promises(
     cluster: Mapping[str, Any],
     answers: Mapping[str, str],
     wanted: Mapping[str, Mapping[str, Any]],
+    image_disks: Optional[Mapping[str, Optional[int]]] = None,
     links: Optional[Mapping[str, Any]] = None,
 ) -> list[dict[str, Any]]:
     """Return the rows. See DOCUMENTATION."""
@@ -81,7 +88,13 @@ def node_promises(
             given = wanted.get(spec.node, {})
             node, answer = by_name.get(spec.node), str(answers.get(spec.node, ""))
             rows += _promises.rows(
-                spec.node, spec.vm_type, answer, node, labels=given.get("labels", {}), taints=given.get("taints", [])
+                spec.node,
+                spec.vm_type,
+                answer,
+                node,
+                labels=given.get("labels", {}),
+                taints=given.get("taints", []),
+                image_disk=(image_disks or {}).get(spec.node),
             )
     return rows + (_links_promises.rows(links) if links else [])
 
