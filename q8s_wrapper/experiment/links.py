@@ -96,8 +96,6 @@ def check_together(cluster: Any, changed: Sequence[Mapping[str, Any]]) -> None:
     """
     from ansible_collections.q8s.emu.plugins.module_utils import _links, _spec
 
-    if not any("duplicate" in link or "profile" in link for link in changed):
-        return
     try:
         rules = _with_links(cluster, overrides(changed)).links.rules
         conflict = _links.duplicate_conflict(cluster.endpoints(), cluster.link_matrix(rules))

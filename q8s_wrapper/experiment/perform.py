@@ -39,9 +39,10 @@ _BACK_SECONDS: Final = 900
 
 @dataclass
 class _Guest:
-    """A guest: the lock of its links, what it has, and the fault for which it is away."""
+    """A guest: the locks of its links and of its CPUs' limit, what it has, and the fault for which it is away."""
 
     lock: threading.Lock
+    limit: threading.Lock
     found: Any = None
     away: Any = None
 
@@ -57,7 +58,9 @@ class Performer:
         self.machines = machines
         self._record = record
         self._addresses = machines.addresses()
-        self._guests = {name: _Guest(threading.Lock()) for name, v in machines.hosts.items() if "q8s_host" in v}
+        self._guests = {
+            name: _Guest(threading.Lock(), threading.Lock()) for name, v in machines.hosts.items() if "q8s_host" in v
+        }
         self._kept = _links_node.node_links(cluster, self._addresses)
         self._nothing = _links_node.NodeLinks(exempt=cluster.links.exempt)
         files = _ROLE / "files"
@@ -216,7 +219,7 @@ class Performer:
         while not self.stopped.is_set():
             state = self._states.get(fault.node, "Unknown")
             if state == "Ready":
-                with guest.lock:  # not after the fault's end, which waits for the lock too
+                with guest.limit:  # not after the fault's end, which waits for the lock too
                     if self._record.now < end:
                         self.machines.sudo(host, self.machines.begin_command(fault))
                         return
@@ -226,7 +229,7 @@ class Performer:
 
     def _end(self, fault: Any) -> None:
         """End a fault at a node."""
-        with self._guests[fault.node].lock:
+        with self._guests[fault.node].limit:
             self.machines.sudo(self.machines.host_of(fault.node), self.machines.end_command(fault))
         if fault.kind != self._scenario.CPU:
             self._waiting.append(self._pool.submit(self._await, fault))

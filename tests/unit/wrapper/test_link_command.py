@@ -143,6 +143,12 @@ def test_duplicates_beside_a_link_that_was_changed_before_are_refused(
     assert cli.main(["link", "set", str(file), "edge-1", "edge-control-plane", "delay=1ms"]) == ExitCode.WRONG_INPUT
     assert "Linux allows no other link beside it" in capsys.readouterr().err
     assert len(plays.calls) == 1
+    links.write(tmp_path, [])
+    file.write_text(
+        f"{file.read_text()}\nnetwork:\n  links: [{{from: node:edge-1, to: node:cloud-1, duplicate: 1%}}]\n"
+    )
+    assert cli.main(["link", "set", str(file), "edge-1", "edge-control-plane", "delay=1ms"]) == ExitCode.WRONG_INPUT
+    assert len(plays.calls) == 1
 
 
 def test_a_change_whose_command_was_killed_is_named(tmp_path: Path) -> None:

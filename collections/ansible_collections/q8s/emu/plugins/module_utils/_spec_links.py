@@ -216,7 +216,7 @@ _GILBERT_ELLIOTT = Group(
 )
 _IMPAIRMENT = (
     Field("delay", _DELAY, "Delay of each packet, one way.", default=None, edit=LIVE),
-    Field("jitter", _DELAY, "Standard deviation of the delay.", default=None, edit=LIVE),
+    Field("jitter", _DELAY, "Standard deviation of the delay, at most the delay itself.", default=None, edit=LIVE),
     Field(
         "distribution",
         Choice({name: name for name in _links.DISTRIBUTIONS}, suggest=False),
@@ -365,7 +365,7 @@ def read_links(
         if conflict:
             defaults = (Rule("*", "*", default), root.at("network", "defaults"), "network.defaults")
             _report_duplicate(conflict, endpoints, [defaults, *placed], report)
-    own = {name: _fields_of(*_impairment(one)) for name, one in (values["profiles"] or {}).items() if one}
+    own = {name: _profile_mapping(one) for name, one in (values["profiles"] or {}).items() if one}
     file = table_file(root.at("network", "matrix").data)
     return Links(tuple(rules), default, tuple(values["exempt"] or ()), own, file)
 
@@ -566,6 +566,12 @@ def _fields_of(impairment: Impairment, back: Optional[int] = None) -> dict[str, 
         if getattr(impairment, name):
             result[name] = _percent(getattr(impairment, name))
     return result
+
+
+def _profile_mapping(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a profile in the file's own form. A link may add the jitter that its distribution is of."""
+    chosen = values.get("distribution")
+    return {**_fields_of(*_impairment(values)), **({"distribution": chosen} if chosen else {})}
 
 
 def _rate(bits: int) -> str:
