@@ -59,7 +59,11 @@ pair() {
   wait $!
 }
 many() {
-  { netem "$7" "$8"; timeout -s INT "$9" ping -q -n -W "$6" -Q "$3" -c "$4" -i "$5" "$2"; netem "$7" "$8"; } >"$1.many" 2>/dev/null
+  {
+    netem "$7" "$8"
+    timeout -s INT "$9" ping -q -n -W "$6" -Q "$3" -c "$4" -i "$5" "$2"
+    netem "$7" "$8"
+  } >"$1.many" 2>/dev/null
 }
 stalls() {
   now; local last=$t begin=$t lost=0
