@@ -55,7 +55,7 @@ def table(**changes: Any) -> list[dict[str, Any]]:
     nodes = [kubernetes_node("x86-small-1"), kubernetes_node("arm-mid-1", **changes)]
     answers = {"x86-small-1": X86, "arm-mid-1": changes.get("answer", ARM)}
     images = {"x86-small-1": 10487689216, "arm-mid-1": changes.get("images", 10487689216)}
-    rows = node_promises(nodes, CLUSTER.to_mapping(), answers, WANTED, images)
+    rows = node_promises(nodes, CLUSTER.to_mapping(), answers, WANTED, image_disks=images)
     assert not [row for row in rows if row["node"] == "x86-small-1" and row["problem"]]
     return rows
 
@@ -176,7 +176,7 @@ def test_a_broken_link_is_named_alone_and_is_a_problem() -> None:
     report = {"links": [link("cloud-1", "edge-1", "edge-2", "edge-3")], "findings": findings}
     nodes = [kubernetes_node("x86-small-1"), kubernetes_node("arm-mid-1")]
     answers = {"x86-small-1": X86, "arm-mid-1": ARM}
-    rows = node_promises(nodes, CLUSTER.to_mapping(), answers, WANTED, report)
+    rows = node_promises(nodes, CLUSTER.to_mapping(), answers, WANTED, links=report)
     assert [row["problem"] for row in rows if row["problem"]] == [
         "cloud-1: delay to edge-2: 3 ms instead of 40 ms",
         "cloud-1: delay to edge-3: edge-3 does not answer cloud-1 instead of 40 ms",

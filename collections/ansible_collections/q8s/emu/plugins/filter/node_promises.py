@@ -73,6 +73,7 @@ def node_promises(
     cluster: Mapping[str, Any],
     answers: Mapping[str, str],
     wanted: Mapping[str, Mapping[str, Any]],
+    *,
     image_disks: Optional[Mapping[str, Optional[int]]] = None,
     links: Optional[Mapping[str, Any]] = None,
 ) -> list[dict[str, Any]]:
