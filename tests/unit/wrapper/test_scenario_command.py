@@ -204,7 +204,7 @@ def test_actions_reach_their_machines_at_their_time(lab: Lab, capsys: pytest.Cap
 
 
 def test_a_slower_guest_answers_all_the_time(lab: Lab) -> None:
-    lab.write({"at": "200ms", "for": "500ms", "cpu": {"node": "cloud-1", "quota": "25%"}})
+    lab.write({"at": "200ms", "for": "2s", "cpu": {"node": "cloud-1", "quota": "25%"}})
     assert lab.run() == ExitCode.DONE
     said = [(one.split()[1], one.rpartition("vcpu_quota=")[2].split()[0]) for one in lab.lines("vcpu_quota=")]
     assert said == [("edge-cloud-1", "25000"), ("edge-cloud-1", "-1")]
@@ -232,7 +232,7 @@ def test_a_node_is_stopped_until_it_is_started(lab: Lab) -> None:
     assert lab.run() == ExitCode.DONE
     assert lab.told() == [("edge-edge-1", "destroy"), ("edge-edge-1", "start")]
     at = [moment for moment, _name, _what in lab.log()]
-    assert at[1] - at[0] == pytest.approx(0.7, abs=0.4)
+    assert 0.4 < at[1] - at[0] < 5
     assert lab.plays == [RESTORED]
 
 
