@@ -292,6 +292,14 @@ def _find_worker(session: Session, name: str) -> str:
     for node, spec in workers.items():
         if name in (node, spec.name):
             return node
+    control_planes = [spec.name for spec in session.cluster.servers() if not spec.vm_type]
+    if name in control_planes and len(control_planes) > 2:
+        raise WrapperError(
+            f"replace: {name} is not a worker of this cluster, but one of its control planes",
+            f"delete its server (openstack server delete {name}) while the others are Ready, then run "
+            f"{session.invocation.command('deploy')}: a new one joins them",
+            ExitCode.WRONG_INPUT,
+        )
     raise WrapperError(
         f"replace: {name} is not a worker of this cluster; "
         f"allowed are {', '.join(workers) or 'none: it has no workers'}",
