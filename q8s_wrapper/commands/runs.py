@@ -306,17 +306,18 @@ def _find_worker(session: Session, name: str) -> str:
     for node, spec in workers.items():
         if name in (node, spec.name):
             return node
-    shows = f"{session.invocation.command('status')} shows all nodes; control planes cannot be replaced"
     control_planes = [spec.name for spec in session.cluster.servers() if not spec.vm_type]
     if name in control_planes and len(control_planes) > 2:
-        shows = (
-            f"to replace a control plane, delete its server (openstack server delete {name}) while the others are "
-            f"Ready, and run {session.invocation.command('deploy')}: a new one joins them"
+        raise WrapperError(
+            f"replace: {name} is not a worker of this cluster, but one of its control planes",
+            f"delete its server (openstack server delete {name}) while the others are Ready, then run "
+            f"{session.invocation.command('deploy')}: a new one joins them",
+            ExitCode.WRONG_INPUT,
         )
     raise WrapperError(
         f"replace: {name} is not a worker of this cluster; "
         f"allowed are {', '.join(workers) or 'none: it has no workers'}",
-        shows,
+        f"{session.invocation.command('status')} shows all nodes; control planes cannot be replaced",
         ExitCode.WRONG_INPUT,
     )
 

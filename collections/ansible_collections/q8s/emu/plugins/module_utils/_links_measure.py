@@ -295,8 +295,6 @@ _COUNTERS = re.compile(r"Sent ([0-9]+) bytes ([0-9]+) pkt \(dropped ([0-9]+),")
 _SAMPLE = re.compile(r"^at ([0-9]+) ([0-9]+)\n(.*?)tokens: (-?[0-9]+)", re.MULTILINE | re.DOTALL)
 _STALLED = re.compile(r"^stalled ([0-9]+) ([0-9]+)", re.MULTILINE)
 
-Series = Mapping[tuple[int, str], str]
-
 
 def read_series(text: str) -> dict[tuple[int, str], str]:
     """Return what the shell command printed, by the probe's number and the kind of the series."""
