@@ -4,10 +4,13 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 RUN := .venv/bin/q8s-run
 FILE ?= examples/demo.yaml
+ROUNDS ?= 1
 LAB := $(or $(Q8S_LAB_DIR),/var/lib/q8s-lab)
 ON_LAB := OS_CLIENT_CONFIG_FILE=$(LAB)/clouds.yaml OS_CLOUD=q8s-lab
 
-.PHONY: help setup wheel bundle gate-image demo demo-down style check reference site test test-long test-vm lint docs bench conformance clean
+WITH_COLLECTION := PATH="$(CURDIR)/.venv/bin:$$PATH" ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/collections
+
+.PHONY: help setup wheel bundle gate-image demo demo-down style check reference site test test-long test-vm lint docs bench bench-lab conformance clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -39,7 +42,10 @@ style: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy q8s_wrapper q8s_bundle q8s_lab benchmarks tools inventory_plugins collections/ansible_collections/q8s/emu/plugins
 
-lint: style  ## style, types and Ansible's production profile
+lint: style  ## style, types, unused code, generated pages and Ansible's production profile
+	.venv/bin/vulture
+	.venv/bin/python tools/reference.py --check
+	$(WITH_COLLECTION) antsibull-docs lint-collection-docs collections/ansible_collections/q8s/emu
 	.venv/bin/ansible-lint
 
 # Needs neither root nor a lab, and takes about 50 s of processor time.
@@ -47,9 +53,7 @@ check: style  ## style, types and unit tests
 	.venv/bin/pytest --numprocesses 2 -q tests/unit
 
 reference: setup  ## write the pages of the documentation that are generated from the code
-	.venv/bin/python tools/cluster_file_docs.py
-	.venv/bin/python tools/command_line_docs.py
-	.venv/bin/python tools/troubleshooting_docs.py
+	.venv/bin/python tools/reference.py
 
 # The collection's pages are written by antsibull-docs and are not committed.
 DOCS := build/docs
@@ -57,7 +61,7 @@ docs: reference site  ## the documentation as a site, in build/docs/html; warnin
 
 site: setup
 	mkdir -p -m 755 docs/reference/collections
-	PATH="$(CURDIR)/.venv/bin:$$PATH" ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/collections antsibull-docs collection --use-current --no-breadcrumbs --no-indexes \
+	$(WITH_COLLECTION) antsibull-docs collection --use-current --no-breadcrumbs --no-indexes \
 		--fail-on-error --cleanup everything --dest-dir docs/reference/collections --squash-hierarchy q8s.emu
 	.venv/bin/sphinx-build -W --keep-going -n -q -b html docs $(DOCS)/html
 	@printf 'docs: %s\n' "$(DOCS)/html/index.html"
@@ -73,11 +77,20 @@ test-vm: bundle gate-image  ## roles and deploys on virtual machines with cloud 
 	.venv/bin/pytest --durations 15 -m vm tests/vm/test_gate.py tests/vm tests/integration/lab
 
 test-long: test-vm  ## what is too long for every change
-	Q8S_TEST_LONG=1 .venv/bin/pytest tests/integration/cloud/test_user_environment.py tests/integration/package/test_galaxy_artifact.py tests/integration/package/test_remote_build.py
+	Q8S_TEST_LONG=1 .venv/bin/pytest tests/integration/bundle/test_go_proxy.py tests/integration/cloud/test_user_environment.py tests/integration/package/test_galaxy_artifact.py tests/integration/package/test_remote_build.py
 	Q8S_TEST_LONG=1 .venv/bin/pytest tests/e2e/test_life.py tests/e2e/test_repair.py tests/e2e/test_kills.py tests/e2e/test_control_planes.py tests/e2e/test_benchmark.py tests/e2e/test_links.py tests/e2e/test_scenarios.py tests/e2e/test_addons.py tests/e2e/test_upgrade.py tests/e2e/test_network.py
 
 bench: setup  ## simulate deploys of 52, 250 and 1000 nodes, beside those that were measured
 	.venv/bin/python -m benchmarks.deploy_simulation
+
+# In turn, about half an hour a round on two cores with the demo's two workers: the first two take guests away and boot them again. Each
+# restores what it has changed; if one is interrupted, `q8s-run deploy` does.
+bench-lab: bundle  ## the baselines on the lab, beside Q8S: the boot of a guest, the paper's way, links (FILE; ROUNDS, default 1)
+	$(RUN) lab up
+	$(ON_LAB) $(RUN) deploy $(FILE) --yes
+	$(ON_LAB) .venv/bin/python -m benchmarks.guest_boot $(FILE) --rounds $(ROUNDS)
+	$(ON_LAB) .venv/bin/python -m benchmarks.paper_way $(FILE) --rounds $(ROUNDS)
+	$(ON_LAB) .venv/bin/python -m benchmarks.link_accuracy $(FILE)
 
 conformance: setup  ## Kubernetes' conformance tests on the cluster of FILE
 	$(ON_LAB) $(RUN) conformance $(FILE)

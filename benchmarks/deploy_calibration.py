@@ -17,7 +17,7 @@ from typing import Any, Final
 from benchmarks.deploy_model import Deploy, Job, Site, simulate
 from q8s_wrapper.experiment.timeline import Guest, Task, guests_of, tasks_of
 
-_PLAY: Final = "Start the control plane, and boot guests"
+_PLAYS: Final = ("Start the control plane, and boot guests", "Wait until guests answer")
 _SSH: Final = "Wait for SSH"
 _CREATE: Final = "Create the servers"
 _UPLOAD: Final = "Upload the files that are missing"
@@ -123,7 +123,7 @@ def calibrate(record: Mapping[str, Any], sizes: Sizes) -> Deploy:
 
     control = next(task.host for task in tasks if task.task == "Run kubeadm init")
     workers = list(dict.fromkeys(task.host for task in tasks if task.task == "Start the guest"))
-    free = [task for task in tasks if task.play == _PLAY]
+    free = [task for task in tasks if task.play in _PLAYS]
     began, ended = min(task.start for task in free), max(task.end for task in free)
     main = _main(free, cost)
     make = _Maker(
@@ -134,7 +134,7 @@ def calibrate(record: Mapping[str, Any], sizes: Sizes) -> Deploy:
         next(task.end for task in tasks if task.task == _UPLOAD),
         _guests(record),
     )
-    before = make.linear([task for task in tasks if task.play != _PLAY and task.start < began], since=0.0)
+    before = make.linear([task for task in tasks if task.play not in _PLAYS and task.start < began], since=0.0)
     create = next(job for task, job in before if task.task == _CREATE)
     local, ssh, identity = [], [], []
     for task, job in before:

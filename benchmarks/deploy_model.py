@@ -39,6 +39,18 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Build:
+    """What a deploy builds when nothing is cached, on the machine that runs Ansible, before it creates servers.
+
+    :param programs: seconds of a core for programs, bundles and images. Compilers use all cores
+    :param bootstrap: seconds of a core for a guest's system under emulation: one thread, beside the programs
+    """
+
+    programs: float = 0.0
+    bootstrap: float = 0.0
+
+
+@dataclass(frozen=True)
 class Deploy:
     """What a deploy does, as measured.
 
@@ -50,6 +62,7 @@ class Deploy:
     :param worker: jobs on each host
     :param boot: seconds of a core for each phase of a guest's boot, by the milestone at its end
     :param final: jobs on the control plane after all hosts
+    :param build: what is built first; nothing if it is cached
     """
 
     local: tuple[Job, ...]
@@ -60,6 +73,7 @@ class Deploy:
     worker: tuple[Job, ...]
     boot: tuple[tuple[str, float], ...]
     final: tuple[Job, ...]
+    build: Build = Build()
 
 
 @dataclass(frozen=True)
@@ -100,6 +114,7 @@ class Result:
     """When what happened, in seconds since the start. Lists have one entry for each worker."""
 
     seconds: float = 0.0
+    built: float = 0.0
     active: float = 0.0
     reached: float = 0.0
     control_up: float = 0.0
@@ -204,6 +219,8 @@ class _World:
         env, result = self.env, self.result
         for job in self.deploy.local:
             yield from self._job(job, None)
+        yield from self._build()
+        result.built = env.now
         yield from self._create()
         result.active = env.now
         yield env.timeout(self.site.server_boot)
@@ -219,6 +236,11 @@ class _World:
         result.seconds = env.now
         if self.cloud:
             result.share = self.cloud.share()
+
+    def _build(self) -> Steps:
+        build, threads = self.deploy.build, max(1, round(self.site.cores or self.site.controller_cores))
+        parts = [build.programs / threads] * threads + [build.bootstrap]
+        yield self.env.all_of([self.controller.use(part) for part in parts])
 
     def _create(self) -> Steps:
         base, each = self.deploy.create

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.deploy_calibration import Sizes, background, background_until, calibrate, pace, samples_of
-from benchmarks.deploy_model import Deploy, Result, Site, simulate, without_limits
+from benchmarks.deploy_model import Build, Deploy, Result, Site, simulate, without_limits
 
 DEPLOYS: Final = Path(__file__).parent / "deploys"
 CALIBRATION: Final = "two-workers"
@@ -41,12 +41,35 @@ CLOUD: Final = Site(
 )
 
 
+@dataclass(frozen=True)
+class MeasuredBuild:
+    """A build of everything for two architectures on the lab's two cores: docs/reference/benchmarks.md has them.
+
+    :param seconds: duration of the programs, bundles and images
+    :param pace: speed of the machine that day, relative to an undisturbed one
+    :param bootstrap: seconds of the bootstrap of the arm64 guest, where it did not go on beside the programs
+    """
+
+    day: str
+    seconds: float
+    pace: float
+    bootstrap: float = 0.0
+
+
+BUILDS: Final = (
+    MeasuredBuild("2026-11-25", 31 * 60, 158.2 / 440, 8.5 * 60),  # deploys took 440 s instead of 158.2 s
+    MeasuredBuild("2026-11-26", 19 * 60 + 40 + 11 * 60 + 3, 0.55 / 1.9),  # ten million additions, 1.9 s instead of 0.55
+)
+
+
 def main() -> int:
     """Print the tables."""
     records = {file.stem: json.loads(file.read_text()) for file in sorted(DEPLOYS.glob("*.json"))}
     print("\n".join(checked(records)))
+    print("\n" + "\n".join(checked_builds()))
     deploy = calibrate(records[CALIBRATION], CLOUD_SIZES)
     print("\n" + "\n".join(predicted(deploy, CLOUD)))
+    print("\n" + "\n".join(predicted_cold(deploy, CLOUD)))
     print("\n" + "\n".join(limited(deploy, CLOUD)))
     return 0
 
@@ -101,6 +124,40 @@ def checked(records: Mapping[str, Any]) -> list[str]:
         error = f"{one.error:+.0f} %" + (" (calibration)" if one.name == CALIBRATION else "")
         rows.append((str(one.workers), threads, f"{one.measured:.0f} s", f"{one.simulated:.0f} s", error))
     return _table(heads, rows)
+
+
+def build_of(measured: MeasuredBuild) -> Build:
+    """Return what a build costs, from one that was measured: both cores were busy."""
+    return Build(measured.seconds * LAB_CORES * measured.pace, measured.bootstrap * measured.pace)
+
+
+def build_seconds(build: Build, pace: float) -> float:
+    """Return the duration of a build on the lab's cores."""
+    nothing = Deploy((), (0.0, 0.0), (), (), (), (), (), (), build)
+    return simulate(nothing, Site(cores=LAB_CORES, pace=pace), 0).seconds
+
+
+def checked_builds() -> list[str]:
+    """Return the table of measured builds. The first one calibrates; its own bootstrap came after the programs."""
+    first, *others = BUILDS
+    rows = [(first.day, f"{first.pace:.2f}", _minutes(first.seconds + first.bootstrap), "-", "(calibration)")]
+    for one in others:
+        simulated = build_seconds(build_of(first), one.pace)
+        error = f"{100 * (simulated / one.seconds - 1):+.0f} %"
+        rows.append((one.day, f"{one.pace:.2f}", _minutes(one.seconds), _minutes(simulated), error))
+    return _table(("build on", "pace", "measured", "simulated", "error"), rows)
+
+
+def predicted_cold(deploy: Deploy, site: Site, sizes: Sequence[int] = NODES) -> list[str]:
+    """Return the table of deploys with nothing cached, by the machine that runs Ansible and builds first."""
+    build = build_of(BUILDS[0])
+    cold = replace(deploy, build=build)
+    rows = []
+    for cores in (2, 4, 8):
+        results = [simulate(cold, replace(site, controller_cores=cores), nodes - 1) for nodes in sizes]
+        built = results[0].built - simulate(deploy, replace(site, controller_cores=cores), 1).built
+        rows.append((f"{cores} cores", _minutes(built), *(_minutes(result.seconds) for result in results)))
+    return _table(("machine that builds", "the build", *(f"{nodes} nodes" for nodes in sizes)), rows)
 
 
 def predicted(deploy: Deploy, site: Site) -> list[str]:

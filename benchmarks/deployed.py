@@ -32,6 +32,7 @@ __all__ = [
     "HINT",
     "STOCK",
     "Api",
+    "Cluster",
     "DeployedCluster",
     "ServerSpec",
     "new_disk",

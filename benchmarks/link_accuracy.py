@@ -1,9 +1,10 @@
 """How well the links of a cluster keep their promises: delays, rates and losses, one after the other, on one direction.
 
-    python -m benchmarks.link_accuracy FILE FROM TO [--delay MS,...] [--rate MBIT,...] [--loss PERCENT,...]
+    python -m benchmarks.link_accuracy FILE [FROM TO] [--delay MS,...] [--rate MBIT,...] [--loss PERCENT,...]
 
-The cluster must be deployed, and FROM must be a worker. Each value is set with `q8s-run link set` and measured with
-`q8s-run link verify`, as a user would do it; the file's links are restored at the end. Prints a table in Markdown.
+The cluster must be deployed, and FROM must be a worker; without both, they are the first worker and another node. Each
+value is set with `q8s-run link set` and measured with `q8s-run link verify`, as a user would do it; at the end, the
+file's links are restored. Prints a table in Markdown.
 """
 
 from __future__ import annotations
@@ -18,9 +19,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.deployed import Cluster, DeployedCluster
+
 _Q8S_RUN: Final = Path(sys.executable).with_name("q8s-run")
 _UNITS: Final = {"delay": "ms", "rate": "mbit", "loss": "%"}
 _VALUES: Final = {"delay": "1,5,20,50,100,300", "rate": "1,5,20,100,500", "loss": "0.1,1,5,20"}
+
+
+def choose_direction(cluster: Cluster, source: str = "") -> tuple[str, str]:
+    """Return a worker that sends, and a node that receives: another worker if there is one.
+
+    :param source: the worker that sends; empty for the first one
+    :raises SystemExit: the cluster has no worker
+    """
+    nodes = [spec.node for spec in cluster.servers() if spec.vm_type]
+    if not nodes:
+        sys.exit("Failed to find a link to measure: the cluster has no worker")
+    source = source or nodes[0]
+    nodes += [spec.node for spec in cluster.servers() if not spec.vm_type]
+    return source, next(node for node in nodes if node != source)
 
 
 def _run(verb: str, *arguments: str) -> str:
@@ -61,18 +78,22 @@ def main(argv: Sequence[str]) -> int:
         prog="benchmarks.link_accuracy", description="Accuracy of links between two nodes."
     )
     parser.add_argument("file", help="the cluster file of a deployed cluster")
-    parser.add_argument("source", metavar="FROM", help="the worker that sends")
-    parser.add_argument("target", metavar="TO", help="the node that receives")
+    parser.add_argument("source", metavar="FROM", nargs="?", default="", help="the worker that sends (the first)")
+    parser.add_argument("target", metavar="TO", nargs="?", default="", help="the node that receives (another one)")
     for what, values in _VALUES.items():
         parser.add_argument(f"--{what}", default=values, help="values, in the table's unit (%(default)s)")
     arguments = parser.parse_args(argv)
+    source, target = arguments.source, arguments.target
+    if not target:
+        source, target = choose_direction(DeployedCluster(arguments.file).cluster, source)
+    print(f"{source} to {target}:\n")
     print(
         "| promised | measured | interval | off by | kept | note | load |\n| --- | --- | --- | --- | --- | --- | --- |"
     )
     try:
         for what in _UNITS:
             for value in filter(None, getattr(arguments, what).split(",")):
-                finding = _measure(arguments.file, arguments.source, arguments.target, what, value)
+                finding = _measure(arguments.file, source, target, what, value)
                 print(_row(finding, os.getloadavg()[0]), flush=True)
                 print(f"{time.strftime('%H:%M:%S')} {what} {value}: {finding['measured']}", file=sys.stderr)
     finally:

@@ -16,7 +16,7 @@ from typing import Final
 from q8s_bundle import addons, bench, cache, conformance, debs, image, node, pod_image
 from q8s_bundle.errors import BundleError
 from q8s_bundle.image import rootfs
-from q8s_bundle.node import gobuild, images, minors, versions
+from q8s_bundle.node import gobuild, images, minors, toolchain, versions
 
 # The kinds of entries of this package. The lab has other kinds in the same cache.
 KINDS: Final = (
@@ -28,6 +28,7 @@ KINDS: Final = (
     "debs",
     "trees",
     "cloud-images",
+    toolchain.KIND,
     bench.KIND,
     addons.KIND,
     conformance.KIND,
@@ -81,6 +82,7 @@ def _current(kind: str, name: str, used: frozenset[tuple[str, str]]) -> bool | N
 def _used_by_recipes() -> frozenset[tuple[str, str]]:
     """Return kind and folder name of every entry that builds use, for all architectures, versions and sources."""
     with cache.looking_only(), cache.recording() as used:
+        _look_up([toolchain.find])
         for name, architecture in versions.ARCHITECTURES.items():
             looks: list[Callable[[], object]] = [
                 partial(image.ensure, name),

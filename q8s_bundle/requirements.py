@@ -12,7 +12,7 @@ from typing import Final
 
 from q8s_bundle import namespace
 from q8s_bundle.errors import BundleError
-from q8s_bundle.node import gobuild, versions
+from q8s_bundle.node import toolchain, versions
 
 _BINFMT: Final = Path("/proc/sys/fs/binfmt_misc")
 # Program -> Debian package. q8s_bundle/packages.txt has the purpose of each package.
@@ -82,11 +82,9 @@ def _programs(missing: Collection[str], cloud_images: Collection[str]) -> Iterat
             f"these programs are missing: {', '.join(lacking)}",
             f"as root: apt-get install {' '.join(sorted(set(lacking.values())))}",
         )
-    if nodes or any(name.startswith(("conformance-agnhost-", "conformance-tests-")) for name in missing):
-        try:
-            gobuild.require_go()
-        except BundleError as error:
-            yield Obstacle("a Go toolchain is missing", error.hint or "install Go")
+    needs_go = nodes or any(name.startswith(("conformance-agnhost-", "conformance-tests-")) for name in missing)
+    if needs_go and (reason := toolchain.obstacle()):
+        yield Obstacle("a Go toolchain is missing", reason.hint or "install Go")
 
 
 def _has(program: str) -> bool:

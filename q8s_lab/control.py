@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from q8s_lab import environment, firewall, image, locks, network, seed, servers, services
+from q8s_lab import environment, firewall, image, locks, network, package_proxy, processes, seed, servers, services
+from q8s_lab.configuration import Secrets
 from q8s_lab.errors import LabError
 from q8s_lab.hollow import Hollow
 from q8s_lab.settings import CLOUD_NAME, REGION, Settings
@@ -69,7 +70,7 @@ def _up(settings: Settings) -> None:
         with step("host image"):
             picture, _ = image.ensure()
         settings.folder.chmod(0o700)
-        passwords = services.Secrets.new()
+        passwords = Secrets.new()
         lab = services.Services(settings, programs, passwords)
         network.hold_kernel_settings(settings.folder)
         lab.check_ports()
@@ -77,7 +78,7 @@ def _up(settings: Settings) -> None:
         with step("network"):
             network.bridge_up(settings)
             network.floating_up(settings)
-            services.start_package_proxy(settings)
+            package_proxy.start(settings)
         with step("database"):
             lab.start_database()
             lab.first_user()
@@ -142,8 +143,8 @@ def status(settings: Settings) -> dict[str, Any]:
     return {
         "folder": str(settings.folder),
         "since": since.read_text() if since.exists() else None,
-        "services": services.running(settings),
-        "ended": services.ended(settings),
+        "services": processes.running(settings),
+        "ended": processes.ended(settings),
         "machines": machines,
         "hollow": sum(Hollow(folder).exists for folder in settings.machines.glob("*")),
         "clouds_yaml": str(settings.clouds_yaml),
@@ -206,7 +207,7 @@ def _check_machine(settings: Settings) -> None:
         )
 
 
-def _write_firewall_auth(settings: Settings, passwords: services.Secrets) -> None:
+def _write_firewall_auth(settings: Settings, passwords: Secrets) -> None:
     """Write the credentials with which ``q8s_lab.firewall`` reads Neutron."""
     path = settings.folder / "etc" / "firewall.yaml"
     auth = {

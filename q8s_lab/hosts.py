@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from q8s_bundle import cache
-from q8s_lab import firewall, image, images, network, servers, services, vm
+from q8s_lab import firewall, image, images, network, package_proxy, processes, servers, services, vm
 from q8s_lab.errors import LabError
 from q8s_lab.machine import Machine, Nic, Spec, read, wait
 from q8s_lab.settings import Settings
@@ -91,8 +91,8 @@ def up(lab: Settings, order: Order) -> Host:
                 chosen = _address(settings, order.name, order.address, taken)
                 network.hold_kernel_settings(settings.folder)
                 network.bridge_up(settings)
-                if "package-proxy" not in services.running(settings):
-                    services.start_package_proxy(settings)
+                if "package-proxy" not in processes.running(settings):
+                    package_proxy.start(settings)
                 nic = Nic(
                     str(chosen), settings.subnet.prefixlen, str(settings.gateway), "02:00:" + chosen.packed.hex(":")
                 )

@@ -12,7 +12,7 @@ import openstack
 import yaml
 
 from q8s_lab import hollow, servers
-from q8s_lab.services import Secrets
+from q8s_lab.configuration import Secrets
 from q8s_lab.settings import ADMIN_CLOUD_NAME, CLOUD_NAME, IMAGE_NAME, REGION, SCALE_CLOUD_NAME, Settings
 
 _PATHS = {

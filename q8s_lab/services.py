@@ -1,14 +1,9 @@
-"""Configure, start and stop the OpenStack services and their database. Processes are stopped by recorded process id."""
+"""Start and stop the OpenStack services and their database."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import inspect
-import itertools
-import json
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -18,15 +13,18 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from q8s_bundle import cache
+from q8s_lab import processes
+from q8s_lab.configuration import Secrets, configuration
+from q8s_lab.configuration import database_url as _database  # the text of _make_tables is a key of the cache
 from q8s_lab.environment import LOCK
 from q8s_lab.errors import LabError
-from q8s_lab.machine import read, start_time, wait
+from q8s_lab.machine import read, wait
+from q8s_lab.processes import running
 from q8s_lab.settings import REGION, Settings
 
 DATABASES: Final = ("keystone", "glance", "placement", "neutron", "nova_api", "nova_cell0", "nova_cell1")
@@ -40,24 +38,7 @@ _APPLICATIONS: Final = {
     "nova": "nova_all",
 }
 _THREADS: Final = {"nova": 16}
-_SECONDS_TO_END: Final = 10
 _UP: Final = (200, 300, 401)
-_VENDOR_DATA: Final = "vendor-data.json"
-_MARK: Final = "Q8S_LAB_PROCESS"
-
-
-@dataclass(frozen=True)
-class Secrets:
-    """The passwords of a lab, generated at each start."""
-
-    admin: str
-    service: str
-    database: str
-
-    @classmethod
-    def new(cls) -> Secrets:
-        """Generate new passwords."""
-        return cls(secrets.token_hex(16), secrets.token_hex(16), secrets.token_hex(16))
 
 
 class Services:
@@ -279,7 +260,7 @@ class Services:
                 cwd=_OPENSTACK,
                 env={**self._variables(), **(extra or {})},
             )
-        _record(self._settings, name, process.pid)
+        processes.record(self._settings, name, process.pid)
 
     def _run(self, what: str, command: Sequence[str | Path]) -> None:
         """Run a program and wait for it.
@@ -304,7 +285,7 @@ class Services:
         return {
             **kept,
             **lab,
-            **_marked(self._settings),
+            **processes.mark(self._settings),
             "ASGI_WORKERS": "1",
             "OS_GLANCE_CONFIG_DIR": str(self._etc),
             "OS_GLANCE_CONFIG_FILES": "glance-api.conf",
@@ -329,139 +310,10 @@ class Services:
         return "\n".join(lines)[-1200:]
 
 
-def start_package_proxy(settings: Settings) -> None:
-    """Start apt-cacher-ng as the hosts' package proxy. It keeps packages in the cache.
-
-    The configuration is written here: the distribution's default would replace the mirrors in the hosts' apt sources.
-    """
-    etc = settings.folder / "etc" / "package-proxy"
-    etc.mkdir(parents=True, exist_ok=True)
-    settings.log.mkdir(parents=True, exist_ok=True)
-    store, lock = _package_store()
-    (etc / "acng.conf").write_text(
-        f"""\
-CacheDir: {store}
-LogDir: {settings.log}
-SupportDir: /usr/lib/apt-cacher-ng
-Port: {settings.proxy_port}
-BindAddress: {settings.gateway}
-ForeGround: 1
-ConnectProto: v4
-ExThreshold: 4000
-"""
-    )
-    with (settings.log / "package-proxy.out").open("ab") as output:
-        process = subprocess.Popen(
-            ["apt-cacher-ng", "-c", str(etc)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            env={**os.environ, **_marked(settings)},
-            pass_fds=[lock],
-        )
-    # the proxy has inherited the descriptor, and holds the lock until it exits
-    os.close(lock)
-    _record(settings, "package-proxy", process.pid)
-
-
-def _package_store() -> tuple[Path, int]:
-    """Lock a package folder that no other proxy uses. Return the folder and the descriptor of its lock.
-
-    The first lab on a machine always gets the first folder, a concurrent second one always the second.
-    """
-    for number in itertools.count(1):
-        store = cache.cache_root() / f"lab-packages{'' if number == 1 else f'-{number}'}"
-        store.mkdir(parents=True, exist_ok=True)
-        lock = os.open(store.with_name(f".{store.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-        else:
-            return store, lock
-    raise AssertionError("never reached")
-
-
-def _marked(settings: Settings) -> dict[str, str]:
-    """Return the environment variables that mark processes of the lab and their child processes."""
-    # gunicorn sets the titles of its workers. By default, setproctitle would overwrite the environment in /proc.
-    return {_MARK: str(settings.folder), "SPT_NOENV": "1"}
-
-
-def _record(settings: Settings, name: str, pid: int) -> None:
-    """Record a process by its id and start time."""
-    folder = settings.folder / "pids"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(f"{pid} {start_time(pid)}")
-
-
-def running(settings: Settings) -> dict[str, int]:
-    """Return the process ids of the lab's running processes, by name."""
-    return {name: pid for name, pid in _recorded(settings).items() if pid}
-
-
-def ended(settings: Settings) -> list[str]:
-    """Return the names of the lab's processes that have exited."""
-    return [name for name, pid in _recorded(settings).items() if not pid]
-
-
-def _recorded(settings: Settings) -> dict[str, int | None]:
-    """Return the process ids of all recorded processes, by name; None for a process that has exited."""
-    found: dict[str, int | None] = {}
-    for path in sorted((settings.folder / "pids").glob("*")):
-        words = read(path).split()
-        alive = len(words) == 2 and start_time(int(words[0])) == words[1]
-        found[path.name] = int(words[0]) if alive else None
-    return found
-
-
 def stop_all(settings: Settings) -> None:
-    """Stop all recorded processes, the database last. Then kill the remaining processes that have the lab's mark."""
-    alive = running(settings)
-    database = {name: pid for name, pid in alive.items() if name == "mariadb"}
-    for group in ({name: pid for name, pid in alive.items() if name not in database}, database):
-        for name, pid in group.items():
-            # Each process leads its own session and process group. SIGQUIT is gunicorn's quick shutdown.
-            _signal_group(pid, signal.SIGQUIT if name in _APPLICATIONS else signal.SIGTERM)
-        end = time.monotonic() + _SECONDS_TO_END
-        for pid in group.values():
-            if not wait(partial(_ended, pid), max(0, end - time.monotonic())):
-                _signal_group(pid, signal.SIGKILL)
-                wait(partial(_ended, pid), 5)
-
-    def none_left() -> bool:
-        left = _marked_processes(settings)
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return not left
-
-    wait(none_left, 10)
-
-
-def _marked_processes(settings: Settings) -> list[int]:
-    """Return the ids of all processes with the lab's mark in their environment, recorded or not."""
-    mark = f"{_MARK}={settings.folder}".encode()
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if mark in path.read_bytes().split(b"\0"):
-                found.append(int(path.parent.name))
-        except OSError:  # it has exited, or has no environment
-            continue
-    return [pid for pid in found if start_time(pid)]
-
-
-def _ended(pid: int) -> bool:
-    return start_time(pid) is None
-
-
-def _signal_group(pid: int, number: signal.Signals) -> None:
-    try:
-        os.killpg(pid, number)
-    except ProcessLookupError:
-        return
+    """Stop the services and all other processes of the lab, the database last."""
+    # SIGQUIT is gunicorn's quick shutdown.
+    processes.stop_all(settings, signals=dict.fromkeys(_APPLICATIONS, signal.SIGQUIT), last="mariadb")
 
 
 def _answers(url: str) -> bool:
@@ -474,161 +326,3 @@ def _answers(url: str) -> bool:
     except OSError:
         time.sleep(0.1)
         return False
-
-
-def _database(settings: Settings, passwords: Secrets, name: str) -> str:
-    """Return the SQLAlchemy URL of a database."""
-    return f"mysql+pymysql://os:{passwords.database}@127.0.0.1:{settings.ports['mariadb']}/{name}?charset=utf8"
-
-
-def _use_package_proxy(settings: Settings) -> str:
-    """Return the vendor data that sets the package proxy. It is a boothook, which user data does not override."""
-    return f"""\
-#cloud-boothook
-#!/bin/sh
-[ ! -d /etc/apt/apt.conf.d ] ||
-    echo 'Acquire::http::Proxy "http://{settings.gateway}:{settings.proxy_port}";' > /etc/apt/apt.conf.d/01lab-proxy
-"""
-
-
-def configuration(settings: Settings, environment: Path, passwords: Secrets) -> dict[str, str]:
-    """Return the text of all configuration files, by file name."""
-    folder = settings.folder
-    keystone = settings.url("keystone")
-
-    def user(name: str) -> str:
-        return f"""\
-auth_type = password
-auth_url = {keystone}/v3
-username = {name}
-password = {passwords.service}
-project_name = service
-user_domain_id = default
-project_domain_id = default
-"""
-
-    def token(name: str) -> str:
-        return (
-            f"[keystone_authtoken]\n{user(name)}www_authenticate_uri = {keystone}/v3\ninterface = internal\n"
-            "service_token_roles_required = true\n"
-        )
-
-    def database(name: str) -> str:
-        return f"connection = {_database(settings, passwords, name)}\n"
-
-    return {
-        "keystone.conf": f"""\
-[DEFAULT]
-log_file = {folder}/log/keystone.log
-[database]
-{database("keystone")}
-[token]
-provider = fernet
-[fernet_tokens]
-key_repository = {folder}/state/fernet
-[credential]
-key_repository = {folder}/state/credential
-[identity]
-password_hash_rounds = 4
-""",
-        "glance-api.conf": f"""\
-[DEFAULT]
-log_file = {folder}/log/glance.log
-enabled_backends = fs:file
-enabled_import_methods = [glance-direct]
-workers = 1
-node_staging_uri = file://{folder}/state/staging
-[os_glance_staging_store]
-filesystem_store_datadir = {folder}/state/staging
-[os_glance_tasks_store]
-filesystem_store_datadir = {folder}/state/tasks
-[database]
-{database("glance")}
-[glance_store]
-default_backend = fs
-[fs]
-filesystem_store_datadir = {folder}/glance
-[paste_deploy]
-flavor = keystone
-config_file = {environment}/etc/glance/glance-api-paste.ini
-{token("glance")}""",
-        "placement.conf": f"""\
-[DEFAULT]
-log_file = {folder}/log/placement.log
-[api]
-auth_strategy = keystone
-[placement_database]
-{database("placement")}
-{token("placement")}""",
-        "neutron.conf": f"""\
-[DEFAULT]
-log_file = {folder}/log/neutron.log
-state_path = {folder}/state
-core_plugin = ml2
-service_plugins = router
-transport_url = fake://
-auth_strategy = keystone
-api_paste_config = {environment}/etc/neutron/api-paste.ini
-notify_nova_on_port_status_changes = false
-notify_nova_on_port_data_changes = false
-rpc_workers = 0
-dhcp_agent_notification = false
-[oslo_concurrency]
-lock_path = {folder}/state/lock
-[database]
-{database("neutron")}
-[ml2]
-type_drivers = local,flat
-tenant_network_types = local
-mechanism_drivers = q8s
-extension_drivers = port_security
-[ml2_type_flat]
-flat_networks = *
-{token("neutron")}""",
-        "nova.conf": f"""\
-[DEFAULT]
-log_file = {folder}/log/nova.log
-state_path = {folder}/state
-my_ip = 127.0.0.1
-host = lab
-transport_url = fake://
-compute_driver = q8s_lab.LabDriver
-vif_plugging_is_fatal = false
-vif_plugging_timeout = 0
-rpc_response_timeout = 60
-service_down_time = 86400
-sync_power_state_interval = 10
-cpu_allocation_ratio = 1.0
-[oslo_concurrency]
-lock_path = {folder}/state/lock
-[database]
-{database("nova_cell1")}
-[api_database]
-{database("nova_api")}
-[wsgi]
-api_paste_config = {environment}/etc/nova/api-paste.ini
-[glance]
-endpoint_override = {settings.url("glance")}
-[neutron]
-{user("neutron")}
-endpoint_override = {settings.url("neutron")}
-[placement]
-{user("placement")}
-region_name = {REGION}
-[service_user]
-{user("nova")}
-send_service_user_token = true
-[conductor]
-workers = 1
-[scheduler]
-workers = 1
-max_attempts = 1
-[filter_scheduler]
-track_instance_changes = true
-[vnc]
-enabled = false
-[api]
-vendordata_jsonfile_path = {folder}/etc/{_VENDOR_DATA}
-{token("nova")}""",
-        _VENDOR_DATA: json.dumps({"cloud-init": _use_package_proxy(settings)}),
-    }

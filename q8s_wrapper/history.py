@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from q8s_wrapper.events import State, is_build
+from q8s_wrapper.kubeconfig import write_private
 
 _FILE: Final = "history.jsonl"
 _KEPT: Final = 50
@@ -144,7 +145,7 @@ def append_run(folder: Path, run: Run) -> None:
     """
     file = folder / _FILE
     lines = file.read_text().splitlines() if file.exists() else []
-    file.write_text("\n".join([*lines[-(_KEPT - 1) :], json.dumps(asdict(run))]) + "\n")
+    write_private(file, "\n".join([*lines[-(_KEPT - 1) :], json.dumps(asdict(run))]) + "\n")
 
 
 def format_duration(seconds: float) -> str:

@@ -28,6 +28,7 @@ class End:
     :param code: the exit code
     :param check: whether it ran in check mode
     :param continues: whether ``again`` keeps what this run has done, though it changes no cluster
+    :param timeline: path of the page with the deploy's timeline; empty without one
     """
 
     what: str
@@ -36,6 +37,7 @@ class End:
     code: int
     check: bool = False
     continues: bool = False
+    timeline: str = ""
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -232,7 +234,7 @@ def ending(end: End, state: State, *, log: str, exists: str, width: int, quiet: 
         ]
     lines = ["", *stage_table(state).splitlines(), ""] if state.stages else []
     lines += failures(state, end.invocation, width)
-    lines += [last_line(end, state), f"log: {log}"]
+    lines += [last_line(end, state), f"log: {log}", *([f"timeline: {end.timeline}"] if end.timeline else [])]
     lines += _wrap(exists, width)
     for step in next_steps(end, state):
         lines += [step] if step.startswith("next: ") else _wrap(step, width)
@@ -313,8 +315,10 @@ def next_steps(end: End, state: State) -> list[str]:
         agreed = " --yes" if needed else ""
         return [f"next: {end.again.replace(' --check', '', 1)}{agreed}"]
     if end.code == ExitCode.DONE:
+        # With the milestones of the guests that have booted, which a deploy does not wait for.
+        where_time_went = [command("timeline")] if count_created_servers(state.results.get("q8s_plan") or {}) else []
         steps = {
-            "deploy": [command("verify"), command("kubeconfig", "--merge"), command("destroy")],
+            "deploy": [command("verify"), command("kubeconfig", "--merge"), *where_time_went, command("destroy")],
             "replace": [command("status")],
             "upgrade": [command("verify"), command("status")],
             # What was merged has the old certificate.

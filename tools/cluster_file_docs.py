@@ -170,14 +170,3 @@ def _default(default: Any) -> str:
     if default is REQUIRED:
         return "required"
     return "" if default in (None, "", [], {}) else f"`{default}`"
-
-
-def main() -> None:
-    """Write both files."""
-    PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(page())
-    SCHEMA.write_text(schema())
-
-
-if __name__ == "__main__":
-    main()

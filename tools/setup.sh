@@ -43,4 +43,12 @@ if [ "$(cat .venv/.q8s-stamp 2>/dev/null)" != "$stamp" ]; then
     "$uv" pip install -q --python .venv/bin/python --no-deps --no-build-isolation --editable . || die "uv could not install the project"
     echo "$stamp" > .venv/.q8s-stamp
 fi
+# A Go toolchain, which builds what nodes run: one of this machine, else fetched from the Go module proxy into the cache.
+# Where GOPROXY is not set, Debian's Go, however old, knows Go's own proxy.
+if ! go=$(.venv/bin/python tools/go_toolchain.py 2>&1 >/dev/null); then
+    [ "$(id -u)" = 0 ] || die "${go#error: }"
+    say "installing Debian's Go, for the Go module proxy that it knows"
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends golang-go >/dev/null || die "apt-get could not install golang-go"
+    .venv/bin/python tools/go_toolchain.py >/dev/null || die "there is no Go toolchain"
+fi
 say "ready"

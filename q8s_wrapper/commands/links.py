@@ -51,6 +51,7 @@ def change(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
         before = links.read(session.folder)
         ends = [(other["from"], other["to"]) for other in before]
         kept = [other for other, pair in zip(before, ends, strict=True) if pair != (link["from"], link["to"])]
+        links.check_together(cluster, [*kept, link])
         code = apply(session, [*kept, links.ending(link, seconds) if seconds else link])
         if code != ExitCode.DONE or not seconds:
             return code

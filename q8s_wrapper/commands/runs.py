@@ -19,9 +19,10 @@ from q8s_wrapper.commands.offline import program_versions
 from q8s_wrapper.config import state_root
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.events import State, without_colours
-from q8s_wrapper.experiment import links, scenario, timeline
+from q8s_wrapper.experiment import links, scenario, timeline, timeline_page
 from q8s_wrapper.history import Estimate
 from q8s_wrapper.invocation import Invocation
+from q8s_wrapper.kubeconfig import write_private
 
 
 class Session:
@@ -34,8 +35,7 @@ class Session:
         self.json: bool = getattr(arguments, "json", False)
         self.folder = folder
         self._changes = changes
-        node = getattr(arguments, "node", None) or ""
-        self._node: str = node if isinstance(node, str) else shlex.join(node)
+        self._typed = _typed_words(arguments)
         self._keep: list[str] = getattr(arguments, "keep", [])
         self.check: bool = getattr(arguments, "check", False)
         self._selection = _selection_options(arguments)
@@ -84,8 +84,9 @@ class Session:
         """
         run_state = outcome.state
         created = report.count_created_servers(run_state.results.get("q8s_plan") or {})
+        page = None
         if self.what == "deploy" and not self.check and outcome.tasks:
-            self._write_timeline(outcome, created)
+            page = self._write_timeline(outcome, created)
         if outcome.code == ExitCode.DONE and remember:
             try:
                 history.append_run(
@@ -94,13 +95,19 @@ class Session:
             except OSError as error:
                 messages.warning(f"Failed to record the duration of this run: {error.filename}: {error.strerror}")
         if self.json:
-            print(json.dumps(report.result(self.what, outcome.code, run_state, str(outcome.log), check=self.check)))
+            found = report.result(self.what, outcome.code, run_state, str(outcome.log), check=self.check)
+            print(json.dumps({**found, "timeline": str(page)} if page else found))
         else:
-            self._print_result(outcome)
+            self._print_result(outcome, page)
         return outcome.code
 
-    def _write_timeline(self, outcome: runner.Outcome, created: int) -> None:
-        """Record the tasks of a deploy, for the command ``timeline``."""
+    def _write_timeline(self, outcome: runner.Outcome, created: int) -> Path | None:
+        """Record the tasks of a deploy, for the command ``timeline``, and write their timeline beside the log.
+
+        Reading the guests' milestones would take longer than a deploy should for it: ``timeline`` does so.
+
+        :returns: path of the page, or None if it could not be written
+        """
         found = timeline.document(
             self.cluster.cluster_name,
             command=self.what,
@@ -110,12 +117,16 @@ class Session:
             tasks=outcome.tasks,
             versions=program_versions(),
         )
+        page = outcome.log.with_name(timeline.PAGE)
         try:
             timeline.write(self.folder, found)
+            write_private(page, timeline_page.page(timeline.analysis(found)))
         except OSError as error:
             messages.warning(f"Failed to record the timeline of this run: {error.filename}: {error.strerror}")
+            return None
+        return page
 
-    def _print_result(self, outcome: runner.Outcome) -> None:
+    def _print_result(self, outcome: runner.Outcome, page: Path | None) -> None:
         """Print the result for a person: nodes and notes on stdout; times, failures and the next step on stderr."""
         run_state, width = outcome.state, columns()
         notes = [self.invocation.adapt(note) for note in run_state.notes]
@@ -136,9 +147,12 @@ class Session:
         exists = _describe_servers(self.file) if outcome.code == ExitCode.INTERRUPTED else ""
         if outcome.code == ExitCode.FAILED and not run_state.failures:
             messages.error(_startup_failure(outcome.log))
-        options = [*([self._node] if self._node else []), *_keep_options(self._keep), *self._selection, *self.resume]
+        options = [*self._typed, *_keep_options(self._keep), *self._selection, *self.resume]
         command = self.invocation.command(self.what, *options)
-        end = report.End(self.what, self.invocation, command, outcome.code, self.check, bool(self.resume))
+        timeline_path = str(page) if page else ""
+        end = report.End(
+            self.what, self.invocation, command, outcome.code, self.check, bool(self.resume), timeline_path
+        )
         quiet = messages.is_quiet()
         for line in report.ending(end, run_state, log=str(outcome.log), exists=exists, width=width, quiet=quiet):
             messages.result(line)
@@ -292,6 +306,14 @@ def _find_worker(session: Session, name: str) -> str:
     for node, spec in workers.items():
         if name in (node, spec.name):
             return node
+    control_planes = [spec.name for spec in session.cluster.servers() if not spec.vm_type]
+    if name in control_planes and len(control_planes) > 2:
+        raise WrapperError(
+            f"replace: {name} is not a worker of this cluster, but one of its control planes",
+            f"delete its server (openstack server delete {name}) while the others are Ready, then run "
+            f"{session.invocation.command('deploy')}: a new one joins them",
+            ExitCode.WRONG_INPUT,
+        )
     raise WrapperError(
         f"replace: {name} is not a worker of this cluster; "
         f"allowed are {', '.join(workers) or 'none: it has no workers'}",
@@ -301,9 +323,13 @@ def _find_worker(session: Session, name: str) -> str:
 
 
 def verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Compare every worker with the cluster file, run a pod on every node, and connect each pod to all others."""
+    """Compare workers and links with the cluster file, run a pod on every node, and connect each pod to all others."""
     with open_session(arguments) as session:
-        return session.end(session.play("verify", rest))
+        skipped = ["-e", json.dumps({"q8s_measure_links": False})] if arguments.skip_links else []
+        code = session.end(session.play("verify", [*skipped, *rest]), remember=not skipped)
+        for line in links.describe(links.read(session.folder), session.invocation.command("link clear")):
+            messages.result(line)
+        return code
 
 
 def status(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -369,12 +395,20 @@ def open_session(arguments: argparse.Namespace, cluster: Any = None, *, changes:
         else:
             folder = state.cluster_folder(cluster.cluster_name, changes=changes)
     except state.CloudUnknownError as error:
-        command = arguments.invocation.command(arguments.command.name, *_selection_options(arguments))
+        words = [*_typed_words(arguments), *_selection_options(arguments)]
+        command = arguments.invocation.command(arguments.command.name, *words)
         raise WrapperError(str(error), f"fix the cause, then run `{command}` again") from None
     held = state.locked(folder, arguments.command.name) if changes else nullcontext(state.shared(folder))
     with held as lock:
         _warn_of_scenario(arguments, folder, changes)
         yield Session(arguments, cluster, folder, lock, changes)
+
+
+def _typed_words(arguments: argparse.Namespace) -> list[str]:
+    """Return the node, or the words of ``link set``, and ``--for``, quoted as they are typed in a command."""
+    node, length = getattr(arguments, "node", None) or [], getattr(arguments, "for", None)
+    words = [node] if isinstance(node, str) else [*node]
+    return [*map(shlex.quote, words), *(["--for", shlex.quote(length)] if length else [])]
 
 
 def _warn_of_scenario(arguments: argparse.Namespace, folder: Path, changes: bool) -> None:
@@ -443,7 +477,7 @@ def _selection_options(arguments: argparse.Namespace) -> list[str]:
     """Return the options that select a part of the run, as they are typed in a command."""
     values = [(name, getattr(arguments, name, None)) for name in ("limit", "tags", "build")]
     options = [f"--{name} {shlex.quote(value)}" for name, value in values if value]
-    flags = [name for name in ("check", "replace_control_plane") if getattr(arguments, name, False)]
+    flags = [name for name in ("check", "replace_control_plane", "skip_links") if getattr(arguments, name, False)]
     return [*(f"--{name.replace('_', '-')}" for name in flags), *options]
 
 

@@ -60,13 +60,20 @@ def _action_data(action: Any) -> dict[str, Any]:
 def _perform(
     session: runs.Session, faults: Sequence[Any], actions: Sequence[Any], end: float, pairs: Sequence[probe.Pair]
 ) -> int:
-    """Perform the actions, then restore the cluster file's state. Return the exit code."""
-    clear, stop = (session.invocation.command(verb) for verb in ("link clear", "scenario stop"))
-    if scenario.find_left(session.folder):
-        raise WrapperError("Failed to run the scenario: an earlier one was killed, and its faults may be there", stop)
+    """Perform the actions, then restore the cluster file's state. Return the exit code.
+
+    What an earlier scenario that was killed has left is restored first.
+    """
     if links.read(session.folder):
+        clear = session.invocation.command("link clear")
         raise WrapperError("Failed to run the scenario: `link set` has changed links of this cluster", clear)
     machines = _machines(session)
+    left = scenario.find_left(session.folder)
+    if left:
+        messages.warning(f"the scenario of {left.since} was killed; restoring the cluster file's state first")
+        code = _restore(session, machines, left.nodes)
+        if code != ExitCode.DONE:
+            return code
     nodes = sorted({fault.node for fault in faults if fault.node})
 
     def show(line: scenario.Line) -> None:

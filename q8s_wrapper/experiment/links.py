@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_wrapper import report
+from q8s_wrapper import messages, report
 from q8s_wrapper.config import add_collections_to_path
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.kubeconfig import write_private
@@ -48,7 +48,7 @@ def overrides(changed: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def parse(words: Sequence[str], cluster: Any) -> dict[str, Any]:
-    """Return a link in the cluster file's form.
+    """Return a link in the cluster file's form, and print the warnings about it.
 
     :param words: FROM, TO and settings such as ``delay=50ms``
     :raises WrapperError: the link has an error, or matches no two nodes
@@ -66,22 +66,74 @@ def parse(words: Sequence[str], cluster: Any) -> dict[str, Any]:
         name, _, value = word.partition("=")
         link[name] = value == "true" if name == "symmetric" and value in ("true", "false") else value
     add_collections_to_path()
+    from ansible_collections.q8s.emu.plugins.module_utils import _links, _spec
+
+    known = f"nodes: {', '.join(sorted(nodes))}"
+    try:
+        read_back = _with_links(cluster, [link])
+    except _spec.SpecError as error:
+        hints = [*(p.hint for p in error.problems), *(known for end in ends if not _is_selector(end))]
+        raise WrapperError(
+            f"link set: {'; '.join(_problem_text(p) for p in error.problems)}",
+            "; ".join(dict.fromkeys(filter(None, hints))),
+            ExitCode.WRONG_INPUT,
+        ) from None
+    unmatched = bool(_links.unmatched_rules(cluster.endpoints(), read_back.links.rules))
+    for warning in read_back.warnings:
+        if not warning.path.startswith("network"):
+            continue
+        if unmatched:
+            raise WrapperError(f"link set: {_problem_text(warning)}", warning.hint, ExitCode.WRONG_INPUT)
+        messages.warning(f"link set: {_problem_text(warning)}")
+    check_together(cluster, [link])
+    return link
+
+
+def check_together(cluster: Any, changed: Sequence[Mapping[str, Any]]) -> None:
+    """Check changed links beside those of the cluster file.
+
+    :raises WrapperError: the guests' kernels refuse a link
+    """
+    from ansible_collections.q8s.emu.plugins.module_utils import _links, _spec
+
+    try:
+        rules = _with_links(cluster, overrides(changed)).links.rules
+        conflict = _links.duplicate_conflict(cluster.endpoints(), cluster.link_matrix(rules))
+        message = f"duplicate from {' to '.join(conflict)}: Linux allows no other link beside it" if conflict else ""
+    except _spec.SpecError as error:  # they conflict with each other
+        message = "; ".join(_problem_text(problem) for problem in error.problems)
+    if message:
+        hint = "leave duplicate out, or let it be the only link of the node; `q8s-run link show` shows the links"
+        raise WrapperError(f"link set: {message}", hint, ExitCode.WRONG_INPUT)
+
+
+def _with_links(cluster: Any, changed: Sequence[Mapping[str, Any]]) -> Any:
+    """Return the cluster with these links alone, and its file's profiles.
+
+    :raises SpecError: a link has an error
+    """
     from ansible_collections.q8s.emu.plugins.module_utils import _spec
 
-    data = {**cluster.to_mapping(), "network": {"links": [link]}}
+    data = cluster.to_mapping()
+    data.pop("scenario", None)
+    data["network"] = {"profiles": cluster.links.profiles, "links": list(changed)}
+    return _spec.load_mapping(data, "link set")
+
+
+def _is_selector(word: str) -> bool:
+    from ansible_collections.q8s.emu.plugins.module_utils import _links
+
     try:
-        read_back = _spec.load_mapping(data, "link set")
-    except _spec.SpecError as error:
-        messages = [f"{p.path.removeprefix('network.links[0].')}: {p.message}" for p in error.problems]
-        raise WrapperError(f"link set: {'; '.join(messages)}", code=ExitCode.WRONG_INPUT) from None
-    for warning in read_back.warnings:
-        if warning.path.startswith("network"):
-            raise WrapperError(
-                f"link set: {words[0]} -> {words[1]}: {warning.message}",
-                f"nodes are {', '.join(sorted(nodes))}",
-                ExitCode.WRONG_INPUT,
-            )
-    return link
+        _links.check_selector(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _problem_text(problem: Any) -> str:
+    """Format a problem of the one link, such as ``delay: is '1'; must be ...``."""
+    path = problem.path.removeprefix("network.links[0]").removeprefix("network").lstrip(".")
+    return f"{path}: {problem.message}" if path else problem.message
 
 
 def parse_duration(text: str) -> int:

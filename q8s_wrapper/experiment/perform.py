@@ -39,9 +39,10 @@ _BACK_SECONDS: Final = 900
 
 @dataclass
 class _Guest:
-    """A guest: the lock of its links, what it has, and the fault for which it is away."""
+    """A guest: the locks of its links and of its CPUs' limit, what it has, and the fault for which it is away."""
 
     lock: threading.Lock
+    limit: threading.Lock
     found: Any = None
     away: Any = None
 
@@ -57,7 +58,9 @@ class Performer:
         self.machines = machines
         self._record = record
         self._addresses = machines.addresses()
-        self._guests = {name: _Guest(threading.Lock()) for name, v in machines.hosts.items() if "q8s_host" in v}
+        self._guests = {
+            name: _Guest(threading.Lock(), threading.Lock()) for name, v in machines.hosts.items() if "q8s_host" in v
+        }
         self._kept = _links_node.node_links(cluster, self._addresses)
         self._nothing = _links_node.NodeLinks(exempt=cluster.links.exempt)
         files = _ROLE / "files"
@@ -70,6 +73,7 @@ class Performer:
         self.stopped = threading.Event()
         self.failure = ""
         self._watch: subprocess.Popen[str] | None = None
+        self._states: dict[str, str] = {}  # of nodes, as the API server tells
 
     def prepare(self, faults: Sequence[Any]) -> None:
         """Connect to every machine that the faults concern, and read the links of the guests.
@@ -196,19 +200,37 @@ class Performer:
 
     def _begin(self, fault: Any) -> None:
         """Begin a fault at a node."""
-        guest, slower = self._guests[fault.node], fault.kind == self._scenario.CPU
-        if not slower:
-            guest.away = fault
-        self.machines.sudo(self.machines.host_of(fault.node), self.machines.begin_command(fault))
-        if slower:
+        if fault.kind == self._scenario.CPU:
+            self._slow_down(fault)
             return
+        guest = self._guests[fault.node]
+        guest.away = fault
+        self.machines.sudo(self.machines.host_of(fault.node), self.machines.begin_command(fault))
         self.machines.close(fault.node)
         if fault.kind == self._scenario.REBOOT:
             self._waiting.append(self._pool.submit(self._await, fault))
 
+    def _slow_down(self, fault: Any) -> None:
+        """Limit a guest's CPUs once its node is Ready.
+
+        :raises CommandError: it is not Ready before the fault's end
+        """
+        guest, host, end = self._guests[fault.node], self.machines.host_of(fault.node), fault.end / 1000
+        while not self.stopped.is_set():
+            state = self._states.get(fault.node, "Unknown")
+            if state == "Ready":
+                with guest.limit:  # not after the fault's end, which waits for the lock too
+                    if self._record.now < end:
+                        self.machines.sudo(host, self.machines.begin_command(fault))
+                        return
+            if self._record.now >= end:
+                raise CommandError(f"{fault.node} is {state}; only a node that is Ready is slowed down")
+            self.stopped.wait(0.1)
+
     def _end(self, fault: Any) -> None:
         """End a fault at a node."""
-        self.machines.sudo(self.machines.host_of(fault.node), self.machines.end_command(fault))
+        with self._guests[fault.node].limit:
+            self.machines.sudo(self.machines.host_of(fault.node), self.machines.end_command(fault))
         if fault.kind != self._scenario.CPU:
             self._waiting.append(self._pool.submit(self._await, fault))
 
@@ -234,7 +256,7 @@ class Performer:
 
     def _watch_nodes(self) -> None:
         """Record when nodes are Ready, as the API server tells."""
-        known: dict[str, str] = {}
+        known = self._states
         while not self.stopped.is_set():
             self._watch = self.machines.open_root(self.machines.control_plane(), _WATCH_NODES)
             for line in self._watch.stdout or ():

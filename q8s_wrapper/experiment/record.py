@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -39,6 +39,7 @@ class Sources:
     :param verify: the result of ``verify``, or None
     :param bench: content of each file of the bench results by its path
     :param versions: versions of the programs
+    :param tables: content of each file that the cluster file names, by its name
     :param license: URL of the record's licence, or how it may be used; empty if that is not decided
     """
 
@@ -51,6 +52,7 @@ class Sources:
     bench: Mapping[str, bytes]
     versions: Mapping[str, str]
     license: str = ""
+    tables: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def timeline_files(analysis: Mapping[str, Any]) -> dict[str, bytes]:
@@ -71,6 +73,7 @@ def files(sources: Sources, now: datetime) -> dict[str, bytes]:
     deploy = sources.deploy
     found = {
         cluster_file: without_credentials(sources.text).encode(),
+        **sources.tables,
         "README.md": _readme(sources, now).encode(),
         "plan.json": crate.text(_plan(sources)),
         "versions.json": crate.text({"programs": dict(sources.versions), **sources.facts["installed"]}),
@@ -82,6 +85,7 @@ def files(sources: Sources, now: datetime) -> dict[str, bytes]:
         found["verify.json"] = crate.text({key: value for key, value in sources.verify.items() if key != "log"})
     found |= {f"bench/{path}": content for path, content in sources.bench.items()}
     described = {**_DESCRIPTIONS, cluster_file: f"The cluster file of {name}, the input of q8s-run deploy"}
+    described |= dict.fromkeys(sources.tables, "Delays between nodes, which the cluster file names")
     data = crate.metadata(
         f"Cluster {name}, deployed with Q8S",
         "A Kubernetes cluster of emulated heterogeneous nodes: its cluster file, what was installed, and what was "

@@ -21,6 +21,7 @@ from q8s_wrapper.kubeconfig import write_private
 SCHEMA: Final = "q8s-timeline/1"
 CREATED: Final = "timeline.json"  # in the cluster's state folder: the last deploy that created servers
 LAST: Final = "timeline-last.json"  # the last deploy
+PAGE: Final = "timeline.html"  # in the folder of a deploy's log
 MILESTONES: Final = ("power_on", "kernel", "containerd", "kubelet", "registered", "ready")
 PHASES: Final = {  # the time up to each milestone
     "kernel": "firmware and kernel's start",

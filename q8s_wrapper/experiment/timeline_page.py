@@ -301,7 +301,10 @@ def _guest_table(analysis: Mapping[str, Any]) -> str:
     from ansible_collections.q8s.emu.plugins.module_utils import _html
 
     if not analysis["guests"]:
-        return _html.note("Their milestones are not known, so a guest that boots counts as waiting.")
+        return _html.note(
+            "Their milestones are not known, so a guest that boots counts as waiting. "
+            "q8s-run timeline reads them while the cluster runs; with --output, it writes this page with them."
+        )
     rows = [
         (guest["node"], *(f"{guest['times'][name]:.1f} s" if name in guest["times"] else "-" for name in MILESTONES))
         for guest in analysis["guests"]

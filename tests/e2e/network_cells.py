@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+VXLAN_PORT: Final = 8472
 HOST_PORT, HOST_PORT_WITH_IP, OWN_PORT, EXTERNAL_PORT, POD_PORT = 18080, 18081, 19100, 80, 8080
 DROPPED, REFUSED, TOO_BIG = {"error": "dropped"}, {"error": "refused"}, {"error": "too big"}
 ATTEMPTS: Final = 3  # an emulated node at times needs more than 5 s for an answer
@@ -126,8 +127,11 @@ def to_pods(client: Client, nodes: Sequence[Node], services: Mapping[str, Servic
             yield answers("ClusterIP", client, f"Service of {node.name}", kind, place, sees=through, name=node.name)
 
 
-def to_node_addresses(client: Client, nodes: Sequence[Node], outside: str) -> Iterator[Cell]:
-    """hostPort, hostPort with hostIP, and a program on the node's address (hostNetwork): members of the group only."""
+def to_node_addresses(client: Client, nodes: Sequence[Node], outside: str, inside: str = "all") -> Iterator[Cell]:
+    """hostPort, hostPort with hostIP, and a program on the node's address (hostNetwork): members of the group only.
+
+    With ``inside: listed`` nobody on another server reaches them, as no list of the file has these ports.
+    """
     for node in nodes:
         seen = sources(client, node, outside)
         # the plugin portmap hides a pod's own address from pods on the same bridge
@@ -139,7 +143,7 @@ def to_node_addresses(client: Client, nodes: Sequence[Node], outside: str) -> It
         ):
             for kind in ("tcp", "udp"):
                 place = {"kind": kind, "address": node.address, "port": port}
-                if client.kind == "outside":
+                if client.kind == "outside" or (inside == "listed" and client.node != node):
                     yield Cell(what, client.name, node.name, kind, place, DROPPED)
                 else:
                     yield answers(what, client, node.name, kind, place, sees=source, name=node.name)
@@ -192,12 +196,22 @@ def to_ports(client: Client, nodes: Sequence[Node], listed: Sequence[int]) -> It
         if not node.gateway:
             place = {**place, "port": 6443}
             yield answers("API server", client, node.name, "tcp 6443", place, says="open")
-            place = {**place, "port": 2379}
-            if client.kind == "outside":
-                assert 2379 in listed, "the file opens it, and Q8S does so for members only"
-                yield Cell("etcd", client.name, node.name, "tcp 2379", place, DROPPED)
-            else:
-                yield answers("etcd", client, node.name, "tcp 2379", place, says="open")
+            for port in (2379, 2380):
+                place = {**place, "port": port}
+                if client.kind == "outside":
+                    assert port in listed, "the file opens it, and Q8S does so for members only"
+                    yield Cell("etcd", client.name, node.name, f"tcp {port}", place, DROPPED)
+                else:
+                    yield answers("etcd", client, node.name, f"tcp {port}", place, says="open")
+
+
+def vxlan(nodes: Sequence[Node], outside: str) -> Iterator[tuple[Node, Node, Cell]]:
+    """Return each node, another one that sends to its VXLAN port, and what must arrive while the outside sends, too."""
+    for node in nodes:
+        other = next(one for one in nodes if one != node)
+        request = {"kind": "arrivals", "port": VXLAN_PORT, "of": [other.address, outside], "seconds": 40}
+        sources = f"{other.name} and outside"
+        yield node, other, Cell("VXLAN", sources, node.name, "udp 8472", request, {"from": [other.address]})
 
 
 def pings(client: Client, nodes: Sequence[Node], mtu: int) -> Iterator[Cell]:

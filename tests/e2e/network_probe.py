@@ -225,7 +225,34 @@ def flow(request):
     return {"answers": len(answers), "gap": round(gap, 1), "from": start, "last": times[-2]}
 
 
-KINDS = {one.__name__: one for one in (tcp, udp, banner, opens, mtu, ping, dns, affinity, short, transfer, flow)}
+def arrivals(request):
+    """Which of some senders' datagrams to a port arrive within so many seconds, whoever listens there."""
+    found, end = set(), time.monotonic() + request["seconds"]
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800)) as link:
+        while select.select([link], [], [], max(0, end - time.monotonic()))[0]:
+            packet, (_, _, direction, *_) = link.recvfrom(70000)
+            start = (packet[0] & 15) * 4
+            port = int.from_bytes(packet[start + 2 : start + 4], "big")
+            if direction == socket.PACKET_HOST and packet[9] == socket.IPPROTO_UDP and port == request["port"]:
+                found.add(socket.inet_ntoa(packet[12:16]))
+    return {"from": sorted(found.intersection(request["of"]))}
+
+
+def send(request):
+    """Send a datagram each half second for so many seconds."""
+    end = time.monotonic() + request["seconds"]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
+        while time.monotonic() < end:
+            with contextlib.suppress(PermissionError):  # by this machine's own rules
+                link.sendto(b"q8s", (request["address"], request["port"]))
+            time.sleep(0.5)
+    return {"sent": True}
+
+
+KINDS = {
+    one.__name__: one
+    for one in (tcp, udp, banner, opens, mtu, ping, dns, affinity, short, transfer, flow, arrivals, send)
+}
 
 
 def attempt(request):

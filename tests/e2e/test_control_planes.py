@@ -109,6 +109,13 @@ class Cluster(clusters.Cluster):
             member.get("name", "") for member in json.loads(text[text.index("{") : text.rindex("}") + 1])["members"]
         }
 
+    def means_to_join(self) -> set[str]:
+        """Return the names of the Secrets by which nodes and control planes join."""
+        names = {
+            one["metadata"]["name"] for one in self.kubectl(FIRST, "--namespace=kube-system", "get", "secrets")["items"]
+        }
+        return {name for name in names if name.startswith("bootstrap-token-") or name == "kubeadm-certs"}
+
     def wait_until_ready(self, names: set[str], host: str, patience: float = 300) -> None:
         end = time.monotonic() + patience
         while (found := ready(self.nodes(host))) != names:
@@ -166,6 +173,7 @@ def deployed(cluster: Cluster) -> dict[str, Any]:
     nodes = cluster.nodes()
     assert nodes[WORKER]["metadata"]["uid"] == worker["metadata"]["uid"]
     assert transition(nodes[WORKER]) == transition(worker), "a guest that runs gets the proxy without a restart"
+    assert not cluster.means_to_join(), "they are removed when all have joined"
     return nodes
 
 
@@ -180,7 +188,7 @@ def test_no_node_feels_the_loss_of_a_control_plane(lost: str, deployed: dict[str
     others = [name for name in CONTROL_PLANES if name != lost]
     before = transition(cluster.nodes(others[0])[WORKER])
     with cluster.watched() as answers:
-        time.sleep(5)
+        time.sleep(10)
         start = time.time()
         cluster.power_off(lost)
         time.sleep(GRACE)
@@ -189,7 +197,8 @@ def test_no_node_feels_the_loss_of_a_control_plane(lost: str, deployed: dict[str
         assert transition(nodes[WORKER]) == before, "the worker was Ready all the time"
     usual, away = gap([moment for moment in answers if moment < start]), gap(answers)
     print(f"{lost} lost: the API was away for {away:.1f} s; before, it answered every {usual:.1f} s")
-    assert away <= 5, "2 s until the proxy knows, and what this machine needs"
+    # A gap between two answers contains one ordinary wait for an answer, which is no loss.
+    assert away <= 3 + usual, "2 to 3 s until the proxy knows"
     assert answers[-1] - start > GRACE / 2
     cluster.stop(lost)
     address = {a["type"]: a["address"] for a in nodes[lost]["status"]["addresses"]}["InternalIP"]
@@ -220,9 +229,30 @@ def test_a_deleted_first_control_plane_is_joined_to_the_others(deployed: dict[st
     cluster.run("verify")
 
 
+def test_the_playbook_changes_nothing(deployed: dict[str, Any], cluster: Cluster) -> None:
+    command = [Q8S_RUN.with_name("ansible-playbook"), "playbooks/site.yml", "-e", f"q8s_cluster_file={cluster.file}"]
+    done = subprocess.run(
+        command, env=cluster.environment, cwd=clusters.DEMO.parents[1], stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, timeout=600, check=False,
+    )  # fmt: skip
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0
+    changed = re.findall(r"^(\S+) .*changed=(\d+)", done.stdout, re.MULTILINE)
+    assert {*CONTROL_PLANES, "localhost"} <= {host for host, _ in changed}
+    assert {number for _, number in changed} == {"0"}
+
+
+def test_a_control_plane_is_replaced_by_deleting_its_server(deployed: dict[str, Any], cluster: Cluster) -> None:
+    """The command ``replace`` is for workers, and says what to do."""
+    output = " ".join(cluster.run("replace", CONTROL_PLANES[2], "--yes", code=2).split())
+    assert f"{CONTROL_PLANES[2]} is not a worker" in output
+    assert f"openstack server delete {CONTROL_PLANES[2]}" in output
+
+
 def test_a_deleted_additional_control_plane_is_joined_again(deployed: dict[str, Any], cluster: Cluster) -> None:
     cluster.delete(CONTROL_PLANES[2])
     cluster.run("deploy", "--yes")
+    assert not cluster.means_to_join()
     assert ready(cluster.nodes(FIRST)) == {*CONTROL_PLANES, WORKER}
     assert all(cluster.members(name) == set(CONTROL_PLANES) for name in CONTROL_PLANES)
 
@@ -241,4 +271,26 @@ def test_certificates_are_renewed_one_control_plane_after_another(deployed: dict
     cluster.wait_until_ready({*CONTROL_PLANES, WORKER}, FIRST)
     assert transition(cluster.nodes()[WORKER]) == since, "the worker was Ready all the time"
     assert all(cluster.members(name) == set(CONTROL_PLANES) for name in CONTROL_PLANES)
+    assert ", 0 changes" in cluster.run("deploy", "--yes")
+
+
+def test_fewer_control_planes(deployed: dict[str, Any], cluster: Cluster) -> None:
+    """Last, since two are left: the member of etcd goes before the server, so that etcd always has its quorum."""
+    since = transition(cluster.nodes()[WORKER])
+    servers = cluster.servers()
+    text = cluster.file.read_text()
+    cluster.file.write_text(re.sub(r"(number_additional_master_nodes: )2\b", r"\g<1>1", text))
+    with cluster.watched() as answers:
+        cluster.run("deploy", "--yes")
+        end = time.time()
+        time.sleep(5)
+    print(f"one control plane less: the API was away for {gap(answers):.1f} s")
+    assert answers[-1] > end, "the watch lasted until the end"
+    assert gap(answers) <= 5
+    left = CONTROL_PLANES[:2]
+    after = cluster.nodes()
+    assert set(after) == ready(after) == {*left, WORKER}
+    assert transition(after[WORKER]) == since, "the worker was Ready all the time"
+    assert all(cluster.members(name) == set(left) for name in left)
+    assert cluster.servers() == {name: number for name, number in servers.items() if name != CONTROL_PLANES[2]}
     assert ", 0 changes" in cluster.run("deploy", "--yes")

@@ -8,14 +8,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import yaml
-from clusters import Cluster, changes, connection, edge_file
+from clusters import Q8S_RUN, Cluster, changes, connection, edge_file
 
 pytestmark = [
     pytest.mark.lab,
@@ -42,6 +45,33 @@ class Edge(Cluster):
         found = re.search(r"= [\d.]+/([\d.]+)/", output)
         assert found, output
         return float(found[1])
+
+    @contextmanager
+    def pings(self) -> Iterator[list[tuple[float, float]]]:
+        """Ping from the edge to the cloud five times a second. The list gets (moment here, round trip in ms)."""
+        words = ["ssh", self.file, "edge-1", "--", f"exec ping -n -i 0.2 -w 300 {self.address('cloud-1')}"]
+        seen: list[tuple[float, float]] = []
+
+        def read(lines: Iterable[str]) -> None:
+            for line in lines:
+                found = re.search(r" time=([\d.]+) ms", line)
+                if found:
+                    seen.append((time.monotonic(), float(found[1])))
+
+        with subprocess.Popen(
+            [Q8S_RUN, *words], env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout
+            reader = threading.Thread(target=read, args=(process.stdout,))
+            reader.start()
+            try:
+                while len(seen) < 10:
+                    assert process.poll() is None
+                    time.sleep(0.2)
+                yield seen
+            finally:
+                process.terminate()
+                reader.join()
 
     def edit(self, network: Mapping[str, Any] | None) -> None:
         data = yaml.safe_load(self.file.read_text())
@@ -89,7 +119,31 @@ def test_a_link_is_changed_for_a_time(edge: Edge) -> None:
     edge.command("link set", "edge-1", "cloud-1", "delay=30ms")
     assert 25 < edge.round_trip() < 50
     assert "link changed by `link set`: node:edge-1 -> node:cloud-1: delay=30ms" in edge.attempt("status").stdout
+    # verify asks for the file's promises, and measures nothing here.
+    done = edge.attempt("verify", "--skip-links", "--json")
+    promises = json.loads(done.stdout.splitlines()[-1])["promises"]
+    assert done.returncode == 1
+    assert [row["problem"] for row in promises if row["kept"] is False] == [
+        "edge-1: link to cloud-1: not in force: delay 30 ms is instead of delay 100 ms"
+    ]
     edge.command("link clear")
+    assert 95 < edge.round_trip() < 120
+    assert "link set" not in edge.attempt("status").stdout
+
+
+def test_a_link_is_changed_for_20_seconds(edge: Edge) -> None:
+    with edge.pings() as seen:
+        begin = time.monotonic()
+        edge.command("link set", "edge-1", "cloud-1", "delay=30ms", "--for", "20s")
+        end = time.monotonic()
+        time.sleep(3)
+    changed = [moment for moment, milliseconds in seen if moment > begin and milliseconds < 70]
+    assert changed, "the link was never in force"
+    assert all(milliseconds > 95 for moment, milliseconds in seen if moment < begin or moment > end + 1)
+    # The change has reached the guest when the first packet takes less time. The command's own start is part of it.
+    print(f"link set was in force after {changed[0] - begin:.1f} s, for {changed[-1] - changed[0]:.1f} s; ", end="")
+    print(f"the command took {end - begin:.1f} s")
+    assert changed[-1] - changed[0] > 15
     assert 95 < edge.round_trip() < 120
     assert "link set" not in edge.attempt("status").stdout
 
@@ -115,3 +169,22 @@ def test_without_links_in_the_file_nothing_is_shaped(edge: Edge) -> None:
     assert "netem" not in edge.command("ssh", "edge-1", "--", "tc qdisc show")
     assert edge.round_trip() < 20
     assert changes(edge.command("deploy")) == 0
+
+
+def test_nothing_is_left_after_clear(edge: Edge) -> None:
+    state = ("ssh", "edge-1", "--", "tc qdisc show; ip -o link")
+    before = sorted(edge.command(*state).splitlines())
+    edge.command("link set", "edge-1", "cloud-1", "delay=30ms", "rate=10mbit")
+    edge.command("link set", "control-planes", "edge-1", "delay=10ms")
+    shaped = edge.command(*state)
+    assert all(word in shaped for word in ("netem", "htb", "clsact", "q8s-in"))
+    edge.command("link clear")
+    after = edge.command(*state)
+    assert not any(word in after for word in ("netem", "htb", "clsact", "q8s-in", "ifb"))
+    assert _kinds(after.splitlines()) == _kinds(before)
+
+
+def _kinds(lines: Iterable[str]) -> list[str]:
+    """Return the queueing disciplines of devices that are no pod's, without the kernel's numbers."""
+    found = (re.match(r"qdisc (\S+) \S+ dev (?!veth)(\S+)", line) for line in lines)
+    return sorted(f"{one[1]} {one[2]}" for one in found if one)

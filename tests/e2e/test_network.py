@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -306,6 +307,72 @@ def test_external_ips(network: Network) -> None:
 def test_ports_of_the_system(network: Network) -> None:
     data = yaml.safe_load(network.cluster.file.read_text())
     verdict(network.matrix(lambda client: cells.to_ports(client, network.nodes, data["required_tcp_ports"])))
+
+
+def test_vxlan_is_for_members_only(network: Network) -> None:
+    """The file lists UDP 8472. Nothing answers there, so what arrives is looked at on the node."""
+    assert cells.VXLAN_PORT in yaml.safe_load(network.cluster.file.read_text())["required_udp_ports"]
+    found = []
+    for node, other, cell in cells.vxlan(network.nodes, network.outside):
+        sending = {"kind": "send", "address": node.address, "port": cells.VXLAN_PORT, "seconds": 25}
+        with ThreadPoolExecutor() as pool:
+            result = pool.submit(network.ask, Client(node.name, "node", node), [cell.request])
+            time.sleep(10)  # until it looks, on an emulated node, too
+            for sender in (Client(other.name, "node", other), Client("outside", "outside")):
+                pool.submit(network.ask, sender, [sending])
+            found.append(cell.with_result(result.result()[0]))
+    network.keep(found)
+    verdict(found)
+
+
+@contextmanager
+def node_ports_on_primary_addresses(network: Network) -> Iterator[None]:
+    """Set kube-proxy's nodePortAddresses to primary, and back in the end."""
+
+    def apply(text: str) -> None:
+        patch = json.dumps({"data": {"config.conf": text}})
+        network.kubectl("--namespace=kube-system", "patch", "configmap", "kube-proxy", f"--patch={patch}")
+        network.kubectl("--namespace=kube-system", "rollout", "restart", "daemonset/kube-proxy")
+        network.kubectl("--namespace=kube-system", "rollout", "status", "daemonset/kube-proxy", "--timeout=420s")
+
+    before = network.get("--namespace=kube-system", "configmap", "kube-proxy")["data"]["config.conf"]
+    wanted = yaml.safe_load(before)
+    assert not wanted.get("nodePortAddresses"), "the cluster has Kubernetes' default"
+    try:
+        apply(yaml.safe_dump({**wanted, "nodePortAddresses": ["primary"]}))
+        yield
+    finally:
+        apply(before)
+
+
+def test_node_ports_on_the_primary_address_only(network: Network) -> None:
+    """kube-proxy takes the InternalIP for the primary address, so it must be the one at which packets arrive."""
+    nodes, services = network.nodes, network.services
+    with node_ports_on_primary_addresses(network):
+        found = network.matrix(lambda client: cells.to_node_ports(client, nodes, services, network.outside))
+    verdict(found)
+
+
+def test_with_inside_listed_members_reach_the_listed_ports_only(network: Network) -> None:
+    """A live edit: nothing restarts, so the pods of these tests answer before, meanwhile and afterwards."""
+    file = network.cluster.file
+    text = file.read_text()
+    assert "inside" not in yaml.safe_load(text)
+    listed = yaml.safe_load(text)["required_tcp_ports"]
+
+    def of(client: Client) -> Iterator[Cell]:
+        yield from cells.to_node_addresses(client, network.nodes, network.outside, inside="listed")
+        yield from cells.to_ports(client, network.nodes, listed)
+        yield from cells.to_pods(client, network.nodes, network.services)
+
+    try:
+        file.write_text(f"{text.rstrip()}\ninside: listed\n")
+        network.cluster.command("deploy", "--yes")
+        verdict(network.matrix(of))
+    finally:
+        file.write_text(text)
+        network.cluster.command("deploy", "--yes")
+    verdict(network.matrix(lambda client: cells.to_node_addresses(client, network.nodes, network.outside)))
 
 
 def test_port_22_is_the_hosts_and_2222_the_guests(network: Network) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import simpy
 
-from benchmarks.deploy_model import INFINITE, Deploy, Job, Shared, Site, simulate, without_limits
+from benchmarks.deploy_model import INFINITE, Build, Deploy, Job, Shared, Site, simulate, without_limits
 
 NOTHING = Deploy(
     local=(), create=(0.0, 0.0), ssh=(), identity=(), control=(Job("Upload", "", kind="upload"),), worker=(), boot=(),
@@ -106,3 +106,16 @@ def test_the_cloud_creates_servers_one_after_the_other() -> None:
     deploy = replace(NOTHING, create=(5.0, 2.0))
     assert simulate(deploy, Site(server=1.6, server_boot=40.0), 249).active == pytest.approx(5 + 400)
     assert simulate(deploy, Site(server=1.6, server_boot=40.0), 249).reached == pytest.approx(5 + 400 + 40)
+
+
+def test_a_build_comes_before_the_servers_and_uses_all_cores_but_for_the_bootstrap() -> None:
+    deploy = replace(NOTHING, create=(5.0, 0.0), build=Build(programs=400.0, bootstrap=10.0))
+    result = simulate(deploy, Site(controller_cores=4), 1)
+    assert result.built == pytest.approx(102.5, abs=1.5)  # 410 s of a core on four
+    assert result.active == pytest.approx(result.built + 5)
+    # One thread cannot be faster than one core.
+    alone = replace(NOTHING, build=Build(programs=40.0, bootstrap=60.0))
+    assert seconds(alone, Site(controller_cores=8), 1) == pytest.approx(60, rel=0.02)
+    # On a machine of half the speed, it takes twice as long.
+    assert seconds(alone, Site(cores=8, pace=0.5), 1) == pytest.approx(120, rel=0.02)
+    assert simulate(NOTHING, Site(), 1).built == 0

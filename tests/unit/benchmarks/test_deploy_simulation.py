@@ -8,7 +8,20 @@ import pytest
 
 from benchmarks.deploy_calibration import calibrate
 from benchmarks.deploy_model import simulate
-from benchmarks.deploy_simulation import CALIBRATION, CLOUD, CLOUD_SIZES, DEPLOYS, checked, checks, predicted
+from benchmarks.deploy_simulation import (
+    BUILDS,
+    CALIBRATION,
+    CLOUD,
+    CLOUD_SIZES,
+    DEPLOYS,
+    build_of,
+    build_seconds,
+    checked,
+    checked_builds,
+    checks,
+    predicted,
+    predicted_cold,
+)
 
 RECORDS = {file.stem: json.loads(file.read_text()) for file in DEPLOYS.glob("*.json")}
 
@@ -34,3 +47,19 @@ def test_each_worker_has_every_milestone_in_order(workers: int) -> None:
     for moments in (result.packages, result.downloaded, result.powered_on, result.ready):
         assert len(moments) == workers
     assert result.active < result.reached < min(result.packages) < min(result.powered_on) < min(result.ready)
+
+
+def test_the_documentation_has_the_simulated_build_and_cold_deploys() -> None:
+    page = (DEPLOYS.parents[1] / "docs/reference/benchmarks.md").read_text()
+    assert "\n".join(checked_builds()) in page
+    table = predicted_cold(calibrate(RECORDS[CALIBRATION], CLOUD_SIZES), CLOUD, (52,))
+    minutes = [[float(cell.split()[0]) for cell in row.split("|")[2:-1]] for row in table[2:]]
+    assert [build for build, _whole in minutes] == sorted((build for build, _ in minutes), reverse=True)
+    assert all(whole > build + 5 for build, whole in minutes)
+    assert all(row in page for row in table[2:]), "the first columns of its rows"
+
+
+def test_a_build_that_calibrates_is_the_one_that_takes_longest() -> None:
+    """So a simulated build is too slow rather than too fast."""
+    first, *others = BUILDS
+    assert all(build_seconds(build_of(first), one.pace) >= one.seconds for one in others)

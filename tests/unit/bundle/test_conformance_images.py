@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from q8s_bundle import cli, conformance, requirements
+from q8s_bundle.errors import BundleError
 from q8s_bundle.node import elf, gobuild, minors, oci, versions
 
 X86 = versions.ARCHITECTURES["x86_64"]
@@ -51,12 +52,12 @@ def test_the_tests_need_go_and_no_c_compiler(monkeypatch: pytest.MonkeyPatch) ->
         asked.append(program)
         return True
 
-    def no_go() -> str:
-        raise requirements.BundleError("no Go", "install Go")
+    def no_go() -> BundleError:
+        return BundleError("no Go", "install Go")
 
     monkeypatch.setattr(requirements, "_has", has)
     monkeypatch.setattr(requirements.namespace, "needed", lambda: False)
-    monkeypatch.setattr(requirements.gobuild, "require_go", no_go)
+    monkeypatch.setattr(requirements.toolchain, "obstacle", no_go)
     assert requirements.obstacles(["conformance-nginx-aarch64", "conformance-busybox-aarch64"]) == []
     [obstacle] = requirements.obstacles(["conformance-agnhost-aarch64"])
     assert obstacle.hint == "install Go"

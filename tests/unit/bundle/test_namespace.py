@@ -118,6 +118,7 @@ def test_root_needs_no_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(namespace, "needed", lambda: False)
     monkeypatch.setattr(namespace, "refusal", lambda: pytest.fail("root tried a namespace"))
     monkeypatch.setattr(shutil, "which", lambda name, **options: f"/usr/bin/{name}")
+    monkeypatch.setattr(requirements.toolchain, "obstacle", lambda: None)
     assert requirements.obstacles([f"bundle-{FOREIGN}", f"image-{FOREIGN}"]) == []
 
 

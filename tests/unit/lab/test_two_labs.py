@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from q8s_lab import locks, network, services
+from q8s_lab import locks, network, package_proxy
 
 
 @pytest.fixture
@@ -77,18 +77,18 @@ def test_release_without_hold_changes_nothing(kernel: Path, labs: tuple[Path, Pa
 
 def test_two_proxies_never_write_to_one_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("Q8S_CACHE", str(tmp_path))
-    first, held = services._package_store()
-    second, other = services._package_store()
+    first, held = package_proxy._package_store()
+    second, other = package_proxy._package_store()
     assert (first.name, second.name) == ("lab-packages", "lab-packages-2")
     os.close(other)
     # the proxy inherits the lock: it is free when that process has ended, and not before
     with subprocess.Popen(["sleep", "60"], pass_fds=[held]) as proxy:
         os.close(held)
-        third, lock = services._package_store()
+        third, lock = package_proxy._package_store()
         assert third == second
         os.close(lock)
         proxy.kill()
-    again, lock = services._package_store()
+    again, lock = package_proxy._package_store()
     assert again == first
     os.close(lock)
 

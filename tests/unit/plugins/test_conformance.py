@@ -104,7 +104,7 @@ def test_a_node_that_is_not_ready_is_named() -> None:
     with pytest.raises(AnsibleFilterError) as raised:
         conformance_nodes(found, cluster)
     assert "node x86-small-1 is not Ready: no CNI" in str(raised.value)
-    assert "node arm-mid-1 has not joined the cluster" in str(raised.value)
+    assert "node arm-mid-1 is not Ready: it has not joined the cluster" in str(raised.value)
 
 
 def about() -> dict[str, Any]:
@@ -116,6 +116,10 @@ def process(*specs: str, report: str = "junit.xml", log: str = "") -> dict[str, 
     return {"specs": list(specs), "xml": xml, "log": log}
 
 
+def outcomes(processes: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return _conformance.outcomes(*([one[name] for one in processes] for name in ("specs", "xml", "log")))
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "results"
@@ -124,7 +128,7 @@ def folder(tmp_path: Path) -> Path:
 def write(folder: Path, plan: dict[str, Any], processes: list[dict[str, Any]], *, resume: bool) -> dict[str, Any]:
     """Write results as the action does, and return the document."""
     before = _results_folder.read(folder, _conformance.SCHEMA) if resume else None
-    new = _conformance.outcomes(processes)
+    new = outcomes(processes)
     given = {**about(), "plan": plan, "session": {"started": f"at {resume}", "parallel": 2}}
     document = conformance_report.results(given, new, before)
     files = conformance_report.files(document, new, conformance_report.logs(folder) if before else {})
@@ -139,7 +143,7 @@ HOSTNAME = "[sig-network] DNS should provide DNS for pods for Hostname [Conforma
 
 
 def test_a_real_report_has_passed_failed_and_interrupted_tests() -> None:
-    found = _conformance.outcomes([process(HOSTNAME, SERVICE, DNS)])
+    found = outcomes([process(HOSTNAME, SERVICE, DNS)])
     assert (found[HOSTNAME]["status"], found[HOSTNAME]["seconds"]) == ("passed", 202.2)
     assert found[SERVICE]["status"] == "failed"
     assert found[SERVICE]["reason"] == (
@@ -152,7 +156,7 @@ def test_a_real_report_has_passed_failed_and_interrupted_tests() -> None:
 
 
 def test_a_process_that_died_is_no_result_and_its_last_words_are_the_reason() -> None:
-    found = _conformance.outcomes([process(DNS, report="", log="I1128 starting\nfatal: no kubeconfig\n")])
+    found = outcomes([process(DNS, report="", log="I1128 starting\nfatal: no kubeconfig\n")])
     assert found[DNS]["status"] == "not run"
     assert found[DNS]["reason"] == "the tests ended without a result: fatal: no kubeconfig"
 

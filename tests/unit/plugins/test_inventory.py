@@ -308,6 +308,21 @@ def test_a_bastion_is_on_the_way_to_servers_and_guests() -> None:
     assert "ProxyCommand" not in listed(SERVERS)["arm-mid-1"].variables["ansible_ssh_common_args"]
 
 
+def test_a_floating_ip_of_a_survivor_leads_to_all_others() -> None:
+    access = _spec.Access("floating_ip", floating_network="external")
+    cluster = replace(CLUSTER, access=access, number_additional_master_nodes=1)
+    second = replace(SERVERS[0], id="second", name="demo-control-plane-2", addresses=("10.254.1.9",))
+    floating = [_cloud_objects.FloatingIp("f", "203.0.113.4", "10.254.1.9")]
+    servers = _inventory.with_floating([second, *SERVERS[1:]], floating)
+    hosts = {host.name: host.variables for host in _inventory.hosts(cluster, servers, "/state")}
+    assert hosts["demo-control-plane-2"]["ansible_host"] == "203.0.113.4"
+    assert "ProxyCommand" not in hosts["demo-control-plane-2"]["ansible_ssh_common_args"]
+    assert hosts["arm-mid-1"]["ansible_ssh_common_args"].rstrip("'").endswith("q8s@203.0.113.4")
+    # The first one is created again: it gets the floating IP last.
+    hosts = {host.name: host.variables for host in _inventory.hosts(cluster, [SERVERS[0], *servers], "/state")}
+    assert hosts["demo-control-plane"]["ansible_ssh_common_args"].rstrip("'").endswith("q8s@203.0.113.4")
+
+
 def test_a_floating_ip_leads_to_all_others() -> None:
     access = _spec.Access("floating_ip", floating_network="external")
     floating = [_cloud_objects.FloatingIp("f", "203.0.113.4", "10.254.1.4")]

@@ -116,6 +116,8 @@ def test_a_queue_holds_what_is_under_way() -> None:
     assert _links_tc.queue_limit(Impairment(delay=200 * MS, rate=100 * MBIT)) == 3303
     assert _links_tc.queue_limit(delay(300)) == 24769
     assert _links_tc.queue_limit(Impairment(rate=MBIT // 2)) == 50
+    assert _links_tc.queue_limit(Impairment(delay=60_000 * MS, rate=100_000 * MBIT)) == _links_tc.MAX_QUEUE
+    assert _links_tc.rate_of_queue(Impairment(delay=60_000 * MS, rate=20 * MBIT)) == 0
 
 
 def test_each_link_has_a_class_a_netem_and_a_filter() -> None:

@@ -872,6 +872,18 @@ def test_floating_ip(cluster: _spec.Cluster, floating: list[FloatingIp], expecte
     assert len(_plan_servers.plan_servers_absent(cluster, having([], floating=floating)).changes) == len(floating)
 
 
+def test_a_lost_floating_ip_is_moved_to_a_survivor() -> None:
+    cluster = replace(OUTSIDE, number_additional_master_nodes=1)
+    second = server(f"{NAMES[0]}-2", launched=True)
+    second = replace(second, addresses=("10.254.1.7",), metadata={**second.metadata, "q8s_role": "control_plane"})
+    for fixed, said in (("", True), ("10.254.1.7", False)):
+        existing = having([second, *ALL[1:]], floating=[FloatingIp("f", "203.0.113.4", fixed)], etcd_server="gone")
+        (problem,) = _plan_servers.plan_servers(cluster, existing).problems
+        assert (f"(openstack server add floating ip {second.name} 203.0.113.4)" in problem) == said
+    plan = _plan_servers.plan_servers(cluster, existing, survivors=[second.name])
+    assert told(plan) == [f"create server {NAMES[0]}", f"attach {IP}"], "it comes back"
+
+
 def test_an_initial_instance_that_has_a_floating_ip_keeps_it() -> None:
     foreign = server(NAMES[0], cluster=None, floating=("203.0.113.4",))
     assert not _plan_servers.plan_servers(OUTSIDE, having([foreign, *ALL[1:]])).changed

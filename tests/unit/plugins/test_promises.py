@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 from ansible_collections.q8s.emu.plugins.filter.node_promises import node_promises
-from ansible_collections.q8s.emu.plugins.module_utils import _cpu_ids, _inventory, _promises, _spec, _spec_qemu
+from ansible_collections.q8s.emu.plugins.module_utils import (
+    _cpu_ids,
+    _inventory,
+    _links_promises,
+    _promises,
+    _spec,
+    _spec_qemu,
+)
 
 from q8s_wrapper.config import REPOSITORY
 
@@ -47,7 +54,8 @@ def kubernetes_node(name: str, **changes: Any) -> dict[str, Any]:
 def table(**changes: Any) -> list[dict[str, Any]]:
     nodes = [kubernetes_node("x86-small-1"), kubernetes_node("arm-mid-1", **changes)]
     answers = {"x86-small-1": X86, "arm-mid-1": changes.get("answer", ARM)}
-    rows = node_promises(nodes, CLUSTER.to_mapping(), answers, WANTED)
+    images = {"x86-small-1": 10487689216, "arm-mid-1": changes.get("images", 10487689216)}
+    rows = node_promises(nodes, CLUSTER.to_mapping(), answers, WANTED, image_disks=images)
     assert not [row for row in rows if row["node"] == "x86-small-1" and row["problem"]]
     return rows
 
@@ -66,6 +74,7 @@ def test_a_cluster_as_the_file_says_has_no_problem() -> None:
     assert shown["memory"] == ("2048 MB", "1968 MB", "-3.9 %")
     assert shown["root disk"] == ("10 GB", "10 GB", "")
     assert shown["storage of pods"] == ("10 GB", "9.8 GB", "-2.3 %")
+    assert shown["storage of images"] == ("10 GB", "9.8 GB", "-2.3 %")
 
 
 @pytest.mark.parametrize(
@@ -87,8 +96,16 @@ def test_a_guest_that_is_not_as_the_file_says(old: str, new: str, problem: str) 
 def test_what_kubernetes_reports_is_compared_too() -> None:
     [storage] = problems(storage="5241884Ki")
     assert storage == "arm-mid-1: storage of pods: 5.0 GB instead of 10 GB"
+    [images] = problems(images=17065439232)
+    assert images == "arm-mid-1: storage of images: 15.9 GB instead of 10 GB"
     [labels] = problems(labels={"q8s.io/emulated": "true"})
     assert labels == "arm-mid-1: labels: no q8s.io/type instead of q8s.io/type=arm-mid"
+
+
+def test_a_kubelet_that_does_not_answer_is_no_broken_promise() -> None:
+    rows = table(images=None)
+    assert [row["promise"] for row in rows if row["kept"] is None] == ["storage of images"]
+    assert not [row for row in rows if row["problem"]]
 
 
 def test_a_taint_that_is_gone() -> None:
@@ -128,3 +145,65 @@ def test_the_numbers_are_those_of_models_that_qemu_has() -> None:
             assert any(_spec_qemu.has_cpu_model(system, architecture, model) for system in _spec_qemu.HOST_SYSTEMS), (
                 model
             )
+
+
+def link(source: str, *targets: str, state: str = "in force", impairment: str = "delay 40 ms") -> dict[str, Any]:
+    ends = {"from": [source], "to": list(targets)}
+    return {**ends, "impairment": impairment, "state": state, "in_force": state == "in force"}
+
+
+def finding(source: str, target: str, measured: float | None, kept: bool | None, note: str = "") -> dict[str, Any]:
+    ends = {"from": source, "to": target}
+    return {**ends, "what": "delay", "unit": "ms", "promised": 40.0, "measured": measured, "kept": kept, "note": note}
+
+
+def link_rows(links: list[dict[str, Any]], findings: list[dict[str, Any]]) -> list[tuple[object, ...]]:
+    rows = _links_promises.rows({"links": links, "findings": findings})
+    return [tuple(row[name] for name in ("node", "promise", "promised", "measured", "off", "kept")) for row in rows]
+
+
+def test_a_link_is_a_promise_of_its_sender_and_equal_ones_share_a_row() -> None:
+    targets = [f"edge-{number}" for number in range(1, 6)]
+    findings = [finding("cloud-1", name, 40 + number / 10, True) for number, name in enumerate(targets)]
+    rows = link_rows([link("cloud-1", *targets)], findings)
+    named = "delay to edge-1, edge-2, edge-3 and 2 more"
+    assert rows == [("cloud-1", named, "40 ms", "40 to 40.4 ms", "+0.4 ms", True)]
+
+
+def test_a_broken_link_is_named_alone_and_is_a_problem() -> None:
+    findings = [finding("cloud-1", "edge-1", 40.2, True), finding("cloud-1", "edge-2", 3.0, False)]
+    findings.append(finding("cloud-1", "edge-3", None, False, "edge-3 does not answer cloud-1"))
+    report = {"links": [link("cloud-1", "edge-1", "edge-2", "edge-3")], "findings": findings}
+    nodes = [kubernetes_node("x86-small-1"), kubernetes_node("arm-mid-1")]
+    answers = {"x86-small-1": X86, "arm-mid-1": ARM}
+    rows = node_promises(nodes, CLUSTER.to_mapping(), answers, WANTED, links=report)
+    assert [row["problem"] for row in rows if row["problem"]] == [
+        "cloud-1: delay to edge-2: 3 ms instead of 40 ms",
+        "cloud-1: delay to edge-3: edge-3 does not answer cloud-1 instead of 40 ms",
+    ]
+    assert [row["off"] for row in rows if row["node"] == "cloud-1"] == ["+0.2 ms", "-37 ms", ""]
+
+
+def test_links_that_are_not_measured_are_compared_with_what_is_in_force() -> None:
+    other = "not in force: delay 200 ms is"
+    unshaped = "not shaped: control planes run on the cloud's servers"
+    rows = link_rows([link("a", "b", "c"), link("b", "a", state=other), link("cp-1", "cp-2", state=unshaped)], [])
+    assert rows == [
+        ("a", "link to b, c", "delay 40 ms", "in force", "", True),
+        ("b", "link to a", "delay 40 ms", other, "", False),
+        ("cp-1", "link to cp-2", "delay 40 ms", unshaped, "", None),
+    ]
+
+
+def test_a_link_that_the_file_does_not_have_is_a_broken_promise_although_it_cannot_be_measured() -> None:
+    rows = link_rows([link("a", "b", state="not in force: loss 5% is", impairment="nothing")], [])
+    assert rows == [("a", "link to b", "nothing", "not in force: loss 5% is", "", False)]
+
+
+def test_a_measurement_that_does_not_tell_breaks_nothing() -> None:
+    findings = [finding("a", "b", 43.0, None, "the pings differ too much to tell")]
+    findings.append(finding("a", "c", None, None, "everything is lost"))
+    assert link_rows([link("a", "b", "c")], findings) == [
+        ("a", "delay to b", "40 ms", "43 ms", "+3 ms", None),
+        ("a", "delay to c", "40 ms", "everything is lost", "", None),
+    ]

@@ -73,8 +73,10 @@ def test_a_build_on_the_control_plane_removes_what_earlier_builds_left(tmp_path:
         folder.mkdir()
     for file in (served / old, served / "own-file", cache / new):
         file.write_text("x")
-    text = (ROLES.parent / "playbooks/tasks/build_on_cluster.yml").read_text().replace("/var/lib/", f"{tmp_path}/")
-    tasks = yaml.safe_load(text)
+    for name in ("build_on_cluster.yml", "prune_cluster_build.yml"):
+        text = (ROLES.parent / "playbooks/tasks" / name).read_text()
+        (tmp_path / name).write_text(text.replace("/var/lib/", f"{tmp_path}/"))
+    tasks = yaml.safe_load((tmp_path / "build_on_cluster.yml").read_text())
     tasks = tasks[[task["name"] for task in tasks].index("Serve what was built") :]
     play = {
         "hosts": "localhost",

@@ -242,6 +242,87 @@ def test_every_image_of_the_bundle_is_pinned(tmp_path: Path) -> None:
     assert list(found["plugins"]["io.containerd.cri.v1.images"]["pinned_images"].values()) == names
 
 
+@pytest.fixture
+def early(tmp_path: Path) -> Callable[[], set[str]]:
+    """Boot a guest: run the part of q8s-early that creates containerd's root; returns the options of its mounts."""
+    text = (ROLES / "emulated_worker/templates/q8s-early.j2").read_text()
+    script = (
+        (text.partition("ip link")[0] + "wait\n")
+        .replace("/var/", f"{tmp_path}/var/")
+        .replace("/etc/", f"{tmp_path}/etc/")
+    )
+    put(tmp_path, "/bin/mount", f'#!/bin/sh\necho "$2" >> {tmp_path}/mounts\n')
+    put(tmp_path, "/bin/mountpoint", "#!/bin/sh\nexit 1\n")
+    put(tmp_path, "/bin/sync", "#!/bin/sh\n")  # it takes seconds on a busy disk
+    for name in ("mount", "mountpoint", "sync"):
+        (tmp_path / "bin" / name).chmod(0o755)
+    bundle = "/var/lib/q8s/containerd/io.containerd"
+    put(tmp_path, f"{bundle}.content.v1.content/blobs/sha256/a", "manifest")
+    put(tmp_path, f"{bundle}.grpc.v1.introspection/uuid", "first build")
+    put(tmp_path, f"{bundle}.metadata.v1.bolt/meta.db", "images")
+    put(tmp_path, f"{bundle}.snapshotter.v1.overlayfs/metadata.db", "snapshots")
+    put(tmp_path, f"{bundle}.snapshotter.v1.overlayfs/snapshots/1/fs/pause", "program")
+    (tmp_path / "var/lib/q8s/containerd/io.containerd.runtime.v2.task").mkdir()
+
+    def run() -> set[str]:
+        (tmp_path / "mounts").unlink(missing_ok=True)
+        environment = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+        subprocess.run(["sh", "-c", script], env=environment, check=True)
+        return set((tmp_path / "mounts").read_text().split())
+
+    return run
+
+
+def test_containerd_keeps_its_data_on_the_root_disk(tmp_path: Path, early: Callable[[], set[str]]) -> None:
+    assert early() == {"ro,noatime"}
+    root = tmp_path / "var/lib/containerd"
+    config = tomllib.loads((tmp_path / "etc/containerd/conf.d/55-q8s-root.toml").read_text())
+    assert config["root"] == str(root)
+    for name in (
+        "content.v1.content/blobs/sha256/a",
+        "metadata.v1.bolt/meta.db",
+        "snapshotter.v1.overlayfs/metadata.db",
+    ):
+        copied = root / f"io.containerd.{name}"
+        assert copied.is_file()
+        assert copied.resolve() == copied, "containerd writes to it"
+    layer = root / "io.containerd.snapshotter.v1.overlayfs/snapshots/1"
+    assert layer.is_symlink()
+    assert (layer / "fs/pause").read_text() == "program"
+
+    layer.unlink()  # containerd has removed the image
+    (root / "io.containerd.metadata.v1.bolt/meta.db").write_text("other images")
+    early()
+    assert not layer.is_symlink()
+    assert (root / "io.containerd.metadata.v1.bolt/meta.db").read_text() == "other images"
+
+
+def test_a_boot_that_was_interrupted_is_repeated(tmp_path: Path, early: Callable[[], set[str]]) -> None:
+    put(tmp_path, "/bin/sync", "#!/bin/sh\nexit 1\n")
+    early()
+    database = tmp_path / "var/lib/containerd/io.containerd.metadata.v1.bolt/meta.db"
+    database.write_text("")
+    early()
+    assert database.read_text() == "images"
+
+
+def test_layers_of_another_build_are_not_mixed_with_the_first_ones_databases(
+    tmp_path: Path, early: Callable[[], set[str]]
+) -> None:
+    early()
+    put(tmp_path, "/var/lib/q8s/containerd/io.containerd.grpc.v1.introspection/uuid", "second build")
+    put(tmp_path, "/var/lib/q8s/containerd/io.containerd.metadata.v1.bolt/meta.db", "new images")
+    early()
+    assert (tmp_path / "var/lib/containerd/io.containerd.metadata.v1.bolt/meta.db").read_text() == "new images"
+
+
+def test_a_guest_of_an_earlier_release_keeps_its_containers(tmp_path: Path, early: Callable[[], set[str]]) -> None:
+    (tmp_path / "var/lib/q8s/containerd/io.containerd.grpc.v1.cri").mkdir()
+    assert early() == {"ro,noatime", "remount,rw"}
+    assert not (tmp_path / "var/lib/containerd").exists()
+    assert not list((tmp_path / "etc/containerd/conf.d").iterdir())
+
+
 @pytest.mark.parametrize(
     ("behind", "before", "synchronized", "set_to"),
     [

@@ -123,30 +123,46 @@ def test_a_completed_scenario_is_read_as_an_equal_one() -> None:
 @pytest.mark.parametrize(
     ("event", "path", "words"),
     [
-        ("at: 1s", "", "has nothing that happens; must have one of set, partition, flap, churn, stop, cpu, reboot"),
+        (
+            "at: 1s",
+            "",
+            "has nothing that happens; must have one of set, partition, flap, churn, stop, start, cpu, reboot",
+        ),
         ("at: 1s, ram: {}", ".ram", "unknown key"),
         ("at: 1s, for: 2s, cpu: {type: edge}", ".cpu.quota", "is missing"),
-        ("at: 1s, for: 2s, cpu: {quota: 50%}", ".cpu", "has none of them; must have one of type, zone and node"),
+        ("at: 1s, for: 2s, cpu: {quota: 50%}", ".cpu", "has no target; must have one of type, zone and node"),
         ("at: 1s, for: 2s, cpu: {node: cp, quota: 50%}", ".cpu", "node:cp matches no worker of this cluster"),
-        ("at: 1s, for: 2s, cpu: {type: edge, quota: 0.5%}", ".cpu.quota", "is 0.5%; must be at least 1%"),
+        (
+            "at: 1s, for: 2s, cpu: {type: edge, quota: 0.5%}",
+            ".cpu.quota",
+            "is '0.5%'; must be a number with %, such as 25%, from 1% to 100%",
+        ),
+        ("at: 1s, for: 2s, cpu: {type: edge, quota: 150%}", ".cpu.quota", "such as 25%, from 1% to 100%"),
         ("at: 1s, for: 2s, cpu: {type: edge, quota: 0.5}", ".cpu.quota", "is 0.5; must be a number with %"),
         ("at: 1s, cpu: {type: edge, quota: 50%}", ".for", "is missing"),
         ("at: 1s, reboot: '*', stop: '*'", "", "has stop and reboot; must have one of"),
         ("at: 60, reboot: '*'", ".at", "is 60; must be a number with ms, s, min or h"),
         ("at: 25h, reboot: '*'", ".at", "is '25h'; must be a number with ms, s, min or h, such as 90s, at most 24h"),
         ("at: 23h, for: 2h, stop: '*'", "", "ends after 90000s; must end within 24h"),
-        ("at: 1s, for: 0s, stop: '*'", "", "has no duration"),
-        ("at: 1s, stop: '*'", ".for", "is missing"),
+        ("at: 1s, for: 0s, stop: '*'", ".for", "is 0s; must be longer"),
+        ("from: 9s, to: 2s, churn: {type: edge, mtbf: 1s, mttr: 1s}", ".to", "is 2s; must be after from, 9s"),
+        ("at: 1s, stop: '*'", ".stop", "cloud-1 is stopped at the scenario's end; must have for, or a later start"),
+        ("at: 1s, start: '*'", ".start", "cloud-1 is not stopped at 1s; must be, by a stop without for"),
+        ("at: 1s, for: 1s, start: '*'", ".for", "does not go with start"),
+        ("at: 1s, for: 2s, partition: ['*', '*', '*']", ".partition", "is a list of 3; must be a list of two groups"),
         ("at: 1s, for: 2s, reboot: '*'", ".for", "does not go with reboot"),
         ("at: 1s, reboot: node:edge-2", ".reboot", "node:edge-2 matches no worker of this cluster"),
         ("at: 1s, reboot: control-planes", ".reboot", "control-planes matches no worker of this cluster"),
         ("at: 1s, for: 2s, partition: ['*']", ".partition", "must be a list of two groups of nodes"),
-        ("at: 1s, for: 2s, partition: ['*', zone:x]", ".partition", "matches no two nodes"),
+        ("at: 1s, for: 2s, partition: ['*', zone:x]", ".partition[1]", "is zone:x, which matches no node"),
+        ("at: 1s, for: 2s, partition: ['*', zone:x]", ".partition[1]", "zones: cloud-site, edge-site"),
+        ("at: 1s, for: 2s, partition: [control-planes, control-planes]", ".partition", "only edge-control-plane"),
+        ("at: 1s, for: 2s, set: {from: node:x, to: '*', delay: 1ms}", ".set.from", "nodes: cloud-1, edge-1, edge-c"),
         ("at: 1s, for: 2s, set: {from: '*', to: '*', dealy: 1ms}", ".set.dealy", "unknown key"),
         ("at: 1s, for: 2s, set: {from: '*', to: '*', profile: lte}", ".set.profile", "lte is not in network.profiles"),
-        ("at: 1s, for: 2s, set: {from: '*', to: '*', duplicate: 1%}", ".set", "has duplicate beside another link"),
+        ("at: 1s, for: 2s, set: {from: '*', to: '*', duplicate: 1%}", ".set.duplicate", "is 1% beside another link"),
         ("from: 1s, to: 9s, period: 1s, flap: ['*', '*']", ".period", "is 1s; must be at least 4s"),
-        ("from: 0s, to: 9s, churn: {mtbf: 1s, mttr: 1s}", ".churn", "has none of them; must have one of type, zone"),
+        ("from: 0s, to: 9s, churn: {mtbf: 1s, mttr: 1s}", ".churn", "has no target; must have one of type, zone"),
         ("from: 0s, to: 9s, churn: {type: edge, mtbf: 1s}", ".churn.mttr", "is missing"),
         ("from: 0s, to: 9s, churn: {type: edge, mtbf: 0s, mttr: 1s}", ".churn.mtbf", "is 0s; must be at least 1s"),
         ("from: 0s, to: 9s, churn: {type: edge, mtbf: 1s, mttr: 1s, how: [burn]}", ".churn.how[0]", "is 'burn'"),
@@ -157,6 +173,38 @@ def test_a_mistake_is_an_error_with_its_place(event: str, path: str, words: str)
         load(f"    - {{{event}}}\n")
     assert f"scenario.events[0]{path}" in [problem.path for problem in caught.value.problems]
     assert words in str(caught.value)
+
+
+def test_one_mistake_is_one_error() -> None:
+    for event in (
+        "from: 0s, to: 9s, churn: {type: edge, mtbf: 1s, mttr: 1s, how: [burn]}",
+        "at: 1s, ram: {}",
+        "at: 1s, for: 2s, set: {from: '*', to: '*', profile: lte, jitter: 1ms}",
+    ):
+        with pytest.raises(_spec.SpecError) as caught:
+            load(f"    - {{{event}}}\n")
+        assert len(caught.value.problems) == 1
+
+
+def test_a_node_is_stopped_until_it_is_started_or_the_scenario_ends() -> None:
+    cluster = load(
+        "    - {at: 10s, stop: '*'}\n"
+        "    - {at: 40s, start: node:edge-1}\n"
+        "    - {at: 50s, stop: node:edge-1}\n"
+        "    - {at: 60s, start: node:edge-1}\n"
+        "    - {at: 70s, for: 20s, cpu: {type: edge, quota: 50%}}\n"
+    )
+    assert lines(cluster) == [
+        "10 stop cloud-1",
+        "10 stop edge-1",
+        "40 end of stop edge-1",
+        "50 stop edge-1",
+        "60 end of stop edge-1",
+        "70 cpu edge-1: at most 50%",
+        "90 end of stop cloud-1",
+        "90 end of cpu edge-1: at most 50%",
+    ]
+    assert _spec.load_mapping(json.loads(json.dumps(cluster.to_mapping())), "c.yaml") == cluster
 
 
 def test_two_faults_of_a_node_at_once_are_refused() -> None:

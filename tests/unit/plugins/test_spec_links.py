@@ -26,7 +26,7 @@ def test_a_link_takes_its_profile_and_replaces_what_it_names() -> None:
     )
     impairment = Impairment(delay=20_000, jitter=5_000, rate=7_000_000, loss=Loss(0.1))
     assert cluster.links.rules == (Rule("control-planes", "*", impairment, reverse_rate=30_000_000),)
-    assert not [warning for warning in cluster.warnings if "matches no two nodes" in warning.message]
+    assert not [warning for warning in cluster.warnings if "matches no" in warning.message]
 
 
 def test_directions_between_control_planes_are_named_as_not_shaped() -> None:
@@ -47,8 +47,22 @@ def test_links_need_addresses_that_differ_in_16_bits() -> None:
 
 def test_duplicates_beside_another_link_are_refused() -> None:
     load("  links:\n    - {from: 'type:arm-mid', to: control-planes, duplicate: 1%}\n")
-    with pytest.raises(_spec.SpecError, match="Linux allows no other link beside it"):
+    with pytest.raises(
+        _spec.SpecError, match=r"network\.defaults\.duplicate: is 1% from .* Linux allows no other link"
+    ):
         load("  defaults: {duplicate: 1%}\n")
+    with pytest.raises(_spec.SpecError, match=r"network\.links\[1\]\.duplicate: is 2% from arm-mid-1 to x86-small-1;"):
+        load(
+            "  links:\n    - {from: 'type:arm-mid', to: '*', delay: 1ms}\n"
+            "    - {from: 'node:arm-mid-1', to: 'type:x86-small', duplicate: 2%}\n"
+        )
+
+
+def test_a_distribution_that_looks_alike_is_not_suggested() -> None:
+    with pytest.raises(_spec.SpecError) as caught:
+        load("  defaults: {delay: 9ms, jitter: 1ms, distribution: uniform}\n")
+    assert "is 'uniform'; allowed: normal, pareto, paretonormal" in str(caught.value)
+    assert "did you mean" not in str(caught.value)
 
 
 def test_a_completed_cluster_is_read_as_an_equal_one() -> None:
@@ -72,8 +86,16 @@ def test_a_cluster_without_links_has_no_field_of_them() -> None:
         ("from: '*', to: zones:x", "network.links[0].to", "must be node:NAME, type:NAME, zone:NAME, control-planes"),
         ("from: '*', to: '*', rate: {up: 1mbit}", "network.links[0].rate.down", "is missing"),
         ("from: '*', to: '*', profile: lte", "network.links[0].profile", "lte is not in network.profiles"),
-        ("from: '*', to: '*', jitter: 1ms", "network.links[0]", "has jitter without a delay"),
-        ("from: '*', to: '*', reorder: 1%", "network.links[0]", "has reorder without a delay"),
+        ("from: '*', to: '*', jitter: 1ms", "network.links[0].jitter", "is 1 ms, without a delay"),
+        ("from: '*', to: '*', jitter: 50ms, delay: 2ms", "network.links[0].jitter", "must be at most the delay, 2 ms"),
+        ("from: '*', to: '*', delay: 2, jitter: 50ms", "network.links[0].delay", "is 2; must be a number with us"),
+        ("from: '*', to: '*', profile: lte, jitter: 5ms", "network.links[0].profile", "did you mean webpagetest-lte?"),
+        (
+            "from: '*', to: '*', loss: {model: gilbert-elliott, p: 1%, r: 0%}",
+            "network.links[0].loss.r",
+            "is '0%'; must be a number with %, such as 30%, above 0%",
+        ),
+        ("from: '*', to: '*', reorder: 1%", "network.links[0].reorder", "is 1%, without a delay"),
         ("from: '*', to: '*', dealy: 1ms", "network.links[0].dealy", "unknown key"),
     ],
 )
@@ -85,9 +107,41 @@ def test_a_mistake_is_an_error_with_its_place(link: str, path: str, words: str) 
     assert caught.value.problems[0].line > DEMO.count("\n")
 
 
+@pytest.mark.parametrize(
+    ("link", "path", "words"),
+    [
+        ("distribution: pareto, delay: 1ms", ".distribution", "is pareto, but has no effect without jitter"),
+        (
+            "symmetric: true, rate: {up: 1mbit, down: 2mbit}",
+            ".symmetric",
+            "has no effect beside a rate with up and down",
+        ),
+        ("symmetric: true", "", "has nothing that happens to packets"),
+        ("delay: 10ms, jitter: 6ms", ".jitter", "is 6 ms, more than half of the delay, 10 ms"),
+        ("delay: 60s, rate: 100gbit", ".delay", "holds 100000 packets, and packets are lost above 20.2 Mbit/s"),
+        ("delay: 60s", ".delay", "is 60000 ms, too long for an unlimited rate"),
+        ("delay: 2s, rate: {up: 1mbit, down: 10gbit}", ".delay", "too long for a rate of 10000 Mbit/s"),
+    ],
+)
+def test_what_is_hardly_meant_is_a_warning(link: str, path: str, words: str) -> None:
+    cluster = load(f"  links:\n    - {{from: control-planes, to: '*', {link}}}\n")
+    warnings = [(w.path, w.message) for w in cluster.warnings if w.path.startswith("network.links")]
+    assert [found for found, _message in warnings] == [f"network.links[0]{path}"]
+    assert words in warnings[0][1]
+    again = _spec.load_mapping(cluster.to_mapping(), "c.yaml")
+    assert again == cluster
+
+
+@pytest.mark.parametrize("link", ["delay: 0ms", "delay: 40ms, jitter: 5ms, distribution: pareto", "rate: 100gbit"])
+def test_usual_links_give_no_warning(link: str) -> None:
+    cluster = load(f"  links:\n    - {{from: control-planes, to: '*', {link}}}\n")
+    for known in (cluster, _spec.load_mapping(cluster.to_mapping(), "c.yaml")):
+        assert [str(w) for w in known.warnings if w.path.startswith("network.links")] == []
+
+
 def test_a_link_that_matches_nothing_is_a_warning() -> None:
     cluster = load("  links:\n    - {from: 'type:riscv', to: '*', delay: 1ms}\n")
-    assert [w.path for w in cluster.warnings if "matches no two nodes" in w.message] == ["network.links[0]"]
+    assert [w.path for w in cluster.warnings if "matches no node" in w.message] == ["network.links[0].from"]
 
 
 def test_the_plan_has_the_links_in_rows_and_the_report_shows_them() -> None:
@@ -141,6 +195,21 @@ def test_a_matrix_has_a_delay_for_each_direction() -> None:
     assert found == {(WEST, EAST): 40_000, (EAST, WEST): 12_500}
 
 
+def test_a_matrix_may_be_a_file_beside_the_cluster_file(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(f"{TWO_ZONES}\nnetwork:\n  matrix: latencies.csv\n")
+    with pytest.raises(_spec.SpecError, match=r"latencies\.csv cannot be read: No such file or directory"):
+        _spec.load_file(str(file))
+    (tmp_path / "latencies.csv").write_text("\ufeff,west,east\r\nwest,,40\r\neast,12.5,\r\n")
+    cluster = _spec.load_file(str(file))
+    found = {pair: link.delay for pair, link in cluster.link_matrix().items()}
+    assert found == {(WEST, EAST): 40_000, (EAST, WEST): 12_500}
+    assert _spec.load_mapping(cluster.to_mapping(), "elsewhere") == cluster
+    (tmp_path / "latencies.csv").write_text(",west\nwest,x\n")
+    with pytest.raises(_spec.SpecError, match=r"latencies\.csv: line 2, column west: 'x' must be a delay"):
+        _spec.load_file(str(file))
+
+
 def test_a_matrix_may_name_nodes_and_selectors() -> None:
     found = delays(f"  matrix: |\n    to,{WEST},*\n    {EAST},7,3\n")
     assert found == {(EAST, WEST): 7_000, (EAST, "demo-control-plane"): 3_000}
@@ -157,9 +226,14 @@ def test_the_matrix_comes_before_coordinates_and_links_before_both() -> None:
 @pytest.mark.parametrize(
     ("network", "words"),
     [
-        ("matrix: latencies.csv", "network.matrix: is 'latencies.csv'; must be CSV"),
+        ("matrix: latencies.csv", "network.matrix: is latencies.csv, but the folder of the cluster file is not known"),
+        ("matrix: ../latencies.csv", "network.matrix: is '../latencies.csv'; must be CSV"),
         ("matrix: |\n    ,a\n    b,x\n", "line 2, column a: 'x' must be a delay in ms, from 0 to 60000, or empty"),
-        ("matrix: |\n    ,a\n    b,1,2\n", "line 2: has 2 delays, and there are 1 columns"),
+        ("matrix: |\n    ,a\n    b,1,2\n", "line 2: has 2 cells after the name; must have 1: a"),
+        ("matrix: |\n    ;a;b\n    a;;5\n", "line 1: is ';a;b', which has no columns; commas must separate the cells"),
+        ("matrix: |\n    to\n    a\n", "line 1: is 'to', which has no columns"),
+        ("matrix: |\n    ,a\n    b,\n", "has no delay: every cell is empty"),
+        ('matrix: |\n    ,a\n    "b,1\n', "line 2: is not CSV; quotes must enclose a whole cell"),
         ("matrix: |\n    ,a,a\n    b,1,2\n", "line 1: the column a is there twice"),
         ("coordinates: {east: {lat: 91, lon: 0}}", "network.coordinates.east.lat: is 91; must be a number (degrees)"),
         ("coordinates: {east: {lat: 1}}", "network.coordinates.east.lon: is missing"),

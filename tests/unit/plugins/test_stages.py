@@ -43,6 +43,7 @@ def test_site_imports_every_stage_once_under_its_name() -> None:
         ("k8s_common", "switch", ["control_plane"]),
         ("qemu_host", "main", ["worker_hosts"]),
         ("emulated_worker", "main", ["worker_hosts"]),
+        ("emulated_worker", "answer", ["worker_hosts"]),
     ],
 )
 def test_group_vars_have_the_required_arguments_of_a_role(role: str, entry: str, groups: list[str]) -> None:

@@ -416,7 +416,20 @@ def test_replace_takes_either_name(name: str, ansible: Any) -> None:
 def test_replace_knows_what_cannot_be_replaced(ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert not ansible()
     assert cli.main(["replace", str(EXAMPLE), "demo-control-plane", "--yes"]) == ExitCode.WRONG_INPUT
-    assert "is not a worker of this cluster; allowed are x86-small-1, arm-mid-1" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "is not a worker of this cluster; allowed are x86-small-1, arm-mid-1" in err
+    assert "control planes cannot be replaced" in err
+
+
+def test_replace_says_how_a_control_plane_of_three_is_replaced(
+    ansible: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert not ansible()
+    file = tmp_path / "cluster.yaml"
+    text = EXAMPLE.read_text()
+    file.write_text(text.replace("number_additional_master_nodes: 0", "number_additional_master_nodes: 2"))
+    assert cli.main(["replace", str(file), "demo-control-plane-3", "--yes"]) == ExitCode.WRONG_INPUT
+    assert "openstack server delete demo-control-plane-3" in capsys.readouterr().err
 
 
 def test_plan(ansible: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

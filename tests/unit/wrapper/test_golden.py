@@ -48,7 +48,8 @@ def ending(run: str, state: State, width: int) -> str:
     again = f"q8s-run {what} cluster.yaml"
     invocation = Invocation(file="cluster.yaml")
     shown = report.nodes(state.results.get("q8s_node_table", []), invocation, width)
-    end = report.End(what, invocation, again, code)
+    page = "/state/timeline.html" if what == "deploy" else ""
+    end = report.End(what, invocation, again, code, timeline=page)
     shown += report.ending(end, state, log="/state/ansible.log", exists=exists, width=width)
     return "".join(f"{line}\n" for line in shown)
 

@@ -120,6 +120,37 @@ def test_a_run_that_fails_leaves_a_record(plays: Plays, tmp_path: Path, capsys: 
     assert links.read(tmp_path) == [LINK]
 
 
+def test_the_command_to_type_again_is_complete(plays: Plays, capsys: pytest.CaptureFixture[str]) -> None:
+    plays.codes = [ExitCode.FAILED]
+    assert set_link("--for", "2min") == ExitCode.FAILED
+    assert f"link set {EXAMPLE} edge-1 zone:cloud-site delay=200ms --for 2min" in capsys.readouterr().err
+
+
+def test_a_profile_of_the_file_is_known(plays: Plays, tmp_path: Path) -> None:
+    text = Path(EXAMPLE).read_text().replace("network:\n", "network:\n  profiles: {slow: {delay: 90ms}}\n")
+    file = tmp_path / "edge.yaml"
+    file.write_text(text)
+    assert cli.main(["link", "set", str(file), "edge-1", "cloud-1", "profile=slow"]) == ExitCode.DONE
+    assert plays.calls[0]["q8s_link_overrides"] == [{"from": "node:edge-1", "to": "node:cloud-1", "profile": "slow"}]
+
+
+def test_duplicates_beside_a_link_that_was_changed_before_are_refused(
+    plays: Plays, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "edge.yaml"
+    file.write_text(Path(EXAMPLE).read_text().partition("\nnetwork:")[0])
+    assert cli.main(["link", "set", str(file), "edge-1", "cloud-1", "duplicate=1%"]) == ExitCode.DONE
+    assert cli.main(["link", "set", str(file), "edge-1", "edge-control-plane", "delay=1ms"]) == ExitCode.WRONG_INPUT
+    assert "Linux allows no other link beside it" in capsys.readouterr().err
+    assert len(plays.calls) == 1
+    links.write(tmp_path, [])
+    file.write_text(
+        f"{file.read_text()}\nnetwork:\n  links: [{{from: node:edge-1, to: node:cloud-1, duplicate: 1%}}]\n"
+    )
+    assert cli.main(["link", "set", str(file), "edge-1", "edge-control-plane", "delay=1ms"]) == ExitCode.WRONG_INPUT
+    assert len(plays.calls) == 1
+
+
 def test_a_change_whose_command_was_killed_is_named(tmp_path: Path) -> None:
     links.write(tmp_path, [{**LINK, "until": "2026-01-01T00:00:00Z"}])
     lines = links.describe(links.read(tmp_path), "q8s-run link clear")
@@ -132,7 +163,13 @@ def test_a_change_whose_command_was_killed_is_named(tmp_path: Path) -> None:
     [
         (["edge-1", "delay=1ms"], "must be FROM TO and what happens to packets"),
         (["edge-9", "*", "delay=1ms"], "link set: from: is 'edge-9'; must be node:NAME"),
-        (["node:edge-9", "*", "delay=1ms"], "node:edge-9 -> *: matches no two nodes"),
+        (["node:edge-9", "*", "delay=1ms"], "link set: from: is node:edge-9, which matches no node"),
+        (["node:edge-9", "*", "delay=1ms"], "hint: nodes: cloud-1, edge-1, edge-control-plane"),
+        (["edge-9", "*", "delay=1ms"], "hint: nodes: cloud-1, edge-1, edge-control-plane"),
+        (["zone:edge", "*", "delay=1ms"], "hint: zones: cloud-site, edge-site"),
+        (["edge-1", "*", "profile=lte"], "hint: did you mean webpagetest-lte?"),
+        (["edge-1", "*", "speed=1mbit"], "hint: known here: from, to, profile"),
+        (["edge-1", "cloud-1", "duplicate=1%"], "duplicate from edge-1 to cloud-1: Linux allows no other link beside"),
         (["edge-1", "*", "delay=1"], "link set: delay: is '1'; must be a number with us, ms or s"),
         (["edge-1", "*", "dealy=1ms"], "link set: dealy: unknown key"),
         (["edge-1", "*", "delay=1ms", "--for", "soon"], "--for: is soon; allowed is a duration"),
@@ -162,3 +199,15 @@ def test_json_is_one_document(plays: Plays, capsys: pytest.CaptureFixture[str]) 
 def test_the_second_word_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["link", "list"]) == ExitCode.WRONG_INPUT
     assert "allowed are link show, link verify, link set, link clear" in capsys.readouterr().err
+
+
+def test_verify_measures_the_file_s_links_and_says_what_link_set_has_changed(
+    plays: Plays, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_link()
+    capsys.readouterr()
+    assert cli.main(["verify", EXAMPLE, "--skip-links"]) == ExitCode.DONE
+    assert plays.calls[-1] == {"playbook": "verify", "q8s_measure_links": False}
+    printed = capsys.readouterr()
+    assert "link changed by `link set`: node:edge-1 -> zone:cloud-site: delay=200ms" in printed.err
+    assert "link clear" in printed.err

@@ -103,6 +103,16 @@ def test_the_cluster_of_a_record_is_the_same(folder: Path, tmp_path: Path) -> No
     assert [server["name"] for server in resolved["servers"]] == [s.name for s in load(str(EXAMPLE)).servers()]
 
 
+def test_a_matrix_in_a_file_of_its_own_is_in_the_record(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "demo.yaml"
+    file.write_text(EXAMPLE.read_text() + "\nnetwork:\n  matrix: latencies.csv\n")
+    (tmp_path / "latencies.csv").write_text(",x86-small-1\narm-mid-1,40\n")
+    assert cli.main(["record", str(file), "out"]) == ExitCode.DONE
+    again = load(str(tmp_path / "out/demo.yaml"))
+    assert again == load(str(file)) and len(again.links.rules) == 1
+    assert b'"@id": "latencies.csv"' in (tmp_path / "out" / crate.METADATA).read_bytes()
+
+
 def test_no_secret_is_in_a_record(folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text(EXAMPLE.read_text() + "git_url: https://user:ghp_0123456789abcdef@git.example.org/q8s.git\n")

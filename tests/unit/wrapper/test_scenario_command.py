@@ -41,7 +41,7 @@ case "$last" in
 esac
 echo "$(date +%s.%N) ${name#*@} $last" >> @/log
 case "$last" in
-  *"get nodes"*) printf 'edge-1   True\\nedge-1   False\\n'; cat >/dev/null ;;
+  *"get nodes"*) printf 'cloud-1   True\\nedge-1   True\\nedge-1   False\\n'; cat >/dev/null ;;
   *"exec ping"*)
     while sleep 0.1; do echo "64 bytes from 10.254.1.2: icmp_seq=1 ttl=62 time=85.2 ms" || exit; done ;;
   *sha256sum*) printf '\\n\\n@EMPTY  -\\n0\\n' ;;
@@ -204,17 +204,36 @@ def test_actions_reach_their_machines_at_their_time(lab: Lab, capsys: pytest.Cap
 
 
 def test_a_slower_guest_answers_all_the_time(lab: Lab) -> None:
-    lab.write({"at": "200ms", "for": "500ms", "cpu": {"node": "edge-1", "quota": "25%"}})
+    lab.write({"at": "200ms", "for": "2s", "cpu": {"node": "cloud-1", "quota": "25%"}})
     assert lab.run() == ExitCode.DONE
     said = [(one.split()[1], one.rpartition("vcpu_quota=")[2].split()[0]) for one in lab.lines("vcpu_quota=")]
-    assert said == [("edge-edge-1", "25000"), ("edge-edge-1", "-1")]
+    assert said == [("edge-cloud-1", "25000"), ("edge-cloud-1", "-1")]
     assert lab.plays == [RESTORED]
     _path, lines = scenario.read_record(lab.folder)
     assert [line["what"] for line in lines if line["event"] == "action"] == [
-        "cpu edge-1: at most 25%",
-        "end of cpu edge-1: at most 25%",
+        "cpu cloud-1: at most 25%",
+        "end of cpu cloud-1: at most 25%",
     ]
     assert not [line for line in lines if line["event"] == "back"]
+
+
+def test_a_node_that_is_not_ready_is_not_slowed_down(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.write(
+        {"at": "0s", "for": "1s", "cpu": {"node": "edge-1", "quota": "25%"}},
+        {"at": "0s", "for": "1h", "stop": "node:cloud-1"},
+    )
+    assert lab.run() == ExitCode.FAILED
+    assert "edge-1 is NotReady; only a node that is Ready is slowed down" in capsys.readouterr().err
+    assert not [one for one in lab.lines("vcpu_quota=") if "vcpu_quota=-1" not in one]
+
+
+def test_a_node_is_stopped_until_it_is_started(lab: Lab) -> None:
+    lab.write({"at": "200ms", "stop": "node:edge-1"}, {"at": "900ms", "start": "node:edge-1"})
+    assert lab.run() == ExitCode.DONE
+    assert lab.told() == [("edge-edge-1", "destroy"), ("edge-edge-1", "start")]
+    at = [moment for moment, _name, _what in lab.log()]
+    assert 0.4 < at[1] - at[0] < 5
+    assert lab.plays == [RESTORED]
 
 
 def test_a_host_that_cannot_limit_cpus_is_named_before_the_begin(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
@@ -308,14 +327,26 @@ def test_a_run_that_was_killed_is_named_and_restored(lab: Lab, capsys: pytest.Ca
     error = capsys.readouterr().err
     assert "warning: the scenario of" in error and "was killed" in error
     assert "scenario stop" in error
-    assert lab.run() == ExitCode.FAILED
-    assert "an earlier one was killed" in capsys.readouterr().err
     assert cli.main(["scenario", "stop", str(lab.file)]) == ExitCode.DONE
     assert lab.told()[-1] == ("edge-edge-1", "restore")
     assert lab.plays[-1] == RESTORED
     assert cli.main(["link", "show", str(lab.file)]) == ExitCode.DONE
     assert "scenario" not in capsys.readouterr().err
     assert lab.result() == "killed, or running"
+
+
+def test_the_next_run_restores_what_a_killed_one_has_left(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.write({"at": "0s", "for": "1h", "stop": "node:edge-1"})
+    process = lab.start()
+    process.kill()
+    process.wait()
+    lab.write({"at": "100ms", "for": "200ms", "stop": "node:cloud-1"})
+    assert lab.run() == ExitCode.DONE
+    assert "was killed; restoring the cluster file's state first" in capsys.readouterr().err
+    assert lab.told()[1:] == [("edge-edge-1", "restore"), ("edge-cloud-1", "destroy"), ("edge-cloud-1", "start")]
+    assert lab.plays == [RESTORED, RESTORED]
+    assert lab.result() == "done"
+    assert scenario.find_left(lab.folder) is None
 
 
 def test_a_running_scenario_is_stopped(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 from local_cloud import recorded
 
-from q8s_wrapper import cli
+from q8s_wrapper import cli, runner, state
 from q8s_wrapper.commands import runs
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.events import State, reduce
@@ -191,3 +191,32 @@ def test_the_command_shows_what_a_deploy_recorded(
     assert cli.main(["timeline", EXAMPLE, "--output", "out", "--force"]) == ExitCode.DONE
     (tmp_path / "mine").mkdir()
     assert cli.main(["timeline", EXAMPLE, "--output", "mine", "--force"]) == ExitCode.WRONG_INPUT
+
+
+@pytest.mark.parametrize("created", [True, False])
+def test_a_deploy_writes_its_timeline_beside_the_log_and_names_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], created: bool
+) -> None:
+    run = State()
+    log = TaskLog()
+    for line in (HERE / "streams" / f"{'deploy' if created else 'again'}.jsonl").read_text().splitlines():
+        event = json.loads(line)
+        run = reduce(run, event)
+        log.add(event, run)
+
+    def play(_playbook: str, _file: Path, run_folder: Path, *_: object, **__: object) -> runner.Outcome:
+        return runner.Outcome(run, ExitCode.DONE, run_folder / "ansible.log", log.finished(run.seconds))
+
+    monkeypatch.setattr(runner, "run", play)
+    monkeypatch.setattr(state, "cluster_folder", lambda *_, **__: folder)
+    assert cli.main(["deploy", EXAMPLE, "--yes"]) == ExitCode.DONE
+    shown = capsys.readouterr().err
+    [page] = [Path(line.removeprefix("timeline: ")) for line in shown.splitlines() if line.startswith("timeline: ")]
+    assert page.name == "timeline.html"
+    assert page.parent.parent == folder / "runs"
+    assert "<h2>Critical path</h2>" in page.read_text()
+    assert stat.S_IMODE(page.stat().st_mode) == 0o600
+    assert (f"next: q8s-run timeline {EXAMPLE}" in shown) is created
+    assert cli.main(["deploy", EXAMPLE, "--yes", "--json"]) == ExitCode.DONE
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert Path(result["timeline"]).is_file()

@@ -38,7 +38,9 @@ class ActionModule(ActionBase):
                 "kubernetes": {"type": "str", "default": ""},
                 "nodes": {"type": "list", "elements": "dict", "default": []},
                 "plan": {"type": "dict", "default": {}},
-                "processes": {"type": "list", "elements": "dict", "default": []},
+                "processes": {"type": "list", "elements": "list", "default": []},
+                "reports": {"type": "list", "elements": "str", "default": []},
+                "logs": {"type": "list", "elements": "str", "default": []},
                 "session": {"type": "dict", "default": {}},
             }
         )[1]
@@ -49,7 +51,7 @@ class ActionModule(ActionBase):
                 _results_folder.check(output, force=given["force"], hint=_HINT)
             if given["state"] == "checked":
                 return {**result, "changed": False, "earlier": earlier(output, before) if before else {}}
-            new = _conformance.outcomes(given["processes"])
+            new = _conformance.outcomes(given["processes"], given["reports"], given["logs"])
             document = results(given, new, before)
             _results_folder.write(output, files(document, new, logs(output) if before else {}))
         except (_results_folder.OutputError, OSError) as error:

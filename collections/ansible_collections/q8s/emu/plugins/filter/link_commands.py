@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.q8s.emu.plugins.module_utils import _links_cluster, _links_verify, _spec
+from ansible_collections.q8s.emu.plugins.module_utils import _links_cluster, _links_measure, _links_verify, _spec
 
 DOCUMENTATION = r"""
 name: link_commands
@@ -18,7 +18,7 @@ version_added: 0.2.0
 author:
   - Q8S contributors (!UNKNOWN)
 description:
-  - A guest pings the nodes that it has a link to, and the control planes that have a link to it.
+  - A guest pings the nodes that it has a link to, and the control planes that have a link to it. Each guest begins with another node.
 options:
   _input:
     description: Variables of all hosts, as C(hostvars) has them. C(q8s_private_ip) of a server is its node's address.
@@ -58,7 +58,8 @@ def link_commands(
     except _spec.SpecError as error:
         raise AnsibleFilterError(f"Failed to read the links:\n{error}") from error
     probes = _links_verify.probes(known.matrix(), known.guests, known.addresses)
-    return {guest: _links_verify.shell_command(own) for guest, own in _links_verify.by_guest(probes).items()}
+    guests = _links_verify.by_guest(probes)
+    return {guest: _links_measure.shell_command(own, turn) for turn, (guest, own) in enumerate(guests.items())}
 
 
 class FilterModule:

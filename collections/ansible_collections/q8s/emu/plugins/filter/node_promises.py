@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Optional
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.q8s.emu.plugins.module_utils import _promises, _spec
+from ansible_collections.q8s.emu.plugins.module_utils import _links_promises, _promises, _spec
 
 DOCUMENTATION = r"""
 name: node_promises
@@ -18,8 +18,8 @@ version_added: 0.2.0
 author:
   - Q8S contributors (!UNKNOWN)
 description:
-  - Compares architecture, CPU model, number of CPUs, memory and root disk with what the guest shows, and the storage of pods, labels and taints with
-    what Kubernetes reports.
+  - Compares architecture, CPU model, number of CPUs, memory and root disk with what the guest shows, and the storage of pods and of images, labels
+    and taints with what Kubernetes and the kubelets report.
 options:
   _input:
     description: The cluster's nodes, as C(kubectl get nodes -o json) lists them.
@@ -38,18 +38,29 @@ options:
     description: Labels and taints by node, as the inventory has them in C(q8s_node_labels).
     type: dict
     required: true
+  image_disks:
+    description:
+      - Sizes in bytes of the file systems of images and containers, by node, as the kubelets report them in C(/stats/summary). Without a node's size,
+        the storage of images is not compared.
+    type: dict
+    default: {}
+  links:
+    description: Links and what was measured, as P(q8s.emu.link_report#filter) returns them. Their rows follow those of the workers.
+    type: dict
+    required: false
 """
 
 EXAMPLES = r"""
 - name: Compare the workers with the cluster file
   ansible.builtin.debug:
-    msg: "{{ q8s_nodes | q8s.emu.node_promises(q8s_cluster, q8s_answers, q8s_node_labels) }}"
+    msg: "{{ q8s_nodes | q8s.emu.node_promises(q8s_cluster, q8s_answers, q8s_node_labels, {'arm-mid-1': 10487689216}) }}"
 """
 
 RETURN = r"""
 _value:
   description:
-    - A row for each promise of each worker. C(kept) is null where it cannot be compared. C(problem) is empty unless the promise is broken.
+    - A row for each promise of each worker, and for its links. Equal promises for links from a node to several share a row unless they are broken.
+    - C(kept) is null where it cannot be compared. C(problem) is empty unless the promise is broken.
   type: list
   elements: dict
   sample:
@@ -62,6 +73,9 @@ def node_promises(
     cluster: Mapping[str, Any],
     answers: Mapping[str, str],
     wanted: Mapping[str, Mapping[str, Any]],
+    *,
+    image_disks: Optional[Mapping[str, Optional[int]]] = None,
+    links: Optional[Mapping[str, Any]] = None,
 ) -> list[dict[str, Any]]:
     """Return the rows. See DOCUMENTATION."""
     try:
@@ -75,9 +89,15 @@ def node_promises(
             given = wanted.get(spec.node, {})
             node, answer = by_name.get(spec.node), str(answers.get(spec.node, ""))
             rows += _promises.rows(
-                spec.node, spec.vm_type, answer, node, labels=given.get("labels", {}), taints=given.get("taints", [])
+                spec.node,
+                spec.vm_type,
+                answer,
+                node,
+                labels=given.get("labels", {}),
+                taints=given.get("taints", []),
+                image_disk=(image_disks or {}).get(spec.node),
             )
-    return rows
+    return rows + (_links_promises.rows(links) if links else [])
 
 
 class FilterModule:

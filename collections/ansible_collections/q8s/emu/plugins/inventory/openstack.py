@@ -140,6 +140,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             "worker_hosts",
             "emulated_workers",
             "reached",
+            "started",
             "booted",
             "changing",
         ):

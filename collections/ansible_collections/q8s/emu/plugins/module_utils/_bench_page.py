@@ -66,16 +66,24 @@ def bandwidth_chart(document: Mapping[str, Any]) -> str:
     return chart("TCP bandwidth from pod to pod", bars)
 
 
+# What a bar's label adds to the metric, where one metric has several figures.
+_SIDES = {"read_mb_per_s": ", read", "write_mb_per_s": ", written"}
+
+
 def speed_chart(document: Mapping[str, Any]) -> str:
     """Return a chart of each emulated node's speed relative to a native core, or nothing without a native node."""
     nodes = {node["name"]: node for node in document["nodes"]}
     entries = [e for e in document["summary"] if e["group"] in ("cpu", "memory") and e["figure"] in _bench_tables.UNITS]
-    native = {entry["metric"]: entry["median"] for entry in entries if not nodes[entry["client"]]["emulated"]}
-    bars = [
-        Bar(f"{entry['client']}, {entry['metric']}", share, f"{100 * share:.1f} %")
+    native = {
+        (entry["metric"], entry["figure"]): entry["median"]
         for entry in entries
-        if nodes[entry["client"]]["emulated"] and native.get(entry["metric"])
-        for share in [entry["median"] / native[entry["metric"]]]
+        if not nodes[entry["client"]]["emulated"]
+    }
+    bars = [
+        Bar(f"{entry['client']}, {entry['metric']}{_SIDES.get(entry['figure'], '')}", share, f"{100 * share:.1f} %")
+        for entry in entries
+        if nodes[entry["client"]]["emulated"] and native.get((entry["metric"], entry["figure"]))
+        for share in [entry["median"] / native[(entry["metric"], entry["figure"])]]
     ]
     return chart("Speed relative to a native core", bars)
 

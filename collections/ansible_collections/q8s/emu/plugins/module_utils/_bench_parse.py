@@ -17,6 +17,7 @@ _SOCKPERF_AVERAGE = re.compile(rf"Summary: (?:Latency|Round trip) is {_NUMBER} u
 _SOCKPERF_PERCENTILE = re.compile(rf"percentile {_NUMBER} =\s+{_NUMBER}")
 _SOCKPERF_DROPPED = re.compile(r"# dropped messages = ([0-9]+)")
 _STRESS = re.compile(rf"metrc: \[[0-9]+\] \S+ +[0-9]+ +{_NUMBER} +{_NUMBER} +{_NUMBER} +{_NUMBER} +{_NUMBER} ")
+_STRESS_RATE = re.compile(rf"metrc: \[[0-9]+\] \S+ +{_NUMBER} MB per sec memory (read|write) rate")
 _OPENSSL = re.compile(rf"^\+F:[0-9]+:[^:]+:{_NUMBER}$", re.MULTILINE)
 _SEVEN_ZIP = re.compile(
     r"^Avr: +([0-9]+) +[0-9]+ +[0-9]+ +([0-9]+) +\| +([0-9]+) +[0-9]+ +[0-9]+ +([0-9]+)", re.MULTILINE
@@ -102,15 +103,16 @@ def parse_sockperf(text: str) -> dict[str, float]:
 
 
 def parse_stress_ng(text: str) -> dict[str, float]:
-    """Return stress-ng's operations per second of real time."""
+    """Return stress-ng's operations per second of real time, and the rates of memory if it reports them."""
     found = _STRESS.search(text)
     if not found:
         raise ParseError(f"stress-ng: {_last_line(text)}")
-    return {"ops_per_s": float(found[4])}
+    rates = {f"{side}_mb_per_s": float(rate) for rate, side in _STRESS_RATE.findall(text)}
+    return {"ops_per_s": float(found[4]), **rates}
 
 
 def parse_openssl(text: str) -> dict[str, float]:
-    """Return the rate of ``openssl speed -mr``."""
+    """Return the rate of ``openssl speed -mr``, with ``-multi`` the sum of all processes."""
     found = _OPENSSL.search(text)
     if not found:
         raise ParseError(f"openssl: {_last_line(text)}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Optional
 
-from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import condition, parse_quantity
+from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import parse_quantity, ready_problem
 
 GROUPS = ("network", "cpu", "memory", "disk")
 NAMESPACE = "q8s-bench"
@@ -39,7 +39,9 @@ class Effort:
     :param seconds: duration of a measurement of the network
     :param warm_up: seconds at its start that do not count
     :param pings: number of echo requests
-    :param cpu_seconds: duration of a measurement of CPU, memory or disk
+    :param cpu_seconds: duration of a measurement of CPU or disk
+    :param memory_seconds: duration of a measurement of memory. stress-ng reports no MB/s if it measures for less than 4.5
+    :param thorough: whether floating point and cryptography are measured on all cores too, and random writes
     :param settle_seconds: pause after the start of the pods, which keeps the nodes busy for a while
     :param idle_seconds: how long the idle cluster is observed
     :param protocols: protocols of small messages
@@ -52,6 +54,8 @@ class Effort:
     warm_up: int
     pings: int
     cpu_seconds: int
+    memory_seconds: int
+    thorough: bool
     settle_seconds: int
     idle_seconds: int
     protocols: tuple[str, ...]
@@ -60,12 +64,12 @@ class Effort:
 
 
 QUICK = Effort(
-    repetitions=1, seconds=3, warm_up=1, pings=10, cpu_seconds=2, settle_seconds=10, idle_seconds=5, protocols=("udp",),
-    both_directions=False, limit_seconds=1200,
+    repetitions=1, seconds=3, warm_up=1, pings=10, cpu_seconds=2, memory_seconds=5, thorough=False, settle_seconds=10,
+    idle_seconds=5, protocols=("udp",), both_directions=False, limit_seconds=1200,
 )  # fmt: skip
 FULL = Effort(
-    repetitions=3, seconds=5, warm_up=1, pings=25, cpu_seconds=2, settle_seconds=30, idle_seconds=30,
-    protocols=("tcp", "udp"), both_directions=True, limit_seconds=5400,
+    repetitions=3, seconds=5, warm_up=1, pings=25, cpu_seconds=2, memory_seconds=5, thorough=True, settle_seconds=30,
+    idle_seconds=30, protocols=("tcp", "udp"), both_directions=True, limit_seconds=5400,
 )  # fmt: skip
 
 
@@ -159,18 +163,8 @@ def _node(wanted: Mapping[str, Any], found: Optional[Mapping[str, Any]], request
         cpus=int(parse_quantity(allocatable.get("cpu", "0"))),
         allocatable=parse_quantity(allocatable.get("memory", "0")),
         requested=requested,
-        problem=_node_problem(found),
+        problem=ready_problem(found),
     )
-
-
-def _node_problem(found: Optional[Mapping[str, Any]]) -> str:
-    """Return why a node is not Ready, empty if it is."""
-    if found is None:
-        return "it has not joined the cluster"
-    ready = condition(found)
-    if ready.get("status") == "True":
-        return ""
-    return str(ready.get("message") or ready.get("reason") or "it is not Ready")
 
 
 def choose_nodes(nodes: Sequence[Node], selected: Sequence[str]) -> list[Node]:
@@ -289,21 +283,32 @@ def _machine(node: Node, groups: Sequence[str], effort: Effort, repetition: int)
     seconds = str(effort.cpu_seconds)
     commands: list[tuple[str, str, str, list[str]]] = []
     if "cpu" in groups:
-        stress = ["stress-ng", "--metrics", "--timeout", seconds]
+        stress, all_cores = ["stress-ng", "--metrics", "--timeout", seconds], ["--cpu", str(node.cpus)]
         commands += [
             ("cpu", "integer", "stress-ng", [*stress, "--cpu", "1", "--cpu-method", "int64"]),
             ("cpu", "floating-point", "stress-ng", [*stress, "--cpu", "1", "--cpu-method", "double"]),
-            ("cpu", "integer-all-cores", "stress-ng", [*stress, "--cpu", str(node.cpus), "--cpu-method", "int64"]),
+            ("cpu", "integer-all-cores", "stress-ng", [*stress, *all_cores, "--cpu-method", "int64"]),
         ]
-        speed = ["openssl", "speed", "-mr", "-seconds", seconds, "-bytes", "16384", "-evp"]
-        commands += [("cpu", name, "openssl", [*speed, name]) for name in ("aes-128-gcm", "sha256")]
+        speed = ["openssl", "speed", "-mr", "-seconds", seconds, "-bytes", "16384"]
+        commands += [("cpu", name, "openssl", [*speed, "-evp", name]) for name in ("aes-128-gcm", "sha256")]
+        if effort.thorough:
+            of_all = [*speed, "-multi", str(node.cpus), "-evp", "aes-128-gcm"]
+            commands += [
+                ("cpu", "floating-point-all-cores", "stress-ng", [*stress, *all_cores, "--cpu-method", "double"]),
+                ("cpu", "aes-128-gcm-all-cores", "openssl", of_all),
+            ]
         if effort.repetitions > 1 and repetition == 1:  # under emulation it takes most of a minute
             commands.append(("cpu", "7-zip", "7za", ["7za", "b", "1", "-mmt1", "-md20"]))
     if "memory" in groups:
-        stream = ["stress-ng", "--metrics", "--timeout", seconds, "--stream", "1", "--stream-l3-size", "4m"]
+        memory = ["stress-ng", "--metrics", "--timeout", str(effort.memory_seconds)]
+        stream = [*memory, "--stream", "1", "--stream-l3-size", "4m"]
         commands.append(("memory", "stream", "stress-ng", stream))
     if "disk" in groups:
-        commands += [("disk", metric, "fio", _fio(metric, seconds)) for metric in FIO_JOBS]
+        commands += [
+            ("disk", metric, "fio", _fio(metric, seconds))
+            for metric in FIO_JOBS
+            if effort.thorough or metric != "random-write"
+        ]
     pod = f"pod-{node.name}"
     return [
         Measurement(
@@ -318,6 +323,7 @@ FIO_JOBS = {
     "sequential-read": ["--rw=read", "--bs=1m", "--direct=1"],
     "sequential-write": ["--rw=write", "--bs=1m", "--direct=1"],
     "random-read": ["--rw=randread", "--bs=4k", "--iodepth=16", "--direct=1"],
+    "random-write": ["--rw=randwrite", "--bs=4k", "--iodepth=16", "--direct=1"],
     "write-fsync": ["--rw=write", "--bs=4k", "--fsync=1"],
 }
 

@@ -26,7 +26,13 @@ PAPER_LATENCY = {
 PAPER_DEPLOY = {"whole deploy": "77 min", "setup of hosts": "24 min", "setup of emulated nodes": "23 to 39 min"}
 _NAMED_PROBLEMS = 20  # the others are counted
 # Units of figures that tell a speed, and that can be compared between nodes.
-UNITS = {"ops_per_s": "operations/s", "mb_per_s": "MB/s", "compress_mips": "MIPS"}
+UNITS = {
+    "ops_per_s": "operations/s",
+    "mb_per_s": "MB/s",
+    "read_mb_per_s": "MB/s read",
+    "write_mb_per_s": "MB/s written",
+    "compress_mips": "MIPS",
+}
 
 
 @dataclass(frozen=True)

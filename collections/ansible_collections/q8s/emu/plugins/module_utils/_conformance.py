@@ -14,7 +14,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import condition
+from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import ready_problem
 
 SCHEMA = "q8s-conformance/1"
 SIGS = ("network", "node", "apps", "storage", "api-machinery")  # in the order in which their specs run
@@ -45,16 +45,7 @@ def check_ready(items: Sequence[Mapping[str, Any]], wanted: Sequence[str]) -> No
     :raises ConformanceError: one is not
     """
     found = {item["metadata"]["name"]: item for item in items}
-    problems = []
-    for name in wanted:
-        if name not in found:
-            problems.append(f"node {name} has not joined the cluster")
-            continue
-        ready = condition(found[name])
-        if ready.get("status") != "True":
-            problems.append(
-                f"node {name} is not Ready: {ready.get('message') or ready.get('reason') or 'no reason given'}"
-            )
+    problems = [f"node {name} is not Ready: {why}" for name in wanted if (why := ready_problem(found.get(name)))]
     if problems:
         raise ConformanceError("\n".join([*problems, "hint: `q8s-run status FILE` shows why a node is not Ready"]))
 
@@ -195,23 +186,27 @@ def reason(text: str) -> str:
     return joined if len(joined) <= _REASON_LENGTH else joined[: _REASON_LENGTH - 1] + "…"
 
 
-def outcomes(processes: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def outcomes(
+    processes: Sequence[Sequence[str]], reports: Sequence[str], logs: Sequence[str]
+) -> dict[str, dict[str, Any]]:
     """Return the results of a batch by the specs' names. A spec without one has the status ``not run`` and the reason.
 
-    :param processes: of each process: ``specs``, the JUnit report ``xml``, and the end of its output ``log``
+    :param processes: the specs of each process
+    :param reports: the JUnit report of each process
+    :param logs: the end of the output of each process
     """
     found: dict[str, dict[str, Any]] = {}
-    for process in processes:
+    for specs, report, log in zip(processes, reports, logs):
         try:
-            results = read_junit(process["xml"])
-            problem = suite_problem(process["xml"])
+            results = read_junit(report)
+            problem = suite_problem(report)
         except ValueError:
             results, problem = {}, ""
-        lines = str(process.get("log") or "").strip().splitlines()
+        lines = log.strip().splitlines()
         why = problem or (
             f"the tests ended without a result: {lines[-1]}" if lines else "the tests ended without a result"
         )
-        for name in process["specs"]:
+        for name in specs:
             none = {"status": NOT_RUN, "seconds": 0.0, "reason": why[:_REASON_LENGTH], "log": ""}
             found[name] = results.get(name, none)
     return found

@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _hostkeys, _spec, _state
 from ansible_collections.q8s.emu.plugins.module_utils._login import (
+    gateway,
     is_here,
     private_key,
     server_key,
@@ -95,7 +96,7 @@ def hosts(
         is that one after the initial one was deleted, and takes its place in the group ``control_plane_initial``
     """
     result: list[Host] = []
-    path = way(cluster, servers, state)
+    path, through = way(cluster, servers, state), gateway(cluster, servers)
     foreign = _cloud_objects.foreign_initial(cluster, servers)[0]
     ours = [server for server in servers if _cloud_objects.is_ours(server, cluster.cluster_name)]
     # An ACTIVE one first, in case that an interrupted run left two of a name.
@@ -108,10 +109,10 @@ def hosts(
         server = foreign if spec.initial and foreign else by_name.pop(spec.name, None)
         if server is None:
             continue
-        # By its floating IP, if it has one, the initial control plane needs no way through itself.
-        direct = spec.initial and cluster.access.type == "floating_ip"
+        # A server with a floating IP needs no way through itself.
+        direct = server is through
         variables = _server_variables(cluster, server, state, "" if direct else path, server is foreign)
-        if direct and server.floating and "ansible_host" in variables:
+        if direct and "ansible_host" in variables:
             variables["ansible_host"] = server.floating[0]
         variables["q8s_node_name"] = spec.node
         error = ["server_error"] if server.status == "ERROR" else []

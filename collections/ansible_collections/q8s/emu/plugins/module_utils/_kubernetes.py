@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Optional
 
 _UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
@@ -15,6 +15,16 @@ def condition(node: Mapping[str, Any], kind: str = "Ready") -> Mapping[str, Any]
     """Return a node's condition. Its status is Unknown if the node has none of this kind."""
     conditions = node.get("status", {}).get("conditions") or []
     return next((one for one in conditions if one["type"] == kind), {"status": "Unknown"})
+
+
+def ready_problem(node: Optional[Mapping[str, Any]]) -> str:
+    """Return why a node is not Ready, empty if it is. None stands for a node that the API does not have."""
+    if node is None:
+        return "it has not joined the cluster"
+    ready = condition(node)
+    if ready.get("status") == "True":
+        return ""
+    return str(ready.get("message") or ready.get("reason") or "no reason given")
 
 
 def parse_quantity(text: str) -> int:

@@ -122,6 +122,17 @@ def parse_percent(text: str) -> float:
     return float(match[1])
 
 
+def parse_recovery(text: str) -> float:
+    """Return the probability of leaving a state, such as 30%, in percent.
+
+    :raises ValueError: it is none, or 0
+    """
+    value = parse_percent(text)
+    if not value:
+        raise ValueError("a number with %, such as 30%, above 0% and at most 100%")
+    return value
+
+
 def check_selector(selector: str) -> None:
     """Check the form of a selector.
 
@@ -178,6 +189,25 @@ def unmatched_rules(endpoints: Sequence[Endpoint], rules: Sequence[Rule]) -> lis
     return [position for position, rule in enumerate(rules) if not matches(rule)]
 
 
+def unmatched_end(endpoints: Sequence[Endpoint], rule: Rule) -> tuple[str, str, str]:
+    """Return which end of a rule that matches no two nodes is wrong (``from``, ``to`` or none), why, and what is known."""
+    for end, selector in (("from", rule.source), ("to", rule.target)):
+        if not any(selects(selector, one) for one in endpoints):
+            return end, f"is {selector}, which matches no node of this cluster", known_names(selector, endpoints)
+    name = next(one.name for one in endpoints if selects(rule.source, one))
+    message = f"{rule.source} -> {rule.target} matches no two nodes of this cluster, only {name}"
+    return "", message, "a link needs two nodes"
+
+
+def known_names(selector: str, endpoints: Iterable[Endpoint]) -> str:
+    """Return the names that a selector of this kind may have, in words."""
+    kind = selector.partition(":")[0]
+    known = [{"node": one.name, "type": one.type, "zone": one.zone}.get(kind, "") for one in endpoints]
+    names = sorted({name for name in known if name})
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"{kind}s: {', '.join(names[:8]) or 'none'}{more}"
+
+
 def directed(rules: Iterable[Rule]) -> list[Rule]:
     """Return rules of one direction each, in the order of the given ones."""
     result = []
@@ -216,12 +246,6 @@ def describe(impairment: Impairment) -> str:
         if getattr(impairment, name):
             parts.append(f"{name} {getattr(impairment, name):g}%")
     return ", ".join(parts)
-
-
-def unshaped(endpoints: Iterable[Endpoint], matrix: Matrix) -> list[tuple[str, str]]:
-    """Return the directions that no guest can shape: those between control planes."""
-    control_planes = {endpoint.name for endpoint in endpoints if endpoint.control_plane}
-    return [pair for pair in matrix if control_planes.issuperset(pair)]
 
 
 def duplicate_conflict(endpoints: Iterable[Endpoint], matrix: Matrix) -> Optional[tuple[str, str]]:

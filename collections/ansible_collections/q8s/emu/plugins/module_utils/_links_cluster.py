@@ -41,7 +41,9 @@ def read_cluster(
     :raises SpecError: the overrides or the cluster have errors
     """
     wanted = _spec.load_mapping(cluster, "cluster")
-    rules = _spec.load_mapping({**cluster, "network": {"links": list(overrides)}}, "overrides").links.rules
+    profiles = (cluster.get("network") or {}).get("profiles") or {}
+    changed = {**cluster, "network": {"profiles": profiles, "links": list(overrides)}}
+    rules = _spec.load_mapping(changed, "overrides").links.rules
     # hostvars has no get(): asking it for a host that is not there is an error.
     known = {spec.node: hosts[spec.name] for spec in wanted.servers() if spec.name in hosts}
     addresses = {node: str(values["q8s_private_ip"]) for node, values in known.items() if "q8s_private_ip" in values}

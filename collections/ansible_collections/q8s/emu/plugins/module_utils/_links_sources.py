@@ -58,10 +58,16 @@ def parse_table(text: str) -> dict[tuple[str, str], int]:
 
     :raises ValueError: with the line of the table and what is wrong there
     """
-    lines = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines())]
+    try:
+        lines = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), strict=True)]
+    except csv.Error:
+        number = next((n for n, line in enumerate(text.splitlines(), 1) if line.count('"') % 2), 1)
+        raise ValueError(f"line {number}: is not CSV; quotes must enclose a whole cell") from None
     if len(lines) < 2:
         raise ValueError("has no line of delays; must be CSV: the names of the columns, then a line for each row")
     columns, result, seen = lines[0][1:], {}, set()
+    if not columns:
+        raise ValueError(f"line 1: is {lines[0][0][:60]!r}, which has no columns; commas must separate the cells")
     for name in columns:
         if not name or columns.count(name) > 1:
             raise ValueError(f"line 1: {f'the column {name} is there twice' if name else 'a column has no name'}")
@@ -73,10 +79,15 @@ def parse_table(text: str) -> dict[tuple[str, str], int]:
             raise ValueError(f"line {number}: {f'the row {row} is there twice' if row else 'the row has no name'}")
         seen.add(row)
         if len(values) != len(columns):
-            raise ValueError(f"line {number}: has {len(values)} delays, and there are {len(columns)} columns")
+            cells_found = f"{len(values)} cell{'' if len(values) == 1 else 's'}"
+            raise ValueError(
+                f"line {number}: has {cells_found} after the name; must have {len(columns)}: {', '.join(columns)[:80]}"
+            )
         for column, cell in zip(columns, values):
             if cell:
                 result[row, column] = _delay(cell, f"line {number}, column {column}")
+    if not result:
+        raise ValueError("has no delay: every cell is empty")
     return result
 
 

@@ -31,6 +31,7 @@ _PACKET = 1514
 _QUEUE_SECONDS = 0.2
 _MIN_QUEUE = 1000  # netem's own default, for directions without a rate
 _MIN_RATED_QUEUE = 50
+MAX_QUEUE = 100_000  # packets; the kernel needs 2304 bytes for each, so one full queue takes 230 MB of a guest
 _BURST_SECONDS = 0.004
 _PROBE_PRIORITY = 90
 
@@ -41,8 +42,17 @@ def queue_limit(impairment: Impairment) -> int:
     """Return netem's limit in packets: what is under way during the delay, and a queue of 200 ms in front of a rate."""
     seconds = (impairment.delay + 3 * impairment.jitter) / 1_000_000
     if not impairment.rate:
-        return max(_MIN_QUEUE, math.ceil(_ASSUMED_RATE * seconds / 8 / _PACKET))
-    return max(_MIN_RATED_QUEUE, math.ceil(impairment.rate * (seconds + _QUEUE_SECONDS) / 8 / _PACKET))
+        wanted = max(_MIN_QUEUE, math.ceil(_ASSUMED_RATE * seconds / 8 / _PACKET))
+    else:
+        wanted = max(_MIN_RATED_QUEUE, math.ceil(impairment.rate * (seconds + _QUEUE_SECONDS) / 8 / _PACKET))
+    return min(wanted, MAX_QUEUE)
+
+
+def rate_of_queue(impairment: Impairment) -> int:
+    """Return the rate in bit/s above which packets are lost because the queue is full; 0 if the link's rate is not above."""
+    rate = impairment.rate or _ASSUMED_RATE
+    possible = MAX_QUEUE * 8 * _PACKET * 1_000_000 // impairment.delay if impairment.delay else rate
+    return possible if possible < rate else 0
 
 
 def setup_batch(device: str, links: Links, match: str, exempt: Sequence[str] = ()) -> str:
@@ -80,28 +90,28 @@ def redirect_batch(device: str, ifb: str, before: Sequence[str], after: Sequence
     lines = [f"qdisc replace dev {device} clsact"] if after and not before else []
     for source in _sorted(set(after) - set(before)):
         lines.append(
-            f"filter replace dev {device} ingress protocol ip prio 1 handle {_minor(source):#x} flower "
+            f"filter replace dev {device} ingress protocol ip prio 1 handle {minor(source):#x} flower "
             f"src_ip {source} action mirred egress redirect dev {ifb}"
         )
     for source in _sorted(set(before) - set(after)):
-        lines.append(f"filter del dev {device} ingress protocol ip prio 1 handle {_minor(source):#x} flower")
+        lines.append(f"filter del dev {device} ingress protocol ip prio 1 handle {minor(source):#x} flower")
     return _text(lines)
 
 
 def _changes(device: str, before: Links, after: Links, match: str) -> list[str]:
     lines = []
     for address in _sorted(after):
-        link, minor, old = after[address], _minor(address), before.get(address)
+        link, number, old = after[address], minor(address), before.get(address)
         if link == old:
             continue
-        lines.append(f"class replace dev {device} parent 1: {_class(minor, link.rate)}")
-        lines.append(f"qdisc replace dev {device} parent 1:{minor:x} {_netem(link)}")
+        lines.append(f"class replace dev {device} parent 1: {_class(number, link.rate)}")
+        lines.append(f"qdisc replace dev {device} parent 1:{number:x} {_netem(link)}")
         if old is None:
-            lines.append(f"filter replace dev {device} {_filter(minor)} flower {match} {address} classid 1:{minor:x}")
+            lines.append(f"filter replace dev {device} {_filter(number)} flower {match} {address} classid 1:{number:x}")
     for address in _sorted(set(before) - set(after)):
-        minor = _minor(address)
-        lines.append(f"filter del dev {device} {_filter(minor)} flower")
-        lines.append(f"class del dev {device} classid 1:{minor:x}")
+        number = minor(address)
+        lines.append(f"filter del dev {device} {_filter(number)} flower")
+        lines.append(f"class del dev {device} classid 1:{number:x}")
     return lines
 
 
@@ -109,7 +119,7 @@ def _sorted(addresses: Iterable[str]) -> list[str]:
     return sorted(addresses, key=ipaddress.IPv4Address)
 
 
-def _minor(address: str) -> int:
+def minor(address: str) -> int:
     """Return the number of an address's class, which stays the same whatever other nodes there are.
 
     Nodes share a network of at most 65536 addresses, of which the first and the last are no node's.
@@ -117,14 +127,19 @@ def _minor(address: str) -> int:
     return int(ipaddress.IPv4Address(address)) & 0xFFFF
 
 
-def _filter(minor: int) -> str:
-    return f"parent 1: protocol ip prio 100 handle {minor:#x}"
+def _filter(number: int) -> str:
+    return f"parent 1: protocol ip prio 100 handle {number:#x}"
 
 
-def _class(minor: int, rate: int) -> str:
+def _class(number: int, rate: int) -> str:
     """A class's id and rate. Without a quantum, HTB computes one from the rate and warns in the kernel's log."""
-    burst = max(2 * _PACKET, round((rate or _ASSUMED_RATE) * _BURST_SECONDS / 8))
-    return f"classid 1:{minor:x} htb rate {rate or _UNLIMITED}bit burst {burst} cburst {burst} quantum {_PACKET}"
+    size = burst(rate or _ASSUMED_RATE)
+    return f"classid 1:{number:x} htb rate {rate or _UNLIMITED}bit burst {size} cburst {size} quantum {_PACKET}"
+
+
+def burst(rate: int) -> int:
+    """Return how many bytes a class may send at once."""
+    return max(2 * _PACKET, round(rate * _BURST_SECONDS / 8))
 
 
 def _netem(link: Impairment) -> str:

@@ -1,50 +1,33 @@
 # Copyright: Q8S contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Measure links with ping, and compare them with what was promised. Pure functions.
+"""Compare what guests measured of their links with what was promised. Pure functions.
 
-Every direction is measured alone: the type of service of a ping decides whether its request, its reply or neither is
-shaped (see _links_tc.py). The delay is what a shaped direction adds to pings that are not shaped and sent meanwhile.
-The rate is that at which the packets of a burst arrive. The loss is the share of requests without a reply.
+A promise is broken only if the measurement excludes that it is kept: on a busy machine, the answer is "cannot tell".
+
+- Delay: machines add to a round trip and never shorten it, so the shortest round trips of a series are compared.
+- Rate: what a class sent while packets waited for it is what the rate let through, whatever the receiver's load is.
+- Loss: what netem dropped, and the requests without a reply. Duplicates and corruption: the pings' replies.
 """
 
 from __future__ import annotations
 
 import math
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Optional
 
-from ansible_collections.q8s.emu.plugins.module_utils import _links_tc
-from ansible_collections.q8s.emu.plugins.module_utils._links import Impairment, Matrix, describe
+from ansible_collections.q8s.emu.plugins.module_utils import _links_measure, _links_tc
+from ansible_collections.q8s.emu.plugins.module_utils._links import Matrix, describe
+from ansible_collections.q8s.emu.plugins.module_utils._links_measure import Many, Probe, loss_share
 
-_PINGS, _PINGS_FOR_LOSS = 40, 400
-_INTERVAL, _INTERVAL_FOR_LOSS = 0.05, 0.01  # seconds
-_BURSTS = 3
-_PAYLOAD = 1372  # fits an MTU of 1400
-_FRAME = _PAYLOAD + 8 + 20 + 14  # with the headers of ICMP, IP and Ethernet: what HTB counts
-_BURST_SECONDS = 0.15  # less than the queue in front of a rate holds
-_MIN_BURST, _MAX_BURST = 12, 1000
 _Z = 3.29  # of an interval that has the true value 999 times of 1000
+_NEAREST = 10  # shortest round trips of which the distance to the shortest possible one is estimated
+_WIDEST = 4  # width of the interval of a delay that can be kept, in parts of what it may be off
+_LEAST_SAMPLES = 3
 
-MAX_OFF_MS, MAX_OFF_DELAY, MAX_OFF_RATE = 1.0, 0.01, 0.05
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A direction, and the guest that measures it.
-
-    ``address`` is the other node's. ``service`` is the type of service of the pings.
-    """
-
-    source: str
-    target: str
-    link: Impairment
-    guest: str
-    address: str
-    service: int
+MAX_OFF_MS, MAX_OFF_DELAY, MAX_OFF_RATE = 1.0, 0.01, 0.02
 
 
 @dataclass(frozen=True)
@@ -93,108 +76,88 @@ def by_guest(found: Sequence[Probe]) -> dict[str, list[Probe]]:
     return {guest: [probe for probe in found if probe.guest == guest] for guest in sorted({p.guest for p in found})}
 
 
-def shell_command(of_guest: Sequence[Probe]) -> str:
-    """Return the command with which a guest measures its probes, one after the other."""
-    lines = ["d=$(mktemp -d) && cd $d || exit 1"]
-    for number, probe in enumerate(of_guest):
-        link, lossy = probe.link, loss_share(probe.link) > 0
-        count, interval = (_PINGS_FOR_LOSS, _INTERVAL_FOR_LOSS) if lossy else (_PINGS, _INTERVAL)
-        if link.rate:  # the pings themselves may take a tenth of the rate
-            interval = max(interval, 98 * 8 * 10 / link.rate)
-            count = max(10, min(count, int(10 / interval)))
-        wait = 2 + math.ceil((link.delay + 3 * link.jitter) / 1_000_000)
-        ping = f"ping -n -D -W {wait} {probe.address}"
-        lines += [
-            f"{ping} -Q {_links_tc.FREE:#x} -c {_PINGS} -i {_INTERVAL} >free &",
-            f"{ping} -Q {probe.service:#x} -c {count} -i {interval:g} >link; wait",
-            f"echo '# {number} free'; sed -n '/icmp_seq/p;/transmitted/p' free",
-            f"echo '# {number} link'; sed -n '/icmp_seq/p;/transmitted/p' link",
-        ]
-        if link.rate:
-            size = _burst_size(link.rate)
-            for kind, service in (("able", _links_tc.FREE), *[("rate", probe.service)] * _BURSTS):
-                lines.append(
-                    f"echo '# {number} {kind}'; {ping} -Q {service:#x} -s {_PAYLOAD} -c {size} -l {size} -i 0.002 | "
-                    "sed -n '/icmp_seq/p'"
-                )
-    return "; ".join([*lines, "rm -r $d"]).replace("&;", "&")
-
-
-def _burst_size(rate: int) -> int:
-    return max(_MIN_BURST, min(_MAX_BURST, math.ceil(rate * _BURST_SECONDS / 8 / _FRAME)))
-
-
-@dataclass(frozen=True)
-class Pings:
-    """The replies to a series of pings: round trip times in ms and times of arrival in s, and how many were sent."""
-
-    times: tuple[float, ...]
-    arrivals: tuple[float, ...]
-    answered: int
-    sent: int
-
-
-_REPLY = re.compile(r"^\[([0-9.]+)\] .*icmp_seq=([0-9]+) .*time=([0-9.]+) ms(?! \(DUP)")
-_SENT = re.compile(r"^([0-9]+) packets transmitted")
-
-
-def read_pings(text: str) -> dict[tuple[int, str], list[Pings]]:
-    """Read what the shell command printed, by the probe's number and the kind of the series."""
-    series: dict[tuple[int, str], list[Pings]] = {}
-    for block in re.split(r"^# ", text.replace("\r", ""), flags=re.MULTILINE)[1:]:
-        head, *lines = block.splitlines()
-        number, kind = head.split()
-        replies = [match for match in map(_REPLY.match, lines) if match]
-        sent = next((int(match[1]) for match in map(_SENT.match, lines) if match), 0)
-        series.setdefault((int(number), kind), []).append(
-            Pings(
-                tuple(float(match[3]) for match in replies),
-                tuple(sorted(float(match[1]) for match in replies)),
-                len({match[2] for match in replies}),
-                sent,
-            )
-        )
-    return series
-
-
 def findings(of_guest: Sequence[Probe], text: str) -> list[Finding]:
     """Compare what a guest measured with what was promised."""
-    series = read_pings(text)
+    series = _links_measure.read_series(text)
     result = []
     for number, probe in enumerate(of_guest):
-        free = series.get((number, "free"), [Pings((), (), 0, 0)])[0]
-        link = series.get((number, "link"), [Pings((), (), 0, 0)])[0]
+        if text and (number, "link") not in series:
+            result.append(_with(_promise(probe, "delay", "ms", probe.link.delay / 1000), note="no time was left"))
+            continue
+        free = _links_measure.read_pings(series.get((number, "free"), "")).times
+        link = _links_measure.read_pings(series.get((number, "link"), "")).times
         result.append(_delay(probe, free, link))
+        if probe.link.jitter:
+            result.append(_jitter(probe, free, link))
         if probe.link.rate:
-            result.append(_rate(probe, series.get((number, "able"), []), series.get((number, "rate"), [])))
+            result.append(_rate(probe, _links_measure.read_load(series.get((number, "load"), ""))))
+        many = _links_measure.read_many(series.get((number, "many"), ""))
         if loss_share(probe.link):
-            result.append(_loss(probe, link))
+            result.append(_loss(probe, many, bool(text)))
+        if probe.link.duplicate:
+            result.append(_duplicate(probe, many))
+        if probe.link.corrupt:
+            result.append(_corrupt(probe, many))
+        if probe.link.reorder:
+            result.append(_reorder(probe, free, link))
     return result
 
 
-def _delay(probe: Probe, free: Pings, link: Pings) -> Finding:
+def _promise(probe: Probe, what: str, unit: str, promised: float) -> Finding:
+    return Finding(probe.source, probe.target, what, unit, promised)
+
+
+def _delay(probe: Probe, free: Sequence[float], link: Sequence[float]) -> Finding:
     promised = probe.link.delay / 1000
-    finding = Finding(probe.source, probe.target, "delay", "ms", promised)
-    if not free.times or not link.times:
-        who = probe.target if probe.guest == probe.source else probe.source
-        everything = loss_share(probe.link) == 1 and free.times
-        note = "everything is lost" if everything else f"{who} does not answer {probe.guest}"
+    finding = _promise(probe, "delay", "ms", promised)
+    if not free or not link:
+        everything = loss_share(probe.link) == 1 and free
+        note = "everything is lost" if everything else f"{probe.other} does not answer {probe.guest}"
         return _with(finding, note=note, kept=None if everything else False)
-    heavy = probe.link.jitter and probe.link.distribution != "normal"  # its median is not its mean
-    (base, base_error), (shaped, error) = _middle(free.times, False), _middle(link.times, bool(heavy))
-    measured, error = shaped - base, math.hypot(base_error, error)
+    if probe.link.reorder:
+        link = _behind(free, link, promised)
+    if probe.link.jitter:
+        skewed = probe.link.distribution != "normal"  # its median is not its mean
+        (base, below), (shaped, above) = _middle(free, skewed), _middle(link, skewed)
+        below = above = math.hypot(below, above) + _quartile_range(free) / 2
+    else:
+        (base, above), (shaped, below) = _floor(free), _floor(link)
+    measured = shaped - base
+    low, high = measured - below, measured + above
     off, allowed = abs(measured - promised), max(MAX_OFF_MS, MAX_OFF_DELAY * promised)
-    kept: Optional[bool] = True if off <= allowed else None if off <= allowed + error else False
+    # Where round trips differ much, even the shortest ones of a series may be far from the shortest possible one.
+    noise = 0.0 if probe.link.jitter else _quartile(link if measured > promised else free)
+    kept: Optional[bool] = None
+    if off <= allowed and high - low <= _WIDEST * allowed:
+        kept = True
+    elif not low - noise <= promised + allowed or not high + noise >= promised - allowed:
+        kept = False
     busy = "" if kept is not None else "the pings differ too much to tell; "
-    spread = f", +- {_spread(link.times):.1f} ms of {probe.link.jitter / 1000:g} ms" if probe.link.jitter else ""
-    return _with(
-        finding,
-        measured=measured,
-        low=measured - error,
-        high=measured + error,
-        kept=kept,
-        note=f"{busy}besides the path's own {base:.1f} ms there and back{spread}",
-    )
+    note = f"{busy}besides the path's own {base:.1f} ms there and back"
+    return _with(finding, measured=measured, low=low, high=high, kept=kept, note=note)
+
+
+def _floor(values: Sequence[float]) -> tuple[float, float]:
+    """Return the shortest round trip, and how much shorter the shortest possible one may be.
+
+    Delays of a machine are only added. Near the shortest possible round trip they are taken to be as dense as those of
+    an exponential distribution: the distance to it is then to that of the nearest ones as F-distributed values are.
+    """
+    nearest = sorted(values)[:_NEAREST]
+    if len(nearest) < 4:
+        return nearest[0], max(values) - nearest[0] + _resolution(nearest[0])
+    factor = 0.001 ** (-1 / (len(nearest) - 1)) - 1
+    return nearest[0], (nearest[-1] - nearest[0]) * factor + _resolution(nearest[0])
+
+
+def _resolution(milliseconds: float) -> float:
+    """Return by how much a time that ping prints may be rounded: it prints three digits."""
+    return 0.5 if milliseconds >= 100 else 0.05 if milliseconds >= 10 else 0.005
+
+
+def _behind(free: Sequence[float], link: Sequence[float], delay: float) -> Sequence[float]:
+    """Return the round trips that were delayed, without those which netem sent at once."""
+    return [time for time in link if time >= min(free) + delay / 2] or link
 
 
 def _middle(values: Sequence[float], mean: bool) -> tuple[float, float]:
@@ -208,72 +171,166 @@ def _middle(values: Sequence[float], mean: bool) -> tuple[float, float]:
 
 
 def _quartile_range(values: Sequence[float]) -> float:
+    if len(values) < 2:
+        return 0.0
     low, _middle, high = statistics.quantiles(values, n=4)
     return high - low
 
 
-def _spread(values: Sequence[float]) -> float:
-    """Return the standard deviation, whatever a few outliers are."""
-    return _quartile_range(values) / 1.349 if len(values) >= 4 else 0.0
+def _quartile(values: Sequence[float]) -> float:
+    """Return how far the shorter quarter reaches."""
+    return statistics.quantiles(values, n=4)[0] - min(values) if len(values) > 1 else 0.0
 
 
-def _rate(probe: Probe, able: Sequence[Pings], bursts: Sequence[Pings]) -> Finding:
+def _jitter(probe: Probe, free: Sequence[float], link: Sequence[float]) -> Finding:
+    """Judge the standard deviation of a normal distribution, without that of the path."""
+    promised = probe.link.jitter / 1000
+    finding = _promise(probe, "jitter", "ms", promised)
+    if len(free) < 4 or len(link) < 4:
+        return _with(finding, note="too few pings were answered")
+    # of a normal distribution, and whatever a few outliers are
+    own, whole = _quartile_range(free) / 1.349, _quartile_range(link) / 1.349
+    measured = math.sqrt(max(0.0, whole**2 - own**2))
+    error = _Z * 1.17 * whole / math.sqrt(len(link)) + own / 2
+    low, high = max(0.0, measured - error), measured + error
+    inside = low <= promised <= high
+    kept: Optional[bool] = inside
+    note = "standard deviation"
+    if probe.link.distribution != "normal":
+        kept, note = None, f"not judged: the distribution is {probe.link.distribution}"
+    elif probe.link.delay < 2 * probe.link.jitter or probe.link.reorder:
+        kept, note = None, "not judged: not every packet has the whole jitter"
+    elif own > promised / 2:
+        kept, note = None, f"the path's own round trips differ too much to tell, by {own:.1f} ms"
+    return _with(finding, measured=measured, low=low, high=high, kept=kept, note=note)
+
+
+def _rate(probe: Probe, load: _links_measure.Load) -> Finding:
     promised = probe.link.rate / 1e6
-    finding = Finding(probe.source, probe.target, "rate", "Mbit/s", promised)
-    rates = sorted(rate for rate in (_arrival_rate(burst, probe.link.rate) for burst in bursts) if rate)
-    path = max((rate for rate in (_arrival_rate(burst, probe.link.rate) for burst in able) if rate), default=0.0)
-    if not rates:
-        return _with(finding, note="too few packets arrived")
-    measured = statistics.median(rates)
-    kept: Optional[bool] = abs(measured - promised) <= MAX_OFF_RATE * promised
-    note = ""
-    if not kept and rates[0] <= promised <= rates[-1]:
-        kept, note = None, "the bursts differ too much to tell"
-    elif not kept and measured < promised and path < 1.2 * promised:
-        kept, note = None, f"the path without the limit carries {path:.1f} Mbit/s"
-    return _with(finding, measured=measured, low=rates[0], high=rates[-1], kept=kept, note=note)
+    finding = _promise(probe, "rate", "Mbit/s", promised)
+    samples = _longest_wait(load.samples)
+    if len(samples) < _LEAST_SAMPLES:
+        return _with(finding, note=_too_slow(load.samples))
+    third = len(samples) // 3
+    first, last = _sharpest(samples[:third]), _sharpest(samples[-third:])
+    bits = (last.sent - first.sent) * 8
+    longest, shortest = last.after - first.before, last.before - first.after
+    if shortest <= 0 or not bits:
+        return _with(finding, note="the guest was too busy to count")
+    measured = bits / ((longest + shortest) / 2)
+    # The counters change by whole packets. A guest that stands still for longer than HTB makes up for sends less.
+    frame = _links_measure.FRAME * 8
+    low, high = (bits - frame) / longest, (bits + frame) / shortest / max(0.01, 1 - load.stalled)
+    allowed = MAX_OFF_RATE * promised
+    kept: Optional[bool] = True
+    note = f"{bits / 8e6:.3g} MB in {longest / 1e6:.1f} s"
+    if abs(measured - promised) > allowed:
+        kept = None if low <= promised + allowed and high >= promised - allowed else False
+        if kept is None:
+            note = f"the guest stood still for {load.stalled:.0%} of the time: too much to tell; {note}"
+    return _with(finding, measured=measured, low=low, high=high, kept=kept, note=note)
 
 
-def _arrival_rate(burst: Pings, rate: int) -> float:
-    """Return the rate in Mbit/s at which a burst arrived, without the packets that HTB lets through at once."""
-    first = math.ceil(max(2 * 1514, rate * 0.004 / 8) / _FRAME)
-    arrivals = burst.arrivals[first:]
-    if len(arrivals) < 5 or arrivals[-1] <= arrivals[0]:
-        return 0.0
-    return (len(arrivals) - 1) * _FRAME * 8 / (arrivals[-1] - arrivals[0]) / 1e6
+def _sharpest(samples: Sequence[_links_measure.Sample]) -> _links_measure.Sample:
+    """Return the sample of which the time is known best."""
+    return min(samples, key=lambda sample: sample.after - sample.before)
 
 
-def loss_share(link: Impairment) -> float:
-    """Return the share of packets that do not arrive. Corrupted ones fail their checksum."""
-    lost = link.loss.percent / 100 if link.loss else 0.0
-    if link.loss and link.loss.recover is not None and link.loss.percent:
-        lost = link.loss.percent / (link.loss.percent + link.loss.recover)
-    return 1 - (1 - lost) * (1 - link.corrupt / 100)
+def _longest_wait(samples: Sequence[_links_measure.Sample]) -> Sequence[_links_measure.Sample]:
+    """Return the longest run of samples at which packets waited for the rate."""
+    best: Sequence[_links_measure.Sample] = ()
+    start = 0
+    for position in range(len(samples) + 1):
+        if position == len(samples) or not samples[position].waiting:
+            if position - start > len(best):
+                best = samples[start:position]
+            start = position + 1
+    return best
 
 
-def _loss(probe: Probe, link: Pings) -> Finding:
+def _too_slow(samples: Sequence[_links_measure.Sample]) -> str:
+    if len(samples) < 2 or samples[-1].sent == samples[0].sent:
+        return "nothing was sent"
+    rate = (samples[-1].sent - samples[0].sent) * 8 / max(1, samples[-1].after - samples[0].before)
+    return f"the guest did not fill the rate: it sent {rate:.3g} Mbit/s"
+
+
+def _loss(probe: Probe, many: Optional[Many], answered: bool) -> Finding:
+    """Judge what netem dropped. Pings that say something else tell that more than netem takes part."""
     promised = loss_share(probe.link)
-    finding = Finding(probe.source, probe.target, "loss", "%", promised * 100)
-    if not link.sent:
-        return _with(finding, kept=False, note="no ping was sent")
-    share, count = 1 - link.answered / link.sent, float(link.sent)
-    loss = probe.link.loss
+    finding = _promise(probe, "loss", "%", promised * 100)
+    if many is None or not many.sent:
+        return _with(finding, kept=None if answered else False, note="no ping was sent")
+    lost = many.sent - many.answered
+    packets = many.passed + many.dropped
+    corrupt = probe.link.corrupt / 100
+    low, high = _interval(probe, lost, many.sent)
+    kept: Optional[bool] = low <= 1 - (1 - promised) * (1 - corrupt) <= high
+    note = f"{lost} of {many.sent} pings"
+    share = lost / many.sent
+    if packets >= many.sent * 0.9:
+        pings_agree, share = kept, many.dropped / packets
+        low, high = _interval(probe, many.dropped, packets)
+        kept = low <= promised <= high
+        note = f"{many.dropped} of {packets} packets, {note}"
+        if kept != pings_agree:
+            kept, note = None, f"packets are lost elsewhere, too, or held back: {note}"
+    elif corrupt:
+        note += ", with corrupted"
+    return _with(finding, measured=share * 100, low=low * 100, high=high * 100, kept=kept, note=note)
+
+
+def _interval(probe: Probe, lost: int, sent: int) -> tuple[float, float]:
+    """Return Wilson's interval. In bursts, one loss follows another: fewer independent ones."""
+    loss, count = probe.link.loss, float(sent)
     if loss and loss.recover is not None:
-        # In bursts, one loss follows another: fewer independent ones.
         stays = 1 - (loss.percent + loss.recover) / 100
-        count *= (1 - stays) / (1 + stays)
-    # Wilson's interval
+        count *= (1 - stays) / (1 + stays) if stays > 0 else 1
+    return _wilson(lost / sent, count)
+
+
+def _wilson(share: float, count: float) -> tuple[float, float]:
     centre = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
     half = _Z * math.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2)) / (1 + _Z**2 / count)
-    low, high = max(0.0, centre - half), min(1.0, centre + half)
-    return _with(
-        finding,
-        measured=share * 100,
-        low=low * 100,
-        high=high * 100,
-        kept=low <= promised <= high,
-        note=f"{link.sent - link.answered} of {link.sent} pings" + (", with corrupted" if probe.link.corrupt else ""),
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _duplicate(probe: Probe, many: Optional[Many]) -> Finding:
+    finding = _promise(probe, "duplicate", "%", probe.link.duplicate)
+    if many is None or not many.answered:
+        return _with(finding, note="no ping was answered")
+    return _counted(finding, many.duplicates, many.answered, "replies twice")
+
+
+def _corrupt(probe: Probe, many: Optional[Many]) -> Finding:
+    """Judge the pings that netem did not drop: a corrupted one fails its checksum and has no reply."""
+    finding = _promise(probe, "corrupt", "%", probe.link.corrupt)
+    dropped = many.dropped if many else 0
+    if many is None or many.sent <= dropped or (loss_share(probe.link) and not many.passed):
+        return _with(finding, note="not measured: netem did not tell what it dropped")
+    sent = many.sent - dropped
+    return _counted(
+        finding, max(0, sent - many.answered), sent, "pings without a reply, besides those which netem dropped"
     )
+
+
+def _reorder(probe: Probe, free: Sequence[float], link: Sequence[float]) -> Finding:
+    """Judge the pings without the delay."""
+    finding = _promise(probe, "reorder", "%", probe.link.reorder)
+    delay = probe.link.delay / 1000
+    if not free or not link:
+        return _with(finding, note="no ping was answered")
+    if probe.link.jitter or statistics.quantiles([*free, *free], n=20)[-1] - min(free) > delay / 2:
+        return _with(finding, note="not measured: round trips differ too much to see which ones had no delay")
+    early = len(link) - sum(time >= min(free) + delay / 2 for time in link)
+    return _counted(finding, early, len(link), "pings without the delay")
+
+
+def _counted(finding: Finding, hits: int, count: int, what: str) -> Finding:
+    low, high = (100 * bound for bound in _wilson(hits / count, count))
+    kept = low <= finding.promised <= high
+    note = f"{hits} of {count} {what}"
+    return _with(finding, measured=100 * hits / count, low=low, high=high, kept=kept, note=note)
 
 
 def _with(finding: Finding, **values: Any) -> Finding:

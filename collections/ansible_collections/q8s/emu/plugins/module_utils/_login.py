@@ -28,15 +28,30 @@ def way(cluster: _spec.Cluster, servers: list[_cloud_objects.Server], state: str
     if access.type == "bastion":
         shared = _socket(state, "bastion", repr(access))
         return f" {_ssh.through_bastion(access.host, access.user, access.port, shared)}"
-    initial = _initial(cluster, servers)
-    if access.type != "floating_ip" or initial is None or not initial.floating:
+    through = gateway(cluster, servers)
+    if through is None:
         return ""
-    foreign = not _cloud_objects.is_ours(initial, cluster.cluster_name)
+    foreign = not _cloud_objects.is_ours(through, cluster.cluster_name)
     user = cluster.initial_instance_user if foreign else _hostkeys.USER
-    destination = f"{user}@{initial.floating[0]}"
-    options = ssh_arguments(cluster, initial, state, _hostkeys.HOST, foreign)
-    shared = _socket(state, initial.id, _authority(initial), destination)
+    destination = f"{user}@{through.floating[0]}"
+    options = ssh_arguments(cluster, through, state, _hostkeys.HOST, foreign)
+    shared = _socket(state, through.id, _authority(through), destination)
     return f" {_ssh.through_server(options, server_key(cluster, state, foreign), destination, shared)}"
+
+
+def gateway(cluster: _spec.Cluster, servers: list[_cloud_objects.Server]) -> _cloud_objects.Server | None:
+    """Return the server with a floating IP, through which the others are reached, or None if there is none.
+
+    It is the initial control plane. After its loss, it is an additional one that somebody gave the floating IP.
+    """
+    if cluster.access.type != "floating_ip":
+        return None
+    others = {spec.name for spec in cluster.servers() if not spec.vm_type}
+    candidates = [
+        _initial(cluster, servers),
+        *(s for s in servers if s.name in others and _cloud_objects.is_ours(s, cluster.cluster_name)),
+    ]
+    return next((server for server in candidates if server is not None and server.floating), None)
 
 
 def _initial(cluster: _spec.Cluster, servers: list[_cloud_objects.Server]) -> _cloud_objects.Server | None:

@@ -207,11 +207,25 @@ def _control_plane_loss(cluster: Cluster, existing: Existing, foreign: Optional[
         way += (
             f"If the API server answers there, {gone} deploy joins a new {name} to the others. " if not foreign else ""
         )
+        way += "" if holder or foreign else _gateway_hint(cluster, existing, copies)
     return (
         f"the server {name}, which has the cluster's CA and etcd, {state}. Everything that was created in Kubernetes is lost with "
         f"it, and no other server of the cluster can join a new control plane. {way}To give the data up: `q8s-run deploy FILE "
         f"--replace-control-plane` (ansible-playbook: -e q8s_replace_control_plane=true) deletes all servers of the cluster "
         f"({_listed([s.name for s in ours])}), and creates them again, with a new CA and an empty Kubernetes"
+    )
+
+
+def _gateway_hint(cluster: Cluster, existing: Existing, copies: Sequence[str]) -> str:
+    """Return what to do where the lost server's floating IP was the way to those that have copies; empty if it was not."""
+    there = {a for s in existing.servers if s.name in copies for a in s.addresses}
+    if cluster.access.type != "floating_ip" or any(item.fixed in there for item in existing.floating):
+        return ""
+    address = next((item.address for item in existing.floating), "ADDRESS")
+    return (
+        f"Nobody can ask there now, because all servers were reached through the lost one. Move the floating IP first "
+        f"(openstack server add floating ip {copies[0]} {address}), and deploy again: it reaches the others through "
+        f"{copies[0]}, and moves the address back. "
     )
 
 

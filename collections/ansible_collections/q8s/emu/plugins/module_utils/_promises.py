@@ -53,6 +53,7 @@ def rows(
     *,
     labels: Mapping[str, str],
     taints: Sequence[Mapping[str, str]],
+    image_disk: Optional[int] = None,
 ) -> list[dict[str, Any]]:
     """Return a row for each promise of the cluster file for a worker.
 
@@ -63,6 +64,7 @@ def rows(
     :param node: the Kubernetes node, None if there is none
     :param labels: the labels that the node should have
     :param taints: the taints that the node should have, in the form of Kubernetes' API
+    :param image_disk: the size in bytes of the file system of images and containers, None if the kubelet did not tell it
     """
     inside = parse(answer)
     found = (
@@ -71,11 +73,14 @@ def rows(
     if node is None:
         found.append(_row("Kubernetes node", "one of this name", "none", kept=False))
     else:
-        found += _of_node(vm_type, node, labels, taints)
-    return [{"node": name, **row, "problem": _problem(name, row)} for row in found]
+        capacity = node["status"].get("capacity", {})
+        found.append(_storage("storage of pods", vm_type, parse_quantity(str(capacity.get("ephemeral-storage", "0")))))
+        found.append(_storage("storage of images", vm_type, image_disk))
+        found += _of_node(node, labels, taints)
+    return [{"node": name, **row, "problem": problem(name, row)} for row in found]
 
 
-def _problem(name: str, row: Mapping[str, Any]) -> str:
+def problem(name: str, row: Mapping[str, Any]) -> str:
     """Return what is wrong with a promise; nothing if it is kept or cannot be compared."""
     if row["kept"] is not False:
         return ""
@@ -114,16 +119,20 @@ def _cpu_model(vm_type: VmType, inside: Inside) -> dict[str, Any]:
     )
 
 
+def _storage(promise: str, vm_type: VmType, size: Optional[float]) -> dict[str, Any]:
+    """Return the row of a file system that is on the root disk, with its size in bytes as the kubelet reports it."""
+    promised = f"{vm_type.storage_gb} GB"
+    if size is None:
+        return _row(promise, promised, "unknown", "not compared", kept=None)
+    share = size / (vm_type.storage_gb * _GIB) - 1
+    kept = -_FILE_SYSTEM_SHARE <= share <= 0
+    return _row(promise, promised, f"{size / _GIB:.1f} GB", f"{100 * share:+.1f} %", kept=kept)
+
+
 def _of_node(
-    vm_type: VmType, node: Mapping[str, Any], labels: Mapping[str, str], taints: Sequence[Mapping[str, str]]
+    node: Mapping[str, Any], labels: Mapping[str, str], taints: Sequence[Mapping[str, str]]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of what Kubernetes reports: the storage that pods have, labels and taints."""
-    storage = parse_quantity(str(node["status"].get("capacity", {}).get("ephemeral-storage", "0")))
-    share = storage / (vm_type.storage_gb * _GIB) - 1
-    yield _row(
-        "storage of pods", f"{vm_type.storage_gb} GB", f"{storage / _GIB:.1f} GB", f"{100 * share:+.1f} %",
-        kept=-_FILE_SYSTEM_SHARE <= share <= 0,
-    )  # fmt: skip
+    """Yield the rows of the node in Kubernetes: labels and taints."""
     has = node["metadata"].get("labels", {})
     off = {key: value for key, value in sorted(labels.items()) if has.get(key) != value}
     shown = [f"{key}={has[key]}" if key in has else f"no {key}" for key in off]

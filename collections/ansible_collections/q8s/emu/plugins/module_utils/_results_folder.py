@@ -57,8 +57,16 @@ def write(output: Path, files: Mapping[str, bytes]) -> None:
     """Write a folder, and remove an earlier one after that.
 
     :param files: content of each file by its path in the folder
-    :raises OSError: a file cannot be written; then nothing has changed
+    :raises OSError: a file cannot be written; then nothing has changed. It names the folder
     """
+    try:
+        _write(output, files)
+    except OSError as error:
+        # That of a full disk names no file, and others would name a temporary one.
+        raise OSError(error.errno, error.strerror or str(error), str(output)) from error
+
+
+def _write(output: Path, files: Mapping[str, bytes]) -> None:
     work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent))
     try:
         for name, content in files.items():
@@ -68,8 +76,13 @@ def write(output: Path, files: Mapping[str, bytes]) -> None:
         if output.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".old", dir=output.parent))
             os.rename(output, old / output.name)
-            os.rename(work, output)
-            shutil.rmtree(old)
+            try:
+                os.rename(work, output)
+            except OSError:
+                os.rename(old / output.name, output)
+                old.rmdir()
+                raise
+            shutil.rmtree(old, ignore_errors=True)
         else:
             os.rename(work, output)
     except BaseException:

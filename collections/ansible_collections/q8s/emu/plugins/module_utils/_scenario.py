@@ -22,10 +22,11 @@ from ansible_collections.q8s.emu.plugins.module_utils._links import (
     Loss,
     Rule,
     describe,
+    parse_percent,
     selects,
 )
 
-STOP, REBOOT, CPU = "stop", "reboot", "cpu"
+STOP, START, REBOOT, CPU = "stop", "start", "reboot", "cpu"
 CHURN = ("destroy", "pause", "netdown", "reboot")
 LINK, PARTITION = "set", "partition"
 MAX_TIME = 24 * 3_600_000
@@ -53,8 +54,9 @@ class LinkEvent:
 
 @dataclass(frozen=True)
 class NodeEvent:
-    """Workers that are stopped or slowed down from ``begin`` to ``end``, or rebooted at ``begin``.
+    """Workers that are stopped or slowed down from ``begin`` to ``end``, or started or rebooted at ``begin``.
 
+    A stop whose ``end`` is its ``begin`` lasts until the node is started, or until the scenario's end.
     ``quota`` is what each of a slowed worker's CPUs gets of one of its host's CPUs, in percent.
     """
 
@@ -141,6 +143,17 @@ def parse_time(text: str) -> int:
     return value
 
 
+def parse_quota(text: str) -> float:
+    """Return a share such as 25% in percent.
+
+    :raises ValueError: it is none, or less than 1%, which is libvirt's least
+    """
+    value = parse_percent(text)
+    if value < 1:
+        raise ValueError("a number with %, such as 25%, from 1% to 100%")
+    return value
+
+
 def format_time(milliseconds: int) -> str:
     """Return a time in the form that parse_time() reads."""
     return f"{milliseconds // 1000}s" if milliseconds % 1000 == 0 else f"{milliseconds}ms"
@@ -154,10 +167,14 @@ def selected_workers(selector: str, endpoints: Iterable[Endpoint]) -> list[str]:
 def planned_faults(scenario: Scenario, endpoints: Sequence[Endpoint]) -> list[Fault]:
     """Return the faults that the file names one by one, in its order: all but those of churn."""
     result = []
+    starts = _starts(scenario, endpoints)
     for number, event in enumerate(scenario.events):
-        if isinstance(event, NodeEvent):
-            end = event.begin + _REBOOT_TIME if event.how == REBOOT else event.end
+        if isinstance(event, NodeEvent) and event.how != START:
             for node in selected_workers(event.selector, endpoints):
+                end = event.begin + _REBOOT_TIME if event.how == REBOOT else event.end
+                if _is_open(event):
+                    later = [at for at in starts.get(node, ()) if at > event.begin]
+                    end = min(later, default=last_moment(scenario))
                 result.append(Fault(event.begin, end, number, event.how, node, quota=event.quota))
         elif isinstance(event, LinkEvent):
             kind, length = PARTITION if event.partition else LINK, event.end - event.begin
@@ -165,6 +182,42 @@ def planned_faults(scenario: Scenario, endpoints: Sequence[Endpoint]) -> list[Fa
                 end = min(begin + event.period // 2 if event.period else event.end, event.end)
                 result.append(Fault(begin, end, number, kind, rule=event.rule))
     return result
+
+
+def _starts(scenario: Scenario, endpoints: Sequence[Endpoint]) -> dict[str, list[int]]:
+    """Return when each node is started."""
+    result: dict[str, list[int]] = {}
+    for event in scenario.events:
+        if isinstance(event, NodeEvent) and event.how == START:
+            for node in selected_workers(event.selector, endpoints):
+                result.setdefault(node, []).append(event.begin)
+    return result
+
+
+def unpaired(scenario: Scenario, endpoints: Sequence[Endpoint]) -> list[tuple[int, str, str]]:
+    """Return the events that start a node which is not stopped, and that stop one for no time: position, node, why."""
+    result = []
+    faults = planned_faults(scenario, endpoints)
+    for number, event in enumerate(scenario.events):
+        if not isinstance(event, NodeEvent) or event.how not in (STOP, START):
+            continue
+        for node in selected_workers(event.selector, endpoints):
+            ends = [
+                fault.end
+                for fault in faults
+                if fault.node == node and fault.kind == STOP and _is_open(scenario.events[fault.event])
+            ]
+            if event.how == START and event.begin not in ends:
+                at = format_time(event.begin)
+                result.append((number, node, f"is not stopped at {at}; must be, by a stop without for"))
+            elif _is_open(event) and any(one.event == number and one.end <= one.begin for one in faults):
+                result.append((number, node, "is stopped at the scenario's end; must have for, or a later start"))
+    return result
+
+
+def _is_open(event: Event) -> bool:
+    """Whether an event stops nodes until they are started."""
+    return isinstance(event, NodeEvent) and event.how == STOP and event.end == event.begin
 
 
 def overlapping(faults: Sequence[Fault]) -> Optional[tuple[Fault, Fault]]:

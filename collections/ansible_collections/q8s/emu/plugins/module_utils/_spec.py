@@ -11,6 +11,7 @@ what has to fit together, and ``_spec_model`` is what comes out.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, Union
 
@@ -81,7 +82,8 @@ def load_file(path: str) -> Cluster:
         data = stream.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
         raise SpecError([Problem(path, 1, 1, "", f"larger than {MAX_FILE_BYTES} bytes: this is no cluster file")])
-    return load_text(data, path)
+    report = Report(path, os.path.dirname(path) or ".")
+    return _spec_check.cluster(read(data, report), report)
 
 
 def load_text(text: Union[str, bytes], origin: str) -> Cluster:

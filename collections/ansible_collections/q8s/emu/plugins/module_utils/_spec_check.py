@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Optional
 
 from ansible_collections.q8s.emu.plugins.module_utils import _spec_fields as fields
@@ -80,7 +81,7 @@ def cluster(root: Value, report: Report) -> Cluster:
     profiles = known_profiles(network)
     scenario = read_scenario(scenario_fields, root, report, profiles=profiles, links=links, endpoints=endpoints)
     prefix = values["remote_ip_prefix"]
-    linked = links != Links() or any(isinstance(event, LinkEvent) for event in scenario.events)
+    linked = replace(links, profiles={}) != Links() or any(isinstance(event, LinkEvent) for event in scenario.events)
     if linked and prefix is not None and prefix.prefixlen < _LINKED_PREFIX:
         report.fail(
             root.at("network" if links != Links() else "scenario"),

@@ -129,7 +129,7 @@ VM_TYPE = Group(
         Field(
             "storage",
             Number(4, 1 << 16, "GB"),
-            "Size of the root disk.",
+            "Size of the root disk, which holds all that the node stores: system, pods' volumes and logs, images and containers.",
             attribute="storage_gb",
             example="10",
             edit=RECREATE,

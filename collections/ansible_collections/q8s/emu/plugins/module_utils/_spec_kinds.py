@@ -144,18 +144,22 @@ class Number(Kind):
 
 @dataclass(frozen=True)
 class Choice(Kind):
-    """One of some words; each spelling gives what is meant. ``fold``: in any case of letters."""
+    """One of some words; each spelling gives what is meant. ``fold``: in any case of letters.
+
+    Without ``suggest``, no similar word is suggested: the words mean something else than those that look like them.
+    """
 
     spellings: Mapping[str, str]
     fold: bool = False
     hint: str = ""
+    suggest: bool = True
 
     def read(self, value: Value, path: str, report: Report) -> Optional[str]:
         data = value.data
         text = data.lower() if isinstance(data, str) and self.fold else data
         if isinstance(text, str) and text in self.spellings:
             return self.spellings[text]
-        close = report.close(text, list(self.spellings)) if isinstance(text, str) else ""
+        close = report.close(text, list(self.spellings)) if isinstance(text, str) and self.suggest else ""
         hint = f"did you mean {close}?" if close else self.hint
         report.fail(value, path, f"is {found(data)}; allowed: {self.words()}", hint)
         return None

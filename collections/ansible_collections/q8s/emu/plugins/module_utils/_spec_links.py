@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Callable, Optional
 
 from ansible_collections.q8s.emu.plugins.module_utils import _links, _links_sources
 from ansible_collections.q8s.emu.plugins.module_utils._links import Endpoint, Impairment, Loss, Rule
-from ansible_collections.q8s.emu.plugins.module_utils._links_tc import EXEMPT_PORTS
+from ansible_collections.q8s.emu.plugins.module_utils._links_tc import EXEMPT_PORTS, MAX_QUEUE, rate_of_queue
 from ansible_collections.q8s.emu.plugins.module_utils._spec_edit import LIVE
 from ansible_collections.q8s.emu.plugins.module_utils._spec_kinds import (
     Choice,
@@ -23,6 +25,8 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec_kinds import (
     Text,
 )
 from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import Report, Value, found, join
+
+_MAX_TABLE = 1 << 20  # characters: delays between 300 nodes are 600 kB
 
 
 @dataclass(frozen=True)
@@ -126,9 +130,12 @@ class Degrees(Kind):
 
 @dataclass(frozen=True)
 class Table(Kind):
-    """A table of delays in CSV, as text of several lines."""
+    """A table of delays in CSV, as text of several lines, or the name of a file beside the cluster file."""
 
     def read(self, value: Value, path: str, report: Report) -> Optional[dict[tuple[str, str], int]]:
+        name = table_file(value.data)
+        if name:
+            return self._read_file(name, value, path, report)
         if not isinstance(value.data, str) or "\n" not in value.data.strip():
             hint = "write `matrix: |`, and below it the lines of the CSV file"
             report.fail(value, path, f"is {found(value.data)}; must be {self.words()}", hint)
@@ -139,11 +146,39 @@ class Table(Kind):
             report.fail(value, path, str(error))
             return None
 
+    @staticmethod
+    def _read_file(name: str, value: Value, path: str, report: Report) -> Optional[dict[tuple[str, str], int]]:
+        if report.folder is None:
+            hint = (
+                "write `matrix: |`, and below it the file's lines; with Ansible, pass q8s_cluster_file instead of -e @"
+            )
+            report.fail(value, path, f"is {name}, but the folder of the cluster file is not known", hint)
+            return None
+        try:
+            with open(os.path.join(report.folder, name), encoding="utf-8-sig") as stream:
+                text = stream.read(_MAX_TABLE + 1)
+            if len(text) > _MAX_TABLE:
+                raise ValueError(f"is larger than {_MAX_TABLE} characters")
+            return _links_sources.parse_table(text)
+        except UnicodeDecodeError:
+            report.fail(value, path, f"{name}: is not text in UTF-8")
+        except OSError as error:
+            hint = "the file must be beside the cluster file"
+            report.fail(value, path, f"{name} cannot be read: {error.strerror or error}", hint)
+        except ValueError as error:
+            report.fail(value, path, f"{name}: {error}")
+        return None
+
     def words(self) -> str:
-        return "CSV: names of columns, then lines of a name and delays in ms"
+        return "CSV: names of columns, then lines of a name and delays in ms; or a file beside this one, such as delays.csv"
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string"}
+
+
+def table_file(text: Any) -> str:
+    """Return the name of the file that has the table of delays; empty for none."""
+    return text if isinstance(text, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.csv", text) else ""
 
 
 def _selector(text: str) -> str:
@@ -160,6 +195,11 @@ _RATE = Measure(
 )
 PERCENT = Measure(_links.parse_percent, "a number with %, such as 0.1%, at most 100%", r"[0-9]{1,3}(\.[0-9]{1,6})?%")
 SELECTOR = Measure(_selector, f"{_links.SELECTORS}", rf"\*|{_links.CONTROL_PLANES}|(node|type|zone):.+")
+_RECOVERY = Measure(
+    _links.parse_recovery,
+    "a number with %, such as 30%, above 0% and at most 100%: with 0%, no packet passes after the first loss",
+    PERCENT.pattern,
+)
 _WORD = Text("a name: a-z, 0-9 and -, at most 63", r"[a-z0-9][a-z0-9-]{0,62}")
 
 _UP_DOWN = Group(
@@ -170,16 +210,16 @@ _GILBERT_ELLIOTT = Group(
     (
         Field("model", Choice({"gilbert-elliott": "gilbert-elliott"}), "The model.", example="gilbert-elliott"),
         Field("p", PERCENT, "Probability of entering the state that loses every packet.", example="1%"),
-        Field("r", PERCENT, "Probability of leaving it.", example="30%"),
+        Field("r", _RECOVERY, "Probability of leaving it.", example="30%"),
     ),
     "a mapping such as {model: gilbert-elliott, p: 1%, r: 30%}",
 )
 _IMPAIRMENT = (
     Field("delay", _DELAY, "Delay of each packet, one way.", default=None, edit=LIVE),
-    Field("jitter", _DELAY, "Standard deviation of the delay.", default=None, edit=LIVE),
+    Field("jitter", _DELAY, "Standard deviation of the delay, at most the delay itself.", default=None, edit=LIVE),
     Field(
         "distribution",
-        Choice({name: name for name in _links.DISTRIBUTIONS}),
+        Choice({name: name for name in _links.DISTRIBUTIONS}, suggest=False),
         f"Distribution of the delay when there is jitter; {_links.DISTRIBUTIONS[0]} if not given.",
         default=None,
         edit=LIVE,
@@ -279,11 +319,14 @@ class Links:
     rules: tuple[Rule, ...] = ()
     default: Impairment = field(default_factory=Impairment)
     exempt: tuple[str, ...] = ("ssh", "apiserver")
+    profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # in the file's own form, for `link set`
+    matrix_file: str = field(default="", compare=False)  # beside the cluster file; its delays are in the rules
 
     def to_mapping(self) -> dict[str, Any]:
         """The links in the file's own form, with the profiles' values in each."""
         return {
             "defaults": _fields_of(self.default),
+            **({"profiles": {name: dict(one) for name, one in self.profiles.items()}} if self.profiles else {}),
             "links": [rule_mapping(rule) for rule in self.rules],
             "exempt": list(self.exempt),
         }
@@ -300,7 +343,7 @@ def read_links(
         *_coordinates(values["coordinates"] or {}, endpoints, root.at("network"), report),
         *_matrix(values["matrix"] or {}, endpoints, root.at("network"), report),
     ]
-    profiles = known_profiles(values)
+    profiles, placed = known_profiles(values), []
     place = root.at("network", "links")
     for number, row in enumerate(values["links"] or ()):
         path = f"network.links[{number}]"
@@ -309,12 +352,22 @@ def read_links(
         rule = read_rule(row, profiles, place.data[number], path, report)
         if rule is not None:
             rules.append(rule)
+            placed.append((rule, place.data[number], path))
             if _links.unmatched_rules(endpoints, [rule]):
-                report.warn(place.data[number], path, "matches no two nodes of this cluster", "compare its from and to")
+                end, message, hint = _links.unmatched_end(endpoints, rule)
+                report.warn(place.data[number].at(end), join(path, end) if end else path, message, hint)
     default = _impairment(values["defaults"] or {})[0]
-    _check(default, root.at("network"), join("network", "defaults"), report)
+    if values["defaults"]:
+        _check(values["defaults"], default, root.at("network", "defaults"), join("network", "defaults"), report)
     _check_nodes(endpoints, rules, default, root.at("network"), report)
-    return Links(tuple(rules), default, tuple(values["exempt"] or ()))
+    if default.duplicate or any(rule.impairment.duplicate for rule in rules):
+        conflict = _links.duplicate_conflict(endpoints, _links.link_matrix(endpoints, rules, default))
+        if conflict:
+            defaults = (Rule("*", "*", default), root.at("network", "defaults"), "network.defaults")
+            _report_duplicate(conflict, endpoints, [defaults, *placed], report)
+    own = {name: _profile_mapping(one) for name, one in (values["profiles"] or {}).items() if one}
+    file = table_file(root.at("network", "matrix").data)
+    return Links(tuple(rules), default, tuple(values["exempt"] or ()), own, file)
 
 
 def known_profiles(values: Optional[Mapping[str, Any]]) -> dict[str, Any]:
@@ -328,15 +381,26 @@ def read_rule(
     """Return the rule of a link whose fields were read, or None if its ends are not known."""
     profile = row["profile"]
     if profile is not None and profile not in profiles:
-        close = report.close(profile, list(profiles))
+        published = f"webpagetest-{profile}"
+        close = published if published in profiles else report.close(profile, list(profiles))
         hint = f"did you mean {close}?" if close else f"defined: {', '.join(profiles)}"
         report.fail(place.at("profile"), f"{path}.profile", f"{profile} is not in network.profiles", hint)
+        return None
     values = {**(profiles.get(profile) or {}), **{key: value for key, value in row.items() if value is not None}}
     if "source" not in values or "target" not in values:
         return None
     impairment, back = _impairment(values)
-    _check(impairment, place, path, report)
-    return Rule(values["source"], values["target"], impairment, bool(values.get("symmetric")), back)
+    _check(values, impairment, place, path, report)
+    if values.get("symmetric") and back is not None:
+        message = "has no effect beside a rate with up and down, with which the link applies in both directions already"
+        report.warn(place.at("symmetric"), f"{path}.symmetric", message, "leave it out")
+    if profile is None and not any(one.name in place.data for one in _IMPAIRMENT):
+        message = "has nothing that happens to packets: they pass at once"
+        report.warn(
+            place, path, message, f"add one of {', '.join(one.name for one in _IMPAIRMENT)}; delay: 0ms says so"
+        )
+    symmetric = bool(values.get("symmetric")) and back is None
+    return Rule(values["source"], values["target"], impairment, symmetric, back)
 
 
 def _coordinates(
@@ -390,7 +454,7 @@ def _matrix(
 def _check_nodes(
     endpoints: Sequence[Endpoint], rules: Sequence[Rule], default: Impairment, place: Value, report: Report
 ) -> None:
-    """Report what the guests' kernels refuse, and what no guest shapes."""
+    """Report what no guest shapes."""
     control_planes = [endpoint for endpoint in endpoints if endpoint.control_plane]
     left = _links.link_matrix(control_planes, rules, default)
     if left:
@@ -401,25 +465,67 @@ def _check_nodes(
             f"directions between control planes are not shaped: {pairs}",
             "links work where one end is a worker; control planes run on the cloud's servers",
         )
-    if not default.duplicate and not any(rule.impairment.duplicate for rule in rules):
-        return
-    conflict = _links.duplicate_conflict(endpoints, _links.link_matrix(endpoints, rules, default))
-    if conflict:
-        report.fail(
-            place,
-            "network",
-            f"duplicate from {conflict[0]} to {conflict[1]}: Linux allows no other link beside it on that node",
-            "leave duplicate out, or let it be the only link of the node",
-        )
 
 
-def _check(impairment: Impairment, place: Value, path: str, report: Report) -> None:
-    if impairment.jitter and not impairment.delay:
-        report.fail(place, path, "has jitter without a delay", "give it a delay that is larger than the jitter")
-    if impairment.reorder and not impairment.delay:
-        report.fail(
-            place, path, "has reorder without a delay", "give it a delay: reordered packets are those without it"
-        )
+def _report_duplicate(
+    pair: tuple[str, str],
+    endpoints: Sequence[Endpoint],
+    placed: Sequence[tuple[Rule, Value, str]],
+    report: Report,
+) -> None:
+    """Report duplicates that a guest's kernel refuses, at the last rule that has them for this direction."""
+    for rule, place, path in reversed(placed):
+        if rule.impairment.duplicate and pair in _links.link_matrix(endpoints, [rule]):
+            where = (place.at("duplicate"), f"{path}.duplicate") if "duplicate" in place.data else (place, path)
+            share = f"{rule.impairment.duplicate:g}%"
+            message = f"is {share} from {pair[0]} to {pair[1]}; Linux allows no other link beside it on that node"
+            report.fail(*where, message, "leave duplicate out, or let it be the only link of the node")
+            return
+
+
+def _check(values: Mapping[str, Any], impairment: Impairment, place: Value, path: str, report: Report) -> None:
+    """Report what does not fit together in an impairment.
+
+    :param values: its fields as they were read, a profile's among them
+    """
+
+    def at(name: str) -> tuple[Value, str]:
+        here = name in place.data  # else it is the profile's
+        return (place.at(name), f"{path}.{name}") if here else (place, path)
+
+    delay, jitter = impairment.delay, impairment.jitter
+    if "delay" in place.data and values.get("delay") is None:
+        return  # its own error was reported
+    if jitter and not delay:
+        hint = "give it a delay that is larger than the jitter"
+        report.fail(*at("jitter"), f"is {_milliseconds(jitter)}, without a delay", hint)
+    elif jitter > delay:
+        message = f"is {_milliseconds(jitter)}; must be at most the delay, {_milliseconds(delay)}"
+        report.fail(*at("jitter"), message, "Linux sends packets at once whose delay would be below 0")
+    elif 2 * jitter > delay:
+        message = f"is {_milliseconds(jitter)}, more than half of the delay, {_milliseconds(delay)}"
+        report.warn(*at("jitter"), message, "Linux cuts delays below 0, so that the mean is longer than the delay")
+    if impairment.reorder and not delay:
+        hint = "give it a delay: reordered packets are those without it"
+        report.fail(*at("reorder"), f"is {impairment.reorder:g}%, without a delay", hint)
+    if values.get("distribution") and not jitter:
+        message = f"is {values['distribution']}, but has no effect without jitter"
+        report.warn(*at("distribution"), message, "add a jitter, such as 5ms")
+    back = values["rate"]["down"] if isinstance(values.get("rate"), dict) else None
+    for rate in (impairment.rate, back):
+        possible = rate_of_queue(replace(impairment, rate=rate or 0)) if rate is not None else 0
+        if possible:
+            message = (
+                f"is {_milliseconds(delay)}, too long for "
+                f"{f'a rate of {rate / 1_000_000:g} Mbit/s' if rate else 'an unlimited rate'}: "
+                f"a guest's queue holds {MAX_QUEUE} packets, and packets are lost above {possible / 1_000_000:.3g} Mbit/s"
+            )
+            report.warn(*at("delay"), message, "give it a lower rate or a shorter delay")
+            break
+
+
+def _milliseconds(microseconds: int) -> str:
+    return f"{microseconds / 1000:g} ms"
 
 
 def _impairment(values: Mapping[str, Any]) -> tuple[Impairment, Optional[int]]:
@@ -430,6 +536,8 @@ def _impairment(values: Mapping[str, Any]) -> tuple[Impairment, Optional[int]]:
         given["rate"], back = rate["up"] or 0, rate["down"]
     if loss is not None:
         given["loss"] = Loss(loss["p"] or 0.0, loss["r"]) if isinstance(loss, dict) else Loss(loss)
+    if not given.get("jitter"):
+        given.pop("distribution", None)
     return Impairment(**given), back
 
 
@@ -441,10 +549,10 @@ def rule_mapping(rule: Rule) -> dict[str, Any]:
 
 def _fields_of(impairment: Impairment, back: Optional[int] = None) -> dict[str, Any]:
     result: dict[str, Any] = {}
-    for name in ("delay", "jitter"):
-        if getattr(impairment, name):
-            result[name] = f"{getattr(impairment, name)}us"
-    result["distribution"] = impairment.distribution
+    result["delay"] = f"{impairment.delay}us"  # always, so that a link that changes nothing says so
+    if impairment.jitter:
+        result["jitter"] = f"{impairment.jitter}us"
+        result["distribution"] = impairment.distribution
     if back is not None:
         result["rate"] = {"up": _rate(impairment.rate), "down": _rate(back)}
     elif impairment.rate:
@@ -458,6 +566,12 @@ def _fields_of(impairment: Impairment, back: Optional[int] = None) -> dict[str, 
         if getattr(impairment, name):
             result[name] = _percent(getattr(impairment, name))
     return result
+
+
+def _profile_mapping(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a profile in the file's own form. A link may add the jitter that its distribution is of."""
+    chosen = values.get("distribution")
+    return {**_fields_of(*_impairment(values)), **({"distribution": chosen} if chosen else {})}
 
 
 def _rate(bits: int) -> str:

@@ -14,11 +14,10 @@ from ansible_collections.q8s.emu.plugins.module_utils._links import Endpoint, Ru
 from ansible_collections.q8s.emu.plugins.module_utils._scenario import Churn, LinkEvent, NodeEvent, Scenario
 from ansible_collections.q8s.emu.plugins.module_utils._spec_edit import NONE
 from ansible_collections.q8s.emu.plugins.module_utils._spec_kinds import Choice, Field, Group, Items, Kind, Number, Text
-from ansible_collections.q8s.emu.plugins.module_utils._spec_links import LINK, PERCENT, SELECTOR, Links, Measure, Rows
+from ansible_collections.q8s.emu.plugins.module_utils._spec_links import LINK, SELECTOR, Links, Measure, Rows
 from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import Report, Value, found
 
 _MIN_MEAN = 1_000
-_MIN_QUOTA = 1.0  # percent: libvirt's least
 _MIN_PERIOD = 4_000  # a change of links takes up to a second on an emulated node
 
 
@@ -31,7 +30,8 @@ class Pair(Kind):
 
     def read(self, value: Value, path: str, report: Report) -> Optional[tuple[Any, Any]]:
         if not isinstance(value.data, list) or len(value.data) != 2:
-            report.fail(value, path, f"is {found(value.data)}; must be {self.what}")
+            given = f"a list of {len(value.data)}" if isinstance(value.data, list) else found(value.data)
+            report.fail(value, path, f"is {given}; must be {self.what}")
             return None
         first, second = (self.of.read(item, f"{path}[{number}]", report) for number, item in enumerate(value.data))
         return (first, second) if first is not None and second is not None else None
@@ -45,6 +45,7 @@ class Pair(Kind):
 
 _TIME = Measure(_scenario.parse_time, _scenario.TIME, r"[0-9]{1,8}(\.[0-9]{1,3})?(ms|s|min|h)")
 _ENDS = Pair(SELECTOR, "a list of two groups of nodes, such as [zone:edge, zone:cloud]")
+_QUOTA = Measure(_scenario.parse_quota, "a number with %, such as 25%, from 1% to 100%", r"[0-9]{1,3}(\.[0-9]{1,6})?%")
 _ALL_HOW = list(_scenario.CHURN)
 
 _WORKERS = (
@@ -74,7 +75,7 @@ CPU = Group(
         *_WORKERS,
         Field(
             "quota",
-            PERCENT,
+            _QUOTA,
             "What each CPU of the worker gets of one CPU of its host, at least 1%.",
             example="25%",
             edit=NONE,
@@ -87,11 +88,12 @@ _SET = Group(tuple(replace(one, edit=NONE) for one in LINK.fields), LINK.what)
 
 EVENT = Group(
     (
-        Field("at", _TIME, "Begin of `set`, `partition`, `stop`, `cpu` or `reboot`.", default=None, edit=NONE),
+        Field("at", _TIME, "Time of `set`, `partition`, `stop`, `start`, `cpu` or `reboot`.", default=None, edit=NONE),
         Field(
             "for",
             _TIME,
-            "Duration of `set`, `partition`, `stop` or `cpu`.",
+            "Duration of `set`, `partition`, `stop` or `cpu`. `stop` may be without: it lasts until `start`, or until the "
+            "scenario's end.",
             default=None,
             attribute="length",
             edit=NONE,
@@ -110,6 +112,9 @@ EVENT = Group(
         Field("period", _TIME, "Period of `flap`, at least 4s.", default=None, edit=NONE),
         Field("churn", CHURN, "Workers that fail at random. The seed decides when and how.", default=None),
         Field("stop", SELECTOR, "Workers whose power is off.", default=None, edit=NONE),
+        Field(
+            "start", SELECTOR, "Workers whose power is on again, after `stop` without `for`.", default=None, edit=NONE
+        ),
         Field("cpu", CPU, "Workers whose CPUs are slower.", default=None),
         Field("reboot", SELECTOR, "Workers whose reset button is pressed.", default=None, edit=NONE),
     ),
@@ -136,9 +141,11 @@ _BY_KIND = {
     "flap": ("from", "to", "period"),
     "churn": ("from", "to"),
     "stop": ("at", "for"),
+    "start": ("at",),
     "cpu": ("at", "for"),
     "reboot": ("at",),
 }
+_OPTIONAL = {"stop": ("for",)}
 _TIMES = {"at": "at", "for": "length", "from": "begin", "to": "end", "period": "period"}
 
 
@@ -162,6 +169,10 @@ def read_scenario(
             events.append(reader.event(row, place.data[number], path))
     scenario = Scenario(values["seed"] or 0, tuple(event for event in events if event is not None))
     if len(report.problems) == problems:
+        for number, node, message in _scenario.unpaired(scenario, endpoints):
+            how = getattr(scenario.events[number], "how", "")
+            report.fail(place.data[number].at(how), f"scenario.events[{number}].{how}", f"{node} {message}")
+    if len(report.problems) == problems:
         both = _scenario.overlapping(_scenario.planned_faults(scenario, endpoints))
         if both:
             first, second = both
@@ -173,6 +184,9 @@ def read_scenario(
                 "a node has one fault at a time",
             )
     return scenario
+
+
+_KNOWN = frozenset(one.name for one in EVENT.fields)
 
 
 @dataclass(frozen=True)
@@ -187,13 +201,18 @@ class _Reader:
     def fits(self, row: Mapping[str, Any], place: Value, path: str) -> bool:
         """Report an event that is not of exactly one kind, or does not have that kind's times."""
         kinds = [kind for kind in _BY_KIND if kind in place.data]
+        if not kinds and any(key not in _KNOWN for key in place.data):
+            return False  # an unknown key was reported
         if len(kinds) != 1:
             given = " and ".join(kinds) or "nothing that happens"
             self.report.fail(place, path, f"has {given}; must have one of {', '.join(_BY_KIND)}")
             return False
         wanted, fits = _BY_KIND[kinds[0]], row[kinds[0]] is not None
+        optional = _OPTIONAL.get(kinds[0], ())
         takes = f"{kinds[0]} takes {', '.join(wanted)}"
         for name, key in _TIMES.items():
+            if name in optional and name not in place.data:
+                continue
             if name in wanted and name not in place.data:
                 self.report.fail(place, f"{path}.{name}", "is missing", takes)
             elif name not in wanted and name in place.data:
@@ -207,13 +226,16 @@ class _Reader:
         end = row["end"] if row["end"] is not None else begin + (row["length"] or 0)
         if end > _scenario.MAX_TIME:
             self.report.fail(place, path, f"ends after {_scenario.format_time(end)}; must end within 24h")
-        elif end <= begin and not row["reboot"]:
-            self.report.fail(place, path, "has no duration; must end after it begins")
+        elif row["length"] == 0:
+            self.report.fail(place.at("for"), f"{path}.for", "is 0s; must be longer")
+        elif row["end"] is not None and end <= begin:
+            message = f"is {_scenario.format_time(end)}; must be after from, {_scenario.format_time(begin)}"
+            self.report.fail(place.at("to"), f"{path}.to", message)
         if row["churn"] is not None:
             return self._churn(row["churn"], (begin, end), place.at("churn"), f"{path}.churn")
         if row["cpu"] is not None:
             return self._cpu(row["cpu"], (begin, end), place.at("cpu"), f"{path}.cpu")
-        for how in (_scenario.STOP, _scenario.REBOOT):
+        for how in (_scenario.STOP, _scenario.START, _scenario.REBOOT):
             if row[how] is not None:
                 self._require_workers(row[how], place.at(how), f"{path}.{how}")
                 return NodeEvent(begin, end, row[how], how)
@@ -240,8 +262,10 @@ class _Reader:
         self._require_pair(rule, place, path)
         matrix = _links.link_matrix(self.endpoints, self.links.rules, self.links.default, [rule])
         if rule.impairment.duplicate and _links.duplicate_conflict(self.endpoints, matrix):
-            message = "has duplicate beside another link of the same node, which Linux does not allow"
-            self.report.fail(place, path, message, "leave duplicate out")
+            share = f"{rule.impairment.duplicate:g}%"
+            message = f"is {share} beside another link of the same node, which Linux does not allow"
+            where = (place.at("duplicate"), f"{path}.duplicate") if "duplicate" in place.data else (place, path)
+            self.report.fail(*where, message, "leave duplicate out")
         return LinkEvent(*times, rule)
 
     def _churn(
@@ -252,10 +276,10 @@ class _Reader:
             if values[key] is not None and values[key] < _MIN_MEAN:
                 given = _scenario.format_time(values[key])
                 self.report.fail(place.at(key), f"{path}.{key}", f"is {given}; must be at least 1s")
-        if values["how"] == ():
+        if values["how"] == () and place.at("how").data == []:
             message = f"is empty; must be some of {', '.join(_scenario.CHURN)}"
             self.report.fail(place.at("how"), f"{path}.how", message)
-        if selector is None or None in (values["mtbf"], values["mttr"], values["how"]):
+        if selector is None or None in (values["mtbf"], values["mttr"]) or not values["how"]:
             return None
         return Churn(*times, selector, values["mtbf"], values["mttr"], values["how"])
 
@@ -263,8 +287,6 @@ class _Reader:
         self, values: Mapping[str, Any], times: tuple[int, int], place: Value, path: str
     ) -> Optional[_scenario.Event]:
         selector, quota = self._selector(values, place, path), values["quota"]
-        if quota is not None and quota < _MIN_QUOTA:
-            self.report.fail(place.at("quota"), f"{path}.quota", f"is {quota:g}%; must be at least {_MIN_QUOTA:g}%")
         if selector is None or quota is None:
             return None
         return NodeEvent(*times, selector, _scenario.CPU, quota)
@@ -273,8 +295,9 @@ class _Reader:
         """Return the workers that type, zone or node names."""
         chosen = [(key, values[key]) for key in ("type", "zone", "node") if values[key] is not None]
         if len(chosen) != 1:
-            given = " and ".join(key for key, _name in chosen) or "none of them"
-            self.report.fail(place, path, f"has {given}; must have one of type, zone and node")
+            given = " and ".join(key for key, _name in chosen) or "no target"
+            hint = "; ".join(_links.known_names(key, self._workers) for key in ("type", "zone", "node"))
+            self.report.fail(place, path, f"has {given}; must have one of type, zone and node", hint)
             return None
         selector = ":".join(chosen[0])
         self._require_workers(selector, place, path)
@@ -282,7 +305,12 @@ class _Reader:
 
     def _require_pair(self, rule: Rule, place: Value, path: str) -> None:
         if _links.unmatched_rules(self.endpoints, [rule]):
-            self.report.fail(place, path, "matches no two nodes of this cluster")
+            end, message, hint = _links.unmatched_end(self.endpoints, rule)
+            if end and isinstance(place.data, list):
+                number = ("from", "to").index(end)
+                self.report.fail(place.data[number], f"{path}[{number}]", message, hint)
+            else:
+                self.report.fail(place.at(end), f"{path}.{end}" if end else path, message, hint)
         elif not any(not endpoint.control_plane for endpoint in self._matched(rule)):
             message = "is between control planes, whose links are not shaped"
             self.report.fail(place, path, message, "links work where one end is a worker")
@@ -293,9 +321,13 @@ class _Reader:
 
     def _require_workers(self, selector: str, place: Value, path: str) -> None:
         if not _scenario.selected_workers(selector, self.endpoints):
-            workers = ", ".join(sorted(one.name for one in self.endpoints if not one.control_plane)[:8])
-            hint = f"workers: {workers or 'none'}"
+            kind = selector if selector.startswith(("type:", "zone:")) else "node"
+            hint = _links.known_names(kind, self._workers)
             self.report.fail(place, path, f"{selector} matches no worker of this cluster", hint)
+
+    @property
+    def _workers(self) -> list[Endpoint]:
+        return [one for one in self.endpoints if not one.control_plane]
 
 
 def scenario_mapping(scenario: Scenario) -> dict[str, Any]:
@@ -317,7 +349,7 @@ def _event_mapping(event: Union[LinkEvent, NodeEvent, Churn]) -> dict[str, Any]:
         quota = {key: name, "quota": f"{event.quota:g}%"}
         return {"at": time(event.begin), "for": time(event.end - event.begin), "cpu": quota}
     if isinstance(event, NodeEvent):
-        length = {"for": time(event.end - event.begin)} if event.how == _scenario.STOP else {}
+        length = {"for": time(event.end - event.begin)} if event.end > event.begin else {}
         return {"at": time(event.begin), **length, event.how: event.selector}
     lasting = {"at": time(event.begin), "for": time(event.end - event.begin)}
     if event.partition:

@@ -108,8 +108,10 @@ class Value:
 class Report:
     """Collects what is wrong with a file, and what is only suspicious."""
 
-    def __init__(self, origin: str) -> None:
+    def __init__(self, origin: str, folder: Optional[str] = None) -> None:
+        """``folder`` is that of the file, for files that it names; None if the file is not known."""
         self.origin = origin
+        self.folder = folder
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
 

@@ -56,9 +56,19 @@ options:
     type: dict
     default: {}
   processes:
-    description: What each process of a batch ran (C(specs)), its JUnit report (C(xml)) and the end of its output (C(log)).
+    description: The tests of each process of a batch, as P(q8s.emu.conformance_plan#filter) returns them.
     type: list
-    elements: dict
+    elements: list
+    default: []
+  reports:
+    description: The JUnit report of each process.
+    type: list
+    elements: str
+    default: []
+  logs:
+    description: The end of the output of each process.
+    type: list
+    elements: str
     default: []
   session:
     description: When this run C(started), its number of processes (C(parallel)), and the load of the initial control plane.

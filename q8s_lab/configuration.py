@@ -1,0 +1,176 @@
+"""The text of the OpenStack services' configuration files, and the passwords in them."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from q8s_lab import package_proxy
+from q8s_lab.settings import REGION, Settings
+
+_VENDOR_DATA: Final = "vendor-data.json"
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """The passwords of a lab, generated at each start."""
+
+    admin: str
+    service: str
+    database: str
+
+    @classmethod
+    def new(cls) -> Secrets:
+        """Generate new passwords."""
+        return cls(secrets.token_hex(16), secrets.token_hex(16), secrets.token_hex(16))
+
+
+def database_url(settings: Settings, passwords: Secrets, name: str) -> str:
+    """Return the SQLAlchemy URL of a database."""
+    return f"mysql+pymysql://os:{passwords.database}@127.0.0.1:{settings.ports['mariadb']}/{name}?charset=utf8"
+
+
+def configuration(settings: Settings, environment: Path, passwords: Secrets) -> dict[str, str]:
+    """Return the text of all configuration files, by file name."""
+    folder = settings.folder
+    keystone = settings.url("keystone")
+
+    def user(name: str) -> str:
+        return f"""\
+auth_type = password
+auth_url = {keystone}/v3
+username = {name}
+password = {passwords.service}
+project_name = service
+user_domain_id = default
+project_domain_id = default
+"""
+
+    def token(name: str) -> str:
+        return (
+            f"[keystone_authtoken]\n{user(name)}www_authenticate_uri = {keystone}/v3\ninterface = internal\n"
+            "service_token_roles_required = true\n"
+        )
+
+    def database(name: str) -> str:
+        return f"connection = {database_url(settings, passwords, name)}\n"
+
+    return {
+        "keystone.conf": f"""\
+[DEFAULT]
+log_file = {folder}/log/keystone.log
+[database]
+{database("keystone")}
+[token]
+provider = fernet
+[fernet_tokens]
+key_repository = {folder}/state/fernet
+[credential]
+key_repository = {folder}/state/credential
+[identity]
+password_hash_rounds = 4
+""",
+        "glance-api.conf": f"""\
+[DEFAULT]
+log_file = {folder}/log/glance.log
+enabled_backends = fs:file
+enabled_import_methods = [glance-direct]
+workers = 1
+node_staging_uri = file://{folder}/state/staging
+[os_glance_staging_store]
+filesystem_store_datadir = {folder}/state/staging
+[os_glance_tasks_store]
+filesystem_store_datadir = {folder}/state/tasks
+[database]
+{database("glance")}
+[glance_store]
+default_backend = fs
+[fs]
+filesystem_store_datadir = {folder}/glance
+[paste_deploy]
+flavor = keystone
+config_file = {environment}/etc/glance/glance-api-paste.ini
+{token("glance")}""",
+        "placement.conf": f"""\
+[DEFAULT]
+log_file = {folder}/log/placement.log
+[api]
+auth_strategy = keystone
+[placement_database]
+{database("placement")}
+{token("placement")}""",
+        "neutron.conf": f"""\
+[DEFAULT]
+log_file = {folder}/log/neutron.log
+state_path = {folder}/state
+core_plugin = ml2
+service_plugins = router
+transport_url = fake://
+auth_strategy = keystone
+api_paste_config = {environment}/etc/neutron/api-paste.ini
+notify_nova_on_port_status_changes = false
+notify_nova_on_port_data_changes = false
+rpc_workers = 0
+dhcp_agent_notification = false
+[oslo_concurrency]
+lock_path = {folder}/state/lock
+[database]
+{database("neutron")}
+[ml2]
+type_drivers = local,flat
+tenant_network_types = local
+mechanism_drivers = q8s
+extension_drivers = port_security
+[ml2_type_flat]
+flat_networks = *
+{token("neutron")}""",
+        "nova.conf": f"""\
+[DEFAULT]
+log_file = {folder}/log/nova.log
+state_path = {folder}/state
+my_ip = 127.0.0.1
+host = lab
+transport_url = fake://
+compute_driver = q8s_lab.LabDriver
+vif_plugging_is_fatal = false
+vif_plugging_timeout = 0
+rpc_response_timeout = 60
+service_down_time = 86400
+sync_power_state_interval = 10
+cpu_allocation_ratio = 1.0
+[oslo_concurrency]
+lock_path = {folder}/state/lock
+[database]
+{database("nova_cell1")}
+[api_database]
+{database("nova_api")}
+[wsgi]
+api_paste_config = {environment}/etc/nova/api-paste.ini
+[glance]
+endpoint_override = {settings.url("glance")}
+[neutron]
+{user("neutron")}
+endpoint_override = {settings.url("neutron")}
+[placement]
+{user("placement")}
+region_name = {REGION}
+[service_user]
+{user("nova")}
+send_service_user_token = true
+[conductor]
+workers = 1
+[scheduler]
+workers = 1
+max_attempts = 1
+[filter_scheduler]
+track_instance_changes = true
+[vnc]
+enabled = false
+[api]
+vendordata_jsonfile_path = {folder}/etc/{_VENDOR_DATA}
+{token("nova")}""",
+        _VENDOR_DATA: json.dumps({"cloud-init": package_proxy.vendor_data(settings)}),
+    }
