@@ -81,11 +81,13 @@ def cluster(root: Value, report: Report) -> Cluster:
     profiles = known_profiles(network)
     scenario = read_scenario(scenario_fields, root, report, profiles=profiles, links=links, endpoints=endpoints)
     prefix = values["remote_ip_prefix"]
-    linked = replace(links, profiles={}) != Links() or any(isinstance(event, LinkEvent) for event in scenario.events)
+    shaped = replace(links, profiles={}) != Links()  # profiles alone shape nothing
+    linked = shaped or any(isinstance(event, LinkEvent) for event in scenario.events)
     if linked and prefix is not None and prefix.prefixlen < _LINKED_PREFIX:
+        where = "network" if shaped else "scenario"
         report.fail(
-            root.at("network" if links != Links() else "scenario"),
-            "network" if links != Links() else "scenario",
+            root.at(where),
+            where,
             f"needs a remote_ip_prefix of /{_LINKED_PREFIX} or longer; it is {prefix}",
             "links are told apart by the last 16 bits of the nodes' addresses",
         )
