@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from q8s_wrapper.events import State, is_build
-from q8s_wrapper.kubeconfig import write_private
+from q8s_wrapper.private_file import write_private
 
 _FILE: Final = "history.jsonl"
 _KEPT: Final = 50

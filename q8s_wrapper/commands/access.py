@@ -161,6 +161,7 @@ def kubeconfig(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         )
     cluster = load(arguments.file)
     from q8s_wrapper import kubeconfig as files
+    from q8s_wrapper.private_file import write_private
 
     path = state.find(cluster.cluster_name) / "kubeconfig"
     others = cluster.number_additional_master_nodes > 0
@@ -174,7 +175,7 @@ def kubeconfig(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     text = path.read_text()
     if arguments.write:
         target = Path(arguments.write).expanduser()
-        files.write_private(target, files.renamed(text, cluster.cluster_name))
+        write_private(target, files.renamed(text, cluster.cluster_name))
         messages.info(f"written: {target}; use it with export KUBECONFIG={shlex.quote(str(target.absolute()))}")
     elif arguments.merge:
         target = files.user_file()

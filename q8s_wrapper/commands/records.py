@@ -79,8 +79,8 @@ def write_record(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         raise WrapperError(f"{archive} exists: nothing was changed", "replace it with --force", ExitCode.WRONG_INPUT)
     bench = _read_bench(Path(arguments.bench).expanduser()) if arguments.bench else {}
     text = Path(arguments.file).read_text(encoding="utf-8")
-    names = filter(None, [cluster.links.matrix_file])
-    tables = {name: Path(arguments.file).with_name(name).read_bytes() for name in names}
+    matrix = cluster.links.matrix_file
+    tables = {matrix: Path(arguments.file).with_name(matrix).read_bytes()} if matrix else {}
     facts = runs.read_facts(arguments, cluster, checksums=True)
     if facts is None:
         return ExitCode.FAILED

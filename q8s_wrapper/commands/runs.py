@@ -22,7 +22,7 @@ from q8s_wrapper.events import State, without_colours
 from q8s_wrapper.experiment import links, scenario, timeline, timeline_page
 from q8s_wrapper.history import Estimate
 from q8s_wrapper.invocation import Invocation
-from q8s_wrapper.kubeconfig import write_private
+from q8s_wrapper.private_file import write_private
 
 
 class Session:

@@ -18,7 +18,7 @@ from q8s_wrapper.commands import load, runs
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.experiment import links, perform, probe, scenario, scenario_plot
 from q8s_wrapper.experiment.machines import Machines
-from q8s_wrapper.kubeconfig import write_private
+from q8s_wrapper.private_file import write_private
 
 _STOP_SECONDS: Final = 1200
 _SECONDS_TO_BEGIN: Final = 2  # between the last preparation and the scenario's begin

@@ -12,7 +12,7 @@ from typing import Any, Final
 from q8s_wrapper import messages, report
 from q8s_wrapper.config import add_collections_to_path
 from q8s_wrapper.errors import ExitCode, WrapperError
-from q8s_wrapper.kubeconfig import write_private
+from q8s_wrapper.private_file import write_private
 
 _RECORD: Final = "links.json"
 _UNTIL: Final = "until"
@@ -66,11 +66,11 @@ def parse(words: Sequence[str], cluster: Any) -> dict[str, Any]:
         name, _, value = word.partition("=")
         link[name] = value == "true" if name == "symmetric" and value in ("true", "false") else value
     add_collections_to_path()
-    from ansible_collections.q8s.emu.plugins.module_utils import _links, _spec
+    from ansible_collections.q8s.emu.plugins.module_utils import _links, _links_cluster, _spec
 
     known = f"nodes: {', '.join(sorted(nodes))}"
     try:
-        read_back = _with_links(cluster, [link])
+        read_back = _links_cluster.with_links(cluster.to_mapping(), [link], "link set")
     except _spec.SpecError as error:
         hints = [*(p.hint for p in error.problems), *(known for end in ends if not _is_selector(end))]
         raise WrapperError(
@@ -94,10 +94,10 @@ def check_together(cluster: Any, changed: Sequence[Mapping[str, Any]]) -> None:
 
     :raises WrapperError: the guests' kernels refuse a link
     """
-    from ansible_collections.q8s.emu.plugins.module_utils import _links, _spec
+    from ansible_collections.q8s.emu.plugins.module_utils import _links, _links_cluster, _spec
 
     try:
-        rules = _with_links(cluster, overrides(changed)).links.rules
+        rules = _links_cluster.with_links(cluster.to_mapping(), overrides(changed), "link set").links.rules
         conflict = _links.duplicate_conflict(cluster.endpoints(), cluster.link_matrix(rules))
         message = f"duplicate from {' to '.join(conflict)}: Linux allows no other link beside it" if conflict else ""
     except _spec.SpecError as error:  # they conflict with each other
@@ -105,19 +105,6 @@ def check_together(cluster: Any, changed: Sequence[Mapping[str, Any]]) -> None:
     if message:
         hint = "leave duplicate out, or let it be the only link of the node; `q8s-run link show` shows the links"
         raise WrapperError(f"link set: {message}", hint, ExitCode.WRONG_INPUT)
-
-
-def _with_links(cluster: Any, changed: Sequence[Mapping[str, Any]]) -> Any:
-    """Return the cluster with these links alone, and its file's profiles.
-
-    :raises SpecError: a link has an error
-    """
-    from ansible_collections.q8s.emu.plugins.module_utils import _spec
-
-    data = cluster.to_mapping()
-    data.pop("scenario", None)
-    data["network"] = {"profiles": cluster.links.profiles, "links": list(changed)}
-    return _spec.load_mapping(data, "link set")
 
 
 def _is_selector(word: str) -> bool:

@@ -20,7 +20,7 @@ from typing import Any, Final, TextIO
 
 from q8s_wrapper import report
 from q8s_wrapper.errors import WrapperError
-from q8s_wrapper.kubeconfig import write_private
+from q8s_wrapper.private_file import write_private
 
 _MARKER: Final = "scenario.json"
 _RECORDS: Final = "scenarios"

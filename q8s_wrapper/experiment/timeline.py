@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from q8s_wrapper.events import PLAYS_OF_ROLES, State
-from q8s_wrapper.kubeconfig import write_private
+from q8s_wrapper.private_file import write_private
 
 SCHEMA: Final = "q8s-timeline/1"
 CREATED: Final = "timeline.json"  # in the cluster's state folder: the last deploy that created servers

@@ -30,6 +30,20 @@ class LinkedCluster:
         return self.cluster.link_matrix(self.overrides)
 
 
+def with_links(cluster: Mapping[str, Any], links: Sequence[Mapping[str, Any]], origin: str) -> _spec.Cluster:
+    """Return a cluster with these links instead of its own, and with the profiles of its file.
+
+    :param cluster: the cluster in the cluster file's form
+    :param links: links in that form
+    :param origin: what messages name instead of a file
+    :raises SpecError: a link has an error
+    """
+    profiles = (cluster.get("network") or {}).get("profiles") or {}
+    data = {**cluster, "network": {"profiles": profiles, "links": list(links)}}
+    data.pop("scenario", None)  # it was written for the cluster's own links
+    return _spec.load_mapping(data, origin)
+
+
 def read_cluster(
     hosts: Mapping[str, Mapping[str, Any]], cluster: Mapping[str, Any], overrides: Sequence[Mapping[str, Any]]
 ) -> LinkedCluster:
@@ -41,9 +55,7 @@ def read_cluster(
     :raises SpecError: the overrides or the cluster have errors
     """
     wanted = _spec.load_mapping(cluster, "cluster")
-    profiles = (cluster.get("network") or {}).get("profiles") or {}
-    changed = {**cluster, "network": {"profiles": profiles, "links": list(overrides)}}
-    rules = _spec.load_mapping(changed, "overrides").links.rules
+    rules = with_links(cluster, overrides, "overrides").links.rules
     # hostvars has no get(): asking it for a host that is not there is an error.
     known = {spec.node: hosts[spec.name] for spec in wanted.servers() if spec.name in hosts}
     addresses = {node: str(values["q8s_private_ip"]) for node, values in known.items() if "q8s_private_ip" in values}

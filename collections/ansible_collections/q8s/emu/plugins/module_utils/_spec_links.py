@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any, Callable, Optional
 
 from ansible_collections.q8s.emu.plugins.module_utils import _links, _links_sources
@@ -467,6 +468,11 @@ def _check_nodes(
         )
 
 
+def place_of(name: str, place: Value, path: str) -> tuple[Value, str]:
+    """Return the place and the path of a link's field: of the link itself, if the field is its profile's."""
+    return (place.at(name), f"{path}.{name}") if name in place.data else (place, path)
+
+
 def _report_duplicate(
     pair: tuple[str, str],
     endpoints: Sequence[Endpoint],
@@ -476,7 +482,7 @@ def _report_duplicate(
     """Report duplicates that a guest's kernel refuses, at the last rule that has them for this direction."""
     for rule, place, path in reversed(placed):
         if rule.impairment.duplicate and pair in _links.link_matrix(endpoints, [rule]):
-            where = (place.at("duplicate"), f"{path}.duplicate") if "duplicate" in place.data else (place, path)
+            where = place_of("duplicate", place, path)
             share = f"{rule.impairment.duplicate:g}%"
             message = f"is {share} from {pair[0]} to {pair[1]}; Linux allows no other link beside it on that node"
             report.fail(*where, message, "leave duplicate out, or let it be the only link of the node")
@@ -488,11 +494,7 @@ def _check(values: Mapping[str, Any], impairment: Impairment, place: Value, path
 
     :param values: its fields as they were read, a profile's among them
     """
-
-    def at(name: str) -> tuple[Value, str]:
-        here = name in place.data  # else it is the profile's
-        return (place.at(name), f"{path}.{name}") if here else (place, path)
-
+    at = partial(place_of, place=place, path=path)
     delay, jitter = impairment.delay, impairment.jitter
     if "delay" in place.data and values.get("delay") is None:
         return  # its own error was reported

@@ -14,7 +14,15 @@ from ansible_collections.q8s.emu.plugins.module_utils._links import Endpoint, Ru
 from ansible_collections.q8s.emu.plugins.module_utils._scenario import Churn, LinkEvent, NodeEvent, Scenario
 from ansible_collections.q8s.emu.plugins.module_utils._spec_edit import NONE
 from ansible_collections.q8s.emu.plugins.module_utils._spec_kinds import Choice, Field, Group, Items, Kind, Number, Text
-from ansible_collections.q8s.emu.plugins.module_utils._spec_links import LINK, SELECTOR, Links, Measure, Rows
+from ansible_collections.q8s.emu.plugins.module_utils._spec_links import (
+    LINK,
+    PERCENT,
+    SELECTOR,
+    Links,
+    Measure,
+    Rows,
+    place_of,
+)
 from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import Report, Value, found
 
 _MIN_MEAN = 1_000
@@ -45,7 +53,7 @@ class Pair(Kind):
 
 _TIME = Measure(_scenario.parse_time, _scenario.TIME, r"[0-9]{1,8}(\.[0-9]{1,3})?(ms|s|min|h)")
 _ENDS = Pair(SELECTOR, "a list of two groups of nodes, such as [zone:edge, zone:cloud]")
-_QUOTA = Measure(_scenario.parse_quota, "a number with %, such as 25%, from 1% to 100%", r"[0-9]{1,3}(\.[0-9]{1,6})?%")
+_QUOTA = Measure(_scenario.parse_quota, "a number with %, such as 25%, from 1% to 100%", PERCENT.pattern)
 _ALL_HOW = list(_scenario.CHURN)
 
 _WORKERS = (
@@ -264,8 +272,7 @@ class _Reader:
         if rule.impairment.duplicate and _links.duplicate_conflict(self.endpoints, matrix):
             share = f"{rule.impairment.duplicate:g}%"
             message = f"is {share} beside another link of the same node, which Linux does not allow"
-            where = (place.at("duplicate"), f"{path}.duplicate") if "duplicate" in place.data else (place, path)
-            self.report.fail(*where, message, "leave duplicate out")
+            self.report.fail(*place_of("duplicate", place, path), message, "leave duplicate out")
         return LinkEvent(*times, rule)
 
     def _churn(
