@@ -7,8 +7,10 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from q8s_wrapper import arguments as table
-from q8s_wrapper import completion, invocation, messages, output
+from q8s_wrapper import argument_parser, completion, invocation, messages, output
+from q8s_wrapper.arguments import FILE_VARIABLE, insert_cluster_file, join_words, split_arguments
+from q8s_wrapper.arguments_from_environment import add_environment_options, apply_environment, check_environment
+from q8s_wrapper.command_table import HANDED_OVER, Command
 from q8s_wrapper.errors import ExitCode, WrapperError
 
 
@@ -55,28 +57,28 @@ def _run(argv: Sequence[str]) -> int:
     :returns: the exit code
     :raises WrapperError: the command failed, or an argument is wrong
     """
-    if argv and argv[0] in table.HANDED_OVER:
+    if argv and argv[0] in HANDED_OVER:
         return _hand_over(argv[0], argv[1:])
     if argv and argv[0] == completion.HIDDEN:
         print("\n".join(completion.candidates(argv[1:])))
         return ExitCode.DONE
     if list(argv) == ["--version"]:
         argv = ["version"]
-    own, rest = _split_arguments(argv)
-    own, default = table.insert_cluster_file(table.join_words(own))
-    parser = table.parser()
+    own, rest = split_arguments(argv)
+    own, default = insert_cluster_file(join_words(own))
+    parser = argument_parser.parser()
     arguments = parser.parse_args(own)
-    command: table.Command = arguments.command
+    command: Command = arguments.command
     if rest and not command.rest:
         parser.error(f"{command.name} takes nothing after --")
-    table.check_environment(command.options)
-    table.apply_environment(arguments)
+    check_environment(command.options)
+    apply_environment(arguments)
     messages.set_quiet(getattr(arguments, "quiet", False))
     arguments.invocation = invocation.Invocation(invocation.program())
     if command.file:
         arguments.invocation = invocation.of(arguments.file, default=default)
         if default:
-            origin = f" ({table.FILE_VARIABLE})" if os.environ.get(table.FILE_VARIABLE) else ""
+            origin = f" ({FILE_VARIABLE})" if os.environ.get(FILE_VARIABLE) else ""
             messages.info(f"cluster file: {arguments.file}{origin}")
     return int(command.function()(arguments, rest))
 
@@ -97,7 +99,7 @@ def _silence_output() -> None:
 
 def _hand_over(command: str, argv: Sequence[str]) -> int:
     """Run ``lab`` or ``bundle``, which parse their own arguments. Return the exit code."""
-    argv = table.add_environment_options(command, argv)
+    argv = add_environment_options(command, argv)
     os.umask(0o022)  # both build files that other users' processes must read
     if command == "lab":
         from q8s_lab.cli import main as lab_main
@@ -106,12 +108,3 @@ def _hand_over(command: str, argv: Sequence[str]) -> int:
     from q8s_bundle.cli import main as bundle_main
 
     return bundle_main(argv)
-
-
-def _split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split the arguments at the first ``--``."""
-    arguments = list(argv)
-    if "--" in arguments:
-        index = arguments.index("--")
-        return arguments[:index], arguments[index + 1 :]
-    return arguments, []

@@ -6,15 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from q8s_wrapper.arguments import (
-    COMMANDS,
-    HANDED_OVER,
-    Command,
-    default_file,
-    expects_value,
-    is_file_name,
-    positional_arguments,
-)
+from q8s_wrapper import command_table
+from q8s_wrapper.arguments import default_file, expects_value, is_file_name, positional_arguments
+from q8s_wrapper.command_table import COMMANDS, HANDED_OVER, Command
 
 SHELLS: Final = ("bash", "zsh", "fish")
 HIDDEN: Final = "_complete"  # hidden command that the scripts call: q8s-run _complete WORD...
@@ -65,12 +59,12 @@ def candidates(arguments: Sequence[str]) -> list[str]:
         first = dict.fromkeys(command.name.split()[0] for command in COMMANDS)
         names = [*first, *HANDED_OVER, *(["--version"] if unfinished else [])]
         return [name for name in names if name.startswith(unfinished)]
-    seconds = [command.name.split()[1] for command in COMMANDS if command.name.startswith(f"{before[0]} ")]
+    seconds = command_table.second_words(before[0])
     if seconds and len(before) == 1:
         return [second for second in seconds if second.startswith(unfinished)]
     if seconds:
         before = [" ".join(before[:2]), *before[2:]]
-    command = next((command for command in COMMANDS if command.name == before[0]), None)
+    command = command_table.find(before[0])
     if command is None or "--" in before:
         return []
     if unfinished.startswith("-"):

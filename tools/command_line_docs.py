@@ -20,7 +20,8 @@ for _folder in (REPOSITORY, REPOSITORY / "collections"):
 
 from q8s_bundle import cli as bundle_cli  # noqa: E402
 from q8s_lab import cli as lab_cli  # noqa: E402
-from q8s_wrapper import arguments  # noqa: E402
+from q8s_wrapper import argument_parser  # noqa: E402
+from q8s_wrapper.command_table import HANDED_OVER  # noqa: E402
 from q8s_wrapper.errors import ExitCode  # noqa: E402
 
 PAGE: Final = REPOSITORY / "docs" / "reference" / "command-line.md"
@@ -54,9 +55,9 @@ _VARIABLES: Final = {
 def page() -> str:
     """Return the reference page."""
     with _without_settings():
-        top = arguments.parser()
+        top = argument_parser.parser()
         parsers = [
-            *_commands(top, skip=set(arguments.HANDED_OVER)),
+            *_commands(top, skip=set(HANDED_OVER)),
             *_commands(lab_cli._parser()),
             *_commands(bundle_cli._parser()),
         ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from q8s_wrapper import arguments, cli, report
+from q8s_wrapper import argument_parser, cli, report
 from q8s_wrapper.commands import runs
 from q8s_wrapper.errors import ExitCode
 
@@ -17,7 +17,7 @@ EXAMPLE = str(Path(__file__).parents[3] / "examples/demo.yaml")
 
 def test_where_to_build_reaches_the_playbook(monkeypatch: pytest.MonkeyPatch) -> None:
     def parse(words: list[str]) -> argparse.Namespace:
-        return arguments.parser().parse_args(words)
+        return argument_parser.parser().parse_args(words)
 
     assert runs._build_options(parse(["deploy", EXAMPLE, "--build", "cluster"])) == ["-e", '{"q8s_build": "cluster"}']
     monkeypatch.setenv("Q8S_BUILD", "here")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from local_cloud import cluster_state
 
-from q8s_wrapper import arguments, cli, history, inventory, runner, state
+from q8s_wrapper import cli, history, inventory, runner, state
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.events import Failure, Stage, State
 
@@ -82,23 +82,6 @@ def test_all_mistakes_come_at_once(tmp_path: Path, capsys: pytest.CaptureFixture
     assert cli.main(["validate", str(file)]) == ExitCode.WRONG_INPUT
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith(str(file))]
     assert len(lines) == 2 and "required_tcp_ports" in lines[0] and "x86-small.storage" in lines[1], lines
-
-
-@pytest.mark.parametrize("arguments", [[], ["frobnicate"], ["ssh", "a.yaml"], ["deploy", "a.yaml", "--frobnicate"]])
-def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(arguments)
-    assert ended.value.code == ExitCode.WRONG_INPUT
-    first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("error: ") and second.startswith("hint: q8s-run") and second.endswith(" --help")
-
-
-def test_the_file_may_come_from_the_environment(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("Q8S_CLUSTER_FILE", str(EXAMPLE))
-    assert cli.main(["validate"]) == ExitCode.DONE
-    assert capsys.readouterr() == (f"{EXAMPLE}: OK\n", f"cluster file: {EXAMPLE} (Q8S_CLUSTER_FILE)\n")
 
 
 @pytest.fixture
@@ -525,23 +508,6 @@ def test_upgrade(ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"next: q8s-run upgrade {EXAMPLE} --yes\n" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "allowed"),
-    [
-        ("Q8S_YES", "maybe", "1 or 0"),
-        ("Q8S_VERBOSE", "much", "a whole number"),
-        ("Q8S_KEEP", "keypair servers", "keypair and security_group"),
-    ],
-)
-def test_a_variable_that_says_nothing(
-    name: str, value: str, allowed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv(name, value)
-    assert cli.main(["destroy", str(EXAMPLE)]) == ExitCode.WRONG_INPUT
-    assert f"{name}: is '{value}'; allowed is {allowed}" in capsys.readouterr().err
-    assert cli.main(["validate", str(EXAMPLE)]) == ExitCode.DONE, "it is none of this command's options"
-
-
 def test_options_from_the_environment(ansible: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("Q8S_CACHE", str(tmp_path / "cache"))
     for name, value in {"Q8S_CHECK": "1", "Q8S_TAGS": "cloud", "Q8S_VERBOSE": "2", "Q8S_YES": "true"}.items():
@@ -644,36 +610,3 @@ def test_a_killed_run_holds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         holder.send_signal(signal.SIGKILL)
     with state.locked(place, "destroy"):
         pass
-
-
-def test_the_environment_reaches_bundle_and_lab(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("Q8S_ARCH", "x86_64 vax")
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["bundle", "ensure"])
-    assert ended.value.code == 2 and "argument --arch: invalid choice: 'vax'" in capfd.readouterr().err
-    monkeypatch.setenv("Q8S_JSON", "1")
-    assert cli.main(["lab", "status"]) == 0
-    assert "services" in json.loads(capfd.readouterr().out)
-    monkeypatch.setenv("Q8S_JSON", "maybe")
-    assert cli.main(["lab", "status"]) == ExitCode.WRONG_INPUT
-    assert "Q8S_JSON: is 'maybe'; allowed is 1 or 0" in capfd.readouterr().err
-
-
-def test_values_with_spaces_in_the_environment(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("Q8S_KEY", "/root/my keys/id")
-    assert arguments.add_environment_options("lab", ["host", "up"]) == ["host", "up", "--key=/root/my keys/id"]
-    monkeypatch.setenv("Q8S_IMAGE", "'x86_64,/my images/a,b' aarch64,c,d")
-    assert arguments.add_environment_options("bundle", ["ensure"])[1:] == [
-        "--image=x86_64,/my images/a,b",
-        "--image=aarch64,c,d",
-    ]
-    monkeypatch.setenv("Q8S_IMAGE", "'x86_64,a")
-    assert cli.main(["bundle", "ensure"]) == ExitCode.WRONG_INPUT
-    assert capsys.readouterr().err == (
-        'error: Q8S_IMAGE: is "\'x86_64,a": No closing quotation\n'
-        "hint: quote values that contain spaces or quotes, as in a shell\n"
-    )

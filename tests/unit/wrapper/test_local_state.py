@@ -1,4 +1,4 @@
-"""Clusters of one name in two clouds, the list of clusters, and the default cluster file."""
+"""Clusters of one name in two clouds, and the list of clusters."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects
 from local_cloud import PROJECT, Cloud, cluster_state, recorded
 
-from q8s_wrapper import arguments, cli, invocation, state
+from q8s_wrapper import cli, state
 from q8s_wrapper.errors import ExitCode, WrapperError
-from q8s_wrapper.invocation import Invocation
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "demo.yaml"
 OTHER = replace(PROJECT, auth_url="https://other.example.org:5000", login="other-login")
@@ -117,74 +115,6 @@ def test_list_without_the_cloud(project: Cloud, root: Path, capsys: pytest.Captu
     assert "no route" in data["problem"] and data["clusters"][0]["servers"] is None
 
 
-@pytest.mark.parametrize(
-    ("given", "words", "default"),
-    [
-        (["deploy"], ["deploy", "cluster.yaml"], True),
-        (["deploy", "--limit", "arm-mid-1"], ["deploy", "cluster.yaml", "--limit", "arm-mid-1"], True),
-        (["deploy", "--lim", "arm-mid-1", "-v"], ["deploy", "cluster.yaml", "--lim", "arm-mid-1", "-v"], True),
-        (["deploy", "other.yaml"], ["deploy", "other.yaml"], False),
-        (["ssh", "arm-mid-1"], ["ssh", "cluster.yaml", "arm-mid-1"], True),
-        (["ssh", "other.yaml", "arm-mid-1"], ["ssh", "other.yaml", "arm-mid-1"], False),
-        (["ssh", "other.yaml"], ["ssh", "other.yaml"], False),  # the parser says that NODE is missing
-        (["ssh", "here"], ["ssh", "here"], False),  # there is a file of that name
-        (["logs"], ["logs", "cluster.yaml"], True),
-        (["logs", "-n", "5", "arm-mid-1"], ["logs", "cluster.yaml", "-n", "5", "arm-mid-1"], True),
-        (["logs", "-n5", "other.yml"], ["logs", "-n5", "other.yml"], False),
-        (["logs", "sub/file"], ["logs", "sub/file"], False),
-        (["replace", "arm-mid-1", "--yes"], ["replace", "cluster.yaml", "arm-mid-1", "--yes"], True),
-        (["init"], ["init", "cluster.yaml"], True),
-        (["init", "-"], ["init", "-"], False),
-        (["list"], ["list"], False),
-        (["deploy", "--help"], ["deploy", "--help"], False),
-    ],
-)
-def test_the_default_file(given: list[str], words: list[str], default: bool, tmp_path: Path) -> None:
-    for name in ("cluster.yaml", "here"):
-        (tmp_path / name).touch()
-    assert arguments.insert_cluster_file(given) == (words, default)
-
-
-def test_no_default_file(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["ssh", "arm-mid-1"]) == ExitCode.WRONG_INPUT
-    err = capsys.readouterr().err
-    assert err.startswith(
-        "error: ssh: no cluster file was given, and this folder has no cluster.yaml (arm-mid-1 is taken"
-    )
-    assert "hint: pass FILE, set Q8S_CLUSTER_FILE, or write one: q8s-run init cluster.yaml" in err
-    assert arguments.insert_cluster_file(["init"]) == (["init", "cluster.yaml"], True)
-
-
-def test_the_default_file_is_said_and_left_out_of_commands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "cluster.yaml").write_text(EXAMPLE.read_text())
-    assert cli.main(["validate"]) == ExitCode.DONE
-    assert capsys.readouterr() == ("cluster.yaml: OK\n", "cluster file: cluster.yaml\n")
-    assert cli.main(["validate", "--quiet"]) == ExitCode.DONE
-    assert capsys.readouterr() == ("cluster.yaml: OK\n", "")
-    assert cli.main(["destroy"]) == ExitCode.WRONG_INPUT
-    assert "hint: q8s-run destroy --yes\n" in capsys.readouterr().err
-
-
-def test_commands_are_printed_as_this_user_has_to_type_them() -> None:
-    given = Invocation("'/my tools/q8s-run'", "'my cluster.yaml'")
-    assert given.command("deploy", "--yes") == "'/my tools/q8s-run' deploy 'my cluster.yaml' --yes"
-    assert (
-        given.adapt("q8s-run ssh FILE arm -- df: then") == "'/my tools/q8s-run' ssh 'my cluster.yaml' arm -- df: then"
-    )
-    assert Invocation().adapt("wait: q8s-run status FILE") == "wait: q8s-run status"
-
-
-def test_how_the_user_called_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "q8s-run").touch(mode=0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert invocation.called_as(str(tmp_path / "q8s-run")) == "q8s-run"
-    assert invocation.called_as(".venv/bin/q8s-run") == ".venv/bin/q8s-run"
-    assert invocation.called_as("/a b/q8s-run") == "'/a b/q8s-run'"
-    assert invocation.called_as("/x/q8s_wrapper/__main__.py").endswith(" -m q8s_wrapper")
-
-
 def test_the_versions(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--version"]) == ExitCode.DONE
     lines = capsys.readouterr().out.splitlines()
@@ -202,12 +132,3 @@ def test_a_clouds_file_that_is_malformed(text: str, tmp_path: Path, monkeypatch:
     for ask in (_cloud.login, _cloud.connect):
         with pytest.raises(_cloud.CloudError, match=r"clouds\.yaml"):
             ask("a")
-
-
-def options_of(name: str) -> set[str]:
-    return {option.name for command in arguments.COMMANDS if command.name == name for option in command.options}
-
-
-def test_every_command_on_a_cluster_can_be_quiet() -> None:
-    quiet: dict[str, Any] = {command.name: options_of(command.name) for command in arguments.COMMANDS if command.file}
-    assert all("quiet" in options for options in quiet.values())

@@ -1,0 +1,90 @@
+"""The parser of the command line, built from the table of the commands."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
+
+from q8s_wrapper import messages
+from q8s_wrapper.arguments import DEFAULT_FILE, FILE_VARIABLE
+from q8s_wrapper.arguments_from_environment import default_from_environment
+from q8s_wrapper.command_table import COMMANDS, HANDED_OVER, Command
+from q8s_wrapper.errors import ExitCode
+
+_NODE_HELP: Final[Mapping[str, str]] = {
+    "NODE": "name of a node or a host",
+    "[NODE]": "name of a node or a host",
+    "NODES": "which nodes or hosts",
+    "DIR": "folder of the record",
+    "SHELL": "bash, zsh or fish",
+    "LINK": "FROM TO and settings such as delay=50ms",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that reports errors in the format of all other errors of ``q8s-run``."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the error and exit with code 2."""
+        messages.error(message, f"{self.prog} --help")
+        raise SystemExit(ExitCode.WRONG_INPUT)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    top = _Parser(
+        prog="q8s-run",
+        description="Deploy a Kubernetes cluster of QEMU-emulated heterogeneous workers onto an OpenStack project.",
+        epilog="Every option is also an environment variable: --limit is Q8S_LIMIT, --yes is Q8S_YES=1. "
+        f"FILE may be left out: then it is {FILE_VARIABLE}, or {DEFAULT_FILE} in the current folder. "
+        "Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted.",
+    )
+    top.add_argument("--version", action="store_true", help="print the versions of Q8S, ansible-core and Kubernetes")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        _add_command(commands, command)
+    for name, text in HANDED_OVER.items():
+        commands.add_parser(name, help=text)
+    return top
+
+
+def _add_command(commands: Any, command: Command) -> None:
+    """Add a command with its arguments and options to the parser."""
+    usage = f"%(prog)s{' [OPTIONS]' if command.options else ''}"
+    usage += f"{' [FILE]' if command.file else ''}{f' {command.node}' if command.node else ''}"
+    usage += f" [-- {'COMMAND...' if 'command' in command.rest else 'ARGUMENTS...'}]" if command.rest else ""
+    sub = commands.add_parser(
+        command.name,
+        help=command.help,
+        description=f"{command.help[0].upper()}{command.help[1:]}. {command.more}".strip(),
+        epilog=f"example: {command.example}",
+        usage=usage,
+    )
+    sub.set_defaults(command=command)
+    if command.file:
+        sub.add_argument("file", metavar="FILE", help=f"cluster file (default: {DEFAULT_FILE}) [{FILE_VARIABLE}]")
+    if command.node:
+        nargs = "?" if command.node.startswith("[") else "+" if command.node == "LINK" else None
+        sub.add_argument("node", metavar=command.node.strip("[]"), nargs=nargs, help=_NODE_HELP[command.node])
+    for option in command.options:
+        flags = ([f"-{option.short}"] if option.short else []) + [f"--{option.name}"]
+        text = f"{option.help} [{option.variable}]"
+        if option.counted:
+            sub.add_argument(*flags, action="count", default=default_from_environment(option), help=text)
+        elif option.several:
+            # No default: argparse would append to it. apply_environment() sets the value if the option is absent.
+            sub.add_argument(*flags, metavar=option.metavar, action="append", choices=option.choices or None, help=text)
+        elif option.metavar:
+            sub.add_argument(
+                *flags,
+                metavar=option.metavar,
+                type=int if option.number else str,
+                choices=option.choices or None,
+                default=default_from_environment(option),
+                help=text,
+            )
+        else:
+            sub.add_argument(
+                *flags, action=argparse.BooleanOptionalAction, default=default_from_environment(option), help=text
+            )
