@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
+from q8s_wrapper.terminal import without_colours
+
 _RESULTS: Final = frozenset({"runner_on_ok", "runner_on_failed", "runner_on_unreachable", "runner_on_skipped"})
-_ANSI: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
 # Messages of the command module that only repeat the exit code: ansible-core before 2.20, and since.
 _EMPTY_REASONS: Final = frozenset({"non-zero return code", "The command exited with a non-zero return code."})
 _ERROR: Final = re.compile(r"^\[ERROR\]: (.*)$", re.MULTILINE)
@@ -242,11 +243,6 @@ def _with_build_progress(state: State, text: str) -> State:
     return replace(state, builds={**others, name: now})
 
 
-def without_colours(text: str) -> str:
-    """Remove colours and other terminal control sequences from a text."""
-    return _ANSI.sub("", text).replace("\r", "")
-
-
 def _clean_warning(text: object) -> str:
     """Return a warning without colours, label, and Ansible's line breaks for a terminal of 80 columns."""
     return " ".join(without_colours(str(text)).split()).removeprefix("[WARNING]: ")
@@ -346,7 +342,7 @@ def _with_result(state: State, kind: str, data: Mapping[str, Any], stdout: str) 
     result = data.get("res") or {}
     state = _with_warnings(state, result.get("warnings") or [])
     # With ignore_unreachable, the result has a skip_reason, or, in newer ansible-core, only the printed text says so.
-    ignored = "skip_reason" in result or _ANSI.sub("", stdout).rstrip().endswith("...ignoring")
+    ignored = "skip_reason" in result or without_colours(stdout).rstrip().endswith("...ignoring")
     unreachable = kind == "runner_on_unreachable" and not ignored
     if unreachable or (kind == "runner_on_failed" and not data.get("ignore_errors")):
         reason = state.failed_items.get(host) or _failure_reason(result, stdout)

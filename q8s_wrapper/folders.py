@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -84,9 +83,3 @@ def check_results(
         raise WrapperError(f"--resume: {output} has no {RESULTS}", "leave out --resume", ExitCode.WRONG_INPUT)
     if isinstance(document, dict) and document.get("complete"):
         raise WrapperError(f"--resume: the results in {output} are complete", code=ExitCode.WRONG_INPUT)
-
-
-def resume_options(arguments: argparse.Namespace) -> list[str]:
-    """Return the options with which the same command goes on in the same folder, quoted for a shell."""
-    folder = [f"--output {shlex.quote(arguments.output)}"] if arguments.output else []
-    return [*folder, "--resume"]

@@ -52,6 +52,12 @@ def read(file: str, pattern: str = "") -> Hosts:
     return hosts
 
 
+def list_servers(file: str) -> list[str]:
+    """Return the names of the existing servers that Q8S created for the cluster."""
+    hosts = read(file)
+    return sorted(name for name, v in hosts.items() if "q8s_host" not in v and not v.get("q8s_foreign"))
+
+
 def _unwrap_unsafe(value: dict[str, Any]) -> Any:
     """Unwrap a value that Ansible marks as unsafe to template (``__ansible_unsafe``)."""
     return value["__ansible_unsafe"] if set(value) == {"__ansible_unsafe"} else value

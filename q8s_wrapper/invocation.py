@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -75,3 +77,29 @@ def of(file: str, *, default: bool = False) -> Invocation:
     :param default: whether it is the default cluster file, which printed commands leave out
     """
     return Invocation(program(), "" if default else shlex.quote(file))
+
+
+def typed_words(arguments: argparse.Namespace) -> list[str]:
+    """Return the node, or the words of ``link set``, and ``--for``, quoted as they are typed in a command."""
+    node, length = getattr(arguments, "node", None) or [], getattr(arguments, "for", None)
+    words = [node] if isinstance(node, str) else [*node]
+    return [*map(shlex.quote, words), *(["--for", shlex.quote(length)] if length else [])]
+
+
+def selection_options(arguments: argparse.Namespace) -> list[str]:
+    """Return the options that select a part of the run, as they are typed in a command."""
+    values = [(name, getattr(arguments, name, None)) for name in ("limit", "tags", "build")]
+    options = [f"--{name} {shlex.quote(value)}" for name, value in values if value]
+    flags = [name for name in ("check", "replace_control_plane", "skip_links") if getattr(arguments, name, False)]
+    return [*(f"--{name.replace('_', '-')}" for name in flags), *options]
+
+
+def keep_options(keep: Sequence[str]) -> list[str]:
+    """Return the ``--keep`` options as they are typed in a command."""
+    return [f"--keep {what}" for what in keep]
+
+
+def resume_options(arguments: argparse.Namespace) -> list[str]:
+    """Return the options with which the same command goes on in the same folder, quoted for a shell."""
+    folder = [f"--output {shlex.quote(arguments.output)}"] if arguments.output else []
+    return [*folder, "--resume"]

@@ -16,8 +16,8 @@ from typing import Any, Final
 from q8s_wrapper import environment, inventory, messages, state
 from q8s_wrapper.commands import load
 from q8s_wrapper.errors import ExitCode, WrapperError
-from q8s_wrapper.events import without_colours
 from q8s_wrapper.invocation import Invocation
+from q8s_wrapper.terminal import without_colours
 
 _CONCURRENT_COMMANDS: Final = 20
 _DEFAULT_LINES: Final = 40
@@ -166,9 +166,7 @@ def kubeconfig(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     path = state.find(cluster.cluster_name) / "kubeconfig"
     others = cluster.number_additional_master_nodes > 0
     if not path.exists() or (others and not files.is_reachable(path.read_text())):
-        from q8s_wrapper.commands import runs
-
-        code = runs.fetch_kubeconfig(arguments, cluster)
+        code = fetch_kubeconfig(arguments, cluster)
         if code != ExitCode.DONE:
             return code
         path = state.find(cluster.cluster_name) / "kubeconfig"
@@ -186,3 +184,12 @@ def kubeconfig(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     else:
         print(files.renamed(text, cluster.cluster_name), end="")
     return ExitCode.DONE
+
+
+def fetch_kubeconfig(arguments: argparse.Namespace, cluster: Any) -> int:
+    """Fetch the kubeconfig from the control plane into the local state. Return the exit code."""
+    from q8s_wrapper.commands.session import open_session
+
+    with open_session(arguments, cluster, changes=False) as session:
+        outcome = session.play("kubeconfig", [], as_json=False)
+        return ExitCode.DONE if outcome.code == ExitCode.DONE else session.end(outcome)

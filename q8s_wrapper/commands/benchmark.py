@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_wrapper import folders, messages
+from q8s_wrapper import folders, invocation, messages
 from q8s_wrapper.commands import load, records
-from q8s_wrapper.commands.runs import open_session
+from q8s_wrapper.commands.session import open_session
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.experiment import timeline, timeline_page
 
@@ -37,7 +37,7 @@ def bench(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
                 messages.info("removing the pods of the benchmark")
                 session.play("bench", ["--tags", "bench_remove", *options], as_json=False)
             if outcome.code != ExitCode.DONE and (arguments.resume or _is_newer(variables["q8s_bench_output"], began)):
-                session.resume = folders.resume_options(arguments)
+                session.resume = invocation.resume_options(arguments)
             return session.end(outcome)
 
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_wrapper import folders, messages
+from q8s_wrapper import folders, invocation, messages
 from q8s_wrapper.commands import load
-from q8s_wrapper.commands.runs import Session, open_session
+from q8s_wrapper.commands.session import Session, open_session
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.runner import Outcome
 
@@ -36,7 +36,7 @@ def conformance(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         after = folders.read_results(output)
         written = after is not None and after != before
         if outcome.code != ExitCode.DONE and after and not after.get("complete") and (arguments.resume or written):
-            session.resume = folders.resume_options(arguments)
+            session.resume = invocation.resume_options(arguments)
         if arguments.json and written:
             return _end_with_json(session, outcome, after)
         return session.end(outcome)

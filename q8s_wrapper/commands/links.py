@@ -10,7 +10,8 @@ from contextlib import suppress
 from typing import Any
 
 from q8s_wrapper import messages
-from q8s_wrapper.commands import load, runs
+from q8s_wrapper.commands import load
+from q8s_wrapper.commands.session import Session, open_session
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.experiment import links
 
@@ -26,7 +27,7 @@ def verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _report(arguments: argparse.Namespace, rest: Sequence[str], action: str) -> int:
-    with runs.open_session(arguments, changes=False) as session:
+    with open_session(arguments, changes=False) as session:
         changed = links.read(session.folder)
         outcome = session.play("link", [*_variables(action, changed), *rest], as_json=False)
         if outcome.code != ExitCode.DONE:
@@ -47,7 +48,7 @@ def change(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
     seconds = links.parse_duration(vars(arguments)["for"]) if vars(arguments)["for"] else 0
     cluster = load(arguments.file)
     link = links.parse(arguments.node, cluster)
-    with runs.open_session(arguments, cluster) as session:
+    with open_session(arguments, cluster) as session:
         before = links.read(session.folder)
         ends = [(other["from"], other["to"]) for other in before]
         kept = [other for other, pair in zip(before, ends, strict=True) if pair != (link["from"], link["to"])]
@@ -63,11 +64,11 @@ def change(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
 
 def clear(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
     """Restore the cluster file's links."""
-    with runs.open_session(arguments) as session:
+    with open_session(arguments) as session:
         return apply(session, [])
 
 
-def apply(session: runs.Session, changed: Sequence[Mapping[str, Any]], quiet: bool = False) -> int:
+def apply(session: Session, changed: Sequence[Mapping[str, Any]], quiet: bool = False) -> int:
     """Apply the file's links, with these in place of some, and show the result unless ``quiet``."""
     # First, so that a run that is killed leaves no change that nobody knows of.
     recorded = links.read(session.folder)

@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_wrapper import folders, messages, state
-from q8s_wrapper.commands import load, runs
+from q8s_wrapper import folders, messages, report, state, terminal
+from q8s_wrapper.commands import load
 from q8s_wrapper.commands.offline import program_versions
+from q8s_wrapper.commands.session import open_session
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.experiment import crate, record, secrets, timeline, timeline_page
 
@@ -44,7 +45,7 @@ def show_timeline(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     if arguments.json:
         print(json.dumps(found, indent=2))
     else:
-        print("\n".join(timeline_page.text(found, runs.columns())))
+        print("\n".join(timeline_page.text(found, terminal.columns())))
     return ExitCode.DONE
 
 
@@ -56,7 +57,7 @@ def find_deploy(arguments: argparse.Namespace, cluster: Any, *, last: bool = Fal
     folder = state.find(cluster.cluster_name)
     deploy = timeline.read(folder, last=last)
     if deploy is not None and timeline.lacks_guests(deploy):
-        facts = runs.read_facts(arguments, cluster, checksums=False)
+        facts = read_facts(arguments, cluster, checksums=False)
         deploy = _with_guests(folder, deploy, facts or record.EMPTY)
     return deploy
 
@@ -67,6 +68,21 @@ def _with_guests(folder: Path, deploy: Mapping[str, Any], facts: Mapping[str, An
     if found["guests"]:
         timeline.keep_guests(folder, found)
     return found
+
+
+def read_facts(arguments: argparse.Namespace, cluster: Any, *, checksums: bool) -> Mapping[str, Any] | None:
+    """Return what the playbook ``record`` reads from the cluster, or None if it failed.
+
+    :param checksums: whether to compute the checksums of the artifacts
+    """
+    with open_session(arguments, cluster, changes=False) as session:
+        options = ["-e", json.dumps({"q8s_with_checksums": checksums})]
+        outcome = session.play("record", options, as_json=False)
+        if outcome.code == ExitCode.DONE:
+            return dict(outcome.state.results["q8s_facts"])
+        for line in report.failures(outcome.state, session.invocation, terminal.columns()):
+            messages.result(line)
+        return None
 
 
 def write_record(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -81,7 +97,7 @@ def write_record(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     text = Path(arguments.file).read_text(encoding="utf-8")
     matrix = cluster.links.matrix_file
     tables = {matrix: Path(arguments.file).with_name(matrix).read_bytes()} if matrix else {}
-    facts = runs.read_facts(arguments, cluster, checksums=True)
+    facts = read_facts(arguments, cluster, checksums=True)
     if facts is None:
         return ExitCode.FAILED
     if not record.is_complete(facts):
@@ -90,7 +106,7 @@ def write_record(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             "nothing was written",
             f"{arguments.invocation.command('status')} shows why",
         )
-    verify = runs.verify_result(arguments, cluster) if arguments.verify else None
+    verify = verify_result(arguments, cluster) if arguments.verify else None
     folder = state.find(cluster.cluster_name)
     deploy = timeline.read(folder)
     if deploy is None:
@@ -126,6 +142,13 @@ def write_record(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     if failed:
         messages.warning("verify found a broken promise; verify.json of the record has it")
     return ExitCode.FAILED if failed else ExitCode.DONE
+
+
+def verify_result(arguments: argparse.Namespace, cluster: Any) -> dict[str, Any]:
+    """Run ``verify``, and return its result as ``--json`` has it."""
+    with open_session(arguments, cluster) as session:
+        outcome = session.play("verify", [], as_json=False)
+        return report.result("verify", outcome.code, outcome.state, str(outcome.log))
 
 
 def _read_bench(folder: Path) -> dict[str, bytes]:

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from q8s_wrapper import inventory, messages, state
 from q8s_wrapper.commands import links as link_commands
-from q8s_wrapper.commands import load, runs
+from q8s_wrapper.commands import load
+from q8s_wrapper.commands.session import Session, open_session
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.experiment import links, perform, probe, scenario, scenario_plot
 from q8s_wrapper.experiment.machines import Machines
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
             "docs/guides/edge-site.md describes scenarios",
             ExitCode.WRONG_INPUT,
         )
-    with runs.open_session(arguments, cluster) as session:
+    with open_session(arguments, cluster) as session:
         return _perform(session, faults, actions, end, pairs)
 
 
@@ -58,7 +59,7 @@ def _action_data(action: Any) -> dict[str, Any]:
 
 
 def _perform(
-    session: runs.Session, faults: Sequence[Any], actions: Sequence[Any], end: float, pairs: Sequence[probe.Pair]
+    session: Session, faults: Sequence[Any], actions: Sequence[Any], end: float, pairs: Sequence[probe.Pair]
 ) -> int:
     """Perform the actions, then restore the cluster file's state. Return the exit code.
 
@@ -118,7 +119,7 @@ def _perform(
     return {"done": ExitCode.DONE, "failed": ExitCode.FAILED}.get(result, ExitCode.INTERRUPTED)
 
 
-def _machines(session: runs.Session) -> Machines:
+def _machines(session: Session) -> Machines:
     """Return the machines of the cluster.
 
     :raises WrapperError: the cloud does not have all of them
@@ -137,7 +138,7 @@ def _machines(session: runs.Session) -> Machines:
     return Machines(hosts, sockets)
 
 
-def _restore(session: runs.Session, machines: Machines, nodes: Sequence[str]) -> int:
+def _restore(session: Session, machines: Machines, nodes: Sequence[str]) -> int:
     """Restore nodes and links, and forget the scenario if all of it is restored. Return the exit code."""
     errors = perform.restore(machines, nodes)
     for error in errors:
@@ -179,7 +180,7 @@ def stop(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
         _interrupt_and_wait(folder, owner.pid)
     left = scenario.find_left(folder)
     if left:
-        with runs.open_session(arguments, cluster) as session:
+        with open_session(arguments, cluster) as session:
             return _restore(session, _machines(session), left.nodes)
     messages.result("the scenario is stopped, and the cluster file's state is restored")
     return ExitCode.DONE

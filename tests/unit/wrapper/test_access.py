@@ -11,7 +11,7 @@ import yaml
 from local_cloud import cluster_state, recorded
 
 from q8s_wrapper import cli, inventory, kubeconfig
-from q8s_wrapper.commands import runs
+from q8s_wrapper.commands import access
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.invocation import Invocation
 
@@ -196,7 +196,7 @@ def test_of_several_control_planes_one_that_answers_is_named(
         stored.write_text(OURS.replace("10.254.1.5", "10.254.1.6"))
         return ExitCode.DONE
 
-    monkeypatch.setattr(runs, "fetch_kubeconfig", fetch)
+    monkeypatch.setattr(access, "fetch_kubeconfig", fetch)
     stored.write_text(here)
     assert cli.main(["kubeconfig", str(file)]) == ExitCode.DONE
     assert not asked and "https://127.0.0.1:" in capsys.readouterr().out

@@ -363,7 +363,7 @@ def test_destroy_keeps_what_it_is_told(
 def test_destroy_asks_about_what_goes(
     keep: list[str], question: str, terminal: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("q8s_wrapper.commands.runs._list_servers", lambda file: ["demo-arm-mid-1"])
+    monkeypatch.setattr(inventory, "list_servers", lambda file: ["demo-arm-mid-1"])
     terminal("n\n")
     options = [word for what in keep for word in ("--keep", what)]
     assert cli.main(["destroy", str(EXAMPLE), *options]) == ExitCode.FAILED

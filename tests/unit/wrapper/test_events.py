@@ -11,7 +11,7 @@ import pytest
 
 from q8s_wrapper import history, render, report, tags
 from q8s_wrapper.config import PLAYBOOKS
-from q8s_wrapper.events import BUILDS, Failure, State, reduce, without_colours
+from q8s_wrapper.events import BUILDS, Failure, State, reduce
 from q8s_wrapper.invocation import Invocation
 
 EVENTS: list[dict[str, Any]] = [
@@ -334,10 +334,6 @@ def test_tables_are_aligned() -> None:
     assert report.table([]) == ""
     heads, *rows = report.stage_table(END).splitlines()
     assert heads.split() == ["STAGE", "START", "TOOK", "HOSTS"] and len(rows) == 2
-
-
-def test_a_consoles_control_sequences_are_left_out() -> None:
-    assert without_colours("\x1b]104\x07\x1b[0;1;39mq8s: ready\x1b[0m\x1b]0;title\x1b\\\r\n") == "q8s: ready\n"
 
 
 def test_what_a_module_warns_of_is_told_once() -> None:

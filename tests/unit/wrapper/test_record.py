@@ -16,7 +16,7 @@ from local_cloud import recorded
 from test_timeline import deploy
 
 from q8s_wrapper import cli
-from q8s_wrapper.commands import load, runs
+from q8s_wrapper.commands import load, records
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.experiment import crate, secrets, timeline
 
@@ -50,9 +50,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "clouds.yaml").write_text(yaml.safe_dump(clouds))
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml"))
     monkeypatch.setenv("OS_PASSWORD", "osPassword-42")
-    monkeypatch.setattr(runs, "read_facts", lambda *_, **__: FACTS)
+    monkeypatch.setattr(records, "read_facts", lambda *_, **__: FACTS)
     result = {"event": "result", "exit_code": 0, "promises": [], "log": str(state / "runs/ansible.log")}
-    monkeypatch.setattr(runs, "verify_result", lambda *_: result)
+    monkeypatch.setattr(records, "verify_result", lambda *_: result)
     return state
 
 
@@ -197,7 +197,7 @@ def test_nothing_is_left_under_the_final_name_if_a_file_cannot_be_written(
 def test_a_cluster_that_does_not_answer_is_not_recorded(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(runs, "read_facts", lambda *_, **__: {**FACTS, "nodes": [], "installed": {}})
+    monkeypatch.setattr(records, "read_facts", lambda *_, **__: {**FACTS, "nodes": [], "installed": {}})
     assert cli.main(["record", str(EXAMPLE), "out"]) == ExitCode.FAILED
     shown = capsys.readouterr().err
     assert "did not answer; nothing was written" in shown
@@ -208,7 +208,7 @@ def test_a_cluster_that_does_not_answer_is_not_recorded(
 def test_a_broken_promise_is_recorded_and_the_exit_code(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "verify_result", lambda *_: {"event": "result", "exit_code": 1, "log": "/x"})
+    monkeypatch.setattr(records, "verify_result", lambda *_: {"event": "result", "exit_code": 1, "log": "/x"})
     assert cli.main(["record", str(EXAMPLE), "out", "--verify"]) == ExitCode.FAILED
     assert json.loads((tmp_path / "out/verify.json").read_text()) == {"event": "result", "exit_code": 1}
     graph = {entity["@id"]: entity for entity in json.loads((tmp_path / "out" / crate.METADATA).read_text())["@graph"]}

@@ -14,7 +14,7 @@ import pytest
 from local_cloud import recorded
 
 from q8s_wrapper import cli, runner, state
-from q8s_wrapper.commands import runs
+from q8s_wrapper.commands import records
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.events import State, reduce
 from q8s_wrapper.experiment import timeline, timeline_page
@@ -174,7 +174,7 @@ def test_the_page_and_the_chart_are_well_formed_and_need_no_other_file() -> None
 def test_the_command_shows_what_a_deploy_recorded(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(runs, "read_facts", lambda *_, **__: None)  # the cluster is gone
+    monkeypatch.setattr(records, "read_facts", lambda *_, **__: None)  # the cluster is gone
     assert cli.main(["timeline", EXAMPLE]) == ExitCode.FAILED
     assert "Failed to find a recorded deploy of cluster demo" in capsys.readouterr().err
     timeline.write(folder, deploy())
