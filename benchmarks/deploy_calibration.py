@@ -15,7 +15,8 @@ from itertools import pairwise
 from typing import Any, Final
 
 from benchmarks.deploy_model import Deploy, Job, Site, simulate
-from q8s_wrapper.experiment.timeline import Guest, Task, guests_of, tasks_of
+from q8s_wrapper.experiment.task_log import Task
+from q8s_wrapper.experiment.timeline_record import Guest, guests_of, tasks_of
 
 _PLAYS: Final = ("Start the control plane, and boot guests", "Wait until guests answer")
 _SSH: Final = "Wait for SSH"

@@ -18,7 +18,7 @@ from q8s_wrapper import child, environment
 from q8s_wrapper.config import DATA, INVENTORY, PLAYBOOKS, cluster_variable
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.events import State, reduce
-from q8s_wrapper.experiment.timeline import Task, TaskLog
+from q8s_wrapper.experiment.task_log import Task, TaskLog
 from q8s_wrapper.render import Renderer
 from q8s_wrapper.state import keep_log
 

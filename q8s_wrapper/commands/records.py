@@ -17,7 +17,7 @@ from q8s_wrapper.commands import load
 from q8s_wrapper.commands.offline import program_versions
 from q8s_wrapper.commands.session import open_session
 from q8s_wrapper.errors import ExitCode, WrapperError
-from q8s_wrapper.experiment import crate, record, secrets, timeline, timeline_page
+from q8s_wrapper.experiment import crate, record, secrets, timeline, timeline_page, timeline_record
 
 _TIMELINE: Final = "timeline.json"
 _BENCH_RESULTS: Final = "results.json"
@@ -55,8 +55,8 @@ def find_deploy(arguments: argparse.Namespace, cluster: Any, *, last: bool = Fal
     :param last: return the last deploy even if it created no server
     """
     folder = state.find(cluster.cluster_name)
-    deploy = timeline.read(folder, last=last)
-    if deploy is not None and timeline.lacks_guests(deploy):
+    deploy = timeline_record.read(folder, last=last)
+    if deploy is not None and timeline_record.lacks_guests(deploy):
         facts = read_facts(arguments, cluster, checksums=False)
         deploy = _with_guests(folder, deploy, facts or record.EMPTY)
     return deploy
@@ -64,9 +64,9 @@ def find_deploy(arguments: argparse.Namespace, cluster: Any, *, last: bool = Fal
 
 def _with_guests(folder: Path, deploy: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return a deploy with the milestones of its guests, and keep them."""
-    found = timeline.with_guests(deploy, facts["guests"])
+    found = timeline_record.with_guests(deploy, facts["guests"])
     if found["guests"]:
-        timeline.keep_guests(folder, found)
+        timeline_record.keep_guests(folder, found)
     return found
 
 
@@ -108,10 +108,10 @@ def write_record(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         )
     verify = verify_result(arguments, cluster) if arguments.verify else None
     folder = state.find(cluster.cluster_name)
-    deploy = timeline.read(folder)
+    deploy = timeline_record.read(folder)
     if deploy is None:
         messages.warning("this machine has no timeline of the cluster's deploy; the record is without it")
-    elif timeline.lacks_guests(deploy):
+    elif timeline_record.lacks_guests(deploy):
         deploy = _with_guests(folder, deploy, facts)
     sources = record.Sources(
         cluster,

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from q8s_wrapper import history, inventory, invocation, messages, render, report, runner, state, terminal
 from q8s_wrapper.commands import load
@@ -16,10 +16,12 @@ from q8s_wrapper.commands.offline import program_versions
 from q8s_wrapper.config import state_root
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.events import State
-from q8s_wrapper.experiment import scenario, timeline, timeline_page
+from q8s_wrapper.experiment import scenario, timeline, timeline_page, timeline_record
 from q8s_wrapper.history import Estimate
 from q8s_wrapper.invocation import Invocation
 from q8s_wrapper.private_file import write_private
+
+_TIMELINE: Final = "timeline.html"  # beside the log of a deploy
 
 
 class Session:
@@ -105,7 +107,7 @@ class Session:
 
         :returns: path of the page, or None if it could not be written
         """
-        found = timeline.document(
+        found = timeline_record.document(
             self.cluster.cluster_name,
             command=self.what,
             code=outcome.code,
@@ -114,9 +116,9 @@ class Session:
             tasks=outcome.tasks,
             versions=program_versions(),
         )
-        page = outcome.log.with_name(timeline.PAGE)
+        page = outcome.log.with_name(_TIMELINE)
         try:
-            timeline.write(self.folder, found)
+            timeline_record.write(self.folder, found)
             write_private(page, timeline_page.page(timeline.analysis(found)))
         except OSError as error:
             messages.warning(f"Failed to record the timeline of this run: {error.filename}: {error.strerror}")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, Final
 
 from q8s_wrapper import report
-from q8s_wrapper.experiment.timeline import MILESTONES, PHASES, started_text
+from q8s_wrapper.experiment.timeline_record import MILESTONES, PHASES
 from q8s_wrapper.history import format_duration
 
 _ROWS_OF_TEXT: Final = 40
@@ -49,7 +50,7 @@ def text(analysis: Mapping[str, Any], width: int) -> list[str]:
     """
     failed = f", exit code {analysis['exit_code']}" if analysis["exit_code"] else ""
     took = format_duration(analysis["seconds"])
-    lines = [f"deploy of {analysis['cluster']}, {started_text(analysis)}, {took}{failed}", ""]
+    lines = [f"deploy of {analysis['cluster']}, {_started_text(analysis)}, {took}{failed}", ""]
     critical = {(segment["host"], segment["stage"]) for segment in analysis["critical_path"]}
     rows = [
         {
@@ -257,7 +258,7 @@ def page(analysis: Mapping[str, Any]) -> str:
     failed = "" if analysis["exit_code"] == 0 else f" It failed with exit code {analysis['exit_code']}."
     parts = [
         f"<h1>{_escape(title)}</h1>",
-        f"<p>{_escape(started_text(analysis))}, {format_duration(analysis['seconds'])}, "
+        f"<p>{_escape(_started_text(analysis))}, {format_duration(analysis['seconds'])}, "
         f"{analysis['servers_created']} servers created. No machine worked for {shares['no_machine_percent']:.1f} % "
         f"of it.{failed}</p>",
         _html.figure(svg(analysis)),
@@ -314,3 +315,10 @@ def _guest_table(analysis: Mapping[str, Any]) -> str:
 
 def _escape(value: object) -> str:
     return html.escape(str(value))
+
+
+def _started_text(record: Mapping[str, Any]) -> str:
+    """Return when the deploy began and ended, in UTC: ``2026-11-27 19:30:05 to 19:31:10 UTC``."""
+    began = datetime.fromisoformat(record["started"])
+    ended = began + timedelta(seconds=record["seconds"])
+    return f"{began:%Y-%m-%d %H:%M:%S} to {ended:%H:%M:%S} UTC"

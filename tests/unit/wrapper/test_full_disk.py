@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from ansible_collections.q8s.emu.plugins.module_utils import _bench_plan
 from local_cloud import recorded
-from test_timeline import EXAMPLE, deploy
+from recorded_deploy import EXAMPLE, deploy
 
 from q8s_wrapper.config import REPOSITORY
-from q8s_wrapper.experiment import timeline
+from q8s_wrapper.experiment import timeline_record
 
 PROGRAMS = Path(sys.executable).parent
 NAMESPACE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
@@ -40,9 +40,9 @@ def on_a_small_disk(disk: Path, script: str, **variables: str) -> subprocess.Com
 
 def test_a_timeline_that_does_not_fit_leaves_nothing_and_the_message_names_the_folder(tmp_path: Path) -> None:
     record = deploy()
-    since = {name: 180.0 + number for number, name in enumerate(timeline.MILESTONES)}
+    since = {name: 180.0 + number for number, name in enumerate(timeline_record.MILESTONES)}
     record["guests"] = [{"node": "x86-small-1", "host": "cli-x86-small-1", "times": since}]
-    timeline.write(recorded(tmp_path / "state"), record)
+    timeline_record.write(recorded(tmp_path / "state"), record)
     script = f"q8s-run timeline {EXAMPLE} --output out >/dev/null"
     done = on_a_small_disk(tmp_path / "disk", script, Q8S_STATE=str(tmp_path / "state"))
     assert done.stdout == "rc 1\n"

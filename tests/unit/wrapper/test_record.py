@@ -13,12 +13,12 @@ import pytest
 import yaml
 from ansible_collections.q8s.emu.plugins.module_utils import _state
 from local_cloud import recorded
-from test_timeline import deploy
+from recorded_deploy import deploy
 
 from q8s_wrapper import cli
 from q8s_wrapper.commands import load, records
 from q8s_wrapper.errors import ExitCode
-from q8s_wrapper.experiment import crate, secrets, timeline
+from q8s_wrapper.experiment import crate, secrets, timeline_record
 
 EXAMPLE = Path(__file__).parents[3] / "examples/demo.yaml"
 FACTS: dict[str, Any] = {
@@ -43,7 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(state / _state.KEY)], check=True)
     user = {"name": "admin", "user": {"client-key-data": "UFJJVkFURQ" * 9, "token": "kubeToken-0123456789"}}
     (state / _state.KUBECONFIG).write_text(yaml.safe_dump({"users": [user]}))
-    timeline.write(state, deploy())
+    timeline_record.write(state, deploy())
     clouds = {
         "clouds": {"lab": {"auth": {"application_credential_id": "an-id", "application_credential_secret": SECRET}}}
     }
