@@ -3,177 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
+from q8s_wrapper.failure_reason import failure_reason, task_location
+from q8s_wrapper.run_state import BUILDS, PLAYS_OF_ROLES, BuildProgress, Failure, RunningTask, Stage, State
 from q8s_wrapper.terminal import without_colours
 
 _RESULTS: Final = frozenset({"runner_on_ok", "runner_on_failed", "runner_on_unreachable", "runner_on_skipped"})
-# Messages of the command module that only repeat the exit code: ansible-core before 2.20, and since.
-_EMPTY_REASONS: Final = frozenset({"non-zero return code", "The command exited with a non-zero return code."})
-_ERROR: Final = re.compile(r"^\[ERROR\]: (.*)$", re.MULTILINE)
-_HIDDEN_OUTPUT: Final = "the task's output may hold secrets, so it is in no log (no_log)"
 # Prefix of the names of tasks that refuse the cluster file or the command.
 _REFUSAL_PREFIX: Final = "Refuse edits"
-# Plays that build bundles and guest images. They take minutes, or no time if everything is cached.
-BUILDS: Final = frozenset({"Build node bundles and guest images", "Build on the initial control plane"})
-_NUMBER: Final = re.compile(r" \(\d+\)$")
-# Plays in which hosts run several roles concurrently. Each role is a stage, named after the task that includes it.
-# Every other play is one stage.
-PLAYS_OF_ROLES: Final = frozenset({"Start the control plane, and boot guests"})
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage of a run: a play, or a role of a play whose roles run concurrently.
-
-    The name of a stage that runs once more in the run, as in an upgrade, ends with its number: ``Wait for SSH (2)``.
-
-    :param start: seconds from the start of the run to the stage's first task
-    :param end: seconds from the start of the run to the stage's last event
-    :param hosts: hosts on which a task of the stage ran; skipped tasks do not count
-    :param play: name of the play
-    """
-
-    name: str
-    start: float
-    end: float
-    hosts: frozenset[str] = frozenset()
-    play: str = ""
-
-    @property
-    def seconds(self) -> float:
-        """Return the duration of the stage in seconds."""
-        return self.end - self.start
-
-
-@dataclass(frozen=True)
-class RunningTask:
-    """The task that a host runs now.
-
-    :param since: seconds from the start of the run to the start of the task
-    :param tries: number of failed attempts of a task with retries
-    """
-
-    stage: str
-    task: str
-    since: float
-    tries: int = 0
-
-
-@dataclass(frozen=True)
-class BuildProgress:
-    """A running build of an artifact.
-
-    :param number: position of the artifact among those that are built, from 1
-    :param total: number of artifacts that are built
-    :param step: the current step of the build
-    :param since: seconds from the start of the run to the start of the step
-    :param text: the latest progress message of the step
-    """
-
-    artifact: str
-    number: int
-    total: int
-    step: str
-    since: float
-    text: str = ""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A failed task.
-
-    :param reason: the error message
-    :param place: file and line of the task
-    :param refused: whether the task refused the cluster file or the command, so that the exit code is 2
-    """
-
-    host: str
-    task: str
-    reason: str
-    place: str
-    refused: bool = False
-
-
-@dataclass(frozen=True)
-class State:
-    """The state of a run, computed from the events so far.
-
-    :param seconds: time of the latest event, in seconds since the start of the run
-    :param current: the running task of each host
-    :param results: variables ``q8s_*`` that debug tasks showed
-    :param notes: messages that debug tasks showed
-    :param play: name of the current play, with its number as a stage has it
-    :param plays: the number of each play's name among those of the same name, from 1, by Ansible's id of the play
-    :param includes: name of the task with which each host last included a role; "" for a part of a role
-    :param titles: name of the task that includes each role; it is the role's stage name
-    :param failed_items: error message of the first failed loop item of each host's running task
-    :param builds: artifacts that are being built or uploaded
-    :param built: seconds that each finished build took
-    :param uploaded: size, duration and rate of each finished upload, as text
-    :param lines: what tasks said about their progress, in words of their own
-    """
-
-    started: datetime | None = None
-    seconds: float = 0.0
-    stages: tuple[Stage, ...] = ()
-    current: Mapping[str, RunningTask] = field(default_factory=dict)
-    failures: tuple[Failure, ...] = ()
-    warnings: tuple[str, ...] = ()
-    results: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    changed: int = 0
-    finished: bool = False
-    play: str = ""
-    plays: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-    includes: Mapping[str, str] = field(default_factory=dict)
-    titles: Mapping[str, str] = field(default_factory=dict)
-    failed_items: Mapping[str, str] = field(default_factory=dict)
-    builds: Mapping[str, BuildProgress] = field(default_factory=dict)
-    built: Mapping[str, float] = field(default_factory=dict)
-    uploaded: Mapping[str, str] = field(default_factory=dict)
-    lines: tuple[str, ...] = ()
-
-    @property
-    def active(self) -> frozenset[str]:
-        """Return the names of the stages in which a host runs a task now."""
-        return frozenset(running.stage for running in self.current.values())
-
-    def ended(self, stage: Stage) -> bool:
-        """Return whether a stage has ended, which is when its play has: until then, another host may start it."""
-        return self.finished or stage.play != self.play
-
-    def hosts(self, stage: Stage) -> frozenset[str]:
-        """Return the hosts of a stage: those that ran a task in it, and those that run one now."""
-        return stage.hosts | {host for host, running in self.current.items() if running.stage == stage.name}
-
-    @property
-    def busy(self) -> tuple[Stage, ...]:
-        """Return the stages in which at least one host ran a task."""
-        return tuple(stage for stage in self.stages if self.hosts(stage))
-
-    def duration(self, stage: Stage) -> float:
-        """Return the duration of a stage in seconds, up to now if a host is still in it."""
-        return self.seconds - stage.start if stage.name in self.active else stage.seconds
-
-    @property
-    def refused(self) -> bool:
-        """Return whether the run failed only because Q8S refused the cluster file or the command."""
-        return bool(self.failures) and all(failure.refused for failure in self.failures)
-
-    @property
-    def failed(self) -> frozenset[str]:
-        """Return the hosts that failed."""
-        return frozenset(failure.host for failure in self.failures)
-
-
-def is_build(stage: str) -> bool:
-    """Return whether a stage builds bundles and guest images."""
-    return _NUMBER.sub("", stage) in BUILDS
 
 
 def reduce(state: State, event: Mapping[str, Any]) -> State:
@@ -197,7 +38,7 @@ def reduce(state: State, event: Mapping[str, Any]) -> State:
         # The task's own result only says that some items failed.
         result = data.get("res") or {}
         label = str(result.get("_ansible_item_label", ""))
-        reason = _failure_reason(result, str(event.get("stdout") or ""))
+        reason = failure_reason(result, str(event.get("stdout") or ""))
         labelled = f"{label}: {reason}" if label and label not in reason else reason
         return replace(state, failed_items={**state.failed_items, host: labelled})
     if kind == "runner_retry" and host in state.current:
@@ -345,10 +186,10 @@ def _with_result(state: State, kind: str, data: Mapping[str, Any], stdout: str) 
     ignored = "skip_reason" in result or without_colours(stdout).rstrip().endswith("...ignoring")
     unreachable = kind == "runner_on_unreachable" and not ignored
     if unreachable or (kind == "runner_on_failed" and not data.get("ignore_errors")):
-        reason = state.failed_items.get(host) or _failure_reason(result, stdout)
+        reason = state.failed_items.get(host) or failure_reason(result, stdout)
         task = str(data.get("task", ""))
         failure = Failure(
-            host, task, reason, _task_location(data), bool(result.get("refused")) or task.startswith(_REFUSAL_PREFIX)
+            host, task, reason, task_location(data), bool(result.get("refused")) or task.startswith(_REFUSAL_PREFIX)
         )
         return replace(state, failures=(*state.failures, failure))
     if kind == "runner_on_ok" and str(data.get("task_action", "")).endswith("debug"):
@@ -380,37 +221,3 @@ def _with_debug_output(state: State, result: Mapping[str, Any]) -> State:
                 elif isinstance(value, list) and all(isinstance(line, str) for line in value):
                     notes.extend(value)
     return replace(state, notes=tuple(notes), results=results)
-
-
-def _failure_reason(result: Mapping[str, Any], stdout: str = "") -> str:
-    """Return why a task failed.
-
-    :param result: the task's result
-    :param stdout: Ansible's output, which has the kind of failure even if ``no_log`` hides the result
-    """
-    if "censored" in result:
-        found = _ERROR.search(without_colours(stdout))
-        reason = found[1].strip() if found else ""
-        for prefix in ("Task failed: ", "Module failed: ", "Action failed: "):
-            reason = reason.removeprefix(prefix)
-        return _HIDDEN_OUTPUT if reason in ("", *_EMPTY_REASONS) else f"{reason} ({_HIDDEN_OUTPUT})"
-    failed_items = [item for item in result.get("results") or [] if isinstance(item, Mapping) and item.get("failed")]
-    source = failed_items[0] if failed_items else result
-    for key in ("stderr", "module_stderr", "msg", "stdout"):
-        text = str(source.get(key) or "").strip()
-        if text and text not in _EMPTY_REASONS:
-            message = str(source.get("msg") or "").strip()
-            if key != "msg" and message and message not in (*_EMPTY_REASONS, text) and "rc" not in source:
-                return message
-            return text
-    return str(source.get("msg") or "no reason given")
-
-
-def _task_location(data: Mapping[str, Any]) -> str:
-    """Return file and line of a task, relative to the collection."""
-    path = str(data.get("task_path") or "")
-    for folder in ("roles/", "playbooks/"):
-        _, found, inside = path.rpartition(f"/{folder}")
-        if found:
-            return folder + inside
-    return path

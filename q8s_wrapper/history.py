@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from q8s_wrapper.events import State, is_build
 from q8s_wrapper.private_file import write_private
+from q8s_wrapper.run_state import State, is_build
 
 _FILE: Final = "history.jsonl"
 _KEPT: Final = 50

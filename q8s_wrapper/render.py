@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from q8s_wrapper import messages, report
-from q8s_wrapper.events import State, is_build
 from q8s_wrapper.history import Estimate, building, format_duration
+from q8s_wrapper.run_state import State, is_build
 
 _RETRIES_PER_LINE: Final = 5
 _NAME_WIDTH: Final = 38  # columns of a stage's name on a wide terminal

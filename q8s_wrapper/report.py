@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from q8s_wrapper.errors import ExitCode
-from q8s_wrapper.events import Failure, State
 from q8s_wrapper.history import Estimate, format_duration
 from q8s_wrapper.invocation import Invocation
+from q8s_wrapper.run_state import Failure, State
 
 _REASON_LINES: Final = 10
 _LINK_NAMES: Final = 4  # nodes that a line of links names

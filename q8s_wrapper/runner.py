@@ -17,9 +17,10 @@ from typing import Any, Final
 from q8s_wrapper import child, environment
 from q8s_wrapper.config import DATA, INVENTORY, PLAYBOOKS, cluster_variable
 from q8s_wrapper.errors import ExitCode
-from q8s_wrapper.events import State, reduce
+from q8s_wrapper.events import reduce
 from q8s_wrapper.experiment.task_log import Task, TaskLog
 from q8s_wrapper.render import Renderer
+from q8s_wrapper.run_state import State
 from q8s_wrapper.state import keep_log
 
 # Seconds until Ansible is killed after SIGINT. Ansible forwards the signal to its workers and their child processes.

@@ -15,11 +15,11 @@ from q8s_wrapper.commands import load
 from q8s_wrapper.commands.offline import program_versions
 from q8s_wrapper.config import state_root
 from q8s_wrapper.errors import ExitCode, WrapperError
-from q8s_wrapper.events import State
 from q8s_wrapper.experiment import scenario, timeline, timeline_page, timeline_record
 from q8s_wrapper.history import Estimate
 from q8s_wrapper.invocation import Invocation
 from q8s_wrapper.private_file import write_private
+from q8s_wrapper.run_state import State
 
 _TIMELINE: Final = "timeline.html"  # beside the log of a deploy
 

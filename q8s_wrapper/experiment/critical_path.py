@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
-from q8s_wrapper.events import PLAYS_OF_ROLES
 from q8s_wrapper.experiment.task_log import Task
 from q8s_wrapper.experiment.timeline_record import MILESTONES, PHASES, RESOLUTION, Guest
+from q8s_wrapper.run_state import PLAYS_OF_ROLES
 
 _READY: Final = "q8s.emu.nodes_ready"
 _SLACK: Final = 0.05  # seconds by which a task may end after its successor has started, as events have it

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from q8s_wrapper.events import State
+from q8s_wrapper.run_state import State
 
 _SKIPPED: Final = "runner_on_skipped"
 _ENDINGS: Final = ("runner_on_ok", "runner_on_failed", "runner_on_unreachable", _SKIPPED)

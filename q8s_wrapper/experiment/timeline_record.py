@@ -12,9 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_wrapper.events import State
 from q8s_wrapper.experiment.task_log import Task
 from q8s_wrapper.private_file import write_private
+from q8s_wrapper.run_state import State
 
 SCHEMA: Final = "q8s-timeline/1"
 CREATED: Final = "timeline.json"  # in the cluster's state folder: the last deploy that created servers

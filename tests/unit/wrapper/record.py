@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from q8s_wrapper import cli, runner
 from q8s_wrapper.config import REPOSITORY, state_root
-from q8s_wrapper.events import State, reduce
+from q8s_wrapper.events import reduce
+from q8s_wrapper.run_state import State
 
 _KINDS = frozenset(
     """playbook_on_start playbook_on_play_start playbook_on_stats warning deprecated runner_retry runner_item_on_failed

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from q8s_wrapper.events import State, reduce
+from q8s_wrapper.events import reduce
 from q8s_wrapper.experiment import timeline_record
 from q8s_wrapper.experiment.task_log import Task, TaskLog
+from q8s_wrapper.run_state import State
 
 HERE = Path(__file__).parent
 EXAMPLE = str(HERE.parents[2] / "examples/demo.yaml")

@@ -18,7 +18,7 @@ from local_cloud import cluster_state
 
 from q8s_wrapper import cli, history, inventory, runner, state
 from q8s_wrapper.errors import ExitCode, WrapperError
-from q8s_wrapper.events import Failure, Stage, State
+from q8s_wrapper.run_state import Failure, Stage, State
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "demo.yaml"
 

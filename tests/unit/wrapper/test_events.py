@@ -11,8 +11,9 @@ import pytest
 
 from q8s_wrapper import history, render, report, tags
 from q8s_wrapper.config import PLAYBOOKS
-from q8s_wrapper.events import BUILDS, Failure, State, reduce
+from q8s_wrapper.events import reduce
 from q8s_wrapper.invocation import Invocation
+from q8s_wrapper.run_state import BUILDS, Failure, State
 
 EVENTS: list[dict[str, Any]] = [
     json.loads(line) for line in Path(__file__).with_name("events.jsonl").read_text().splitlines()
@@ -254,25 +255,6 @@ def test_the_end() -> None:
 def test_unknown_events_change_nothing() -> None:
     assert reduce(END, {"event": "of_a_later_version"}) == END
     assert reduce(END, {}) == END
-
-
-@pytest.mark.parametrize(
-    ("result", "reason"),
-    [
-        ({"msg": "The command exited with a non-zero return code.", "rc": 1, "stdout": "no space"}, "no space"),
-        ({"msg": "non-zero return code", "rc": 1, "stdout": "no space", "stderr": ""}, "no space"),
-        ({"msg": "The command exited with a non-zero return code.", "rc": 1, "stderr": "full"}, "full"),
-        ({"msg": "Failed to find it", "stderr": "a warning"}, "Failed to find it"),
-        (
-            {"msg": "One or more items failed", "results": [{"msg": "fine"}, {"failed": True, "msg": "second is bad"}]},
-            "second is bad",
-        ),
-        ({}, "no reason given"),
-    ],
-)
-def test_the_reason_is_what_helps(result: dict[str, Any], reason: str) -> None:
-    assert failed(result).failures[0].reason == reason
-    assert failed(result).failures[0].place == "roles/c/tasks/main.yml:3"
 
 
 def show(renderer: render.Renderer) -> None:

@@ -21,9 +21,10 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from q8s_wrapper import render, report
 from q8s_wrapper.errors import ExitCode
-from q8s_wrapper.events import State, reduce
+from q8s_wrapper.events import reduce
 from q8s_wrapper.history import Estimate
 from q8s_wrapper.invocation import Invocation
+from q8s_wrapper.run_state import State
 
 HERE = Path(__file__).parent
 # Of each run: the command that was given, and what it ended with.

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from q8s_wrapper import history, render
-from q8s_wrapper.events import RunningTask, Stage, State
 from q8s_wrapper.history import Estimate, Run
+from q8s_wrapper.run_state import RunningTask, Stage, State
 
 BUILD = "Build node bundles and guest images"
 DEPLOYS = [

@@ -10,8 +10,8 @@ import pytest
 
 from q8s_wrapper import cli, runner, state
 from q8s_wrapper.errors import ExitCode
-from q8s_wrapper.events import State
 from q8s_wrapper.experiment import links
+from q8s_wrapper.run_state import State
 from q8s_wrapper.runner import Outcome
 
 EXAMPLE = str(Path(__file__).parents[3] / "examples/edge.yaml")

@@ -12,8 +12,9 @@ import pytest
 
 from q8s_wrapper import cli, render, report, runner
 from q8s_wrapper.errors import ExitCode
-from q8s_wrapper.events import Failure, State, reduce
+from q8s_wrapper.events import reduce
 from q8s_wrapper.invocation import Invocation
+from q8s_wrapper.run_state import Failure, State
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "demo.yaml"
 RAM = {"field": "ram", "has": "2048 MB", "wanted": "1536 MB"}

@@ -26,8 +26,8 @@ import yaml
 from q8s_wrapper import cli, inventory, runner, state
 from q8s_wrapper.commands import scenarios
 from q8s_wrapper.errors import ExitCode
-from q8s_wrapper.events import State
 from q8s_wrapper.experiment import links, scenario
+from q8s_wrapper.run_state import State
 from q8s_wrapper.runner import Outcome
 
 EDGE = Path(__file__).parents[3] / "examples/edge.yaml"
@@ -54,7 +54,7 @@ from pathlib import Path
 from q8s_wrapper import cli, inventory, runner, state
 from q8s_wrapper.commands import scenarios
 from q8s_wrapper.errors import ExitCode
-from q8s_wrapper.events import State
+from q8s_wrapper.run_state import State
 folder, hosts = Path(sys.argv[1]), json.loads(sys.argv[2])
 state.cluster_folder = lambda *_, **__: folder
 inventory.read = lambda *_: hosts

@@ -1,0 +1,48 @@
+"""Why a task failed, and where it is, from its result as Ansible has it. Pure functions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from q8s_wrapper.terminal import without_colours
+
+# Messages of the command module that only repeat the exit code: ansible-core before 2.20, and since.
+_EMPTY_REASONS: Final = frozenset({"non-zero return code", "The command exited with a non-zero return code."})
+_ERROR: Final = re.compile(r"^\[ERROR\]: (.*)$", re.MULTILINE)
+_HIDDEN_OUTPUT: Final = "the task's output may hold secrets, so it is in no log (no_log)"
+
+
+def failure_reason(result: Mapping[str, Any], stdout: str = "") -> str:
+    """Return why a task failed.
+
+    :param result: the task's result
+    :param stdout: Ansible's output, which has the kind of failure even if ``no_log`` hides the result
+    """
+    if "censored" in result:
+        found = _ERROR.search(without_colours(stdout))
+        reason = found[1].strip() if found else ""
+        for prefix in ("Task failed: ", "Module failed: ", "Action failed: "):
+            reason = reason.removeprefix(prefix)
+        return _HIDDEN_OUTPUT if reason in ("", *_EMPTY_REASONS) else f"{reason} ({_HIDDEN_OUTPUT})"
+    failed_items = [item for item in result.get("results") or [] if isinstance(item, Mapping) and item.get("failed")]
+    source = failed_items[0] if failed_items else result
+    for key in ("stderr", "module_stderr", "msg", "stdout"):
+        text = str(source.get(key) or "").strip()
+        if text and text not in _EMPTY_REASONS:
+            message = str(source.get("msg") or "").strip()
+            if key != "msg" and message and message not in (*_EMPTY_REASONS, text) and "rc" not in source:
+                return message
+            return text
+    return str(source.get("msg") or "no reason given")
+
+
+def task_location(data: Mapping[str, Any]) -> str:
+    """Return file and line of a task, relative to the collection."""
+    path = str(data.get("task_path") or "")
+    for folder in ("roles/", "playbooks/"):
+        _, found, inside = path.rpartition(f"/{folder}")
+        if found:
+            return folder + inside
+    return path

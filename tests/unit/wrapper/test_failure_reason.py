@@ -1,0 +1,31 @@
+"""Why a task failed, and where it is, from its result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from q8s_wrapper.failure_reason import failure_reason, task_location
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        ({"msg": "The command exited with a non-zero return code.", "rc": 1, "stdout": "no space"}, "no space"),
+        ({"msg": "non-zero return code", "rc": 1, "stdout": "no space", "stderr": ""}, "no space"),
+        ({"msg": "The command exited with a non-zero return code.", "rc": 1, "stderr": "full"}, "full"),
+        ({"msg": "Failed to find it", "stderr": "a warning"}, "Failed to find it"),
+        (
+            {"msg": "One or more items failed", "results": [{"msg": "fine"}, {"failed": True, "msg": "second is bad"}]},
+            "second is bad",
+        ),
+        ({}, "no reason given"),
+    ],
+)
+def test_the_reason_is_what_helps(result: dict[str, Any], reason: str) -> None:
+    assert failure_reason(result) == reason
+
+
+def test_a_place_is_relative_to_the_collection() -> None:
+    assert task_location({"task_path": "/a/b/roles/c/tasks/main.yml:3"}) == "roles/c/tasks/main.yml:3"
