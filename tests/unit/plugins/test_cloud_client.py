@@ -19,7 +19,7 @@ from ansible_collections.q8s.emu.plugins.module_utils import (
     _plan_servers,
     _spec,
 )
-from ansible_collections.q8s.emu.plugins.module_utils._fit import Network, Subnet
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_findings import Network, Subnet
 from keystoneauth1.exceptions import ConnectFailure
 from openstack import exceptions
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.q8s.emu.plugins.module_utils._fit import Image
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_findings import Image
 
 
 class Images:

@@ -17,9 +17,9 @@ from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
     map_concurrently,
     raise_first,
 )
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_findings import Network, Subnet
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import FloatingIp, Port
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_servers import Servers
-from ansible_collections.q8s.emu.plugins.module_utils._fit import Network, Subnet
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_findings import Usage
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_keypairs import KeyPairs
-from ansible_collections.q8s.emu.plugins.module_utils._fit import Usage
 
 
 class Quota:

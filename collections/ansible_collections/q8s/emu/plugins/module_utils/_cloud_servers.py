@@ -19,8 +19,8 @@ from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
     map_concurrently,
     raise_first,
 )
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_findings import Network
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import Server, ServerGroup
-from ansible_collections.q8s.emu.plugins.module_utils._fit import Network
 from ansible_collections.q8s.emu.plugins.module_utils._plan_servers import Request
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec
 

@@ -211,6 +211,10 @@ class Cluster:
         """
         return {t.name: t for t in self.types}[name]
 
+    def used_types(self) -> tuple[VmType, ...]:
+        """Return the types that have workers."""
+        return tuple(self.vm_type(name) for name, count in self.workers if count)
+
     def servers(self) -> tuple[ServerSpec, ...]:
         """Every server that the file asks for: the initial instance, further control planes, hosts of workers."""
         types = {t.name: t for t in self.types}

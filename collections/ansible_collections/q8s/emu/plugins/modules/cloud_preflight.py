@@ -103,11 +103,12 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.q8s.emu.plugins.module_utils import (
     _cloud_objects,
-    _fit,
     _identity,
     _module,
     _plan,
     _plan_access,
+    _preflight,
+    _preflight_quota,
 )
 
 
@@ -134,9 +135,9 @@ def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     quota: dict[str, Any] = {}
     if plans[2].of(_plan.SERVER, "create", "replace"):
         findings = cloud.clusters.find_requirements(cluster)
-        problems += _fit.preflight_problems(cluster, findings, plans)
-        plans.append(_plan.Plan(notes=tuple(_fit.preflight_notes(cluster, findings))))
-        quota = _fit.quota_table(findings, plans)
+        problems += _preflight.problems(cluster, findings, plans)
+        plans.append(_plan.Plan(notes=tuple(_preflight.notes(cluster, findings))))
+        quota = _preflight_quota.quota_table(findings, plans)
     if problems:
         text = "\n".join(f"- {problem}" for problem in problems)
         module.fail_json(msg=f"Failed to prepare the cluster: the cloud does not fit\n{text}", problems=problems)
