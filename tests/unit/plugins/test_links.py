@@ -48,6 +48,10 @@ def test_a_share_is_read_in_percent() -> None:
     for text in ("0.1", "101%", "-1%"):
         with pytest.raises(ValueError, match="at most 100%"):
             _links.parse_percent(text)
+    assert _links.parse_percent("0.000001%", least=_links.SMALLEST_PERCENT) > 0
+    for text, least in (("0.5%", 1), ("0%", _links.SMALLEST_PERCENT)):
+        with pytest.raises(ValueError, match="at least"):
+            _links.parse_percent(text, least)
 
 
 @pytest.mark.parametrize("text", ["node:", "zones:edge", "arm", ""])

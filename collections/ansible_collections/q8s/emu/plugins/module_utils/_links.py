@@ -23,6 +23,7 @@ _RANK = {"*": 0, "zone": 1, "type": 2, CONTROL_PLANES: 2, "node": 3}
 _DELAY = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(us|ms|s)")
 _RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(kbit|mbit|gbit)")
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%")
+SMALLEST_PERCENT = 0.000001  # above 0
 _MICROSECONDS = {"us": 1, "ms": 1_000, "s": 1_000_000}
 _BITS = {"kbit": 1_000, "mbit": 1_000_000, "gbit": 1_000_000_000}
 _MAX_DELAY = 60 * 1_000_000
@@ -111,25 +112,15 @@ def parse_rate(text: str) -> int:
     return value
 
 
-def parse_percent(text: str) -> float:
+def parse_percent(text: str, least: float = 0.0) -> float:
     """Return a share such as 0.1% in percent.
 
     :raises ValueError: with what is allowed
     """
     match = _PERCENT.fullmatch(text)
-    if not match or float(match[1]) > 100:
-        raise ValueError("a number with %, such as 0.1%, at most 100%")
-    return float(match[1])
-
-
-def parse_recovery(text: str) -> float:
-    """Return the probability of leaving a state, such as 30%, in percent.
-
-    :raises ValueError: it is none, or 0
-    """
-    value = parse_percent(text)
-    if not value:
-        raise ValueError("a number with %, such as 30%, above 0% and at most 100%")
+    value = float(match[1]) if match else -1.0
+    if not least <= value <= 100:
+        raise ValueError(f"a number with %, such as 0.1%, at least {least:g}% and at most 100%")
     return value
 
 

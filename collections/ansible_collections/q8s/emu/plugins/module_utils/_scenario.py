@@ -22,7 +22,6 @@ from ansible_collections.q8s.emu.plugins.module_utils._links import (
     Loss,
     Rule,
     describe,
-    parse_percent,
     selects,
 )
 
@@ -140,17 +139,6 @@ def parse_time(text: str) -> int:
     value = round(float(match[1]) * _MILLISECONDS[match[2]]) if match else -1
     if not 0 <= value <= MAX_TIME:
         raise ValueError(TIME)
-    return value
-
-
-def parse_quota(text: str) -> float:
-    """Return a share such as 25% in percent.
-
-    :raises ValueError: it is none, or less than 1%, which is libvirt's least
-    """
-    value = parse_percent(text)
-    if value < 1:
-        raise ValueError("a number with %, such as 25%, from 1% to 100%")
     return value
 
 

@@ -197,7 +197,7 @@ _RATE = Measure(
 PERCENT = Measure(_links.parse_percent, "a number with %, such as 0.1%, at most 100%", r"[0-9]{1,3}(\.[0-9]{1,6})?%")
 SELECTOR = Measure(_selector, f"{_links.SELECTORS}", rf"\*|{_links.CONTROL_PLANES}|(node|type|zone):.+")
 _RECOVERY = Measure(
-    _links.parse_recovery,
+    partial(_links.parse_percent, least=_links.SMALLEST_PERCENT),
     "a number with %, such as 30%, above 0% and at most 100%: with 0%, no packet passes after the first loss",
     PERCENT.pattern,
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Optional, Union
 
 from ansible_collections.q8s.emu.plugins.module_utils import _links, _scenario, _spec_links
@@ -53,7 +54,9 @@ class Pair(Kind):
 
 _TIME = Measure(_scenario.parse_time, _scenario.TIME, r"[0-9]{1,8}(\.[0-9]{1,3})?(ms|s|min|h)")
 _ENDS = Pair(SELECTOR, "a list of two groups of nodes, such as [zone:edge, zone:cloud]")
-_QUOTA = Measure(_scenario.parse_quota, "a number with %, such as 25%, from 1% to 100%", PERCENT.pattern)
+_QUOTA = Measure(  # libvirt limits to no less than 1%
+    partial(_links.parse_percent, least=1), "a number with %, such as 25%, from 1% to 100%", PERCENT.pattern
+)
 _ALL_HOW = list(_scenario.CHURN)
 
 _WORKERS = (
