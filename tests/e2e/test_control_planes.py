@@ -274,6 +274,28 @@ def test_certificates_are_renewed_one_control_plane_after_another(deployed: dict
     assert ", 0 changes" in cluster.run("deploy", "--yes")
 
 
+def test_nothing_is_left_of_a_deleted_control_plane_that_the_file_no_longer_asks_for(
+    deployed: dict[str, Any], cluster: Cluster
+) -> None:
+    cluster.delete(CONTROL_PLANES[2])
+    text = cluster.file.read_text()
+    cluster.file.write_text(re.sub(r"(number_additional_master_nodes: )2\b", r"\g<1>1", text))
+    left, end = CONTROL_PLANES[:2], time.monotonic() + 120
+    while CONTROL_PLANES[2] in ready(cluster.nodes()):
+        assert time.monotonic() < end, "Kubernetes has not noticed"
+        time.sleep(5)
+    rows = json.loads(cluster.run("status", "--json", code=1).partition("\n]")[0] + "\n]")
+    assert "deploy" in next(row["hint"] for row in rows if row["node"] == CONTROL_PLANES[2])
+    cluster.run("deploy", "--yes")
+    after = cluster.nodes()
+    assert set(after) == ready(after) == {*left, WORKER}
+    assert all(cluster.members(name) == set(left) for name in left)
+    assert ", 0 changes" in cluster.run("deploy", "--yes")
+    cluster.file.write_text(text)
+    cluster.run("deploy", "--yes")
+    assert all(cluster.members(name) == set(CONTROL_PLANES) for name in CONTROL_PLANES)
+
+
 def test_fewer_control_planes(deployed: dict[str, Any], cluster: Cluster) -> None:
     """Last, since two are left: the member of etcd goes before the server, so that etcd always has its quorum."""
     since = transition(cluster.nodes()[WORKER])
