@@ -274,22 +274,28 @@ def test_certificates_are_renewed_one_control_plane_after_another(deployed: dict
     assert ", 0 changes" in cluster.run("deploy", "--yes")
 
 
-def test_nothing_is_left_of_a_deleted_control_plane_that_the_file_no_longer_asks_for(
-    deployed: dict[str, Any], cluster: Cluster
+@pytest.mark.parametrize("how", ["deleted", "off"])
+def test_nothing_is_left_of_a_lost_control_plane_that_the_file_no_longer_asks_for(
+    how: str, deployed: dict[str, Any], cluster: Cluster
 ) -> None:
-    cluster.delete(CONTROL_PLANES[2])
+    lost, left = CONTROL_PLANES[2], CONTROL_PLANES[:2]
+    cluster.power_off(lost)
+    cluster.stop(lost)
+    if how == "deleted":
+        cluster.delete(lost)
     text = cluster.file.read_text()
     cluster.file.write_text(re.sub(r"(number_additional_master_nodes: )2\b", r"\g<1>1", text))
-    left, end = CONTROL_PLANES[:2], time.monotonic() + 120
-    while CONTROL_PLANES[2] in ready(cluster.nodes()):
+    end = time.monotonic() + 120
+    while lost in ready(cluster.nodes()):
         assert time.monotonic() < end, "Kubernetes has not noticed"
         time.sleep(5)
     rows = json.loads(cluster.run("status", "--json", code=1).partition("\n]")[0] + "\n]")
-    assert "deploy" in next(row["hint"] for row in rows if row["node"] == CONTROL_PLANES[2])
+    assert "deploy" in next(row["hint"] for row in rows if row["node"] == lost)
     cluster.run("deploy", "--yes")
     after = cluster.nodes()
     assert set(after) == ready(after) == {*left, WORKER}
     assert all(cluster.members(name) == set(left) for name in left)
+    assert lost not in cluster.servers()
     assert ", 0 changes" in cluster.run("deploy", "--yes")
     cluster.file.write_text(text)
     cluster.run("deploy", "--yes")
