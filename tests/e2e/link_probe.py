@@ -1,8 +1,8 @@
 """The program of the tests of links: it runs in pods, with Python alone.
 
     link_probe.py serve PORT                         echo datagrams, or count them, and take TCP streams
-    link_probe.py echo ADDRESS PORT PACKETS SECONDS  send datagrams, one each so many seconds; print the times of the
-                                                     replies to each, in ms (JSON, a list of lists)
+    link_probe.py echo ADDRESS PORT PACKETS SECONDS  send small datagrams, one each so many seconds; print the times of
+                                                     the replies to each, in ms (JSON, a list of lists)
     link_probe.py flood ADDRESS PORT MBIT SECONDS    send datagrams at a rate; print at which they arrive, in Mbit/s
     link_probe.py stream ADDRESS PORT SECONDS        send over TCP; print at which rate it arrives, in Mbit/s
 
@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 
-SIZE = 1200  # bytes of data in a datagram
+SIZE = 1200  # bytes of data in a datagram of a flood
 WINDOW = 0.5  # seconds
 LATE = 2.0  # seconds after the last datagram within which replies count
 ECHO, COUNT, RESULT = b"e", b"c", b"r"
@@ -88,7 +88,7 @@ def echo(address, port, packets, interval):
     for number in range(packets):
         time.sleep(max(0, begin + number * interval - time.monotonic()))
         sent[number] = time.monotonic()
-        link.send(ECHO + struct.pack("!I", number) + bytes(SIZE - 5))
+        link.send(ECHO + struct.pack("!I", number))
     time.sleep(LATE)
     return replies
 

@@ -32,7 +32,7 @@ NAMESPACE: Final = "q8s-links"
 PROGRAM: Final = Path(__file__).with_name("link_probe.py")
 PORT: Final = 4711
 EDGE, CLOUD = "edge-1", "cloud-1"
-INTERVAL: Final = 0.01  # seconds between packets
+INTERVAL: Final = 0.02  # seconds between packets
 # What HTB counts of a packet that has 1200 bytes of data: UDP and IP, and VXLAN's 64 bytes around the inner packet.
 DATA_SHARE: Final = 1200 / (1200 + 28 + 64)
 
@@ -58,8 +58,8 @@ class Pods:
         return found
 
     def rate(self, sender: str, receiver: str, promised: float) -> float:
-        """Return the rate in Mbit/s at which data arrives of twice as much as was promised."""
-        return float(self.ask(sender, receiver, "flood", str(2 * promised), "8"))
+        """Return the rate in Mbit/s at which data arrives of half as much again as was promised."""
+        return float(self.ask(sender, receiver, "flood", str(1.5 * promised), "10"))
 
     def link(self, *settings: str, sender: str = EDGE, receiver: str = CLOUD) -> None:
         self.cluster.command("link set", sender, receiver, *settings)
@@ -144,26 +144,31 @@ def is_share(number: int, of: int, promised: float, name: str) -> None:
     assert abs(number / of - promised) < 4 * sqrt(promised * (1 - promised) / of)
 
 
+def spread(replies: Sequence[Sequence[float]]) -> float:
+    """Return the standard deviation of the times, from their quartiles: a machine that is busy makes some very late."""
+    low, _, high = statistics.quantiles([times[0] for times in replies if times], n=4)
+    return (high - low) / 1.349
+
+
 def test_delays_of_both_directions_add_up(pods: Pods) -> None:
     pods.link("delay=1ms")
     pods.link("delay=1ms", sender=CLOUD, receiver=EDGE)
-    path = shortest(pods.echo(300)) - 2
+    path = shortest(pods.echo(500)) - 2
     pods.link("delay=100ms")
     pods.link("delay=20ms", sender=CLOUD, receiver=EDGE)
-    found = shortest(pods.echo(300))
+    found = shortest(pods.echo(500))
     print(f"{found:.2f} ms, and {path:.2f} ms without the links")
-    assert 119.5 < found - path < 124
+    assert 119.5 < found - path < 123
 
 
 def test_jitter_of_a_normal_distribution(pods: Pods) -> None:
     pods.link("delay=0ms", sender=CLOUD, receiver=EDGE)
-    pods.link("delay=100ms", "jitter=20ms", "distribution=normal")
-    times = [one[0] for one in pods.echo(1000) if one]
-    low, middle, high = statistics.quantiles(times, n=4)
-    deviation = (high - low) / 1.349
-    print(f"median {middle:.1f} ms, standard deviation {deviation:.1f} ms")
-    assert 100 < middle < 115
-    assert 17 < deviation < 25
+    pods.link("delay=100ms")
+    without = spread(pods.echo(1000))
+    pods.link("delay=100ms", "jitter=30ms", "distribution=normal")
+    found = spread(pods.echo(1000))
+    print(f"standard deviation {found:.1f} ms, and {without:.1f} ms without jitter")
+    assert sqrt(max(0, found**2 - without**2)) == pytest.approx(30, rel=0.15)
 
 
 def test_loss(pods: Pods) -> None:
@@ -176,7 +181,7 @@ def test_loss(pods: Pods) -> None:
 def test_loss_in_bursts(pods: Pods) -> None:
     """Gilbert and Elliott's model: p to the bad state, r back; so a burst is 1 / r packets long."""
     pods.link("delay=0ms", sender=CLOUD, receiver=EDGE)
-    pods.link("loss={model: gilbert-elliott, p: 2%, r: 25%}")
+    pods.link("loss.model=gilbert-elliott", "loss.p=2%", "loss.r=25%")
     lost = "".join("." if times else "x" for times in pods.echo(4000))
     bursts = [len(burst) for burst in lost.split(".") if burst]
     share, length = lost.count("x") / len(lost), statistics.mean(bursts)
@@ -186,7 +191,9 @@ def test_loss_in_bursts(pods: Pods) -> None:
 
 
 def test_duplicates(pods: Pods) -> None:
-    pods.link("delay=0ms", sender=CLOUD, receiver=EDGE)
+    """Linux refuses a duplicating netem beside another one, so this is the node's only link."""
+    pods.link("delay=0ms", sender=EDGE, receiver="*")
+    pods.link("delay=0ms", sender="*", receiver=EDGE)
     pods.link("duplicate=10%")
     replies = pods.echo(2000)
     assert {len(times) for times in replies} == {1, 2}
@@ -208,29 +215,30 @@ def test_reordered_packets_overtake_the_delay(pods: Pods) -> None:
     is_share(sum(time < 90 for time in times), len(times), 0.3, "before the others")
 
 
+def is_rate(found: float, promised: float, what: str) -> None:
+    """Check a rate in Mbit/s. A guest that stands still on a busy machine sends less, and never more."""
+    print(f"{what}: {found:.2f} Mbit/s, promised {promised:.2f}")
+    assert 0.9 * promised < found < 1.02 * promised
+
+
 def test_rates_of_both_directions(pods: Pods) -> None:
-    pods.link("rate=5mbit")
-    pods.link("rate=20mbit", sender=CLOUD, receiver=EDGE)
-    up, down = pods.rate(EDGE, CLOUD, 5), pods.rate(CLOUD, EDGE, 20)
-    print(f"datagrams: {up:.2f} and {down:.2f} Mbit/s, promised {5 * DATA_SHARE:.2f} and {20 * DATA_SHARE:.2f}")
-    assert up == pytest.approx(5 * DATA_SHARE, rel=0.03)
-    assert down == pytest.approx(20 * DATA_SHARE, rel=0.03)
-    stream = float(pods.ask(EDGE, CLOUD, "stream", "15"))
-    print(f"TCP: {stream:.2f} Mbit/s of 5")
-    assert 4.2 < stream < 5
+    pods.link("rate=2mbit")
+    pods.link("rate=8mbit", sender=CLOUD, receiver=EDGE)
+    is_rate(pods.rate(EDGE, CLOUD, 2), 2 * DATA_SHARE, "datagrams up")
+    is_rate(pods.rate(CLOUD, EDGE, 8), 8 * DATA_SHARE, "datagrams down")
+    # The headers of TCP and VXLAN are 8% of a full packet.
+    is_rate(float(pods.ask(EDGE, CLOUD, "stream", "15")), 2 * 0.92, "TCP up")
 
 
 def test_all_at_once(pods: Pods) -> None:
     pods.link("delay=10ms", sender=CLOUD, receiver=EDGE)
-    pods.link("delay=40ms", "loss=5%", "duplicate=5%", "rate=10mbit")
+    pods.link("delay=40ms", "loss=5%", "reorder=20%", "rate=4mbit")
     replies = pods.echo(2000)
-    assert 50 <= shortest(replies) < 65
     is_share(sum(not times for times in replies), len(replies), 0.05, "lost")
-    answered = [times for times in replies if times]
-    is_share(sum(len(times) == 2 for times in answered), len(answered), 0.05, "twice")
-    rate = pods.rate(EDGE, CLOUD, 10)
-    print(f"{rate:.2f} Mbit/s, promised {10 * DATA_SHARE:.2f}")
-    assert rate == pytest.approx(10 * DATA_SHARE, rel=0.06)  # of what passes HTB, 5% is lost and 5% comes twice
+    times = [one[0] for one in replies if one]
+    is_share(sum(time < 45 for time in times), len(times), 0.2, "before the others")
+    assert 50 <= min(time for time in times if time > 45) < 55
+    is_rate(pods.rate(EDGE, CLOUD, 4), 4 * DATA_SHARE * 0.95, "datagrams, of which 5% are lost")
 
 
 def test_a_partition_of_one_direction(pods: Pods) -> None:
