@@ -277,7 +277,8 @@ COMMANDS: Final = (
         ),
         node="LINK",
         more="LINK is FROM TO and what happens to packets, in words of the cluster file's links: delay=45ms jitter=5ms "
-        "loss=1% rate=7mbit symmetric=true. What is not named does not happen.",
+        "loss=1% rate=7mbit symmetric=true. Fields of a mapping have a dot: rate.up=7mbit rate.down=30mbit. What is "
+        "not named does not happen.",
     ),
     Command(
         "link clear",

@@ -63,8 +63,7 @@ def parse(words: Sequence[str], cluster: Any) -> dict[str, Any]:
     ends = [f"node:{word}" if word in nodes else word for word in words[:2]]
     link: dict[str, Any] = {"from": ends[0], "to": ends[1]}
     for word in words[2:]:
-        name, _, value = word.partition("=")
-        link[name] = value == "true" if name == "symmetric" and value in ("true", "false") else value
+        _add_setting(link, word)
     add_collections_to_path()
     from ansible_collections.q8s.emu.plugins.module_utils import _links, _links_cluster, _spec
 
@@ -87,6 +86,20 @@ def parse(words: Sequence[str], cluster: Any) -> dict[str, Any]:
         messages.warning(f"link set: {_problem_text(warning)}")
     check_together(cluster, [link])
     return link
+
+
+def _add_setting(link: dict[str, Any], word: str) -> None:
+    """Add a setting such as ``delay=50ms``, or one field of a mapping such as ``rate.up=7mbit``, to a link.
+
+    :raises WrapperError: the link has it already
+    """
+    name, _, text = word.partition("=")
+    value = text == "true" if name == "symmetric" and text in ("true", "false") else text
+    name, *inner = name.split(".", maxsplit=1)
+    before = link.get(name, {} if inner else None)
+    if (inner and (not isinstance(before, dict) or inner[0] in before)) or (not inner and before is not None):
+        raise WrapperError(f"link set: {name}: is given twice, the second time as {word}", code=ExitCode.WRONG_INPUT)
+    link[name] = {**before, inner[0]: value} if inner else value
 
 
 def check_together(cluster: Any, changed: Sequence[Mapping[str, Any]]) -> None:
@@ -150,7 +163,7 @@ def describe(changed: Sequence[Mapping[str, Any]], clear: str) -> list[str]:
     now = _stamp(time.time())
     lines = []
     for link in changed:
-        settings = " ".join(f"{key}={_word(value)}" for key, value in link.items() if key not in ("from", "to", _UNTIL))
+        settings = " ".join(_words({key: value for key, value in link.items() if key not in ("from", "to", _UNTIL)}))
         until = str(link.get(_UNTIL, ""))
         end = f" (was to end at {until}, but its command was killed)" if until and until < now else ""
         end = f" (until {until})" if until >= now else end
@@ -163,8 +176,15 @@ def _stamp(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def _word(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _words(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Format settings as they are given to ``link set``."""
+    words = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            words += _words(value, f"{prefix}{key}.")
+        else:
+            words.append(f"{prefix}{key}={str(value).lower() if isinstance(value, bool) else value}")
+    return words
 
 
 def matrix_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:

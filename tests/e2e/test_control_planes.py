@@ -274,6 +274,34 @@ def test_certificates_are_renewed_one_control_plane_after_another(deployed: dict
     assert ", 0 changes" in cluster.run("deploy", "--yes")
 
 
+@pytest.mark.parametrize("how", ["deleted", "off"])
+def test_nothing_is_left_of_a_lost_control_plane_that_the_file_no_longer_asks_for(
+    how: str, deployed: dict[str, Any], cluster: Cluster
+) -> None:
+    lost, left = CONTROL_PLANES[2], CONTROL_PLANES[:2]
+    cluster.power_off(lost)
+    cluster.stop(lost)
+    if how == "deleted":
+        cluster.delete(lost)
+    text = cluster.file.read_text()
+    cluster.file.write_text(re.sub(r"(number_additional_master_nodes: )2\b", r"\g<1>1", text))
+    end = time.monotonic() + 120
+    while lost in ready(cluster.nodes()):
+        assert time.monotonic() < end, "Kubernetes has not noticed"
+        time.sleep(5)
+    rows = json.loads(cluster.run("status", "--json", code=1).partition("\n]")[0] + "\n]")
+    assert "deploy" in next(row["hint"] for row in rows if row["node"] == lost)
+    cluster.run("deploy", "--yes")
+    after = cluster.nodes()
+    assert set(after) == ready(after) == {*left, WORKER}
+    assert all(cluster.members(name) == set(left) for name in left)
+    assert lost not in cluster.servers()
+    assert ", 0 changes" in cluster.run("deploy", "--yes")
+    cluster.file.write_text(text)
+    cluster.run("deploy", "--yes")
+    assert all(cluster.members(name) == set(CONTROL_PLANES) for name in CONTROL_PLANES)
+
+
 def test_fewer_control_planes(deployed: dict[str, Any], cluster: Cluster) -> None:
     """Last, since two are left: the member of etcd goes before the server, so that etcd always has its quorum."""
     since = transition(cluster.nodes()[WORKER])

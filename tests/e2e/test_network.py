@@ -27,6 +27,7 @@ import pytest
 import yaml
 from clusters import DEMO, Cluster, connection
 from network_cells import Cell, Client, Node, Service
+from pods import IMAGE, PYTHON, python_of_the_node
 
 from q8s_lab import settings
 
@@ -40,27 +41,15 @@ pytestmark = [
 NAME: Final = "net"
 NAMESPACE: Final = "q8s-network"
 PROBE: Final = Path(__file__).with_name("network_probe.py").read_text()
-IMAGE: Final = "q8s.local/probe:1"  # every node has it; Python is the node's
 GIB: Final = 1 << 30
 PATIENCE: Final = 420  # seconds: a reboot of a guest, or of a host and its guest, until its pod answers
 MACHINES: Final = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
-def python_of_the_node(architecture: str) -> dict[str, list[dict[str, Any]]]:
-    """Return the volumes of a pod that runs the node's Python on the probe program."""
-    folders = {"usr": "/usr", "lib": "/usr/lib", **({"lib64": "/usr/lib64"} if architecture == "amd64" else {})}
-    volumes: list[dict[str, Any]] = [{"name": name, "hostPath": {"path": path}} for name, path in folders.items()]
-    mounts = [{"name": name, "mountPath": f"/{name}", "readOnly": True} for name in folders]
-    return {
-        "volumes": [*volumes, {"name": "probe", "configMap": {"name": "probe"}}],
-        "volumeMounts": [*mounts, {"name": "probe", "mountPath": "/probe.d"}],
-    }
-
-
 def pod(node: str, architecture: str, name: str, address: str, port: int, **spec: Any) -> dict[str, Any]:
     """Return a pod on a node that serves on an address."""
-    python = python_of_the_node(architecture)
-    command = ["/usr/bin/python3", "-u", "/probe.d/probe.py", "serve", node, address, str(port)]
+    python = python_of_the_node(architecture, "probe")
+    command = [PYTHON, "-u", "/probe.d/probe.py", "serve", node, address, str(port)]
     container = {
         "name": "probe",
         "image": IMAGE,
@@ -174,7 +163,7 @@ class Network:
         else:
             assert client.node
             name = f"{'net' if client.kind == 'pod' else 'own'}-{client.node.name}"
-            output = self.kubectl("exec", name, "--", "/usr/bin/python3", "/probe.d/probe.py", *command[3:])
+            output = self.kubectl("exec", name, "--", PYTHON, "/probe.d/probe.py", *command[3:])
         found: list[dict[str, Any]] = json.loads(output.strip().splitlines()[-1])
         return found
 

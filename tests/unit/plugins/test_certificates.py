@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.q8s.emu.plugins.filter.certificates import certificates
+from ansible_collections.q8s.emu.plugins.filter.gone_control_planes import gone_control_planes
 from ansible_collections.q8s.emu.plugins.filter.joining_nodes import joining_nodes
 
 SCRIPTS = Path(__file__).parents[3] / "collections/ansible_collections/q8s/emu/roles/control_plane/files"
@@ -128,3 +129,10 @@ def test_guests_that_were_not_inspected_are_not_taken_for_new() -> None:
     hosts = {name: {key: host[key] for key in host if not key.startswith("emulated")} for name, host in HOSTS.items()}
     assert joining_nodes(hosts, hosts, READY, inspected=False) == []
     assert joining_nodes(hosts, hosts, "cp True\n", inspected=False) == ["one", "two"]
+
+
+def test_control_planes_that_are_gone() -> None:
+    hosts = {"cp": {"q8s_node_name": "cp"}, "demo-2": {"q8s_node_name": "cp-2"}, "localhost": {}}
+    nodes = "cp Unknown\ncp-2 Unknown\ncp-3 Unknown\ncp-4 True\ncp-x Unknown\nother-3 False\ncp-5 False\n"
+    assert gone_control_planes(hosts, nodes, "cp") == ["cp-3", "cp-5"]
+    assert gone_control_planes(hosts, "", "cp") == []

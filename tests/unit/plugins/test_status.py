@@ -189,6 +189,19 @@ def test_what_the_file_does_not_ask_for() -> None:
     assert rows["gone-1"]["hint"] == "q8s-run ssh FILE demo-control-plane -- sudo kubectl delete node gone-1"
 
 
+@pytest.mark.parametrize(
+    ("status", "command"),
+    [
+        ("Unknown", "q8s-run deploy FILE"),
+        ("True", "q8s-run ssh FILE demo-control-plane -- sudo kubectl delete node {}"),
+    ],
+)
+def test_deploy_removes_a_control_plane_that_is_gone_and_no_other_node(status: str, command: str) -> None:
+    """Its member of etcd would be left if only its node was deleted."""
+    name = f"{CONTROL_PLANE}-4"
+    assert table(with_nodes(*NODES, node(name, status)))[name]["hint"] == command.format(name)
+
+
 def test_a_surplus_server_and_its_node_are_one_row() -> None:
     """The node must not be deleted by hand while its server runs: its kubelet would register it again."""
     surplus = server(q8s_surplus={"name": "arm-mid-2", "control_plane_host": ""})

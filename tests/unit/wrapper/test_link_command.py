@@ -134,6 +134,15 @@ def test_a_profile_of_the_file_is_known(plays: Plays, tmp_path: Path) -> None:
     assert plays.calls[0]["q8s_link_overrides"] == [{"from": "node:edge-1", "to": "node:cloud-1", "profile": "slow"}]
 
 
+def test_fields_of_a_mapping_have_a_dot(plays: Plays, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["rate.up=5mbit", "rate.down=20mbit", "loss.model=gilbert-elliott", "loss.p=2%", "loss.r=25%"]
+    assert cli.main(["link", "set", EXAMPLE, "edge-1", "cloud-1", *words]) == ExitCode.DONE
+    (link,) = plays.calls[0]["q8s_link_overrides"]
+    assert link["rate"] == {"up": "5mbit", "down": "20mbit"}
+    assert link["loss"] == {"model": "gilbert-elliott", "p": "2%", "r": "25%"}
+    assert f"node:edge-1 -> node:cloud-1: {' '.join(words)}" in capsys.readouterr().out
+
+
 def test_duplicates_beside_a_link_that_was_changed_before_are_refused(
     plays: Plays, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,6 +181,11 @@ def test_a_change_whose_command_was_killed_is_named(tmp_path: Path) -> None:
         (["edge-1", "cloud-1", "duplicate=1%"], "duplicate from edge-1 to cloud-1: Linux allows no other link beside"),
         (["edge-1", "*", "delay=1"], "link set: delay: is '1'; must be a number with us, ms or s"),
         (["edge-1", "*", "dealy=1ms"], "link set: dealy: unknown key"),
+        (["edge-1", "*", "delay=1ms", "delay=2ms"], "link set: delay: is given twice, the second time as delay=2ms"),
+        (["edge-1", "*", "loss=1%", "loss.p=2%"], "link set: loss: is given twice, the second time as loss.p=2%"),
+        (["edge-1", "*", "rate.up=1mbit", "rate=2mbit"], "link set: rate: is given twice"),
+        (["edge-1", "*", "loss.model=gilbert-elliott", "loss.p=2%"], "link set: loss.r: "),
+        (["edge-1", "*", "delay=1ms", "from=cloud-1"], "link set: from: is given twice"),
         (["edge-1", "*", "delay=1ms", "--for", "soon"], "--for: is soon; allowed is a duration"),
     ],
 )

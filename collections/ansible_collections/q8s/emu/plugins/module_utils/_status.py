@@ -379,6 +379,8 @@ def _surplus_server(name: str, variables: Mapping[str, Any], nodes: Optional[Map
 
 
 def _surplus_node(name: str, node: Mapping[str, Any], initial: str) -> dict[str, str]:
+    readiness = _readiness(node, Guest(""))
+    control_plane = re.fullmatch(rf"{re.escape(initial)}-[0-9]+", name) and readiness != "Ready"
     return {
         "node": name,
         "host": "",
@@ -386,8 +388,9 @@ def _surplus_node(name: str, node: Mapping[str, Any], initial: str) -> dict[str,
         "address": "",
         "server": "absent",
         "guest": "",
-        "kubernetes": _readiness(node, Guest("")),
+        "kubernetes": readiness,
         "version": node["status"]["nodeInfo"]["kubeletVersion"],
         "problem": f"Kubernetes has a node {name} that the cluster file does not ask for, and no server for it",
-        "hint": f"q8s-run ssh FILE {initial} -- sudo kubectl delete node {name}",
+        # etcd has a member of this name as well, which deploy removes
+        "hint": _DEPLOY if control_plane else f"q8s-run ssh FILE {initial} -- sudo kubectl delete node {name}",
     }

@@ -1,0 +1,246 @@
+"""Each kind of link, as pods meet it: two pods on the nodes of an edge and of a cloud send to one another.
+
+Each test stands by itself, on one cluster. ``make test-long`` runs them; with Q8S_TEST_CLUSTER=FILE they use the
+cluster of that file, a deployed examples/edge.yaml, and the environment's cloud.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+from clusters import Cluster, connection, edge_file
+from pods import IMAGE, PYTHON, python_of_the_node
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.e2e,
+    pytest.mark.skipif(
+        not os.environ.get("Q8S_TEST_LONG"), reason="a quarter of an hour: part of make test-long (Q8S_TEST_LONG=1)"
+    ),
+]
+NAMESPACE: Final = "q8s-links"
+PROGRAM: Final = Path(__file__).with_name("link_probe.py")
+PORT: Final = 4711
+EDGE, CLOUD = "edge-1", "cloud-1"
+INTERVAL: Final = 0.02  # seconds between packets
+# What HTB counts of a packet that has 1200 bytes of data: UDP and IP, and VXLAN's 64 bytes around the inner packet.
+DATA_SHARE: Final = 1200 / (1200 + 28 + 64)
+
+
+@dataclass(frozen=True)
+class Pods:
+    """A pod on each of the two nodes."""
+
+    cluster: Cluster
+    control_plane: str
+    addresses: Mapping[str, str]
+
+    def ask(self, sender: str, receiver: str, kind: str, *words: str) -> Any:
+        """Let the pod of a node send to the other's. Return what it measured."""
+        command = ["kubectl", f"--namespace={NAMESPACE}", "exec", sender, "--", PYTHON, f"/probe.d/{PROGRAM.name}"]
+        command += [kind, self.addresses[receiver], str(PORT), *words]
+        output = self.cluster.command("ssh", self.control_plane, "--", f"sudo {shlex.join(command)}")
+        return json.loads(output.strip().splitlines()[-1])
+
+    def echo(self, packets: int) -> list[list[float]]:
+        """Send packets from the edge to the cloud and back. Return the times in ms of the replies to each."""
+        found: list[list[float]] = self.ask(EDGE, CLOUD, "echo", str(packets), str(INTERVAL))
+        return found
+
+    def rate(self, sender: str, receiver: str, promised: float) -> float:
+        """Return the rate in Mbit/s at which data arrives of half as much again as was promised."""
+        return float(self.ask(sender, receiver, "flood", str(1.5 * promised), "10"))
+
+    def link(self, *settings: str, sender: str = EDGE, receiver: str = CLOUD) -> None:
+        self.cluster.command("link set", sender, receiver, *settings)
+
+
+@pytest.fixture(scope="module")
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The cluster of Q8S_TEST_CLUSTER, or one of these tests' own, which is destroyed in the end."""
+    if there := os.environ.get("Q8S_TEST_CLUSTER"):
+        with connection(os.environ) as cloud:
+            yield Cluster("edge", Path(there), dict(os.environ), cloud)
+        return
+    lab: Mapping[str, str] = request.getfixturevalue("lab")
+    folder = tmp_path_factory.mktemp("edge")
+    environment = {**os.environ, **lab, "XDG_STATE_HOME": str(folder / "state")}
+    with connection(lab) as cloud:
+        found = Cluster("edge", edge_file(folder), environment, cloud)
+        try:
+            found.command("deploy", "--yes")
+            yield found
+        finally:
+            found.attempt("destroy", "--yes")
+
+
+def pod(node: str, architecture: str) -> dict[str, Any]:
+    python = python_of_the_node(architecture, "program")
+    container = {
+        "name": "program",
+        "image": IMAGE,
+        "imagePullPolicy": "Never",
+        "command": [PYTHON, "-u", f"/probe.d/{PROGRAM.name}", "serve", str(PORT)],
+        "volumeMounts": python["volumeMounts"],
+    }
+    spec = {"nodeName": node, "terminationGracePeriodSeconds": 1, "containers": [container]}
+    metadata = {"name": node, "namespace": NAMESPACE}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {**spec, "volumes": python["volumes"]}}
+
+
+@pytest.fixture(scope="module")
+def both(cluster: Cluster) -> Iterator[Pods]:
+    control_plane = str(yaml.safe_load(cluster.file.read_text())["name_of_initial_instance"])
+
+    def on_control_plane(command: str) -> str:
+        return cluster.command("ssh", control_plane, "--", f"sudo sh -c {shlex.quote(command)}")
+
+    def get(*words: str) -> dict[str, Any]:
+        listed = on_control_plane(shlex.join(["kubectl", "get", *words, "--output=json"]))
+        return {one["metadata"]["name"]: one for one in json.loads(listed[listed.index("{") :])["items"]}
+
+    nodes = get("nodes")
+    program = {"name": "program", "namespace": NAMESPACE}
+    items: list[dict[str, Any]] = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": program, "data": {PROGRAM.name: PROGRAM.read_text()}},
+        *(pod(node, nodes[node]["status"]["nodeInfo"]["architecture"]) for node in (EDGE, CLOUD)),
+    ]
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    remove = f"kubectl delete namespace {NAMESPACE} --ignore-not-found --timeout=120s"
+    try:
+        on_control_plane(f"{remove}; kubectl apply --filename=- <<'E'\n{text}\nE")
+        on_control_plane(f"kubectl --namespace={NAMESPACE} wait --for=condition=Ready pod --all --timeout=300s")
+        addresses = {name: one["status"]["podIP"] for name, one in get("pods", f"--namespace={NAMESPACE}").items()}
+        yield Pods(cluster, control_plane, addresses)
+    finally:
+        on_control_plane(remove)
+
+
+@pytest.fixture
+def pods(both: Pods) -> Iterator[Pods]:
+    """The pods; the links are the cluster file's again in the end."""
+    yield both
+    both.cluster.command("link clear")
+
+
+def shortest(replies: Sequence[Sequence[float]]) -> float:
+    return min(time for times in replies for time in times)
+
+
+def is_share(number: int, of: int, promised: float, name: str) -> None:
+    """Check that so many of so many fit a promised share: they are within 4 standard deviations."""
+    print(f"{name}: {number} of {of}, {number / of:.2%}, promised {promised:.2%}")
+    assert abs(number / of - promised) < 4 * sqrt(promised * (1 - promised) / of)
+
+
+def spread(replies: Sequence[Sequence[float]]) -> float:
+    """Return the standard deviation of the times, from their quartiles: a machine that is busy makes some very late."""
+    low, _, high = statistics.quantiles([times[0] for times in replies if times], n=4)
+    return (high - low) / 1.349
+
+
+def test_delays_of_both_directions_add_up(pods: Pods) -> None:
+    pods.link("delay=1ms")
+    pods.link("delay=1ms", sender=CLOUD, receiver=EDGE)
+    path = shortest(pods.echo(500)) - 2
+    pods.link("delay=100ms")
+    pods.link("delay=20ms", sender=CLOUD, receiver=EDGE)
+    found = shortest(pods.echo(500))
+    print(f"{found:.2f} ms, and {path:.2f} ms without the links")
+    assert 119.5 < found - path < 123
+
+
+def test_jitter_of_a_normal_distribution(pods: Pods) -> None:
+    pods.link("delay=0ms", sender=CLOUD, receiver=EDGE)
+    pods.link("delay=100ms")
+    without = spread(pods.echo(1000))
+    pods.link("delay=100ms", "jitter=30ms", "distribution=normal")
+    found = spread(pods.echo(1000))
+    print(f"standard deviation {found:.1f} ms, and {without:.1f} ms without jitter")
+    assert sqrt(max(0, found**2 - without**2)) == pytest.approx(30, rel=0.15)
+
+
+def test_loss(pods: Pods) -> None:
+    pods.link("delay=0ms", sender=CLOUD, receiver=EDGE)
+    pods.link("loss=10%")
+    replies = pods.echo(2000)
+    is_share(sum(not times for times in replies), len(replies), 0.1, "lost")
+
+
+def test_loss_in_bursts(pods: Pods) -> None:
+    """Gilbert and Elliott's model: p to the bad state, r back; so a burst is 1 / r packets long."""
+    pods.link("delay=0ms", sender=CLOUD, receiver=EDGE)
+    pods.link("loss.model=gilbert-elliott", "loss.p=2%", "loss.r=25%")
+    lost = "".join("." if times else "x" for times in pods.echo(4000))
+    bursts = [len(burst) for burst in lost.split(".") if burst]
+    share, length = lost.count("x") / len(lost), statistics.mean(bursts)
+    print(f"lost {share:.1%}, promised {0.02 / 0.27:.1%}; {len(bursts)} bursts of {length:.1f} packets, promised 4")
+    assert 0.045 < share < 0.11
+    assert 3 < length < 5.2
+
+
+def test_duplicates(pods: Pods) -> None:
+    """Linux refuses a duplicating netem beside another one, so this is the node's only link."""
+    pods.link("delay=0ms", sender=EDGE, receiver="*")
+    pods.link("delay=0ms", sender="*", receiver=EDGE)
+    pods.link("duplicate=10%")
+    replies = pods.echo(2000)
+    assert {len(times) for times in replies} == {1, 2}
+    is_share(sum(len(times) == 2 for times in replies), len(replies), 0.1, "twice")
+
+
+def test_corrupt_packets_do_not_arrive(pods: Pods) -> None:
+    """One bit of a packet is another one, and the checksum of what is inside VXLAN's packet tells."""
+    pods.link("delay=0ms", sender=CLOUD, receiver=EDGE)
+    pods.link("corrupt=10%")
+    replies = pods.echo(2000)
+    is_share(sum(not times for times in replies), len(replies), 0.1, "lost")
+
+
+def test_reordered_packets_overtake_the_delay(pods: Pods) -> None:
+    pods.link("delay=0ms", sender=CLOUD, receiver=EDGE)
+    pods.link("delay=100ms", "reorder=30%")
+    times = [one[0] for one in pods.echo(1000) if one]
+    is_share(sum(time < 90 for time in times), len(times), 0.3, "before the others")
+
+
+def is_rate(found: float, promised: float, what: str) -> None:
+    """Check a rate in Mbit/s. A guest that stands still on a busy machine sends less, and never more."""
+    print(f"{what}: {found:.2f} Mbit/s, promised {promised:.2f}")
+    assert 0.9 * promised < found < 1.02 * promised
+
+
+def test_rates_of_both_directions(pods: Pods) -> None:
+    pods.link("rate=2mbit")
+    pods.link("rate=8mbit", sender=CLOUD, receiver=EDGE)
+    is_rate(pods.rate(EDGE, CLOUD, 2), 2 * DATA_SHARE, "datagrams up")
+    is_rate(pods.rate(CLOUD, EDGE, 8), 8 * DATA_SHARE, "datagrams down")
+    # The headers of TCP and VXLAN are 8% of a full packet.
+    is_rate(float(pods.ask(EDGE, CLOUD, "stream", "15")), 2 * 0.92, "TCP up")
+
+
+def test_all_at_once(pods: Pods) -> None:
+    pods.link("delay=10ms", sender=CLOUD, receiver=EDGE)
+    pods.link("delay=40ms", "loss=5%", "reorder=20%", "rate=4mbit")
+    replies = pods.echo(2000)
+    is_share(sum(not times for times in replies), len(replies), 0.05, "lost")
+    times = [one[0] for one in replies if one]
+    is_share(sum(time < 45 for time in times), len(times), 0.2, "before the others")
+    assert 50 <= min(time for time in times if time > 45) < 55
+    is_rate(pods.rate(EDGE, CLOUD, 4), 4 * DATA_SHARE * 0.95, "datagrams, of which 5% are lost")
+
+
+def test_a_partition_of_one_direction(pods: Pods) -> None:
+    pods.link("loss=100%")
+    assert not any(pods.echo(100))
