@@ -96,7 +96,7 @@ def _add_setting(link: dict[str, Any], word: str) -> None:
     name, _, text = word.partition("=")
     value = text == "true" if name == "symmetric" and text in ("true", "false") else text
     name, *inner = name.split(".", maxsplit=1)
-    before = link.get(name, {} if inner else None)
+    before: Any = link.get(name, {} if inner else None)
     if (inner and (not isinstance(before, dict) or inner[0] in before)) or (not inner and before is not None):
         raise WrapperError(f"link set: {name}: is given twice, the second time as {word}", code=ExitCode.WRONG_INPUT)
     link[name] = {**before, inner[0]: value} if inner else value
