@@ -84,7 +84,6 @@ def parse(words: Sequence[str], cluster: Any) -> dict[str, Any]:
         if unmatched:
             raise WrapperError(f"link set: {_problem_text(warning)}", warning.hint, ExitCode.WRONG_INPUT)
         messages.warning(f"link set: {_problem_text(warning)}")
-    check_together(cluster, [link])
     return link
 
 

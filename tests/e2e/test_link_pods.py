@@ -216,9 +216,9 @@ def test_reordered_packets_overtake_the_delay(pods: Pods) -> None:
 
 
 def is_rate(found: float, promised: float, what: str) -> None:
-    """Check a rate in Mbit/s. A guest that stands still on a busy machine sends less, and never more."""
+    """Check a rate in Mbit/s. HTB does not make up for the time that a guest stands still on a busy machine."""
     print(f"{what}: {found:.2f} Mbit/s, promised {promised:.2f}")
-    assert 0.9 * promised < found < 1.02 * promised
+    assert 0.75 * promised < found < 1.02 * promised
 
 
 def test_rates_of_both_directions(pods: Pods) -> None:
@@ -232,12 +232,13 @@ def test_rates_of_both_directions(pods: Pods) -> None:
 
 def test_all_at_once(pods: Pods) -> None:
     pods.link("delay=10ms", sender=CLOUD, receiver=EDGE)
-    pods.link("delay=40ms", "loss=5%", "reorder=20%", "rate=4mbit")
+    pods.link("delay=100ms", "loss=5%", "reorder=20%", "rate=4mbit")
     replies = pods.echo(2000)
     is_share(sum(not times for times in replies), len(replies), 0.05, "lost")
     times = [one[0] for one in replies if one]
-    is_share(sum(time < 45 for time in times), len(times), 0.2, "before the others")
-    assert 50 <= min(time for time in times if time > 45) < 55
+    # Those before the others wait for 10 ms only, on the way back.
+    is_share(sum(time < 90 for time in times), len(times), 0.2, "before the others")
+    assert 110 <= statistics.median(times) < 140
     is_rate(pods.rate(EDGE, CLOUD, 4), 4 * DATA_SHARE * 0.95, "datagrams, of which 5% are lost")
 
 

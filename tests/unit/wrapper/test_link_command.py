@@ -143,6 +143,12 @@ def test_fields_of_a_mapping_have_a_dot(plays: Plays, capsys: pytest.CaptureFixt
     assert f"node:edge-1 -> node:cloud-1: {' '.join(words)}" in capsys.readouterr().out
 
 
+def test_duplicates_are_allowed_where_an_earlier_change_has_removed_the_other_links(plays: Plays) -> None:
+    for words in (["edge-1", "*", "delay=0ms"], ["*", "edge-1", "delay=0ms"], ["edge-1", "cloud-1", "duplicate=10%"]):
+        assert cli.main(["link", "set", EXAMPLE, *words]) == ExitCode.DONE
+    assert len(plays.calls[-1]["q8s_link_overrides"]) == 3
+
+
 def test_duplicates_beside_a_link_that_was_changed_before_are_refused(
     plays: Plays, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
