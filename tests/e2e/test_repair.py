@@ -100,7 +100,7 @@ def cluster(lab: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 def on(cluster: Cluster, machine: str, command: str) -> str:
     """Run a command as root on a host or in a guest."""
     sudo = () if machine == WORKER else ("sudo",)
-    return cluster.command("ssh", machine, "--", *sudo, "sh", "-c", f"'{command}'")
+    return cluster.command("ssh", machine, "--", *sudo, "sh", "-c", command)
 
 
 def status(cluster: Cluster) -> tuple[int, dict[str, dict[str, Any]]]:
