@@ -262,12 +262,14 @@ def test_pings_are_recorded_and_drawn(lab: Lab, tmp_path: Path, capsys: pytest.C
     assert "85.2" not in capsys.readouterr().out, "they are for the report"
     report, plot = ["scenario", "report", str(lab.file)], tmp_path / "delays.svg"
     assert cli.main([*report, "--plot", str(plot)]) == ExitCode.DONE
-    assert re.search(r"edge-1 +cloud-1 +[3-9] +85\.2 / 85\.2 / 85\.2 ms", capsys.readouterr().out)
+    row = re.search(r"edge-1 +cloud-1 +([0-9]+) +85\.2 / 85\.2 / 85\.2 ms", capsys.readouterr().out)
     assert cli.main([*report, "--json"]) == ExitCode.DONE
     pings = json.loads(capsys.readouterr().out)["pings"]
+    # four in a second, and the scenario takes at least 0.8 s
+    assert row and int(row[1]) == len(pings) >= 3
     assert [(one["from"], one["to"], one["ms"]) for one in pings][:1] == [("edge-1", "cloud-1", 85.2)]
     moments = [one["at"] for one in pings]
-    assert moments == sorted(moments) and 0 < moments[-1] < 1.5
+    assert moments == sorted(moments) and moments[-1] > 0
     drawn = ElementTree.fromstring(plot.read_text())
     assert len(drawn.findall(".//{*}g/{*}circle")) == len([moment for moment in moments if moment >= 0])
     assert "set zone:edge-site -> zone:cloud-site: delay 200 ms" in "".join(drawn.itertext())
