@@ -296,9 +296,17 @@ def test_without_pings_there_is_no_plot(lab: Lab, tmp_path: Path, capsys: pytest
 
 def test_ctrl_c_restores_nodes_and_links(lab: Lab) -> None:
     lab.write({"at": "0s", "for": "1h", "stop": "node:edge-1"})
-    timer = threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
+
+    def interrupt() -> None:
+        try:
+            until(lambda: bool(lab.told()))
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
     assert lab.run() == ExitCode.INTERRUPTED
+    thread.join()
     assert lab.told() == [("edge-edge-1", "destroy"), ("edge-edge-1", "restore")]
     assert lab.plays == [RESTORED]
     assert lab.result() == "interrupted"
