@@ -132,7 +132,8 @@ def test_guests_that_were_not_inspected_are_not_taken_for_new() -> None:
 
 
 def test_control_planes_that_are_gone() -> None:
-    hosts = {"cp": {"q8s_node_name": "cp"}, "demo-2": {"q8s_node_name": "cp-2"}, "localhost": {}}
-    nodes = "cp Unknown\ncp-2 Unknown\ncp-3 Unknown\ncp-4 True\ncp-x Unknown\nother-3 False\ncp-5 False\n"
-    assert gone_control_planes(hosts, nodes, "cp") == ["cp-3", "cp-5"]
-    assert gone_control_planes(hosts, "", "cp") == []
+    hosts = {"cp": {"q8s_node_name": "cp"}, "x": {"q8s_node_name": "demo-control-plane-2"}, "localhost": {}}
+    additional = "".join(f"demo-control-plane-{end}\n" for end in ("2 Unknown", "3 Unknown", "4 True", "x Unknown"))
+    nodes = f"cp Unknown\ncp-3 Unknown\n{additional}other-3 False\ndemo-control-plane-5 False\n"
+    assert gone_control_planes(hosts, nodes, "demo") == ["demo-control-plane-3", "demo-control-plane-5"]
+    assert gone_control_planes(hosts, "", "demo") == []

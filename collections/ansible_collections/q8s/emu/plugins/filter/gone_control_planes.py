@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import ready_by_node
+from ansible_collections.q8s.emu.plugins.module_utils._spec import is_additional_control_plane
 
 DOCUMENTATION = r"""
 name: gone_control_planes
@@ -29,8 +31,8 @@ options:
     description: A line for each node that Kubernetes has, with its name and the status of its condition Ready. Empty if the API server does not answer.
     type: str
     required: true
-  initial:
-    description: Name of the initial control plane's node. Additional ones have this name with a number.
+  cluster:
+    description: Name of the cluster. Names of additional control planes begin with it.
     type: str
     required: true
 """
@@ -38,7 +40,7 @@ options:
 EXAMPLES = r"""
 - name: Show the control planes that are gone
   ansible.builtin.debug:
-    msg: "{{ hostvars | q8s.emu.gone_control_planes('demo-control-plane True\ndemo-control-plane-2 Unknown', 'demo-control-plane') }}"
+    msg: "{{ hostvars | q8s.emu.gone_control_planes('demo-control-plane True\ndemo-control-plane-2 Unknown', 'demo') }}"
 """
 
 RETURN = r"""
@@ -50,13 +52,13 @@ _value:
 """
 
 
-def gone_control_planes(variables: Mapping[str, Mapping[str, Any]], kubernetes: str, initial: str) -> list[str]:
+def gone_control_planes(variables: Mapping[str, Mapping[str, Any]], kubernetes: str, cluster: str) -> list[str]:
     """Return the nodes. See DOCUMENTATION."""
     known = {str(of_host.get("q8s_node_name") or name) for name, of_host in variables.items()}
-    ready = {line.split()[0]: line.endswith(" True") for line in kubernetes.splitlines()}
-    additional = re.compile(rf"{re.escape(initial)}-[0-9]+")
     return [
-        name for name, is_ready in ready.items() if additional.fullmatch(name) and not is_ready and name not in known
+        name
+        for name, is_ready in ready_by_node(kubernetes).items()
+        if is_additional_control_plane(cluster, name) and not is_ready and name not in known
     ]
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import ready_by_node
+
 DOCUMENTATION = r"""
 name: joining_nodes
 short_description: List the nodes that may have to join in this run
@@ -68,7 +70,7 @@ def joining_nodes(
     inspected: bool = True,
 ) -> list[str]:
     """Return the nodes. See DOCUMENTATION."""
-    ready = {line.split()[0]: line.endswith(" True") for line in kubernetes.splitlines()}
+    ready = ready_by_node(kubernetes)
     leaving = set(recreated)
     joining = []
     for host in hosts:

@@ -9,13 +9,12 @@ cloud alone and before anything is changed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Optional
 
 from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _spec_fields, _upgrade
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import Server
-from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster
+from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, is_additional_control_plane
 
 # Fields of the cluster file whose edits are refused, in the file's order.
 FIELDS = (
@@ -109,11 +108,10 @@ def version_metadata(cluster: Cluster) -> dict[str, str]:
 
 def _former_initial(cluster: Cluster, ours: Iterable[Server]) -> Optional[str]:
     """Return the initial control plane of a cluster whose servers do not record its name, if the file names another one."""
-    additional = re.compile(re.escape(cluster.cluster_name) + r"-control-plane-\d+")
     planes = [s.name for s in ours if _role(s.metadata) == "control_plane"]
     if cluster.name_of_initial_instance in planes:
         return None
-    return next((name for name in planes if not additional.fullmatch(name)), None)
+    return next((name for name in planes if not is_additional_control_plane(cluster.cluster_name, name)), None)
 
 
 def _role(values: Mapping[str, str]) -> str:

@@ -17,6 +17,11 @@ def condition(node: Mapping[str, Any], kind: str = "Ready") -> Mapping[str, Any]
     return next((one for one in conditions if one["type"] == kind), {"status": "Unknown"})
 
 
+def ready_by_node(lines: str) -> dict[str, bool]:
+    """Return whether each node is Ready, from lines with its name and the status of its condition Ready."""
+    return {line.split()[0]: line.endswith(" True") for line in lines.splitlines()}
+
+
 def ready_problem(node: Optional[Mapping[str, Any]]) -> str:
     """Return why a node is not Ready, empty if it is. None stands for a node that the API does not have."""
     if node is None:

@@ -34,6 +34,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec_model import (
     guest_mac,
     guest_network,
     guest_subnet_length,
+    is_additional_control_plane,
     worker_node,
 )
 from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import Problem, Report, SpecError, from_data, read
@@ -61,6 +62,7 @@ __all__ = [
     "guest_mac",
     "guest_network",
     "guest_subnet_length",
+    "is_additional_control_plane",
     "load_file",
     "load_mapping",
     "load_text",

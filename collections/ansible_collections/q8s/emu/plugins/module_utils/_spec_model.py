@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Optional, Union
@@ -272,6 +273,11 @@ def server_names(
     for kind, count in workers.items():
         for number in range(1, count + 1):
             yield f"{cluster}-{kind}-{number}", f"{kind}-{number}", kind
+
+
+def is_additional_control_plane(cluster: str, name: str) -> bool:
+    """Whether a server or node has the name of an additional control plane, as ``server_names`` gives it."""
+    return re.fullmatch(rf"{re.escape(cluster)}-control-plane-[0-9]+", name) is not None
 
 
 def worker_node(cluster: str, server: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Optional
 
 from ansible_collections.q8s.emu.plugins.module_utils import _certificates, _host_state
 from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import condition
-from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec
+from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec, is_additional_control_plane
 
 # FILE is replaced by the cluster file's name where the hint is shown.
 _DEPLOY = "q8s-run deploy FILE"
@@ -58,7 +58,7 @@ def node_rows(cluster: Cluster, hosts: Mapping[str, Mapping[str, Any]]) -> list[
             rows.append(row)
     for name, node in (nodes or {}).items():
         if name not in named:
-            rows.append(_surplus_node(name, node, initial))
+            rows.append(_surplus_node(cluster.cluster_name, name, node, initial))
     return rows
 
 
@@ -378,9 +378,9 @@ def _surplus_server(name: str, variables: Mapping[str, Any], nodes: Optional[Map
     }
 
 
-def _surplus_node(name: str, node: Mapping[str, Any], initial: str) -> dict[str, str]:
-    readiness = _readiness(node, Guest(""))
-    control_plane = re.fullmatch(rf"{re.escape(initial)}-[0-9]+", name) and readiness != "Ready"
+def _surplus_node(cluster: str, name: str, node: Mapping[str, Any], initial: str) -> dict[str, str]:
+    # deploy removes it, and etcd's member of this name
+    gone = is_additional_control_plane(cluster, name) and condition(node)["status"] != "True"
     return {
         "node": name,
         "host": "",
@@ -388,9 +388,8 @@ def _surplus_node(name: str, node: Mapping[str, Any], initial: str) -> dict[str,
         "address": "",
         "server": "absent",
         "guest": "",
-        "kubernetes": readiness,
+        "kubernetes": _readiness(node, Guest("")),
         "version": node["status"]["nodeInfo"]["kubeletVersion"],
         "problem": f"Kubernetes has a node {name} that the cluster file does not ask for, and no server for it",
-        # etcd has a member of this name as well, which deploy removes
-        "hint": _DEPLOY if control_plane else f"q8s-run ssh FILE {initial} -- sudo kubectl delete node {name}",
+        "hint": _DEPLOY if gone else f"q8s-run ssh FILE {initial} -- sudo kubectl delete node {name}",
     }
