@@ -8,13 +8,14 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import openstack
+import pytest
 import yaml
 
 from q8s_lab import settings
@@ -86,6 +87,30 @@ def small_cluster(lab: Mapping[str, str], folder: Path, name: str, additional: i
         subprocess.run(
             [Q8S_RUN, "destroy", file, "--yes"], env=environment, stdin=subprocess.DEVNULL, check=False, timeout=900
         )
+
+
+@contextmanager
+def given_or_deployed(
+    request: pytest.FixtureRequest, folder: Path, name: str, write: Callable[[Path], Path]
+) -> Iterator[Cluster]:
+    """The cluster of Q8S_TEST_CLUSTER, which stays, or a new one, which is destroyed in the end.
+
+    :param write: writes the new cluster's file to a folder, and returns its path
+    """
+    if there := os.environ.get("Q8S_TEST_CLUSTER"):
+        file = Path(there)
+        with connection(os.environ) as cloud:
+            yield Cluster(str(yaml.safe_load(file.read_text())["cluster_name"]), file, dict(os.environ), cloud)
+        return
+    lab: Mapping[str, str] = request.getfixturevalue("lab")
+    environment = {**os.environ, **lab, "XDG_STATE_HOME": str(folder / "state")}
+    with connection(lab) as cloud:
+        found = Cluster(name, write(folder), environment, cloud)
+        try:
+            found.command("deploy", "--yes")
+            yield found
+        finally:
+            found.attempt("destroy", "--yes")
 
 
 def changes(output: str) -> int:

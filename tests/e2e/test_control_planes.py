@@ -60,6 +60,16 @@ class Cluster(clusters.Cluster):
         assert done.returncode == code, done.stderr[-2000:]
         return done.stdout + done.stderr
 
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """Return the rows of ``status`` by node, of a cluster that has a problem."""
+        rows = json.loads(self.run("status", "--json", code=1).partition("\n]")[0] + "\n]")
+        return {row["node"]: row for row in rows}
+
+    def ask_for(self, additional: int) -> None:
+        """Ask for so many additional control planes in the file."""
+        text = self.file.read_text()
+        self.file.write_text(re.sub(r"(number_additional_master_nodes: )\d\b", rf"\g<1>{additional}", text))
+
     def power_off(self, name: str) -> None:
         """Take a server's power: nothing is ended, and nobody is told."""
         # In the background: ssh would wait for the answer of a server that is gone.
@@ -167,8 +177,7 @@ def deployed(cluster: Cluster) -> dict[str, Any]:
     """The nodes of a cluster that was deployed with one control plane, and has three now."""
     cluster.run("deploy", "--yes")
     worker = cluster.nodes(FIRST)[WORKER]
-    text = cluster.file.read_text()
-    cluster.file.write_text(re.sub(r"(number_additional_master_nodes: )0\b", r"\g<1>2", text))
+    cluster.ask_for(2)
     cluster.run("deploy", "--yes")
     nodes = cluster.nodes()
     assert nodes[WORKER]["metadata"]["uid"] == worker["metadata"]["uid"]
@@ -203,9 +212,7 @@ def test_no_node_feels_the_loss_of_a_control_plane(lost: str, deployed: dict[str
     cluster.stop(lost)
     address = {a["type"]: a["address"] for a in nodes[lost]["status"]["addresses"]}["InternalIP"]
     assert f"https://{address}:6443" not in cluster.run("kubeconfig")
-    table = {
-        row["node"]: row for row in json.loads(cluster.run("status", "--json", code=1).partition("\n]")[0] + "\n]")
-    }
+    table = cluster.rows()
     assert table[WORKER]["kubernetes"] == "Ready" and not table[WORKER]["problem"]
     assert "switched off" in table[lost]["problem"]
     cluster.run("deploy", "--yes")
@@ -283,21 +290,19 @@ def test_nothing_is_left_of_a_lost_control_plane_that_the_file_no_longer_asks_fo
     cluster.stop(lost)
     if how == "deleted":
         cluster.delete(lost)
-    text = cluster.file.read_text()
-    cluster.file.write_text(re.sub(r"(number_additional_master_nodes: )2\b", r"\g<1>1", text))
+    cluster.ask_for(1)
     end = time.monotonic() + 120
     while lost in ready(cluster.nodes()):
         assert time.monotonic() < end, "Kubernetes has not noticed"
         time.sleep(5)
-    rows = json.loads(cluster.run("status", "--json", code=1).partition("\n]")[0] + "\n]")
-    assert "deploy" in next(row["hint"] for row in rows if row["node"] == lost)
+    assert "deploy" in cluster.rows()[lost]["hint"]
     cluster.run("deploy", "--yes")
     after = cluster.nodes()
     assert set(after) == ready(after) == {*left, WORKER}
     assert all(cluster.members(name) == set(left) for name in left)
     assert lost not in cluster.servers()
     assert ", 0 changes" in cluster.run("deploy", "--yes")
-    cluster.file.write_text(text)
+    cluster.ask_for(2)
     cluster.run("deploy", "--yes")
     assert all(cluster.members(name) == set(CONTROL_PLANES) for name in CONTROL_PLANES)
 
@@ -306,8 +311,7 @@ def test_fewer_control_planes(deployed: dict[str, Any], cluster: Cluster) -> Non
     """Last, since two are left: the member of etcd goes before the server, so that etcd always has its quorum."""
     since = transition(cluster.nodes()[WORKER])
     servers = cluster.servers()
-    text = cluster.file.read_text()
-    cluster.file.write_text(re.sub(r"(number_additional_master_nodes: )2\b", r"\g<1>1", text))
+    cluster.ask_for(1)
     with cluster.watched() as answers:
         cluster.run("deploy", "--yes")
         end = time.time()

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import pytest
 import yaml
-from clusters import Cluster, connection, edge_file
+from clusters import Cluster, edge_file, given_or_deployed
 from pods import IMAGE, PYTHON, python_of_the_node
 
 pytestmark = [
@@ -67,21 +67,8 @@ class Pods:
 
 @pytest.fixture(scope="module")
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """The cluster of Q8S_TEST_CLUSTER, or one of these tests' own, which is destroyed in the end."""
-    if there := os.environ.get("Q8S_TEST_CLUSTER"):
-        with connection(os.environ) as cloud:
-            yield Cluster("edge", Path(there), dict(os.environ), cloud)
-        return
-    lab: Mapping[str, str] = request.getfixturevalue("lab")
-    folder = tmp_path_factory.mktemp("edge")
-    environment = {**os.environ, **lab, "XDG_STATE_HOME": str(folder / "state")}
-    with connection(lab) as cloud:
-        found = Cluster("edge", edge_file(folder), environment, cloud)
-        try:
-            found.command("deploy", "--yes")
-            yield found
-        finally:
-            found.attempt("destroy", "--yes")
+    with given_or_deployed(request, tmp_path_factory.mktemp("edge"), "edge", edge_file) as found:
+        yield found
 
 
 def pod(node: str, architecture: str) -> dict[str, Any]:
@@ -134,6 +121,13 @@ def pods(both: Pods) -> Iterator[Pods]:
     both.cluster.command("link clear")
 
 
+@pytest.fixture
+def one_way(pods: Pods) -> Pods:
+    """The pods, with no link from the cloud back to the edge."""
+    pods.link("delay=0ms", sender=CLOUD, receiver=EDGE)
+    return pods
+
+
 def shortest(replies: Sequence[Sequence[float]]) -> float:
     return min(time for times in replies for time in times)
 
@@ -161,28 +155,25 @@ def test_delays_of_both_directions_add_up(pods: Pods) -> None:
     assert 119.5 < found - path < 123
 
 
-def test_jitter_of_a_normal_distribution(pods: Pods) -> None:
-    pods.link("delay=0ms", sender=CLOUD, receiver=EDGE)
-    pods.link("delay=100ms")
-    without = spread(pods.echo(1000))
-    pods.link("delay=100ms", "jitter=30ms", "distribution=normal")
-    found = spread(pods.echo(1000))
+def test_jitter_of_a_normal_distribution(one_way: Pods) -> None:
+    one_way.link("delay=100ms")
+    without = spread(one_way.echo(1000))
+    one_way.link("delay=100ms", "jitter=30ms", "distribution=normal")
+    found = spread(one_way.echo(1000))
     print(f"standard deviation {found:.1f} ms, and {without:.1f} ms without jitter")
     assert sqrt(max(0, found**2 - without**2)) == pytest.approx(30, rel=0.15)
 
 
-def test_loss(pods: Pods) -> None:
-    pods.link("delay=0ms", sender=CLOUD, receiver=EDGE)
-    pods.link("loss=10%")
-    replies = pods.echo(2000)
+def test_loss(one_way: Pods) -> None:
+    one_way.link("loss=10%")
+    replies = one_way.echo(2000)
     is_share(sum(not times for times in replies), len(replies), 0.1, "lost")
 
 
-def test_loss_in_bursts(pods: Pods) -> None:
+def test_loss_in_bursts(one_way: Pods) -> None:
     """Gilbert and Elliott's model: p to the bad state, r back; so a burst is 1 / r packets long."""
-    pods.link("delay=0ms", sender=CLOUD, receiver=EDGE)
-    pods.link("loss.model=gilbert-elliott", "loss.p=2%", "loss.r=25%")
-    lost = "".join("." if times else "x" for times in pods.echo(4000))
+    one_way.link("loss.model=gilbert-elliott", "loss.p=2%", "loss.r=25%")
+    lost = "".join("." if times else "x" for times in one_way.echo(4000))
     bursts = [len(burst) for burst in lost.split(".") if burst]
     share, length = lost.count("x") / len(lost), statistics.mean(bursts)
     print(f"lost {share:.1%}, promised {0.02 / 0.27:.1%}; {len(bursts)} bursts of {length:.1f} packets, promised 4")
@@ -200,18 +191,16 @@ def test_duplicates(pods: Pods) -> None:
     is_share(sum(len(times) == 2 for times in replies), len(replies), 0.1, "twice")
 
 
-def test_corrupt_packets_do_not_arrive(pods: Pods) -> None:
+def test_corrupt_packets_do_not_arrive(one_way: Pods) -> None:
     """One bit of a packet is another one, and the checksum of what is inside VXLAN's packet tells."""
-    pods.link("delay=0ms", sender=CLOUD, receiver=EDGE)
-    pods.link("corrupt=10%")
-    replies = pods.echo(2000)
+    one_way.link("corrupt=10%")
+    replies = one_way.echo(2000)
     is_share(sum(not times for times in replies), len(replies), 0.1, "lost")
 
 
-def test_reordered_packets_overtake_the_delay(pods: Pods) -> None:
-    pods.link("delay=0ms", sender=CLOUD, receiver=EDGE)
-    pods.link("delay=100ms", "reorder=30%")
-    times = [one[0] for one in pods.echo(1000) if one]
+def test_reordered_packets_overtake_the_delay(one_way: Pods) -> None:
+    one_way.link("delay=100ms", "reorder=30%")
+    times = [one[0] for one in one_way.echo(1000) if one]
     is_share(sum(time < 90 for time in times), len(times), 0.3, "before the others")
 
 

@@ -25,7 +25,7 @@ from typing import Any, Final
 import network_cells as cells
 import pytest
 import yaml
-from clusters import DEMO, Cluster, connection
+from clusters import DEMO, Cluster, given_or_deployed
 from network_cells import Cell, Client, Node, Service
 from pods import IMAGE, PYTHON, python_of_the_node
 
@@ -206,29 +206,19 @@ def verdict(found: Sequence[Cell]) -> None:
     assert not wrong, f"{len(wrong)} of {len(found)} cells are wrong:\n" + "\n".join(wrong)
 
 
-@pytest.fixture(scope="module")
-def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """The cluster of Q8S_TEST_CLUSTER, or one of these tests' own, which is destroyed in the end."""
-    if there := os.environ.get("Q8S_TEST_CLUSTER"):
-        file, environment = Path(there), dict(os.environ)
-        with connection(environment) as cloud:
-            yield Cluster(str(yaml.safe_load(file.read_text())["cluster_name"]), file, environment, cloud)
-        return
-    lab: Mapping[str, str] = request.getfixturevalue("lab")
-    folder = tmp_path_factory.mktemp(NAME)
+def network_file(folder: Path) -> Path:
+    """Write examples/demo.yaml for the lab, with another range of NodePorts than Kubernetes' own. Return its path."""
     file = folder / "cluster.yaml"
     data = yaml.safe_load(DEMO.read_text().replace("demo", NAME))
-    # another range of NodePorts than Kubernetes' own
     data |= {"remote_ip_prefix": str(settings.load().subnet), "worker_port_range_max": 31999}
     file.write_text(yaml.safe_dump(data, sort_keys=False))
-    environment = {**os.environ, **lab, "XDG_STATE_HOME": str(folder / "state")}
-    with connection(lab) as cloud:
-        found = Cluster(NAME, file, environment, cloud)
-        try:
-            found.command("deploy", "--yes")
-            yield found
-        finally:
-            found.attempt("destroy", "--yes")
+    return file
+
+
+@pytest.fixture(scope="module")
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with given_or_deployed(request, tmp_path_factory.mktemp(NAME), NAME, network_file) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
