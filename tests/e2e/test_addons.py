@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
-from clusters import Cluster, changes, small_cluster
+
+from tests.e2e.clusters import Cluster, changes, small_cluster
 
 NAME = "addons"
 WORKER = "x86-small-1"

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clusters import Q8S_RUN, Cluster, is_ready, small_cluster
+
+from tests.e2e.clusters import Q8S_RUN, Cluster, is_ready, small_cluster
 
 pytestmark = [
     pytest.mark.lab,

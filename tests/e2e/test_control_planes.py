@@ -16,9 +16,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
-import clusters
 import pytest
-from clusters import Q8S_RUN, ready
+
+from tests.e2e import clusters
+from tests.e2e.clusters import Q8S_RUN, ready
 
 pytestmark = [
     pytest.mark.lab,

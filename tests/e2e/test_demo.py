@@ -20,10 +20,10 @@ from typing import Any
 import openstack
 import pytest
 import yaml
-from clusters import DEMO, Q8S_RUN, changes
 
 from q8s_lab import settings
 from q8s_wrapper.config import REPOSITORY
+from tests.e2e.clusters import DEMO, Q8S_RUN, changes
 
 pytestmark = [pytest.mark.lab, pytest.mark.e2e]
 

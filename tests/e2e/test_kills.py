@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import clusters
 import pytest
-from clusters import Q8S_RUN, ready
+
+from tests.e2e import clusters
+from tests.e2e.clusters import Q8S_RUN, ready
 
 pytestmark = [
     pytest.mark.lab,

@@ -18,9 +18,9 @@ from typing import Any
 import openstack
 import pytest
 import yaml
-from clusters import DEMO, Q8S_RUN, changes, connection, is_ready
 
 from q8s_lab import settings
+from tests.e2e.clusters import DEMO, Q8S_RUN, changes, connection, is_ready
 
 pytestmark = [
     pytest.mark.lab,

@@ -18,8 +18,9 @@ from typing import Any, Final
 
 import pytest
 import yaml
-from clusters import Cluster, edge_file, given_or_deployed
-from pods import IMAGE, PYTHON, python_of_the_node
+
+from tests.e2e.clusters import Cluster, edge_file, given_or_deployed
+from tests.e2e.pods import IMAGE, PYTHON, python_of_the_node
 
 pytestmark = [
     pytest.mark.lab,

@@ -22,14 +22,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import network_cells as cells
 import pytest
 import yaml
-from clusters import DEMO, Cluster, given_or_deployed
-from network_cells import Cell, Client, Node, Service
-from pods import IMAGE, PYTHON, python_of_the_node
 
 from q8s_lab import settings
+from tests.e2e import network_cells as cells
+from tests.e2e.clusters import DEMO, Cluster, given_or_deployed
+from tests.e2e.network_cells import Cell, Client, Node, Service
+from tests.e2e.pods import IMAGE, PYTHON, python_of_the_node
 
 pytestmark = [
     pytest.mark.lab,

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 import pytest
 import yaml
-from clusters import Cluster, changes, ready, small_cluster
+
+from tests.e2e.clusters import Cluster, changes, ready, small_cluster
 
 pytestmark = [
     pytest.mark.lab,

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 import yaml
-from clusters import Q8S_RUN, Cluster, connection, edge_file
+
+from tests.e2e.clusters import Q8S_RUN, Cluster, connection, edge_file
 
 pytestmark = [
     pytest.mark.lab,

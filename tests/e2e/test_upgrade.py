@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.q8s.emu.plugins.module_utils._spec import KUBERNETES_VERSIONS
-from clusters import Q8S_RUN, Cluster, small_cluster
+
+from tests.e2e.clusters import Q8S_RUN, Cluster, small_cluster
 
 pytestmark = [
     pytest.mark.lab,

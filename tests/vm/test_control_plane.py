@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Final
 
 import pytest
-from machines import IMAGES, Host, bundle, host, require_virtual_machines, served
 
 from q8s_lab import hosts, settings
+from tests.vm.machines import IMAGES, Host, bundle, host, require_virtual_machines, served
 
 pytestmark = pytest.mark.vm
 

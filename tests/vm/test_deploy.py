@@ -22,11 +22,11 @@ from typing import Final
 
 import openstack
 import pytest
-from machines import IMAGES, require_virtual_machines
 from openstack.config import OpenStackConfig
 
 from q8s_lab import cloud_image, settings
 from q8s_lab.machine import wait
+from tests.vm.machines import IMAGES, require_virtual_machines
 
 pytestmark = [pytest.mark.lab, pytest.mark.vm]
 

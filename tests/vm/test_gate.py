@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from machines import Guest, Host, bundle, guest_of, host, require_virtual_machines, served
 
 from q8s_lab import cloud_image, hosts, settings
 from q8s_wrapper.experiment import machines
+from tests.vm.machines import Guest, Host, bundle, guest_of, host, require_virtual_machines, served
 
 pytestmark = [pytest.mark.vm, pytest.mark.gate]
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import difference, snapshot
 
 from q8s_lab import settings
 from q8s_lab.machine import wait
+from tests.integration.cloud.clusters import difference, snapshot
 
 if TYPE_CHECKING:
-    from conftest import Cluster
+    from tests.integration.cloud.clusters import Cluster
 
 pytestmark = pytest.mark.lab
 

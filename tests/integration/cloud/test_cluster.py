@@ -21,7 +21,7 @@ from q8s_lab.machine import wait
 from q8s_wrapper.config import REPOSITORY
 
 if TYPE_CHECKING:
-    from conftest import Cluster
+    from tests.integration.cloud.clusters import Cluster
 
 pytestmark = pytest.mark.lab
 FLAVOR = "c1.small"  # with a machine behind it, to log in to

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import snapshot
+
+from tests.integration.cloud.clusters import snapshot
 
 if TYPE_CHECKING:
-    from conftest import Cluster
+    from tests.integration.cloud.clusters import Cluster
 
 pytestmark = pytest.mark.lab
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from conftest import snapshot
 
 from q8s_lab import settings
 from q8s_lab.machine import wait
 from q8s_wrapper.config import REPOSITORY
+from tests.integration.cloud.clusters import snapshot
 
 if TYPE_CHECKING:
-    from conftest import Cluster
+    from tests.integration.cloud.clusters import Cluster
 
 pytestmark = pytest.mark.lab
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Cluster
+    from tests.integration.cloud.clusters import Cluster
 
 pytestmark = pytest.mark.lab
 

@@ -11,7 +11,7 @@ import pytest
 from q8s_lab.machine import wait
 
 if TYPE_CHECKING:
-    from conftest import Cluster
+    from tests.integration.cloud.clusters import Cluster
 
 pytestmark = pytest.mark.lab
 

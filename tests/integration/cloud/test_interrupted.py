@@ -19,7 +19,7 @@ from q8s_lab.machine import start_time, wait
 from q8s_wrapper.config import REPOSITORY
 
 if TYPE_CHECKING:
-    from conftest import Cluster
+    from tests.integration.cloud.clusters import Cluster
 
 pytestmark = pytest.mark.lab
 

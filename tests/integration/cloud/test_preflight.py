@@ -14,8 +14,7 @@ import yaml
 from q8s_lab import settings
 
 if TYPE_CHECKING:
-    from conftest import Cluster
-
+    from tests.integration.cloud.clusters import Cluster
     from tests.integration.conftest import FaultyCloud
 
 pytestmark = pytest.mark.lab

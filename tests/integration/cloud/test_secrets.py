@@ -17,7 +17,7 @@ import yaml
 from q8s_wrapper.config import INVENTORY
 
 if TYPE_CHECKING:
-    from conftest import Cluster
+    from tests.integration.cloud.clusters import Cluster
 
 pytestmark = pytest.mark.lab
 

@@ -16,7 +16,7 @@ import yaml
 from q8s_lab import faults, settings
 
 if TYPE_CHECKING:
-    from conftest import Cluster
+    from tests.integration.cloud.clusters import Cluster
 
 pytestmark = pytest.mark.lab
 SERVICES = {"identity": "/v3", "compute": "/v2.1", "network": "", "image": ""}

@@ -7,9 +7,9 @@ import subprocess
 from collections.abc import Iterator, Mapping
 
 import pytest
-from boxes import Box, allow, boxes
 
 from q8s_lab.machine import wait
+from tests.integration.lab.boxes import Box, allow, boxes
 
 pytestmark = pytest.mark.lab
 

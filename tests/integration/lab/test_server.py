@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from boxes import Box, allow, boxes
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
 from q8s_lab import settings
 from q8s_lab.firewall import Port, port_chain
 from q8s_lab.machine import wait
+from tests.integration.lab.boxes import Box, allow, boxes
 
 pytestmark = pytest.mark.lab
 

@@ -20,12 +20,12 @@ from typing import Any
 
 import openstack
 import pytest
-from boxes import VmBox, allow, boxes
 from openstack.config import OpenStackConfig
 
 from q8s_lab import cloud_image, hosts, settings
 from q8s_lab.firewall import Port, link_of, port_chain
 from q8s_lab.machine import start_time, wait
+from tests.integration.lab.boxes import VmBox, allow, boxes
 
 pytestmark = [pytest.mark.lab, pytest.mark.vm]
 

@@ -12,8 +12,8 @@ import yaml
 from ansible_collections.q8s.emu.plugins.module_utils import _spec, _spec_fields
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cluster_files import CASES, FILES, GOOD, content
 
+from tests.unit.plugins.test_cluster_files import CASES, FILES, GOOD, content
 from tools import cluster_file_docs
 
 REPOSITORY = Path(__file__).parents[3]

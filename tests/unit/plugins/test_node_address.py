@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from test_rules import Host, load, namespace
+
+from tests.unit.plugins.test_rules import Host, load, namespace
 
 NODE, GUEST, ELSEWHERE = "10.254.1.3", "192.168.1.3", "198.51.100.2"
 MTU: Final = 1300  # of the way to the machine elsewhere

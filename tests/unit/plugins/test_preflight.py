@@ -25,7 +25,8 @@ from ansible_collections.q8s.emu.plugins.module_utils._cloud_findings import (
 )
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import Server
 from ansible_collections.q8s.emu.plugins.module_utils._plan import Plan
-from test_plan import CLUSTER, KEY, NAMES, counted, having, server, told
+
+from tests.unit.plugins.test_plan import CLUSTER, KEY, NAMES, counted, having, server, told
 
 SUBNET = Subnet("s", "n", "10.254.1.0/24", size=253, used=0)
 GOOD = Findings(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from local_cloud import Cloud
 
 from q8s_wrapper import messages, state
+from tests.unit.wrapper.local_cloud import Cloud
 
 
 @pytest.fixture(autouse=True)

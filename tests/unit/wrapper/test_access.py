@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
-from local_cloud import cluster_state, recorded
 
 from q8s_wrapper import cli, inventory, kubeconfig
 from q8s_wrapper.commands import access
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.invocation import Invocation
+from tests.unit.wrapper.local_cloud import cluster_state, recorded
 
 EXAMPLE = str(Path(__file__).parents[3] / "examples" / "demo.yaml")
 HERE = {"ansible_connection": "local"}

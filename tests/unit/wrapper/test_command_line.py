@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from local_cloud import cluster_state
 
 from q8s_wrapper import cli, history, inventory, runner, state
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.run_state import Failure, Stage, State
+from tests.unit.wrapper.local_cloud import cluster_state
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "demo.yaml"
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from recorded_deploy import deploy, task
-
 from q8s_wrapper.experiment import timeline
 from q8s_wrapper.experiment.critical_path import critical_path
 from q8s_wrapper.experiment.timeline_record import MILESTONES, Guest
+from tests.unit.wrapper.recorded_deploy import deploy, task
 
 
 def test_the_critical_path_goes_through_the_host_that_was_last() -> None:

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.q8s.emu.plugins.module_utils import _bench_plan
-from local_cloud import recorded
-from recorded_deploy import EXAMPLE, deploy
 
 from q8s_wrapper.config import REPOSITORY
 from q8s_wrapper.experiment import timeline_record
+from tests.unit.wrapper.local_cloud import recorded
+from tests.unit.wrapper.recorded_deploy import EXAMPLE, deploy
 
 PROGRAMS = Path(sys.executable).parent
 NAMESPACE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects
-from local_cloud import PROJECT, Cloud, cluster_state, recorded
 
 from q8s_wrapper import cli, state
 from q8s_wrapper.errors import ExitCode, WrapperError
+from tests.unit.wrapper.local_cloud import PROJECT, Cloud, cluster_state, recorded
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "demo.yaml"
 OTHER = replace(PROJECT, auth_url="https://other.example.org:5000", login="other-login")

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.q8s.emu.plugins.module_utils import _state
-from local_cloud import recorded
-from recorded_deploy import deploy
 
 from q8s_wrapper import cli
 from q8s_wrapper.commands import load, records
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.experiment import crate, secrets, timeline_record
+from tests.unit.wrapper.local_cloud import recorded
+from tests.unit.wrapper.recorded_deploy import deploy
 
 EXAMPLE = Path(__file__).parents[3] / "examples/demo.yaml"
 FACTS: dict[str, Any] = {

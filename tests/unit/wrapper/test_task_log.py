@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recorded_deploy import deploy
+from tests.unit.wrapper.recorded_deploy import deploy
 
 
 def test_an_interrupted_task_ends_with_the_run() -> None:

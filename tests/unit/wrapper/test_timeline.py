@@ -8,14 +8,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from local_cloud import recorded
-from recorded_deploy import EXAMPLE, deploy, replayed, task
 
 from q8s_wrapper import cli, runner, state
 from q8s_wrapper.commands import records
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.experiment import timeline, timeline_page, timeline_record
 from q8s_wrapper.experiment.timeline_record import Guest
+from tests.unit.wrapper.local_cloud import recorded
+from tests.unit.wrapper.recorded_deploy import EXAMPLE, deploy, replayed, task
 
 PARTS = ("machines", "local", "waiting", "ansible")
 

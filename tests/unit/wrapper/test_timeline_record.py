@@ -6,10 +6,9 @@ import stat
 from datetime import datetime
 from pathlib import Path
 
-from local_cloud import recorded
-from recorded_deploy import deploy
-
 from q8s_wrapper.experiment import timeline_record
+from tests.unit.wrapper.local_cloud import recorded
+from tests.unit.wrapper.recorded_deploy import deploy
 
 
 def test_milestones_of_a_later_boot_are_left_out() -> None:
