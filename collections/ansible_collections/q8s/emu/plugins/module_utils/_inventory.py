@@ -147,7 +147,9 @@ def _surplus(cluster: _spec.Cluster, server: _cloud_objects.Server, state: str, 
     control_plane = server.metadata.get(_cloud_objects.META_ROLE) == "control_plane"
     node = server.name if control_plane else _spec.worker_node(cluster.cluster_name, server.name)
     variables = _server_variables(cluster, server, state, path)
-    variables["q8s_surplus"] = {"name": node, "control_plane_host": server.name if control_plane else ""}
+    address = server.address(cluster.remote_ip_prefix) or ""
+    surplus = {"name": node, "control_plane_host": server.name, "address": address}
+    variables["q8s_surplus"] = surplus if control_plane else {"name": node, "control_plane_host": ""}
     return Host(server.name, ["surplus"], variables)
 
 
