@@ -26,7 +26,7 @@ from q8s_wrapper import messages
 from q8s_wrapper.config import add_collections_to_path, state_root
 from q8s_wrapper.errors import ExitCode, WrapperError
 
-_RUNS_KEPT: Final = 10  # logs of runs that change the cluster, and as many of read-only runs
+_RUNS_KEPT: Final = 10  # logs of runs that change the cluster, and as many of each other command
 _CHANGING: Final = frozenset({"deploy", "replace", "upgrade", "renew", "destroy"})
 _LOCK: Final = "lock"
 LOG: Final = "ansible.log"
@@ -315,7 +315,8 @@ def _process_exists(pid: int) -> bool:
 def new_run(folder: Path, what: str, alone: bool) -> Path:
     """Create the folder for the log of a run, and remove the oldest logs.
 
-    Logs of runs that change the cluster and logs of read-only runs are counted separately.
+    Logs of runs that change the cluster are counted together, those of each other command separately. So a look at the
+    cluster removes no log of a longer run, whose files it may still need.
 
     :param folder: the cluster's folder
     :param what: the command
@@ -323,15 +324,20 @@ def new_run(folder: Path, what: str, alone: bool) -> Path:
     """
     runs = folder / "runs"
     runs.mkdir(mode=0o700, exist_ok=True)
-    earlier_runs = [run for run in past_runs(folder) if changing(run) == (what in _CHANGING)]
+    # The order of names is the order of time; with microseconds, also for two playbooks of one command.
+    run = runs / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{what}"
+    earlier_runs = [earlier for earlier in past_runs(folder) if _kind(earlier) == _kind(run)]
     for old in earlier_runs[: -(_RUNS_KEPT - 1)]:
         shutil.rmtree(old, ignore_errors=True)
     for killed in earlier_runs[-(_RUNS_KEPT - 1) :] if alone else []:
         keep_log(killed)
-    # The order of names is the order of time; with microseconds, also for two playbooks of one command.
-    run = runs / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{what}"
     run.mkdir(mode=0o700)
     return run
+
+
+def _kind(run: Path) -> str:
+    """Return the kind of runs with which a run's log is counted: its command, or one for all that change the cluster."""
+    return "changing" if changing(run) else run.name.lstrip("0123456789-")
 
 
 def changing(run: Path) -> bool:

@@ -579,6 +579,22 @@ def test_looks_push_out_no_deploy(folder: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == "deploy 11\n", "a look at it is not what was asked for"
 
 
+def test_looks_leave_the_files_of_a_run_that_goes_on(folder: Path) -> None:
+    """A benchmark runs for an hour; ``watch q8s-run status`` makes ten runs in a minute."""
+    place = state.cluster_folder("demo")
+    benchmark = state.new_run(place, "bench", alone=True)
+    looks = [state.new_run(place, "status", alone=False) for _ in range(12)]
+    for running in (benchmark, looks[-1]):
+        (running / "artifacts").mkdir()
+        (running / "pid").write_text("1")
+    state.new_run(place, "status", alone=False)
+    state.new_run(place, "verify", alone=True)
+    kept = [path.name.rpartition("-")[2] for path in (folder / "runs").iterdir()]
+    assert kept.count("status") == 10
+    for running in (benchmark, looks[-1]):
+        assert (running / "artifacts").is_dir() and (running / "pid").exists(), "Ctrl-C needs the process id"
+
+
 def test_a_second_run_is_told_who_works() -> None:
     place = state.cluster_folder("demo")
     with state.locked(place, "deploy"):
