@@ -18,8 +18,21 @@ _PARTS: Final = ("clusters", "contexts", "users")
 
 def user_file() -> Path:
     """Return the user's kubeconfig, which kubectl changes: the first of ``KUBECONFIG``, else ``~/.kube/config``."""
-    first = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
-    return Path(first) if first else Path.home() / ".kube" / "config"
+    names = [name for name in os.environ.get("KUBECONFIG", "").split(os.pathsep) if name]  # kubectl skips empty ones
+    return Path(names[0]) if names else Path.home() / ".kube" / "config"
+
+
+def read(path: Path) -> str | None:
+    """Return the kubeconfig of a cluster as YAML, or None if there is none or the file is not a whole one."""
+    import yaml
+
+    try:
+        text = path.read_text()
+        content = yaml.safe_load(text)
+        whole = bool(content["clusters"][0]["cluster"]["server"] and content["users"][0]["user"])
+    except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError, TypeError, LookupError):
+        return None
+    return text if whole else None
 
 
 def is_reachable(text: str, timeout: float = 3) -> bool:
@@ -50,6 +63,41 @@ def renamed(text: str, name: str) -> str:
     return yaml.safe_dump(merged_with(None, yaml.safe_load(text), name), sort_keys=False)
 
 
+def write(target: Path, text: str, name: str) -> None:
+    """Write a cluster's kubeconfig to a file of its own. Cluster, context and user get the cluster's name.
+
+    :param target: a file that is missing, empty, or has nothing but this cluster
+    :param text: the cluster's kubeconfig as YAML
+    :param name: name of the cluster
+    :raises WrapperError: the file has something else
+    """
+    if target.exists() and not _is_replaceable(target, name):
+        raise WrapperError(
+            f"{target} exists, and is not the kubeconfig of cluster {name} alone: nothing was changed",
+            "choose another file; --merge adds the cluster to your own kubeconfig",
+            ExitCode.WRONG_INPUT,
+        )
+    write_private(target.resolve(), renamed(text, name))  # the user may have put a link there
+
+
+def _is_replaceable(target: Path, name: str) -> bool:
+    """Return whether a file has nothing that a cluster's kubeconfig would replace but its earlier one."""
+    import yaml
+
+    if not target.is_file():  # such as /dev/stdout
+        return False
+    try:
+        content = yaml.safe_load(target.read_text())
+    except (UnicodeDecodeError, yaml.YAMLError):
+        return False
+    if content is None:
+        return target.stat().st_size == 0
+    if not isinstance(content, dict):
+        return False
+    entries = [entry for part in _PARTS for entry in content.get(part) or [None]]
+    return all(isinstance(entry, dict) and entry.get("name") == name for entry in entries)
+
+
 def merge(target: Path, text: str, name: str) -> Path | None:
     """Merge a cluster's kubeconfig into a file, and make its context the current one.
 
@@ -76,7 +124,7 @@ def merge(target: Path, text: str, name: str) -> Path | None:
     if target.exists():
         backup = target.with_name(f"{target.name}.q8s-{time.strftime('%Y%m%d-%H%M%S')}")
         shutil.copy2(target, backup)
-    write_private(target, yaml.safe_dump(merged, sort_keys=False))
+    write_private(target.resolve(), yaml.safe_dump(merged, sort_keys=False))  # the user may have put a link there
     return backup
 
 

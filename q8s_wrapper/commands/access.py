@@ -150,8 +150,8 @@ def _show_last_log(invocation: Invocation, cluster_name: str, lines: int) -> int
 def kubeconfig(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Print the kubeconfig, write it to a file, or merge it into the user's own.
 
-    Fetch it from a control plane first, if the local state has none, or if it names one of several control planes that
-    does not answer.
+    Fetch it from a control plane first, if the local state has none that can be read, or if it names one of several
+    control planes that does not answer.
     """
     if arguments.write and arguments.merge:
         raise WrapperError(
@@ -161,19 +161,20 @@ def kubeconfig(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         )
     cluster = load(arguments.file)
     from q8s_wrapper import kubeconfig as files
-    from q8s_wrapper.private_file import write_private
 
-    path = state.find(cluster.cluster_name) / "kubeconfig"
+    text = files.read(state.find(cluster.cluster_name) / "kubeconfig")
     others = cluster.number_additional_master_nodes > 0
-    if not path.exists() or (others and not files.is_reachable(path.read_text())):
+    if text is None or (others and not files.is_reachable(text)):
         code = fetch_kubeconfig(arguments, cluster)
         if code != ExitCode.DONE:
             return code
         path = state.find(cluster.cluster_name) / "kubeconfig"
-    text = path.read_text()
+        text = files.read(path)
+        if text is None:
+            raise WrapperError(f"Failed to read {path}: it is no kubeconfig", arguments.invocation.command("status"))
     if arguments.write:
         target = Path(arguments.write).expanduser()
-        write_private(target, files.renamed(text, cluster.cluster_name))
+        files.write(target, text, cluster.cluster_name)
         messages.info(f"written: {target}; use it with export KUBECONFIG={shlex.quote(str(target.absolute()))}")
     elif arguments.merge:
         target = files.user_file()

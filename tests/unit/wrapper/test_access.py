@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,66 @@ def test_what_is_no_kubeconfig_is_left_as_it_is(
     assert cli.main(["kubeconfig", EXAMPLE, "--merge"]) == ExitCode.WRONG_INPUT
     assert f"Failed to merge into {target}: " in capsys.readouterr().err
     assert target.read_text() == text
+
+
+@pytest.mark.parametrize(
+    "text", ["mine: yes", "a: [b", "{clusters: [{name: other}], contexts: [], users: []}", "\udcff", "# a note\n"]
+)
+def test_a_file_of_the_user_s_is_not_replaced(
+    text: str, stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "config"
+    content = text.encode(errors="surrogateescape")
+    target.write_bytes(content)
+    assert cli.main(["kubeconfig", EXAMPLE, "--write", str(target)]) == ExitCode.WRONG_INPUT
+    err = capsys.readouterr().err
+    assert f"error: {target} exists, and is not the kubeconfig of cluster demo alone: nothing was changed" in err
+    assert "hint: choose another file; --merge adds" in err
+    assert target.read_bytes() == content
+
+
+def test_what_is_no_file_is_not_replaced(stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = tmp_path / "stdout"
+    os.mkfifo(pipe)
+    assert cli.main(["kubeconfig", EXAMPLE, "--write", str(pipe)]) == ExitCode.WRONG_INPUT
+    assert "nothing was changed" in capsys.readouterr().err and pipe.is_fifo()
+
+
+def test_the_cluster_s_own_file_is_written_again_through_a_link(stored: Path, tmp_path: Path) -> None:
+    real, link = tmp_path / "dotfiles" / "demo", tmp_path / "config"
+    real.parent.mkdir()
+    real.touch()
+    link.symlink_to(real)
+    for port in ("6443", "6444"):
+        stored.write_text(OURS.replace("6443", port))
+        assert cli.main(["kubeconfig", EXAMPLE, "--write", str(link)]) == ExitCode.DONE
+        assert f"10.254.1.5:{port}" in real.read_text() and link.is_symlink()
+
+
+def test_a_link_in_the_place_of_the_user_s_kubeconfig_stays(
+    stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, link = tmp_path / "dotfiles" / "config", tmp_path / "config"
+    monkeypatch.setenv("KUBECONFIG", f":{link}")  # kubectl skips what is empty
+    real.parent.mkdir()
+    real.write_text("apiVersion: v1\nkind: Config\n")
+    link.symlink_to(real)
+    assert cli.main(["kubeconfig", EXAMPLE, "--merge"]) == ExitCode.DONE
+    assert yaml.safe_load(real.read_text()) == NAMED and link.is_symlink()
+
+
+@pytest.mark.parametrize("text", ["", "a: [b", "clusters: []", "[1]", "a: b"])
+def test_a_kubeconfig_that_cannot_be_read_is_fetched_again(
+    text: str, stored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored.write_text(text)
+    monkeypatch.setattr(access, "fetch_kubeconfig", lambda *_: stored.write_text(OURS) and ExitCode.DONE)
+    assert cli.main(["kubeconfig", EXAMPLE]) == ExitCode.DONE
+    assert yaml.safe_load(capsys.readouterr().out) == NAMED
+    stored.write_text(text)
+    monkeypatch.setattr(access, "fetch_kubeconfig", lambda *_: ExitCode.DONE)
+    assert cli.main(["kubeconfig", EXAMPLE]) == ExitCode.FAILED
+    assert f"Failed to read {stored}: it is no kubeconfig" in capsys.readouterr().err
 
 
 def test_of_several_control_planes_one_that_answers_is_named(
