@@ -336,7 +336,7 @@ def new_run(folder: Path, what: str, alone: bool) -> Path:
 
 
 def _kind(run: Path) -> str:
-    """Return the kind of runs with which a run's log is counted: its command, or one for all that change the cluster."""
+    """Return the kind of runs among which a log is counted: all that change the cluster, or those of its command."""
     return "changing" if changing(run) else run.name.lstrip("0123456789-")
 
 

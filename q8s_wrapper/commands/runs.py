@@ -100,9 +100,12 @@ def destroy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         else:
             _require_yes(session, arguments, *invocation.keep_options(arguments.keep))
         keep = ["-e", json.dumps({"q8s_keep": arguments.keep})] if arguments.keep else []
-        return session.end(
-            session.play("destroy", [*keep, *_ansible_options(arguments), *rest]), remember=not arguments.check
-        )
+        outcome = session.play("destroy", [*keep, *_ansible_options(arguments), *rest])
+        if outcome.code == ExitCode.DONE and not arguments.check:
+            # A later cluster of this name must not get them.
+            links.write(session.folder, [])
+            scenario.forget(session.folder)
+        return session.end(outcome, remember=not arguments.check)
 
 
 def _describe_removal(keep: Sequence[str]) -> str:

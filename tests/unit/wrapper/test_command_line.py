@@ -17,6 +17,7 @@ import pytest
 
 from q8s_wrapper import cli, history, inventory, runner, state
 from q8s_wrapper.errors import ExitCode, WrapperError
+from q8s_wrapper.experiment import links
 from q8s_wrapper.run_state import Failure, Stage, State
 from tests.unit.wrapper.local_cloud import cluster_state
 
@@ -387,6 +388,25 @@ def test_what_cannot_be_kept(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert ended.value.code == ExitCode.WRONG_INPUT
     assert "argument --keep: invalid choice: 'servers' (choose from " in err
     assert "keypair" in err and "security_group" in err
+
+
+def test_destroy_leaves_no_link_and_no_scenario_to_the_next_cluster(
+    ansible: Any, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = state.cluster_folder("demo")
+    done, failed = (ExitCode.DONE, State(finished=True)), (ExitCode.FAILED, FAILED)
+    ansible(failed, done, done)
+    links.write(place, [{"from": "node:arm-mid-1", "to": "workers", "delay": "50ms"}])
+    (place / "scenario.json").write_text('{"since": "2026-01-01T00:00:00Z", "nodes": [], "record": "a.jsonl"}')
+    for arguments in (["destroy", str(EXAMPLE), "--yes"], ["destroy", str(EXAMPLE), "--check"]):
+        cli.main(arguments)
+        assert links.read(place), "there are servers still"
+    assert cli.main(["destroy", str(EXAMPLE), "--yes"]) == ExitCode.DONE
+    capsys.readouterr()
+    ansible(done)
+    cli.main(["verify", str(EXAMPLE)])
+    out, err = capsys.readouterr()
+    assert "link set" not in out + err and "scenario" not in out + err
 
 
 @pytest.mark.parametrize("name", ["arm-mid-1", "demo-arm-mid-1"])
