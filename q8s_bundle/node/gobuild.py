@@ -18,6 +18,25 @@ from q8s_bundle.progress import run, step
 
 _MODULES: Final = Path(__file__).parent / "go"
 _RECIPE: Final = "1"  # raised when the way of building changes without the flags showing it
+# Go's defaults. They are set because a user may have others, in the environment or with `go env -w`: with GOAMD64=v3,
+# programs end at once on most CPU models of QEMU, and the key in the cache would be that of programs that run.
+_DEFAULTS: Final = {
+    "GOAMD64": "v1",
+    "GOARM64": "v8.0",
+    "GOFIPS140": "off",
+    "GO111MODULE": "on",
+    **dict.fromkeys(("CGO_CFLAGS", "CGO_CXXFLAGS", "CGO_LDFLAGS"), "-O2 -g"),
+}
+# Variables without a default that go, gcc and pkg-config read.
+_REMOVED: Final = (
+    "GOROOT",
+    "GOEXPERIMENT",
+    "CGO_CPPFLAGS",
+    "PKG_CONFIG_PATH",
+    "CPATH",
+    "C_INCLUDE_PATH",
+    "LIBRARY_PATH",
+)
 
 
 @dataclass(frozen=True)
@@ -192,9 +211,8 @@ def _build(program: Program, architecture: Architecture, folder: Path) -> None:
 
 def _go_environment(flags: str) -> dict[str, str]:
     """Return the environment of the go command: the pinned toolchain with the folder that it is in, and our flags."""
-    environment = dict(os.environ, GOTOOLCHAIN=f"go{versions.GO}", GOWORK="off", GOFLAGS=flags)
-    environment.pop("GOROOT", None)
-    return environment
+    kept = {name: value for name, value in os.environ.items() if name not in _REMOVED}
+    return {**kept, **_DEFAULTS, "GOTOOLCHAIN": f"go{versions.GO}", "GOWORK": "off", "GOFLAGS": flags}
 
 
 def module_folder(program: Program, module: str) -> Path:

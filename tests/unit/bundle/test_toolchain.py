@@ -96,6 +96,36 @@ def test_without_go_and_proxy_a_build_is_refused(no_go: Path, monkeypatch: pytes
         toolchain.require()
 
 
-def test_the_environment_of_a_build_has_no_other_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GOROOT", "/usr/lib/go-1.19")
-    assert "GOROOT" not in gobuild._go_environment("-mod=readonly")
+SETTINGS = {
+    "GOAMD64": "v3",
+    "GOARM64": "v9.0",
+    "GOFIPS140": "latest",
+    "GO111MODULE": "off",
+    "CGO_CFLAGS": "-march=native",
+}
+SETTINGS |= {"CGO_LDFLAGS": "-lnowhere", "CGO_CPPFLAGS": "-DNOWHERE"}
+
+
+@pytest.mark.parametrize("persistent", [False, True], ids=["exported", "go env -w"])
+def test_a_user_s_settings_of_go_change_no_program(
+    persistent: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = toolchain.find()
+    if go is None:
+        pytest.skip("this machine has no Go")
+
+    def settings() -> str:
+        command = [go, "env", *SETTINGS, "GOEXPERIMENT"]
+        environment = gobuild._go_environment("-mod=readonly")
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+
+    monkeypatch.setenv("GOENV", str(tmp_path / "env"))
+    before = settings()
+    if persistent:
+        known = {name: value for name, value in SETTINGS.items() if name != "CGO_CPPFLAGS"}
+        (tmp_path / "env").write_text("".join(f"{name}={value}\n" for name, value in known.items()))
+    else:
+        for name, value in {**SETTINGS, "GOEXPERIMENT": "nocoverageredesign", "GOROOT": "/usr/lib/go-1.19"}.items():
+            monkeypatch.setenv(name, value)
+    assert settings() == before
+    assert before.splitlines()[:2] == ["v1", "v8.0"]
