@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -225,12 +225,28 @@ def _firewall(survey: Survey) -> list[str]:
         f"the firewall {unit} is active and blocks the Kubernetes API and the pod network: {_FIREWALLS[unit]} (the security group stays in force)"
         for unit in active
     ]
-    if not active and survey.get("input_policy") == "DROP":
-        result.append(
-            "its packet filter drops incoming traffic (iptables INPUT has the policy DROP): sudo iptables -P INPUT ACCEPT, "
-            "and disable what sets it at boot (the security group stays in force)"
+    # Those of an active firewall go with it.
+    filters = [] if active else _packet_filters(survey)
+    return result + [
+        f"its packet filter drops {what}: {cure}, and disable what sets it at boot (the security group stays in force)"
+        for what, cure in filters
+    ]
+
+
+def _packet_filters(survey: Survey) -> Iterator[tuple[str, str]]:
+    """Yield what the host's packet filter drops, and the command that ends it."""
+    traffic = {"INPUT": "incoming traffic", "FORWARD": "the traffic of pods"}
+    if survey.get("input_policy") == "DROP":
+        yield f"{traffic['INPUT']} (iptables INPUT has the policy DROP)", "sudo iptables -P INPUT ACCEPT"
+    for rule in survey.all("iptables_rule"):
+        yield (
+            f"{traffic[rule.split()[1]]} (the rule {rule} of iptables)",
+            f"sudo iptables {rule.replace('-A', '-D', 1)}",
         )
-    return result
+    for line in survey.all("nftables_chain"):
+        hook, chain, table = line.split(" ", 2)
+        where = f"the chain {chain} of nftables table {table}"
+        yield f"{traffic[hook.upper()]} ({where})", f"sudo nft delete table {table}"
 
 
 def _ports(survey: Survey, artifact_port: Optional[int]) -> list[str]:
