@@ -32,8 +32,8 @@ NAME: Final = "trio"
 FIRST: Final = f"{NAME}-control-plane"
 CONTROL_PLANES: Final = (FIRST, f"{FIRST}-2", f"{FIRST}-3")
 WORKER: Final = "x86-small-1"
-# Seconds: a node that does not report is NotReady after 50, counted anew when the one that counts was lost, and the loss
-# of that one is noticed after 15.
+# Seconds: a node that does not report is NotReady after 50, counted anew when the one that counts was lost, too, whose
+# loss is noticed after 15.
 GRACE: Final = 180
 # In the guest: asks the API by its name, with a new connection each time, and prints when it answered.
 WATCH: Final = """\
