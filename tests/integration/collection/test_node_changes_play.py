@@ -144,6 +144,20 @@ class Cluster:
                 "gather_facts": False,
                 "tasks": [{"ansible.builtin.include_tasks": f"{stages}/../tasks/node_change.yml"}],
             },
+            # a host that is lost meanwhile: nobody listens on this port
+            {
+                "hosts": "{{ lost | default('!all') }}",
+                "gather_facts": False,
+                "tasks": [
+                    {
+                        "ansible.builtin.set_fact": {
+                            "ansible_connection": "ssh",
+                            "ansible_port": 1,
+                            "ansible_host": "127.0.0.1",
+                        }
+                    }
+                ],
+            },
             {"import_playbook": f"{stages}/change.yml"},
             {"import_playbook": f"{stages}/changed.yml"},
         ]
@@ -251,6 +265,15 @@ def test_a_failure_ends_the_changes_of_its_type_only(cluster: Cluster) -> None:
     assert of(cluster, "x86-2") == []
     assert "start" in of(cluster, "arm-1"), "another type goes on"
     assert (cluster.root / "drained").read_text() == "x86-1", "the next deploy uncordons it"
+
+
+def test_a_host_that_is_lost_keeps_no_other_node_from_its_change(cluster: Cluster) -> None:
+    done = cluster.run(lost="demo-x86-1")
+    said = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode != 0 and "These nodes do not have their new values yet: x86-1. The next deploy" in said
+    assert of(cluster, "x86-1") == []
+    assert of(cluster, "x86-2") == list(RESTART), cluster.calls
+    assert "start" in of(cluster, "arm-1")
 
 
 def test_without_consent_nothing_changes(cluster: Cluster) -> None:

@@ -1,0 +1,180 @@
+"""What one failure leaves to the other nodes, and what the run says at its end.
+
+Ansible runs the real stages on this machine, with a program in the place of kubectl.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.q8s.emu.plugins.module_utils import _inventory, _spec
+
+from q8s_wrapper.config import REPOSITORY
+
+INITIAL = "demo-control-plane"
+WORKERS = ("x86-small-1", "arm-mid-1")
+# The node of the second worker is not Ready; and what the file "fails" names does not work.
+KUBECTL = """\
+#!{python}
+import json, pathlib, sys
+root = pathlib.Path("{root}")
+text = " ".join(sys.argv[1:])
+fails = (root / "fails").read_text()
+with (root / "calls").open("a") as calls:
+    print(text, file=calls)
+if fails and fails in text:
+    sys.exit("connection refused")
+items = []
+for name in {nodes}:
+    ready = {{"type": "Ready", "status": "False" if name == "arm-mid-1" else "True", "lastHeartbeatTime": "2026-11-28T00:00:00Z"}}
+    metadata = {{"name": name, "resourceVersion": "1"}}
+    info = {{"kubeletVersion": "v1.36.3", "architecture": "amd64"}}
+    items.append({{"kind": "Node", "metadata": metadata, "spec": {{}}, "status": {{"conditions": [ready], "nodeInfo": info}}}})
+available = [{{"type": "Available", "status": "True"}}]
+items.append({{"kind": "Deployment", "metadata": {{"namespace": "kube-system", "name": "coredns"}}, "status": {{"conditions": available}}}})
+if "jsonpath" in text:
+    print("".join(f"{{name}} v1.36.3\\n" for name in {nodes}[:2]) + "arm-mid-1 v1.35.7\\n")
+elif "json" in text and "get" in text:
+    print(json.dumps({{"items": items}}))
+"""
+
+
+class Run:
+    """Plays on three servers; all but those of ``away`` are this machine."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.collections = root / "ansible_collections"
+        self.stages = self.collections / "q8s/emu/playbooks/stages"
+        shutil.copytree(REPOSITORY / "collections" / "ansible_collections", self.collections)
+        for file in [*self.collections.rglob("*.yml"), *self.collections.rglob("*.sh")]:
+            old = file.read_text()
+            new = old.replace("/var/lib/q8s/bin/kubectl", f"{root}/kubectl").replace("/etc/kubernetes", f"{root}/etc")
+            if new != old:
+                file.write_text(new)
+        module = self.collections / "q8s/emu/plugins/modules/nodes_ready.py"
+        module.write_text(module.read_text().replace('"default": 600', '"default": 0'))
+        (root / "kubectl").write_text(KUBECTL.format(python=sys.executable, root=root, nodes=[INITIAL, *WORKERS]))
+        (root / "kubectl").chmod(0o755)
+        (root / "etc" / "q8s").mkdir(parents=True)
+        (root / "etc" / "admin.conf").write_text("server: https://demo-api:6443\n")
+        (root / "etc" / "q8s" / "bootstrap-token").write_text("abcdef.0123456789abcdef")
+
+    def __call__(self, *stages: str, fails: str = "", away: tuple[str, ...] = (), **values: Any) -> tuple[int, str]:
+        """Run stages; return Ansible's exit code, and what it said in one line."""
+        (self.root / "fails").write_text(fails)
+        cluster = _spec.load_file(str(REPOSITORY / "examples" / "demo.yaml"))
+        hosts: dict[str, Any] = {}
+        for number, spec in enumerate(cluster.servers(), 4):
+            hosts[spec.name] = {
+                "q8s_status": "ACTIVE",
+                "q8s_server_id": str(number),
+                "q8s_private_ip": f"10.254.1.{number}",
+                "q8s_node_name": spec.node,
+                # nobody listens on this port
+                **(
+                    {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+                    if spec.name in away
+                    else {}
+                ),
+            }
+        servers = [name for name in hosts if name != INITIAL]
+        groups = {"control_plane": [INITIAL], "control_plane_initial": [INITIAL], "worker_hosts": servers}
+        groups |= {} if "ssh" in stages else {"booted": list(hosts)}
+        variables = {
+            **_inventory.cluster_variables(cluster, None),
+            "q8s_state_dir": str(self.root),
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "ansible_become": False,
+            "control_plane_kubelets_timeout": 0,
+            **values,
+        }
+        children = {name: {"hosts": dict.fromkeys(members)} for name, members in groups.items()}
+        (self.root / "inventory.yml").write_text(
+            json.dumps({"all": {"hosts": hosts, "vars": variables, "children": children}})
+        )
+        first = {"q8s_servers": list(hosts)}
+        plays: list[dict[str, Any]] = [
+            {"hosts": "localhost", "gather_facts": False, "tasks": [{"ansible.builtin.set_fact": first}]},
+            *({"import_playbook": f"{self.stages}/{stage}.yml"} for stage in stages),
+        ]
+        (self.root / "play.yml").write_text(json.dumps(plays))
+        done = subprocess.run(
+            [
+                Path(sys.executable).parent / "ansible-playbook",
+                "-i",
+                self.root / "inventory.yml",
+                self.root / "play.yml",
+            ],
+            cwd=self.root,
+            env={
+                **os.environ,
+                "ANSIBLE_COLLECTIONS_PATH": f"{self.root}:{os.environ.get('ANSIBLE_COLLECTIONS_PATH', '')}",
+                "ANSIBLE_NOCOLOR": "1",
+                "ANSIBLE_FORCE_COLOR": "0",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+    @property
+    def calls(self) -> str:
+        """What kubectl was called with."""
+        return (self.root / "calls").read_text()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path)
+
+
+def test_a_node_that_is_not_ready_keeps_the_others_from_nothing(run: Run) -> None:
+    failed = {"failed_servers": {"demo-arm-mid-2": "server demo-arm-mid-2 is in ERROR: No valid host was found."}}
+    code, said = run("ready", "addons", "links", "failures", q8s_servers_result=failed)
+    assert code == 2, said
+    assert "node arm-mid-1 is NotReady" in said
+    assert "patch node x86-small-1" in run.calls, "it has its labels"
+    assert not (run.root / "etc" / "q8s" / "bootstrap-token").exists()
+    assert "--selector=q8s.io/addon" in run.calls, "add-ons are installed"
+    assert "server demo-arm-mid-2 is in ERROR: No valid host was found." in said
+    assert f"{INITIAL}: failed at: Wait until every node is Ready, and the cluster's DNS" in said
+
+
+def test_labels_that_cannot_be_set_keep_nobody_from_the_rest(run: Run) -> None:
+    code, said = run("ready", "failures", fails="patch node x86-small-1")
+    assert code == 2 and "Failed to change the node x86-small-1: connection refused" in said
+    assert "patch node arm-mid-1" in run.calls
+    assert not (run.root / "etc" / "q8s" / "bootstrap-token").exists()
+    assert f"{INITIAL}: failed at: Set the nodes' labels and taints" in said
+
+
+def test_the_table_says_that_no_api_server_answers(run: Run) -> None:
+    code, said = run("ready", "failures", fails="get nodes")
+    assert code == 2
+    assert "the API server does not answer (connection refused)" in said.partition("TASK [Show the nodes]")[2]
+
+
+@pytest.mark.parametrize(("away", "stops"), [(INITIAL, True), ("demo-arm-mid-1", False)])
+def test_nobody_goes_on_without_the_initial_control_plane(run: Run, away: str, stops: bool) -> None:
+    code, said = run("ssh", "reached", "failures", away=(away,), q8s_ssh_timeout=1)
+    assert code == 2, "one host failed"
+    assert (f"{away} did not answer by ssh, and the other nodes need it" in said) == stops
+    assert ("PLAY [Report what failed]" in said) != stops
+
+
+def test_an_upgrade_does_not_end_before_all_nodes_have_the_version(run: Run) -> None:
+    (run.root / "etc" / "q8s" / "upgrading").touch()
+    code, said = run("upgraded")
+    assert code == 2 and "arm-mid-1: not upgraded to v1.36.3 yet." in said
+    assert "Record the version in the cloud" not in said
+    assert (run.root / "etc" / "q8s" / "upgrading").exists()
