@@ -33,12 +33,14 @@ if fails and fails in text:
     sys.exit("connection refused")
 items = []
 for name in {nodes}:
-    ready = {{"type": "Ready", "status": "False" if name == "arm-mid-1" else "True", "lastHeartbeatTime": "2026-11-28T00:00:00Z"}}
+    status = "False" if name == "arm-mid-1" else "True"
+    ready = {{"type": "Ready", "status": status, "lastHeartbeatTime": "2026-11-28T00:00:00Z"}}
+    status = {{"conditions": [ready], "nodeInfo": {{"kubeletVersion": "v1.36.3", "architecture": "amd64"}}}}
     metadata = {{"name": name, "resourceVersion": "1"}}
-    info = {{"kubeletVersion": "v1.36.3", "architecture": "amd64"}}
-    items.append({{"kind": "Node", "metadata": metadata, "spec": {{}}, "status": {{"conditions": [ready], "nodeInfo": info}}}})
-available = [{{"type": "Available", "status": "True"}}]
-items.append({{"kind": "Deployment", "metadata": {{"namespace": "kube-system", "name": "coredns"}}, "status": {{"conditions": available}}}})
+    items.append({{"kind": "Node", "metadata": metadata, "spec": {{}}, "status": status}})
+coredns = {{"namespace": "kube-system", "name": "coredns"}}
+status = {{"conditions": [{{"type": "Available", "status": "True"}}]}}
+items.append({{"kind": "Deployment", "metadata": coredns, "status": status}})
 if "jsonpath" in text:
     print("".join(f"{{name}} v1.36.3\\n" for name in {nodes}[:2]) + "arm-mid-1 v1.35.7\\n")
 elif "json" in text and "get" in text:

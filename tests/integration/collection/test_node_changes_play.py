@@ -160,6 +160,7 @@ class Cluster:
             },
             {"import_playbook": f"{stages}/change.yml"},
             {"import_playbook": f"{stages}/changed.yml"},
+            {"import_playbook": f"{stages}/failures.yml"},
         ]
         (root / "play.yml").write_text(json.dumps(plays))
 
