@@ -202,6 +202,20 @@ def test_deploy_removes_a_control_plane_that_is_gone_and_no_other_node(status: s
     assert table(with_nodes(*NODES, node(name, status)))[name]["hint"] == command.format(name)
 
 
+def test_a_command_of_kubectl_runs_where_an_api_server_answers() -> None:
+    """The initial control plane is down. The root of another one has no kubeconfig of its own."""
+    second = f"{CONTROL_PLANE}-2"
+    hosts = {
+        **with_nodes(),
+        CONTROL_PLANE: server(q8s_kubernetes=UNREACHABLE),
+        second: server(q8s_kubernetes=answer(*NODES, node("gone-1"))),
+    }
+    hint = table(hosts)["gone-1"]["hint"]
+    assert (
+        hint == f"q8s-run ssh FILE {second} -- sudo kubectl --kubeconfig=/etc/kubernetes/admin.conf delete node gone-1"
+    )
+
+
 def test_a_surplus_server_and_its_node_are_one_row() -> None:
     """The node must not be deleted by hand while its server runs: its kubelet would register it again."""
     surplus = server(q8s_surplus={"name": "arm-mid-2", "control_plane_host": ""})

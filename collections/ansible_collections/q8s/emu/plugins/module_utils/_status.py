@@ -48,8 +48,8 @@ def node_rows(cluster: Cluster, hosts: Mapping[str, Mapping[str, Any]]) -> list[
     answers = [given for given in (hosts[name].get("q8s_kubernetes") for name in hosts) if given]
     nodes, why = kubernetes_nodes(answers)
     specs = cluster.servers()
-    initial = next(spec.name for spec in specs if spec.initial)
-    rows = [_row(spec, hosts.get(spec.name), nodes, why, initial) for spec in specs]
+    kubectl = _kubectl(hosts, next(spec.name for spec in specs if spec.initial))
+    rows = [_row(spec, hosts.get(spec.name), nodes, why, kubectl) for spec in specs]
     named = {spec.name for spec in specs} | {spec.node for spec in specs}
     for name, variables in hosts.items():
         if name not in named and "q8s_server_id" in variables:
@@ -58,8 +58,17 @@ def node_rows(cluster: Cluster, hosts: Mapping[str, Mapping[str, Any]]) -> list[
             rows.append(row)
     for name, node in (nodes or {}).items():
         if name not in named:
-            rows.append(_surplus_node(cluster.cluster_name, name, node, initial))
+            rows.append(_surplus_node(cluster.cluster_name, name, node, kubectl))
     return rows
+
+
+def _kubectl(hosts: Mapping[str, Mapping[str, Any]], initial: str) -> str:
+    """Return the command that runs kubectl on a control plane that answers: the initial one, whose root has a kubeconfig, if it does."""
+    asked = {name: hosts[name].get("q8s_kubernetes") for name in hosts}
+    answering = [name for name, answer in asked.items() if answer and not _api_problem(answer)]
+    if not answering or initial in answering:
+        return f"q8s-run ssh FILE {initial} -- sudo kubectl"
+    return f"q8s-run ssh FILE {answering[0]} -- sudo kubectl --kubeconfig=/etc/kubernetes/admin.conf"
 
 
 def kubernetes_nodes(answers: Iterable[Mapping[str, Any]]) -> tuple[Optional[dict[str, Any]], str]:
@@ -105,7 +114,7 @@ def _row(
     variables: Optional[Mapping[str, Any]],
     nodes: Optional[Mapping[str, Any]],
     why: str,
-    initial: str,
+    kubectl: str,
 ) -> dict[str, str]:
     node = (nodes or {}).get(spec.node)
     architecture = spec.vm_type.architecture if spec.vm_type else _CONTROL_PLANES
@@ -127,7 +136,7 @@ def _row(
         or _login_problem(spec, row, variables or {})
         or _machine_problem(spec, row, variables or {}, guest)
         or _api_server_problem(spec, row, variables or {}, why)
-        or _kubernetes_problem(spec.node, row, node, guest, initial)
+        or _kubernetes_problem(spec.node, row, node, guest, kubectl)
     )
     return {**row, "problem": problem, "hint": hint}
 
@@ -327,7 +336,7 @@ def _api_server_problem(
 
 
 def _kubernetes_problem(
-    name: str, row: Mapping[str, str], node: Optional[Mapping[str, Any]], guest: Guest, initial: str
+    name: str, row: Mapping[str, str], node: Optional[Mapping[str, Any]], guest: Guest, kubectl: str
 ) -> tuple[str, str]:
     limited = f"{_DEPLOY} --limit {name}"
     logs = f"q8s-run logs FILE {name}"
@@ -355,7 +364,7 @@ def _kubernetes_problem(
     if node["spec"].get("unschedulable"):
         return (
             f"{name} takes no new pods: it is cordoned",
-            f"q8s-run ssh FILE {initial} -- sudo kubectl uncordon {name}",
+            f"{kubectl} uncordon {name}",
         )
     return "", ""
 
@@ -378,7 +387,7 @@ def _surplus_server(name: str, variables: Mapping[str, Any], nodes: Optional[Map
     }
 
 
-def _surplus_node(cluster: str, name: str, node: Mapping[str, Any], initial: str) -> dict[str, str]:
+def _surplus_node(cluster: str, name: str, node: Mapping[str, Any], kubectl: str) -> dict[str, str]:
     # deploy removes it, and etcd's member of this name
     gone = is_additional_control_plane(cluster, name) and condition(node)["status"] != "True"
     return {
@@ -391,5 +400,5 @@ def _surplus_node(cluster: str, name: str, node: Mapping[str, Any], initial: str
         "kubernetes": _readiness(node, Guest("")),
         "version": node["status"]["nodeInfo"]["kubeletVersion"],
         "problem": f"Kubernetes has a node {name} that the cluster file does not ask for, and no server for it",
-        "hint": _DEPLOY if gone else f"q8s-run ssh FILE {initial} -- sudo kubectl delete node {name}",
+        "hint": _DEPLOY if gone else f"{kubectl} delete node {name}",
     }
