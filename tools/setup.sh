@@ -32,7 +32,10 @@ done
 [ -n "$python" ] || die "no Python 3.13 on this machine" "install it (pyenv install 3.13, or your distribution's python3.13) and run make setup again"
 if [ ! -x "$uv" ]; then
     say "installing uv $uv_version"
-    "$python" -m venv "$cache/uv-$uv_version" && "$cache/uv-$uv_version/bin/pip" install -q "uv==$uv_version" || die "pip could not install uv $uv_version"
+    # uv, which checks the hashes of all that it installs, is one of them
+    locked=$(sed -n "/^uv==$uv_version /,/[^\\\\]$/p" requirements.lock)
+    "$python" -m venv "$cache/uv-$uv_version"
+    "$cache/uv-$uv_version/bin/pip" install -q --require-hashes --requirement /dev/stdin <<< "$locked" || die "pip could not install uv $uv_version"
 fi
 stamp=$(cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)-$("$python" -c 'import sys; print(sys.version_info[:3])')
 if [ "$(cat .venv/.q8s-stamp 2>/dev/null)" != "$stamp" ]; then
