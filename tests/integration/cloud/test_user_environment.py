@@ -298,7 +298,8 @@ def said(place: Place, done: subprocess.CompletedProcess[str]) -> tuple[int, lis
 @pytest.fixture(scope="module")
 def place(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """The cluster's servers, reached from outside through its control plane."""
-    data = cluster.mapping(access={"type": "floating_ip", "floating_network": "external"})
+    access = {"type": "floating_ip", "floating_network": "external", "allowed_prefixes": ["0.0.0.0/0"]}
+    data = cluster.mapping(access=access)
     file = cluster.folder / "cluster.yaml"
     file.write_text(json.dumps(data))
     for name in ("keypair", "security_group", "servers"):

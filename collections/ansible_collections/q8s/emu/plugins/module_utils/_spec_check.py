@@ -379,8 +379,12 @@ def _access(values: Mapping[str, Any], root: Value, report: Report) -> None:
     if access["type"] == "floating_ip" and value.at("allowed_prefixes").data == []:
         message = "is empty: no address could connect, not even this machine"
         report.fail(
-            value.at("allowed_prefixes"), "access.allowed_prefixes", message, "remove it to allow all addresses"
+            value.at("allowed_prefixes"), "access.allowed_prefixes", message, "name the networks that may connect"
         )
+    if access["type"] == "floating_ip" and "allowed_prefixes" not in value.data:
+        message = "is missing: SSH and the Kubernetes API are open to every address"
+        hint = "name the networks that may connect; [0.0.0.0/0] means all of them"
+        report.warn(value, "access.allowed_prefixes", message, hint)
 
 
 def _proxy(values: Mapping[str, Any], root: Value, report: Report) -> None:
