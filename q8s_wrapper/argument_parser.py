@@ -31,6 +31,17 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(ExitCode.WRONG_INPUT)
 
 
+def _text(value: str) -> str:
+    """Return the value of an option or an argument.
+
+    :raises argparse.ArgumentTypeError: it names nothing, as a variable of a shell that is not set. An empty limit or
+        pattern would select everything
+    """
+    if not value.strip(" ,:"):
+        raise argparse.ArgumentTypeError(f"is {value!r}, which names nothing")
+    return value
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     top = _Parser(
@@ -63,10 +74,14 @@ def _add_command(commands: Any, command: Command) -> None:
     )
     sub.set_defaults(command=command)
     if command.file:
-        sub.add_argument("file", metavar="FILE", help=f"cluster file (default: {DEFAULT_FILE}) [{FILE_VARIABLE}]")
+        sub.add_argument(
+            "file", metavar="FILE", type=_text, help=f"cluster file (default: {DEFAULT_FILE}) [{FILE_VARIABLE}]"
+        )
     if command.node:
         nargs = "?" if command.node.startswith("[") else "+" if command.node == "LINK" else None
-        sub.add_argument("node", metavar=command.node.strip("[]"), nargs=nargs, help=_NODE_HELP[command.node])
+        sub.add_argument(
+            "node", metavar=command.node.strip("[]"), type=_text, nargs=nargs, help=_NODE_HELP[command.node]
+        )
     for option in command.options:
         flags = ([f"-{option.short}"] if option.short else []) + [f"--{option.name}"]
         text = f"{option.help} [{option.variable}]"
@@ -74,12 +89,14 @@ def _add_command(commands: Any, command: Command) -> None:
             sub.add_argument(*flags, action="count", default=default_from_environment(option), help=text)
         elif option.several:
             # No default: argparse would append to it. apply_environment() sets the value if the option is absent.
-            sub.add_argument(*flags, metavar=option.metavar, action="append", choices=option.choices or None, help=text)
+            sub.add_argument(
+                *flags, metavar=option.metavar, type=_text, action="append", choices=option.choices or None, help=text
+            )
         elif option.metavar:
             sub.add_argument(
                 *flags,
                 metavar=option.metavar,
-                type=int if option.number else str,
+                type=int if option.number else _text,
                 choices=option.choices or None,
                 default=default_from_environment(option),
                 help=text,

@@ -16,7 +16,7 @@ INITIAL, X86, ARM = "demo-control-plane", "demo-x86-small-1", "demo-arm-mid-1"
 @pytest.mark.parametrize(
     ("limit", "servers"),
     [
-        ("", [INITIAL, X86, ARM]),
+        ([], [INITIAL, X86, ARM]),
         (None, [INITIAL, X86, ARM]),
         (ARM, [INITIAL, ARM]),
         ("arm-mid-1", [INITIAL, ARM]),  # its guest
@@ -35,7 +35,7 @@ def test_what_is_selected(limit: str | list[str] | None, servers: list[str]) -> 
     assert FilterModule().filters()["limited_servers"](CLUSTER.to_mapping(), limit) == servers
 
 
-@pytest.mark.parametrize("limit", ["nosuch", "arm-mid-1,nosuch", "big-*", "!nosuch"])
+@pytest.mark.parametrize("limit", ["nosuch", "arm-mid-1,nosuch", "big-*", "!nosuch", "", " , "])
 def test_what_is_not_there_is_refused(limit: str) -> None:
     with pytest.raises(AnsibleFilterError, match=r"no server, node or group .*known are .*arm-mid-1"):
         FilterModule().filters()["limited_servers"](CLUSTER.to_mapping(), limit)

@@ -57,6 +57,17 @@ def test_exec_needs_a_command_and_a_host(hosts: dict[str, Any], capsys: pytest.C
     assert f"hint: q8s-run deploy {EXAMPLE}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("pattern", ["", " ", ","])
+def test_exec_with_a_pattern_that_names_nothing_runs_nowhere(
+    pattern: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in ``q8s-run exec FILE "$NODE" -- reboot``: for Ansible, that is all hosts."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["exec", EXAMPLE, pattern, "--", "touch", str(tmp_path / "ran")])
+    assert ended.value.code == ExitCode.WRONG_INPUT and not (tmp_path / "ran").exists()
+    assert f"error: argument NODES: is {pattern!r}, which names nothing\nhint: " in capsys.readouterr().err
+
+
 SERVER = {
     "ansible_host": "10.0.0.3",
     "ansible_user": "debian",

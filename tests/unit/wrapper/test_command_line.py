@@ -245,6 +245,18 @@ def test_what_selects_nothing_is_refused(
     assert unknown in err and known in err and calls == [] and not folder.parents[1].exists()
 
 
+@pytest.mark.parametrize("option", ["--limit", "--tags"])
+@pytest.mark.parametrize("value", ["", ",", " "])
+def test_an_option_that_names_nothing_does_not_select_everything(
+    option: str, value: str, ansible: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = ansible()
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["deploy", str(EXAMPLE), option, value])
+    assert ended.value.code == ExitCode.WRONG_INPUT and calls == []
+    assert f"error: argument {option}: is {value!r}, which names nothing\n" in capsys.readouterr().err
+
+
 def test_the_tags_are_listed_without_a_cloud(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     assert cli.main(["deploy", str(EXAMPLE), "--list-tags"]) == ExitCode.DONE
     found = capsys.readouterr().out.split()

@@ -26,8 +26,9 @@ def limited_servers(cluster: Cluster, limit: Union[str, Iterable[str], None]) ->
     """Return the names of the servers that a limit selects, and of the initial control plane, in the file's order.
 
     :param limit: names of servers, of nodes and of the inventory's groups, with commas between them or as a list; a name
-        may have the wildcards of a shell, and one after ``!`` is left out. None or an empty one selects all servers
-    :raises LimitError: a name is not known
+        may have the wildcards of a shell, and one after ``!`` is left out. None or an empty list selects all servers; a
+        text without a name does not, for it may be a variable of a shell that was not set
+    :raises LimitError: a name is not known, or a text has none
     """
     words = limit.split(",") if isinstance(limit, str) else list(limit or ())
     words = [word.strip() for word in words if word.strip()]
@@ -47,6 +48,8 @@ def limited_servers(cluster: Cluster, limit: Union[str, Iterable[str], None]) ->
     initial = {spec.name for spec in cluster.servers() if spec.initial}
     matches = {word: fnmatch.filter(by_name, word.lstrip("!")) for word in words}
     unknown = [word for word in words if not matches[word]]
+    if isinstance(limit, str) and not words:
+        unknown = [repr(limit)]
     if unknown:
         raise LimitError(unknown, list(by_name))
     selected: set[str] = set()
