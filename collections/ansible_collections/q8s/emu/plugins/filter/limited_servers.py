@@ -29,7 +29,7 @@ options:
   limit:
     description:
       - Names of servers, of nodes and of the inventory's groups, as a list or with commas between them. Wildcards of a shell are allowed, and
-        a name after C(!) is left out. An empty limit selects all servers.
+        a name after C(!) is left out. An empty list selects all servers; a text without a name is refused.
     type: raw
     required: true
 """
