@@ -163,9 +163,16 @@ def open_session(arguments: argparse.Namespace, cluster: Any = None, *, changes:
 
     :param cluster: the cluster, if the file was loaded before
     :param changes: whether the run may change the cluster. Such a run excludes others; read-only runs exclude none
-    :raises WrapperError: another run holds the lock, the cloud does not answer, or the state folder is not usable
+    :raises WrapperError: another run holds the lock, the cloud does not answer, or the state folder or the file is not
+        usable
     """
     cluster = load(arguments.file) if cluster is None else cluster
+    if Path(arguments.file).is_fifo():
+        raise WrapperError(
+            f"Failed to use {arguments.file}: it is a pipe, which can be read only once, and Ansible reads it again",
+            "write the cluster file to a folder, then pass its path",
+            ExitCode.WRONG_INPUT,
+        )
     check = getattr(arguments, "check", False)
     try:
         if check:

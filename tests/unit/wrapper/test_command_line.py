@@ -587,6 +587,19 @@ def test_what_only_looks_goes_on_beside_a_deploy(command: str, result: State, an
         assert len(calls) == 1 and at_work.exists(), "the deploy's files are left to it"
 
 
+def test_a_pipe_is_refused_before_it_is_read_again(ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """As in ``q8s-run plan <(envsubst < template.yaml)``: Ansible found no file of that name."""
+    calls = ansible()
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream:
+        stream.write(EXAMPLE.read_text())
+    file = f"/dev/fd/{reader}"
+    assert cli.main(["plan", file]) == ExitCode.WRONG_INPUT
+    os.close(reader)
+    err = capsys.readouterr().err
+    assert f"error: Failed to use {file}: it is a pipe, which can be read only once" in err and calls == []
+
+
 def test_old_runs_are_removed(folder: Path) -> None:
     state.cluster_folder("demo")
     for number in range(12):
