@@ -79,6 +79,10 @@ BREAKS: Final = {
             CONTROL_PLANE: (f"Q8S's rules on the host {CONTROL_PLANE} are not in force",),
         },
     ),
+    "the guest's network": Break(
+        {HOST: f"{VIRSH} net-destroy q8s"},
+        {WORKER: (f"the guest {WORKER} is cut off",)},
+    ),
     "the worker's node": Break(
         {CONTROL_PLANE: f"kubectl delete node {WORKER}"},
         # that it has not joined, or, five minutes after its start, that it is not in the cluster though its guest runs

@@ -89,6 +89,12 @@ def test_a_guest(ask: Ask, tmp_path: Path) -> None:
     with socket.create_server(("127.77.0.9", 10250)):
         (tmp_path / "etc/libvirt/qemu/autostart/arm-1.xml").unlink()
         assert ask("guest_state.sh", runs, NAME="arm-1", ADDRESS="127.77.0.9").stdout.endswith("\nautostart is off\n")
+        (tmp_path / "run/libvirt/qemu/arm-1.xml").write_text(
+            "<source dev='/dev/x'/>\n<target dev='vda' bus='virtio'/>\n<target dev='vnet77'/>\n"
+        )
+        cut = ask("guest_state.sh", runs, NAME="arm-1", ADDRESS="127.77.0.9").stdout
+        assert cut.endswith("\nautostart is off\nnetwork is cut\n")
+        assert _host_state.split(cut)[0].network_is_cut
     (tmp_path / "etc/libvirt/qemu/arm-1.xml").unlink()
     (tmp_path / "run/libvirt/qemu/arm-1.pid").unlink()
     said = ask("guest_state.sh", runs, NAME="arm-1", ADDRESS="127.77.0.9")

@@ -340,6 +340,12 @@ unit q8s-rules-check.timer active disabled
             "q8s-run deploy FILE --limit arm-mid-1: it repairs that",
         ),
         (
+            "running (booted)\n\nnow 900\nstarted 60\nqemu\nnetwork is cut\n",
+            "the guest arm-mid-1 is cut off: "
+            "its network interface is not in the network q8s of libvirt on the host demo-arm-mid-1",
+            "q8s-run deploy FILE --limit arm-mid-1: it repairs that",
+        ),
+        (
             "running (booted)\n\nnow 900\nstarted 60\nqemu\nkubelet refuses\n",
             "the kubelet of arm-mid-1 does not run, though its guest does",
             "q8s-run deploy FILE --limit arm-mid-1: it repairs that",

@@ -4,6 +4,7 @@
 #   qemu                            the guest's process runs, perhaps without libvirt
 #   definition is missing           libvirt would forget the guest when it ends
 #   autostart is off                libvirt would not start the guest at the host's boot
+#   network is cut                  the guest runs, and its network interface is in no bridge
 #   kubelet refuses                 the guest answers, and nobody on the kubelet's port
 # Parameters, as environment variables: NAME and ADDRESS of the guest
 virsh --connect qemu:///system domstate --reason "$NAME"
@@ -16,6 +17,8 @@ if [ $code = 0 ]; then
     [ -e "/etc/libvirt/qemu/autostart/$NAME.xml" ] || echo "autostart is off"
 fi
 if [ -e "/run/libvirt/qemu/$NAME.pid" ]; then
+    tap=$(sed -n "s/.*<target dev='\([^']*\)'\/>.*/\1/p" "/run/libvirt/qemu/$NAME.xml" 2>/dev/null | grep '^vnet')
+    if [ -n "$tap" ] && [ ! -e "/sys/class/net/$tap/master" ]; then echo "network is cut"; fi
     case $(LC_ALL=C timeout 1 bash -c ": < /dev/tcp/$ADDRESS/10250" 2>&1) in
         *"Connection refused"*) echo "kubelet refuses" ;;
     esac

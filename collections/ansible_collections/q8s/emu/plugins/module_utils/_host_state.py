@@ -9,7 +9,9 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-_FINDING = re.compile(r"(rules .*|unit \S+ \S+ \S+|definition is missing|autostart is off|kubelet refuses)")
+_FINDING = re.compile(
+    r"(rules .*|unit \S+ \S+ \S+|definition is missing|autostart is off|network is cut|kubelet refuses)"
+)
 
 
 class HostState(NamedTuple):
@@ -19,6 +21,7 @@ class HostState(NamedTuple):
     units: tuple[tuple[str, str, str], ...] = ()
     lacks_definition: bool = False
     lacks_autostart: bool = False
+    network_is_cut: bool = False
     kubelet_refuses: bool = False
 
 
@@ -43,7 +46,9 @@ def _parse(lines: Iterable[str]) -> HostState:
             units.append((name, active, enabled))
         else:
             facts[kind] = True
-    return HostState(tuple(rules), tuple(units), "definition" in facts, "autostart" in facts, "kubelet" in facts)
+    return HostState(
+        tuple(rules), tuple(units), "definition" in facts, "autostart" in facts, "network" in facts, "kubelet" in facts
+    )
 
 
 def problems(state: HostState, host: str, guest: str = "") -> list[str]:
@@ -58,6 +63,10 @@ def problems(state: HostState, host: str, guest: str = "") -> list[str]:
     found += [
         f"the unit {name} on the host {host} is {_unit(active, enabled)}" for name, active, enabled in state.units
     ]
+    if state.network_is_cut:
+        found.append(
+            f"the guest {guest} is cut off: its network interface is not in the network q8s of libvirt on the host {host}"
+        )
     if state.lacks_definition:
         found.append(f"libvirt has no definition of the guest {guest} any more, and would forget it when it ends")
     elif state.lacks_autostart:
