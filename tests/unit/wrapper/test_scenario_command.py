@@ -75,6 +75,7 @@ class Lab:
     tools: Path
     plays: list[Any]
     hosts: inventory.Hosts
+    processes: list[subprocess.Popen[bytes]]
 
     def write(self, *events: dict[str, Any]) -> None:
         data = yaml.safe_load(EDGE.read_text())
@@ -86,6 +87,7 @@ class Lab:
     def start(self) -> subprocess.Popen[bytes]:
         """Run the scenario in a process of its own, until a guest is stopped."""
         process = subprocess.Popen([sys.executable, "-c", DRIVER, self.folder, json.dumps(self.hosts), self.file])
+        self.processes.append(process)
         until(lambda: ("edge-edge-1", "destroy") in self.told())
         return process
 
@@ -142,7 +144,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
             hosts[node] = {**login, "ansible_host": node, "q8s_host": name, "q8s_node_name": node, "q8s_vm": vm}
     hosts["edge-control-plane"]["q8s_node_name"] = "edge-control-plane"
     monkeypatch.setattr(inventory, "read", lambda *_: hosts)
-    found = Lab(tmp_path / "edge.yaml", folder, tools, [], hosts)
+    found = Lab(tmp_path / "edge.yaml", folder, tools, [], hosts, [])
 
     def play(playbook: str, *_: object, arguments: list[str], **__: object) -> Outcome:
         found.plays.append((playbook, json.loads(arguments[arguments.index("-e") + 1])))
@@ -151,13 +153,16 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
 
     monkeypatch.setattr(runner, "run", play)
     yield found
+    for process in found.processes:
+        process.kill()
+        process.wait()
 
 
 RESTORED = ("link", {"q8s_link_action": "apply", "q8s_link_overrides": []})
 
 
 def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
