@@ -58,14 +58,23 @@ class Cluster(clusters.Cluster):
     """The cluster of these tests, and what may happen to it."""
 
     def run(self, verb: str, *others: str, code: int = 0) -> str:
-        """Run a command. Return its output."""
+        """Run a command. Return all that it wrote."""
+        done = self.ended(verb, *others, code=code)
+        return done.stdout + done.stderr
+
+    def answer(self, verb: str, *others: str, code: int = 0) -> str:
+        """Run a command. Return what it answered, without warnings."""
+        return self.ended(verb, *others, code=code).stdout
+
+    def ended(self, verb: str, *others: str, code: int) -> subprocess.CompletedProcess[str]:
+        """Run a command that ends with an exit code."""
         done = self.attempt(verb, *others)
         assert done.returncode == code, done.stderr[-2000:]
-        return done.stdout + done.stderr
+        return done
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """Return the rows of ``status`` by node, of a cluster that has a problem."""
-        rows = json.loads(self.run("status", "--json", code=1).partition("\n]")[0] + "\n]")
+        rows = json.loads(self.answer("status", "--json", code=1))
         return {row["node"]: row for row in rows}
 
     def ask_for(self, additional: int) -> None:
@@ -93,19 +102,18 @@ class Cluster(clusters.Cluster):
     def kubectl(self, host: str, *arguments: str) -> Any:
         """Return what the API server of a control plane says."""
         command = ["sudo", "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", *arguments, "--output=json"]
-        text = self.run("ssh", host, "--", *command)
-        return json.loads(text[text.index("{") :])
+        return json.loads(self.answer("ssh", host, "--", *command))
 
     def nodes(self, host: str = CONTROL_PLANES[1]) -> dict[str, Any]:
         return {node["metadata"]["name"]: node for node in self.kubectl(host, "get", "nodes")["items"]}
 
     def authority(self, host: str) -> str:
-        return self.run("ssh", host, "--", "sudo", "sha256sum", "/etc/kubernetes/pki/ca.crt").split()[0]
+        return self.answer("ssh", host, "--", "sudo", "sha256sum", "/etc/kubernetes/pki/ca.crt").split()[0]
 
     def serial(self, host: str) -> str:
         """Return the serial number of an API server's certificate."""
         certificate = "/etc/kubernetes/pki/apiserver.crt"
-        return self.run("ssh", host, "--", "sudo", "openssl", "x509", "-noout", "-serial", "-in", certificate)
+        return self.answer("ssh", host, "--", "sudo", "openssl", "x509", "-noout", "-serial", "-in", certificate)
 
     def members(self, host: str) -> set[str]:
         """Return the names of etcd's members."""
@@ -117,10 +125,8 @@ class Cluster(clusters.Cluster):
             f"c.load_cert_chain('{pki}/healthcheck-client.crt', '{pki}/healthcheck-client.key'); "
             f"print(r.urlopen(r.Request('{url}', b'{{}}'), context=c).read().decode())"
         )
-        text = self.run("ssh", host, "--", f"sudo python3 -c {shlex.quote(script)}")
-        return {
-            member.get("name", "") for member in json.loads(text[text.index("{") : text.rindex("}") + 1])["members"]
-        }
+        text = self.answer("ssh", host, "--", f"sudo python3 -c {shlex.quote(script)}")
+        return {member.get("name", "") for member in json.loads(text)["members"]}
 
     def means_to_join(self) -> set[str]:
         """Return the names of the Secrets by which nodes and control planes join."""
