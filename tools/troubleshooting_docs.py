@@ -138,6 +138,7 @@ def _node_messages() -> Iterator[tuple[str, str]]:
         (_with("unit UNIT inactive disabled"), ready),
         (_with("definition is missing"), ready),
         (_with("autostart is off"), ready),
+        (_with("network is cut"), ready),
         (_with("kubelet refuses"), ready),
         ({"q8s_domain": _RUNNING}, _kubectl()),
         ({"q8s_domain": {"rc": 0, "stdout": "running (booted)"}}, _kubectl()),
