@@ -126,7 +126,8 @@ def _cluster(count: int) -> Iterator[Cluster]:
     """A cluster with its key pair and security group, and without servers."""
     with tempfile.TemporaryDirectory() as folder:
         cluster = Cluster(count, Path(folder))
-        (cluster.folder / "cluster.yaml").write_text(yaml.safe_dump(_mapping(count), sort_keys=False))
+        fields = cluster_fields(_NAME, _FLAVOR, count - 1)
+        (cluster.folder / "cluster.yaml").write_text(yaml.safe_dump(fields, sort_keys=False))
         (cluster.folder / "play.json").write_text(json.dumps(_playbook(cluster.folder)))
         cluster.play("before")
         yield cluster
@@ -229,14 +230,14 @@ def _q8s(cloud: Any, cluster: Cluster) -> float:
     return (end - begin).total_seconds()
 
 
-def _mapping(count: int) -> dict[str, Any]:
-    """The fields of a cluster file: one control plane and as many workers as make ``count`` servers."""
+def cluster_fields(name: str, flavor: str, workers: int) -> dict[str, Any]:
+    """The fields of a cluster file for the lab: one control plane and so many workers, all with one flavor."""
     return {
-        "cluster_name": _NAME,
+        "cluster_name": name,
         "private_network_id": "private",
         "remote_ip_prefix": str(settings.load().subnet),
         "default_image_name": settings.IMAGE_NAME,
-        "name_of_initial_instance": f"{_NAME}-control-plane",
+        "name_of_initial_instance": f"{name}-control-plane",
         "guest_ip_prefix": "172.29.0.0/16",
         "security_groups": [_GROUP],
         "required_tcp_ports": [22, 6443],
@@ -244,9 +245,9 @@ def _mapping(count: int) -> dict[str, Any]:
         "worker_port_range_min": 30000,
         "worker_port_range_max": 32767,
         "cluster_definition": {
-            "master_node_flavor": _FLAVOR,
+            "master_node_flavor": flavor,
             "number_additional_master_nodes": 0,
-            "worker": {"tiny": count - 1},
+            "worker": {"tiny": workers},
         },
         "vm_types": {
             "types": {
@@ -257,7 +258,7 @@ def _mapping(count: int) -> dict[str, Any]:
                     "machine_model": "virt",
                     "ram": 1024,
                     "storage": 5,
-                    "openstack_flavor": _FLAVOR,
+                    "openstack_flavor": flavor,
                 }
             }
         },

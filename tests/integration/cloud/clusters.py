@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from q8s_lab import settings
+from benchmarks.servers import cluster_fields
 from q8s_wrapper.config import INVENTORY, REPOSITORY
 
 _BIN = Path(sys.executable).parent
@@ -46,38 +46,7 @@ class Cluster:
 
     def mapping(self, workers: int = 1, **changes: Any) -> dict[str, Any]:
         """The fields of a cluster file with one control plane and so many workers."""
-        return {
-            "cluster_name": self.name,
-            "private_network_id": "private",
-            "remote_ip_prefix": str(settings.load().subnet),
-            "default_image_name": settings.IMAGE_NAME,
-            "name_of_initial_instance": self.initial,
-            "guest_ip_prefix": "172.29.0.0/16",
-            "security_groups": ["q8s-cluster"],
-            "required_tcp_ports": [22, 6443],
-            "required_udp_ports": [8472],
-            "worker_port_range_min": 30000,
-            "worker_port_range_max": 32767,
-            "cluster_definition": {
-                "master_node_flavor": self.flavor,
-                "number_additional_master_nodes": 0,
-                "worker": {"tiny": workers},
-            },
-            "vm_types": {
-                "types": {
-                    "tiny": {
-                        "architecture": "arm_64",
-                        "num_cpus": 1,
-                        "cpu_model": "cortex-a57",
-                        "machine_model": "virt",
-                        "ram": 1024,
-                        "storage": 5,
-                        "openstack_flavor": self.flavor,
-                    }
-                }
-            },
-            **changes,
-        }
+        return {**cluster_fields(self.name, self.flavor, workers), **changes}
 
     def file(self, workers: int = 1) -> Path:
         """A cluster file with one control plane and so many workers."""

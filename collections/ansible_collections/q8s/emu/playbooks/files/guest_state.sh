@@ -17,7 +17,7 @@ if [ $code = 0 ]; then
     [ -e "/etc/libvirt/qemu/autostart/$NAME.xml" ] || echo "autostart is off"
 fi
 if [ -e "/run/libvirt/qemu/$NAME.pid" ]; then
-    tap=$(sed -n "s/.*<target dev='\([^']*\)'\/>.*/\1/p" "/run/libvirt/qemu/$NAME.xml" 2>/dev/null | grep '^vnet')
+    tap=$(sed -n "s/.*<target dev='\(vnet[0-9]*\)'\/>.*/\1/p" "/run/libvirt/qemu/$NAME.xml" 2>/dev/null)
     if [ -n "$tap" ] && [ ! -e "/sys/class/net/$tap/master" ]; then echo "network is cut"; fi
     case $(LC_ALL=C timeout 1 bash -c ": < /dev/tcp/$ADDRESS/10250" 2>&1) in
         *"Connection refused"*) echo "kubelet refuses" ;;
