@@ -24,6 +24,7 @@ from q8s_bundle.errors import BundleError
 from q8s_bundle.image import cloud
 from q8s_bundle.image.cloud import CloudImage
 from q8s_bundle.node import minors, versions
+from q8s_bundle.parser import Parser
 from q8s_bundle.progress import muted, say, use_json
 
 _DONE: Final = 0
@@ -55,9 +56,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="q8s-run bundle", description="Build node bundles and guest images, and keep them in a cache."
-    )
+    parser = Parser(prog="q8s-run bundle", description="Build node bundles and guest images, and keep them in a cache.")
     commands = parser.add_subparsers(required=True, metavar="command")
     build = commands.add_parser(
         "build", help="build the artifacts that are not in the cache, and list the paths of all"

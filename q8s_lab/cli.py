@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from q8s_bundle.parser import Parser
 from q8s_lab import cloud_image, control, hosts, images, servers
 from q8s_lab.errors import LabError
 from q8s_lab.machine import MachineError
@@ -58,7 +59,7 @@ def _why(error: Exception) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="q8s-run lab", description="A real OpenStack on this machine (root).")
+    parser = Parser(prog="q8s-run lab", description="A real OpenStack on this machine (root).")
     commands = parser.add_subparsers(required=True, metavar="up|down|status|reset|image|host", dest="command")
     commands.add_parser("up", help="start it").set_defaults(run=_up)
     commands.add_parser("down", help="stop it, and restore the machine to its previous state").set_defaults(run=_down)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-from q8s_wrapper import messages
+from q8s_bundle.parser import Parser
 from q8s_wrapper.arguments import DEFAULT_FILE, FILE_VARIABLE
 from q8s_wrapper.arguments_from_environment import default_from_environment
-from q8s_wrapper.command_table import COMMANDS, HANDED_OVER, Command
-from q8s_wrapper.errors import ExitCode
+from q8s_wrapper.command_table import COMMANDS, HANDED_OVER, Command, group
 
 _NODE_HELP: Final[Mapping[str, str]] = {
     "NODE": "name of a node or a host",
@@ -20,15 +19,6 @@ _NODE_HELP: Final[Mapping[str, str]] = {
     "SHELL": "bash, zsh or fish",
     "LINK": "FROM TO and settings such as delay=50ms",
 }
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser that reports errors in the format of all other errors of ``q8s-run``."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print the error and exit with code 2."""
-        messages.error(message, f"{self.prog} --help")
-        raise SystemExit(ExitCode.WRONG_INPUT)
 
 
 def _text(value: str) -> str:
@@ -44,7 +34,7 @@ def _text(value: str) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    top = _Parser(
+    top = Parser(
         prog="q8s-run",
         description="Deploy a Kubernetes cluster of QEMU-emulated heterogeneous workers onto an OpenStack project.",
         epilog="Every option is also an environment variable: --limit is Q8S_LIMIT, --yes is Q8S_YES=1. "
@@ -58,6 +48,15 @@ def parser() -> argparse.ArgumentParser:
     for name, text in HANDED_OVER.items():
         commands.add_parser(name, help=text)
     return top
+
+
+def group_help(first: str) -> str:
+    """Return the help of the commands whose names begin with the same word, such as ``link``."""
+    parser = Parser(prog=f"q8s-run {first}", add_help=False)
+    commands = parser.add_subparsers(metavar="COMMAND")
+    for command in group(first):
+        commands.add_parser(command.name.split()[1], help=command.help)
+    return f"{parser.format_help()}\nq8s-run {first} COMMAND --help shows its options.\n"
 
 
 def _add_command(commands: Any, command: Command) -> None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from q8s_wrapper import argument_parser, completion, invocation, messages, output
 from q8s_wrapper.arguments import FILE_VARIABLE, insert_cluster_file, join_words, split_arguments
 from q8s_wrapper.arguments_from_environment import add_environment_options, apply_environment, check_environment
-from q8s_wrapper.command_table import HANDED_OVER, Command
+from q8s_wrapper.command_table import HANDED_OVER, Command, group
 from q8s_wrapper.errors import ExitCode, WrapperError
 
 
@@ -57,6 +57,8 @@ def _run(argv: Sequence[str]) -> int:
     :returns: the exit code
     :raises WrapperError: the command failed, or an argument is wrong
     """
+    if argv and argv[0] == "help":
+        argv = [*argv[1:], "--help"]
     if argv and argv[0] in HANDED_OVER:
         return _hand_over(argv[0], argv[1:])
     if argv and argv[0] == completion.HIDDEN:
@@ -65,6 +67,9 @@ def _run(argv: Sequence[str]) -> int:
     if list(argv) == ["--version"]:
         argv = ["version"]
     own, rest = split_arguments(argv)
+    if own[1:] in (["-h"], ["--help"]) and group(own[0]):
+        print(argument_parser.group_help(own[0]), end="")
+        return ExitCode.DONE
     own, default = insert_cluster_file(join_words(own))
     parser = argument_parser.parser()
     arguments = parser.parse_args(own)

@@ -461,6 +461,11 @@ def find(name: str) -> Command | None:
     return next((command for command in COMMANDS if command.name == name), None)
 
 
+def group(first: str) -> list[Command]:
+    """Return the commands whose names have two words, and this one as the first, such as ``link``."""
+    return [command for command in COMMANDS if command.name.startswith(f"{first} ")]
+
+
 def second_words(first: str) -> list[str]:
     """Return what may follow the first word of a command whose name has two, such as ``show`` for ``link``."""
-    return [command.name.split()[1] for command in COMMANDS if command.name.startswith(f"{first} ")]
+    return [command.name.split()[1] for command in group(first)]
