@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from q8s_bundle.parser import Parser
+from q8s_wrapper import invocation
 from q8s_wrapper.arguments import DEFAULT_FILE, FILE_VARIABLE
 from q8s_wrapper.arguments_from_environment import default_from_environment
 from q8s_wrapper.command_table import COMMANDS, HANDED_OVER, Command, group
+from q8s_wrapper.errors import ExitCode, WrapperError
 
 _NODE_HELP: Final[Mapping[str, str]] = {
     "NODE": "name of a node or a host",
@@ -57,6 +60,21 @@ def group_help(first: str) -> str:
     for command in group(first):
         commands.add_parser(command.name.split()[1], help=command.help)
     return f"{parser.format_help()}\nq8s-run {first} COMMAND --help shows its options.\n"
+
+
+def require_command(argv: Sequence[str]) -> None:
+    """Check that the first argument, unless it is an option, is a command.
+
+    :raises WrapperError: it is not
+    """
+    name = argv[0] if argv else "-"
+    names = [*(command.name for command in COMMANDS), *HANDED_OVER]
+    if name.startswith("-") or name in names:
+        return
+    program = invocation.program()
+    similar = difflib.get_close_matches(name, names, n=1)
+    hint = f"{program} {similar[0]} --help" if similar else f"{program} --help"
+    raise WrapperError(f"there is no command {name!r}; allowed are {', '.join(names)}", hint, ExitCode.WRONG_INPUT)
 
 
 def _add_command(commands: Any, command: Command) -> None:

@@ -70,7 +70,9 @@ def _run(argv: Sequence[str]) -> int:
     if own[1:] in (["-h"], ["--help"]) and group(own[0]):
         print(argument_parser.group_help(own[0]), end="")
         return ExitCode.DONE
-    own, default = insert_cluster_file(join_words(own))
+    own = join_words(own)
+    argument_parser.require_command(own)
+    own, default = insert_cluster_file(own)
     parser = argument_parser.parser()
     arguments = parser.parse_args(own)
     command: Command = arguments.command

@@ -716,3 +716,14 @@ def test_wrong_arguments_have_one_format(
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith(f"error: {reason}")
     assert lines[1:] == [f"hint: {hint}"]
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [("deply", "q8s-run deploy --help"), ("up", "q8s-run --help"), ("statsu", "q8s-run status --help")],
+)
+def test_an_unknown_command(word: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([word, "cluster.yaml"]) == ExitCode.WRONG_INPUT
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"error: there is no command {word!r}; allowed are init, validate, plan, deploy, ")
+    assert second.endswith(hint)
