@@ -20,13 +20,22 @@ def known() -> list[str]:
 
 
 def plays(playbook: Path) -> list[dict[str, Any]]:
-    """Return the plays of a playbook in order, including the plays of playbooks that it imports by a relative path."""
+    """Return the plays of a playbook in order, including the plays of playbooks that it imports by a relative path.
+
+    An imported play has the tags of its import, too.
+    """
     import yaml
 
     found: list[dict[str, Any]] = []
     for play in yaml.safe_load(playbook.read_text()):
         imported = play.get("ansible.builtin.import_playbook")
-        found += plays(playbook.parent / imported) if imported else [play]
+        if imported:
+            inherited = _names(play.get("tags", []))
+            found += [
+                one | {"tags": [*inherited, *_names(one.get("tags", []))]} for one in plays(playbook.parent / imported)
+            ]
+        else:
+            found.append(play)
     return found
 
 
@@ -46,14 +55,18 @@ def check(text: str) -> None:
         )
 
 
+def _names(tags: list[str] | str) -> list[str]:
+    """Return tags as a list; Ansible also accepts text with commas."""
+    return tags.split(",") if isinstance(tags, str) else tags
+
+
 def _tags(value: Any) -> Iterator[str]:
     """Yield all tags in a part of a playbook, including those that an include applies to its tasks."""
     if isinstance(value, list):
         for item in value:
             yield from _tags(item)
     elif isinstance(value, dict):
-        tags = value.get("tags", [])
-        yield from tags.split(",") if isinstance(tags, str) else tags
+        yield from _names(value.get("tags", []))
         for key, item in value.items():
             if key != "tags":
                 yield from _tags(item)

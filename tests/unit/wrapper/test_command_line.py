@@ -260,8 +260,15 @@ def test_an_option_that_names_nothing_does_not_select_everything(
 def test_the_tags_are_listed_without_a_cloud(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     assert cli.main(["deploy", str(EXAMPLE), "--list-tags"]) == ExitCode.DONE
     found = capsys.readouterr().out.split()
-    assert {"cloud", "k8s_common", "control_plane_run", "qemu_host_install", "emulated_worker", "ready"} <= {*found}
+    assert {"cloud", "build", "surplus", "nodes", "join", "ready", "addons", "links"} <= {*found}
+    assert {"k8s_common", "control_plane_run", "qemu_host_install", "emulated_worker"} <= {*found}
     assert "always" not in found and not folder.parents[1].exists()
+
+
+def test_a_stage_whose_import_has_the_tag_can_be_chosen(ansible: Any) -> None:
+    calls = ansible((ExitCode.DONE, State(finished=True)))
+    assert cli.main(["deploy", str(EXAMPLE), "--tags", "build", "--yes"]) == ExitCode.DONE
+    assert calls[-1][2][-2:] == ["--tags", "build"]
 
 
 def test_the_end_of_a_run_for_programs(ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
