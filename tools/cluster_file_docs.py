@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec_links import Rows  #
 PAGE: Final = REPOSITORY / "docs" / "reference" / "cluster-file.md"
 SCHEMA: Final = REPOSITORY / "docs" / "reference" / "cluster-file.schema.json"
 
+_MANY: Final = 8  # fields of a mapping
+
 _INTRODUCTION: Final = """\
 <!-- Written by tools/cluster_file_docs.py (make docs) from the declarations that the checker reads. Do not edit. -->
 # Cluster file
@@ -34,9 +37,12 @@ Files of the prototype load unchanged, with the tags `!ClusterData`, `!ClusterDe
 without them. Every field that the paper does not have is optional. All errors are reported at once, each with its place:
 
     $ q8s-run validate cluster.yaml
-    cluster.yaml:9:1: requred_udp_ports: unknown key
+    error: cluster.yaml has 3 errors; nothing was changed
+    cluster.yaml:5:1: required_udp_ports: is missing
+      hint: such as required_udp_ports: [8472]
+    cluster.yaml:16:1: requred_udp_ports: unknown key
       hint: did you mean required_udp_ports?
-    cluster.yaml:25:12: vm_types.types.x86.ram: is '2 GB'; must be a whole number (MB) from 512 to 4194304
+    cluster.yaml:34:12: vm_types.types.x86-small.ram: is '2 GB'; must be a whole number (MB) from 512 to 4194304
       hint: write the number alone, in MB
 
 An editor that supports JSON Schema shows most errors while you type. With yaml-language-server, add a first line:
@@ -49,18 +55,30 @@ Replace the path with the path or address of [cluster-file.schema.json](cluster-
 _REST: Final = """\
 ## Rules across fields
 
-- Each type of `worker` is defined in `vm_types.types`. A type that no worker has is a warning.
+Errors:
+
+- Each type of `worker` is defined in `vm_types.types`.
 - The CPU model is one of the architecture, with a 64-bit mode, and the machine model is one of the architecture's. With
-  `host_os` given, the QEMU of that system has both. Without it, one that a system lacks is a warning: the system that
-  `default_image_name` names, or any if it names none.
+  `host_os` given, the QEMU of that system has both.
 - The networks of servers, guests, pods and Services do not overlap. `remote_ip_prefix` has an address for each server,
   `guest_ip_prefix` a subnet of at least 8 addresses for each address of `remote_ip_prefix`, `pod_cidr` a /24 for each
   node.
 - `CLUSTER_NAME-TYPE-NUMBER`, the name of a worker's host, has at most 63 characters. The names of all servers differ,
   and so do the names of all nodes.
-- Ports that Q8S and Kubernetes need and that the lists lack are warnings: tcp 22, 2222, 6443 and 10250, udp 8472, and
-  tcp 2379 and 2380 with additional control planes. So is a range that leaves out some of Kubernetes' NodePorts.
-- An image of `guest_images` that no worker is made from is a warning.
+- `access` has the fields of its type, and no other.
+
+Warnings:
+
+- Without `host_os`: a CPU or machine model that the QEMU of a system lacks. It is the system that `default_image_name` names,
+  or any if it names none.
+- A type that `worker` does not list, and an image of `guest_images` whose architecture no worker has.
+- An even number of control planes, which survives no more losses than one less.
+- `required_tcp_ports` without 22, 2222 or 6443. With `inside: listed`, also without 10250, and with additional control planes without
+  2379 or 2380; and `required_udp_ports` without 8472.
+- A range of NodePorts that includes a port which nodes use themselves: 22, 2222, 2379, 2380, 6443, 8472 or 10250.
+- A floating IP without `allowed_prefixes`, and `no_proxy` without a proxy.
+- Links of nodes or zones that the cluster does not have, and links that cannot do what they say, such as a queue too short for
+  rate × delay.
 
 The plan checks what only the cloud knows, before anything is created: image, network, flavors and quota.
 [Cloud requirements](cloud-requirements.md) has the list.
@@ -94,14 +112,27 @@ def _edits() -> str:
     """The tables of the classes and of what is in each."""
     rows = [f"| {effect.value} | {meaning} |" for effect, meaning in MEANINGS.items()]
     found: dict[Edit, list[str]] = {}
-    for path, edit in edits():
-        found.setdefault(edit, []).append(f"`{path}`")
+    for name, edit in _named_edits():
+        found.setdefault(edit, []).append(name)
     order = list(MEANINGS)
     listed = sorted(found.items(), key=lambda item: order.index(item[0].effect))
     fields_of = [f"| {edit.effect.value} | {', '.join(names)} | {_detail(edit)} |" for edit, names in listed]
     classes = "\n".join(["| class | what happens |", "|---|---|", *rows])
     table = "\n".join(["| class | fields | detail |", "|---|---|---|", *fields_of])
     return f"{classes}\n\n{table}\n\n<!-- end of the classes -->\n"
+
+
+def _named_edits() -> Iterator[tuple[str, Edit]]:
+    """Yield the fields that have a class, and the class; as one if all of the many fields of a mapping have the same."""
+    mappings: dict[str, list[tuple[str, Edit]]] = {}
+    for path, edit in edits():
+        mappings.setdefault(re.split(r"[.[]", path)[0], []).append((path, edit))
+    for mapping, found in mappings.items():
+        classes = {edit for _path, edit in found}
+        if len(found) >= _MANY and len(classes) == 1:
+            yield f"all fields of `{mapping}`", classes.pop()
+        else:
+            yield from ((f"`{path}`", edit) for path, edit in found)
 
 
 def edits() -> Iterator[tuple[str, Edit]]:

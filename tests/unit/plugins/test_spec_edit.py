@@ -30,7 +30,11 @@ def test_every_field_has_a_class_and_the_reference_has_it(path: str) -> None:
     edit = FIELDS[path].edit
     assert edit is not None
     assert EDITS[path] == edit
-    assert f"`{path}`" in cluster_file_docs.page().split("begin of the classes")[1]
+    tables = cluster_file_docs.page().split("begin of the classes")[1].split("end of the classes")[0]
+    rows = [line.strip("| ").split(" | ") for line in tables.splitlines() if line.count(" |") > 2]
+    names = {f"`{path}`", f"all fields of `{path.partition('.')[0]}`"}
+    found = [row[0] for row in rows if names & {*row[1].split(", ")}]
+    assert found == [edit.effect.value], "once, in a row of its class"
 
 
 def test_every_class_has_a_meaning_and_a_refusal_its_reason_and_a_way_out() -> None:
