@@ -30,8 +30,8 @@ _INTRODUCTION: Final = """\
 <!-- Written by tools/command_line_docs.py (make docs) from the argument parsers. Do not edit. -->
 # Command line
 
-Every option is also an environment variable: `Q8S_` and the option's name in capital letters. An option on the command
-line takes precedence. A switch accepts `1`, `true`, `yes`, `on` and `0`, `false`, `no`, `off`; another value is an error.
+Options are also environment variables: `Q8S_` and the option's name in capital letters. The tables name the variable; a few options of
+`lab` and `bundle` have none. An option on the command line takes precedence. A switch accepts `1`, `true`, `yes`, `on` and `0`, `false`, `no`, `off`; another value is an error.
 Options that may be repeated take several values from their variable, separated by spaces.
 """
 

@@ -8,6 +8,7 @@ page differs from what this would write.
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
 import sys
@@ -45,7 +46,7 @@ Start with the command that knows most:
 | a deploy failed | read the end of its output: what failed, why, and the next command. Then run the same `deploy` again: it continues where it stopped |
 | a node is not Ready, or pods do not start on it | `q8s-run status cluster.yaml` names the problem of each node and the command that fixes it |
 | a guest does not boot or join | `q8s-run logs cluster.yaml NODE` shows its console and its kubelet's journal |
-| a run ended, and the reason has scrolled away | `q8s-run logs cluster.yaml` shows the end of the log of the last deploy, replace or destroy |
+| a run ended, and the reason has scrolled away | `q8s-run logs cluster.yaml` shows the end of the log of the last deploy, replace, upgrade, renew or destroy |
 | pods cannot reach one another | `q8s-run verify cluster.yaml` puts a pod on every node and lets all of them request all others |
 | something must start from scratch | `q8s-run replace cluster.yaml NODE` for one worker; `destroy`, then `deploy`, for the cluster |
 
@@ -262,32 +263,54 @@ def _without_expressions(text: str) -> str:
 def _raised(package: ModuleType) -> Iterator[tuple[str, str]]:
     """Yield message and hint of every error that a package raises for its user, in the order of the files."""
     seen = set()
-    for path in sorted(Path(package.__path__[0]).rglob("*.py")):
+    root = Path(package.__path__[0])
+    for path in sorted(root.rglob("*.py")):
+        constants: Mapping[str, Any] | None = None
         for call in ast.walk(ast.parse(path.read_text())):
             if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in _ERRORS):
                 continue
+            if constants is None:
+                constants = _constants(path.relative_to(root.parent))
             hints = [*call.args[1:2], *(word.value for word in call.keywords if word.arg == "hint")]
-            row = (_literal(call.args[0]) if call.args else "", _literal(hints[0]) if hints else "")
+            row = (
+                _literal(call.args[0], constants) if call.args else "",
+                _literal(hints[0], constants) if hints else "",
+            )
             if row not in seen and re.search(r"[A-Za-z]{4}", row[0]):
                 seen.add(row)
                 yield row
 
 
-def _literal(node: ast.expr) -> str:
-    """Return the text of a string or f-string; what is inserted is its name in capital letters, or an ellipsis."""
+def _constants(path: Path) -> dict[str, Any]:
+    """Return the texts and numbers that a module has as constants.
+
+    :param path: of the module, from the folder that its package is in
+    """
+    parts = path.with_suffix("").parts
+    module = importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return {name: value for name, value in vars(module).items() if name.isupper() and isinstance(value, str | int)}
+
+
+def _literal(node: ast.expr, constants: Mapping[str, Any]) -> str:
+    """Return the text of a string or f-string. What is inserted is a constant's value, a name in capital letters, or an ellipsis."""
     if isinstance(node, ast.Constant):
         return str(node.value) if isinstance(node.value, str) else ""
     if isinstance(node, ast.BinOp):
-        return _literal(node.left) + _literal(node.right)
+        return _literal(node.left, constants) + _literal(node.right, constants)
     if not isinstance(node, ast.JoinedStr):
         return "…" if isinstance(node, ast.Call) else ""
-    parts = []
+    text = ""
     for value in node.values:
-        if isinstance(value, ast.FormattedValue):
-            parts.append(value.value.id.upper() if isinstance(value.value, ast.Name) else "…")
-        else:
-            parts.append(_literal(value))
-    return "".join(parts)
+        inserted = value.value if isinstance(value, ast.FormattedValue) else None
+        if inserted is None:
+            text += _literal(value, constants)
+        elif isinstance(inserted, ast.Name) and inserted.id in constants:
+            text += str(constants[inserted.id])
+        elif isinstance(inserted, ast.Name) and not text[-1:].isalnum():
+            text += inserted.id.upper()
+        else:  # a name directly after a word would be read as a part of it
+            text += "…"
+    return text
 
 
 def _table(rows: Iterator[tuple[str, str]], second: str) -> str:
