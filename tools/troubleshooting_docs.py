@@ -44,10 +44,13 @@ Start with the command that knows most:
 | the cluster file is refused | `q8s-run validate cluster.yaml` lists every error with line and column |
 | nothing was created | `q8s-run plan cluster.yaml` lists everything that does not fit into the cloud |
 | a deploy failed | read the end of its output: what failed, why, and the next command. Then run the same `deploy` again: it continues where it stopped |
+| the deploy stops at `Wait for SSH` | `openstack console log show SERVER`; [cloud requirements](reference/cloud-requirements.md): cloud-init with a metadata service or a config drive, and [a way to port 22](guides/remote-access.md) |
+| servers cannot install packages, or pods' images cannot be pulled | `proxy` in the cluster file, or a mirror: [Offline](guides/offline.md) |
 | a node is not Ready, or pods do not start on it | `q8s-run status cluster.yaml` names the problem of each node and the command that fixes it |
 | a guest does not boot or join | `q8s-run logs cluster.yaml NODE` shows its console and its kubelet's journal |
 | a run ended, and the reason has scrolled away | `q8s-run logs cluster.yaml` shows the end of the log of the last deploy, replace, upgrade, renew or destroy |
 | pods cannot reach one another | `q8s-run verify cluster.yaml` puts a pod on every node and lets all of them request all others |
+| kubectl is refused, or `status` names certificates that have ended | `q8s-run renew cluster.yaml`, then `q8s-run kubeconfig cluster.yaml --merge` |
 | something must start from scratch | `q8s-run replace cluster.yaml NODE` for one worker; `destroy`, then `deploy`, for the cluster |
 
 In the messages below, capital letters and `…` stand for names and values.
