@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 ROLES = Path(__file__).parents[3] / "collections/ansible_collections/q8s/emu/roles"
@@ -109,27 +108,6 @@ def test_loaded_rules_are_complete_and_first(host: Host) -> None:
     assert host.q8s_rules("--check").returncode == 0
     assert host.q8s_rules("--repair").stdout == ""
     assert_first(host)
-
-
-@pytest.mark.parametrize(
-    ("policy", "rule", "refused"),
-    [
-        ("accept", "tcp dport 25 drop", False),
-        ("drop", "tcp dport 22 accept", True),
-        ("accept", "reject", True),
-        ("accept", "counter drop", True),
-    ],
-)
-def test_a_host_that_drops_what_is_forwarded_is_refused(host: Host, policy: str, rule: str, refused: bool) -> None:
-    table = f"table inet mine {{\nchain mine {{\ntype filter hook forward priority 0\npolicy {policy}\n{rule}\n}}\n}}"
-    assert host.run("nft", table + "\n").returncode == 0
-    tasks = yaml.safe_load((ROLE / "tasks/preflight.yml").read_text())
-    text = next(task["ansible.builtin.shell"] for task in tasks if "ansible.builtin.shell" in task)
-    script = Environment(autoescape=False).from_string(text).render(__qemu_host_packages=["qemu-utils"])
-    done = host.run("bash", "-c", script)
-    assert done.returncode == 0, done.stderr
-    line = "refuse the chain mine of nftables table inet mine drops what is forwarded"
-    assert (line in done.stdout.splitlines()) == refused
 
 
 def test_rules_name_no_interface_but_the_guests_bridge(host: Host) -> None:

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from ansible_collections.q8s.emu.plugins.module_utils._packet_filters import Drop, iptables_drops, nftables_drops
+from ansible_collections.q8s.emu.plugins.module_utils._survey import Survey
+
 MIN_MEMORY_MB = 1700  # kubeadm's own minimum
 MIN_CPUS = 2  # kubeadm's own minimum
 MIN_DISK_MB = 2000
@@ -33,29 +36,6 @@ _RUNTIMES = {
 }
 _FIREWALLS = {"ufw": "sudo ufw disable", "firewalld": "sudo systemctl disable --now firewalld"}
 _NOT_REACHED = re.compile(r"timed out|No route to host|Connection refused|unreachable|resolve", re.IGNORECASE)
-
-
-class Survey:
-    """What a host said of itself. A key may occur more than once."""
-
-    def __init__(self, lines: Iterable[str]) -> None:
-        self._values: dict[str, list[str]] = {}
-        for line in lines:
-            key, _space, value = line.strip().partition(" ")
-            self._values.setdefault(key, []).append(value.strip())
-
-    def all(self, key: str) -> list[str]:
-        """Return all values of a key, in the order in which they were printed."""
-        return self._values.get(key, [])
-
-    def get(self, key: str) -> str:
-        """Return the first value of a key, empty if there is none."""
-        return next(iter(self.all(key)), "")
-
-    def number(self, key: str) -> Optional[int]:
-        """Return a value as a number, None if the host could not tell it."""
-        text = self.get(key)
-        return int(text) if text.isdecimal() else None
 
 
 @dataclass(frozen=True)
@@ -226,27 +206,17 @@ def _firewall(survey: Survey) -> list[str]:
         for unit in active
     ]
     # Those of an active firewall go with it.
-    filters = [] if active else _packet_filters(survey)
-    return result + [
-        f"its packet filter drops {what}: {cure}, and disable what sets it at boot (the security group stays in force)"
-        for what, cure in filters
-    ]
+    return result if active else [*result, *_packet_filters(survey)]
 
 
-def _packet_filters(survey: Survey) -> Iterator[tuple[str, str]]:
-    """Yield what the host's packet filter drops, and the command that ends it."""
-    traffic = {"INPUT": "incoming traffic", "FORWARD": "the traffic of pods"}
-    if survey.get("input_policy") == "DROP":
-        yield f"{traffic['INPUT']} (iptables INPUT has the policy DROP)", "sudo iptables -P INPUT ACCEPT"
-    for rule in survey.all("iptables_rule"):
+def _packet_filters(survey: Survey) -> Iterator[str]:
+    traffic = {"input": "incoming traffic", "forward": "the traffic of pods"}
+    drops: list[Drop] = [*iptables_drops(survey.all("iptables")), *nftables_drops(survey.get("nftables"))]
+    for drop in drops:
         yield (
-            f"{traffic[rule.split()[1]]} (the rule {rule} of iptables)",
-            f"sudo iptables {rule.replace('-A', '-D', 1)}",
+            f"its packet filter drops {traffic[drop.hook]} ({drop.place}): {drop.remedy}, "
+            "and disable what sets it at boot (the security group stays in force)"
         )
-    for line in survey.all("nftables_chain"):
-        hook, chain, table = line.split(" ", 2)
-        where = f"the chain {chain} of nftables table {table}"
-        yield f"{traffic[hook.upper()]} ({where})", f"sudo nft delete table {table}"
 
 
 def _ports(survey: Survey, artifact_port: Optional[int]) -> list[str]:

@@ -23,26 +23,8 @@ if grep -qs '^ENABLED=yes' /etc/ufw/ufw.conf; then echo "unit ufw"; fi
 for package in kubelet kubeadm; do
     if [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null)" = installed ]; then echo "package $package"; fi
 done
-if [ "$($sudo iptables -S INPUT 2>/dev/null | sed -n 1p)" = "-P INPUT DROP" ]; then echo "input_policy DROP"; fi
-# A rule that drops or rejects everything that comes to it, as images of some clouds have at the end.
-for chain in INPUT FORWARD; do
-    $sudo iptables -S $chain 2>/dev/null | awk '
-        { rule = $0; sub(/ -m comment --comment ("[^"]*"|[^ ]+)/, "", rule) }
-        rule ~ /^-A [A-Z]+ -j ACCEPT$/ { exit }
-        rule ~ /^-A [A-Z]+ -j (DROP|REJECT)( |$)/ { print "iptables_rule", $0; exit }'
-done
-# Tables beside those of iptables: a verdict of any of them is final.
-$sudo nft list ruleset 2>/dev/null | awk '
-    $1 == "table" { table = $2 " " $3 }
-    $1 == "chain" { chain = $2; hook = "" }
-    / hook (input|forward) / && table ~ /^(ip|inet) / && table " " chain !~ /^ip filter (INPUT|FORWARD)$/ {
-        hook = / hook input / ? "input" : "forward"
-    }
-    hook != "" && (/ policy drop;/ || \
-        /^[ \t]*(counter packets [0-9]+ bytes [0-9]+ )?(log( prefix "[^"]*")?( (level|group|flags) [a-z0-9]+)* )?(drop|reject)( |$)/) {
-        print "nftables_chain", hook, chain, table
-        hook = ""
-    }'
+for chain in INPUT FORWARD; do $sudo iptables -S $chain 2>/dev/null | sed 's/^/iptables /'; done
+if command -v nft > /dev/null; then echo "nftables $($sudo nft --json --stateless --terse list ruleset 2>/dev/null)"; fi
 if $sudo test -e /etc/kubernetes/q8s; then echo "q8s yes"; fi
 $sudo sed -n 's/^controlPlaneEndpoint: "\(.*\):[0-9]*"$/api_name \1/p' /etc/kubernetes/q8s/kubeadm.yaml 2>/dev/null
 for path in /etc/kubernetes/admin.conf /etc/kubernetes/kubelet.conf /etc/kubernetes/pki/ca.crt /var/lib/etcd/member; do

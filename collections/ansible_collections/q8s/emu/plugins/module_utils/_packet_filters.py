@@ -1,0 +1,125 @@
+# Copyright: Q8S contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Find what drops all packets that a host receives or forwards: pure functions on what ``nft`` and ``iptables`` print."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ansible_collections.q8s.emu.plugins.module_utils._survey import Survey
+
+# Statements of nftables that every packet passes.
+_NEUTRAL = ("counter", "log")
+_DROPS = ("drop", "reject")
+_Rules = Mapping[tuple[str, str, str], Sequence[Sequence[Any]]]
+
+
+class Drop(NamedTuple):
+    """A chain, policy or rule that drops each packet which no earlier rule has accepted."""
+
+    hook: str  # input or forward
+    place: str
+    remedy: str  # the command that removes it
+
+
+def nftables_drops(ruleset: str) -> Iterator[Drop]:
+    """Yield the base chains for IPv4 that drop everything, except those of ``iptables``, whose rules iptables_drops judges.
+
+    The verdict of such a chain is final: no rule of another table accepts what it drops.
+
+    :param ruleset: what ``nft --json list ruleset`` printed, empty without nft. Unlike its text, it names the matches of iptables' extensions.
+    """
+    objects = json.loads(ruleset)["nftables"] if ruleset else []
+    rules: dict[tuple[str, str, str], list[Sequence[Any]]] = {}
+    for rule in (item["rule"] for item in objects if "rule" in item):
+        rules.setdefault((rule["family"], rule["table"], rule["chain"]), []).append(rule.get("expr", []))
+    for chain in (item["chain"] for item in objects if "chain" in item):
+        family, table, name = key = (chain["family"], chain["table"], chain["name"])
+        if chain.get("hook") not in ("input", "forward") or family not in ("ip", "inet"):
+            continue
+        if (family, table) == ("ip", "filter") and name in ("INPUT", "FORWARD"):
+            continue
+        if (_verdict(key, rules) or chain.get("policy")) in _DROPS:
+            yield Drop(
+                chain["hook"],
+                f"the chain {name} of nftables table {family} {table}",
+                f"sudo nft delete table {family} {table}",
+            )
+
+
+def _verdict(chain: tuple[str, str, str], rules: _Rules) -> str:
+    """Return how a chain treats a packet that no condition matches: accept, drop, reject, or empty if it leaves it to its caller."""
+    for statements in rules.get(chain, ()):
+        if not statements or not all(_is_neutral(statement) for statement in statements[:-1]):
+            continue
+        ((kind, value),) = statements[-1].items()
+        if kind in ("accept", *_DROPS):
+            return str(kind)
+        if kind == "return":
+            break
+        if kind in ("jump", "goto"):
+            found = _verdict((*chain[:2], value["target"]), rules)
+            if found or kind == "goto":
+                return found
+    return ""
+
+
+def _is_neutral(statement: Mapping[str, Any]) -> bool:
+    ((kind, value),) = statement.items()
+    return kind in _NEUTRAL or (kind == "xt" and value == {"type": "match", "name": "comment"})
+
+
+def iptables_drops(
+    lines: Iterable[str], program: str = "iptables", policies: Sequence[str] = ("INPUT",)
+) -> Iterator[Drop]:
+    """Yield what drops everything in the chains INPUT and FORWARD.
+
+    :param lines: what ``iptables --list-rules`` printed of each chain
+    :param program: the name of the program that printed them
+    :param policies: the chains whose policy counts. Rules of Kubernetes and Flannel accept what a policy of FORWARD would drop.
+    """
+    policy: dict[str, str] = {}
+    last: dict[str, tuple[str, str]] = {}
+    for line in lines:
+        words = shlex.split(line)
+        if words[0] == "-P":
+            policy[words[1]] = words[2]
+            continue
+        chain, target = words[1], _unconditional_target(words[2:])
+        if words[0] == "-A" and target in ("ACCEPT", "DROP", "REJECT"):
+            last.setdefault(chain, (target, line))
+    for chain in ("INPUT", "FORWARD"):
+        target, rule = last.get(chain, ("", ""))
+        if chain in policies and policy.get(chain) == "DROP" and target != "ACCEPT":
+            yield Drop(
+                chain.lower(),
+                f"the policy DROP of the chain {chain} of {program}",
+                f"sudo {program} -P {chain} ACCEPT",
+            )
+        if target in ("DROP", "REJECT"):
+            yield Drop(chain.lower(), f"the rule {rule} of {program}", f"sudo {program} {rule.replace('-A', '-D', 1)}")
+
+
+def _unconditional_target(words: Sequence[str]) -> str:
+    """Return where a rule sends every packet, empty if it has a condition."""
+    if list(words[:3]) == ["-m", "comment", "--comment"]:
+        words = words[4:]
+    return words[1] if words[:1] == ["-j"] else ""
+
+
+def forward_drops(lines: Iterable[str]) -> list[str]:
+    """Return what drops the packets between a guest and others, each in a clause. The rules of Q8S cannot accept what these drop.
+
+    :param lines: what ``probe.sh`` of the role qemu_host printed on the host
+    """
+    survey = Survey(lines)
+    result = ["firewalld runs or starts at boot"] if "firewalld" in survey.all("unit") else []
+    drops = [
+        *nftables_drops(survey.get("nftables")),
+        *iptables_drops(survey.all("iptables-legacy"), "iptables-legacy", policies=["FORWARD"]),
+    ]
+    return result + [f"{drop.place} drops what is forwarded" for drop in drops if drop.hook == "forward"]

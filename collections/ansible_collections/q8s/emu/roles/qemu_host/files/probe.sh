@@ -1,0 +1,22 @@
+# shellcheck shell=sh
+# Prints what decides how this host becomes a worker host, one word or "key value" a line. Changes nothing.
+# Parameter, as an environment variable: PACKAGES (words)
+
+# shellcheck disable=SC2086 # words
+[ "$(dpkg-query --show --showformat='${db:Status-Status}\n' $PACKAGES 2>/dev/null | grep -c '^installed$')" = "$(echo $PACKAGES | wc -w)" ] || echo packages
+# Without dnsmasq, libvirtd 9.0 crashes when it starts with an active network (seen with 9.0.0-4+deb12u2).
+# shellcheck source=/dev/null
+. /etc/os-release
+case "$ID $VERSION_ID" in "debian 12" | "ubuntu 22.04") [ -x /usr/sbin/dnsmasq ] || echo dnsmasq ;; esac
+sed -n 's/^-A Q8S_PRE -i virbr0 -d \([0-9.]*\) -p tcp --dport 6443 .*/api-server \1/p' /etc/q8s/iptables.rules 2>/dev/null
+
+# q8s.emu.forward_drops reads these lines.
+for action in is-active is-enabled; do
+    if systemctl --quiet $action firewalld.service 2>/dev/null; then echo "unit firewalld"; break; fi
+done
+if command -v nft > /dev/null; then echo "nftables $(nft --json --stateless --terse list ruleset 2>/dev/null)"; fi
+# iptables-legacy creates a table when it is asked for it. Where iptables is iptables-legacy, the rules of Q8S are ahead of the others.
+if grep -qs '^filter$' /proc/net/ip_tables_names; then
+    case $(iptables --version) in *nf_tables*) iptables-legacy --list-rules FORWARD 2>/dev/null | sed 's/^/iptables-legacy /' ;; esac
+fi
+exit 0
