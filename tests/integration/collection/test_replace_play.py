@@ -41,6 +41,7 @@ class Cluster:
 
     def __init__(self, root: Path) -> None:
         self.root, self._calls = root, root / "calls"
+        self._calls.touch()
         cluster = _spec.load_file(str(REPOSITORY / "examples" / "demo.yaml"))
         self.version = cluster.kubernetes_version
         variables = {
@@ -50,6 +51,7 @@ class Cluster:
             "ansible_become": False,
             "q8s_environment": {},
             "q8s_replace": "arm-mid-1",
+            "q8s_state_dir": str(root),
         }
         hosts: dict[str, Any] = {"demo-control-plane": {}}
         children = {name: {"hosts": hosts} for name in ("control_plane", "control_plane_initial")}
@@ -82,6 +84,13 @@ class Cluster:
         self._write("kubernetes/q8s/upgrading", self.version)
         self._write("q8s/manifest.json", '{\n  "kubernetes_version": "1.0.0"\n}\n')
 
+    def lose_control_plane(self) -> None:
+        """Leave a cloud without the initial control plane."""
+        path = self.root / "inventory.yml"
+        inventory = json.loads(path.read_text())
+        del inventory["all"]["children"]["control_plane_initial"]
+        path.write_text(json.dumps(inventory))
+
     def run(self, build: str, playbook: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run the playbook ``replace`` or another one, with a program that builds."""
         self._write("bin/a-build", f"#!/bin/sh\n{build}\n").chmod(0o755)
@@ -108,6 +117,7 @@ def cluster(tmp_path: Path) -> Cluster:
 
 
 ARTIFACTS = json.dumps({"changed": False, "artifacts": {}, "missing": [], "obstacles": []})
+OBSTACLES = json.dumps({**json.loads(ARTIFACTS), "missing": ["bundle"], "obstacles": [{"reason": "it has no KVM"}]})
 CHECKED = ["cloud_preflight", "cloud_preflight"]
 
 
@@ -115,6 +125,21 @@ def test_what_cannot_be_built_keeps_the_node(cluster: Cluster) -> None:
     done = cluster.run("echo error: no space left >&2; exit 1")
     assert done.returncode != 0 and "no space left" in done.stdout + done.stderr
     assert cluster.calls == CHECKED
+
+
+def test_what_the_cluster_cannot_build_keeps_the_node(cluster: Cluster) -> None:
+    """The initial control plane shall build. The program that packs the sources fails."""
+    done = cluster.run(f"[ \"$2\" != pack ] || {{ echo error: no sources >&2; exit 1; }}\necho '{OBSTACLES}'")
+    assert done.returncode != 0 and "Pack the build's sources" in done.stdout and "no sources" in done.stdout
+    assert cluster.calls == CHECKED
+
+
+def test_a_cluster_without_control_plane_keeps_the_node(cluster: Cluster) -> None:
+    """Nobody could drain it."""
+    cluster.lose_control_plane()
+    done = cluster.run(f"echo '{ARTIFACTS}'")
+    assert done.returncode != 0 and "no initial control plane" in done.stdout
+    assert cluster.calls == []
 
 
 def test_an_upgrade_that_has_not_ended_keeps_the_node(cluster: Cluster) -> None:
