@@ -1,4 +1,4 @@
-"""The stages' ``group_vars``: with the inventory's variables, they render to arguments that the roles accept."""
+"""Roles check their arguments. They accept what the stages' ``group_vars`` render with the inventory's variables."""
 
 from __future__ import annotations
 
@@ -107,3 +107,37 @@ def test_every_role_accepts_its_arguments(output: str) -> None:
         assert f"demo-{host} " in recap and any(
             line.split()[0] == f"demo-{host}" and f"ok={checks} " in line for line in recap.splitlines() if line.strip()
         ), recap
+
+
+@pytest.mark.parametrize(
+    ("role", "missing"),
+    [
+        ("k8s_common", ["api_address", "api_name", "archive", "archive_sha256"]),
+        ("control_plane", ["api_name", "flannel_image", "kubernetes_version"]),
+        ("qemu_host", ["architecture", "guest_address", "guest_gateway"]),
+        ("emulated_worker", ["address", "api_address", "architecture", "bootstrap_token", "ca_certificate", "name"]),
+    ],
+)
+def test_a_role_without_its_arguments_does_nothing(tmp_path: Path, role: str, missing: list[str]) -> None:
+    include = {"ansible.builtin.include_role": {"name": f"q8s.emu.{role}"}, "tags": ["always"]}
+    ens3 = {
+        "device": "ens3",
+        "mtu": 1500,
+        "ipv4": {"address": "10.0.0.2", "network": "10.0.0.0", "netmask": "255.255.255.0"},
+    }
+    facts = {"default_ipv4": ens3["ipv4"], "hostname": "one", "interfaces": ["ens3"], "ens3": ens3}
+    play = {"hosts": "localhost", "gather_facts": False, "tasks": [include], "vars": {"ansible_facts": facts}}
+    (tmp_path / "play.yml").write_text(json.dumps([play]))
+    program = Path(sys.executable).parent / "ansible-playbook"
+    done = subprocess.run(
+        # the tag leaves nothing of the role but the check
+        [program, "--inventory=localhost,", "--connection=local", "--tags=always", tmp_path / "play.yml"],
+        cwd=tmp_path,
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": f"{REPOSITORY}/collections", "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0 and "missing required arguments: " in done.stdout, done.stdout + done.stderr
+    named = done.stdout.partition("missing required arguments: ")[2].partition('"')[0].splitlines()[0]
+    assert {f"{role}_{name}" for name in missing} <= set(named.rstrip(".").split(", ")), named
