@@ -57,3 +57,9 @@ def test_every_argument_is_used(role: str) -> None:
 def test_every_entry_point_has_its_tasks(role: str) -> None:
     for entry in load(role, "meta/argument_specs.yml")["argument_specs"]:
         assert (ROLES / role / "tasks" / f"{entry}.yml").is_file()
+
+
+def test_a_role_takes_no_file_from_another_folder(role: str) -> None:
+    """A file that two roles need is a symbolic link in one of them."""
+    for path in (ROLES / role / "tasks").glob("*.yml"):
+        assert "role_path" not in path.read_text(), path
