@@ -1,0 +1,97 @@
+"""``destroy`` checks what it is asked before it changes anything.
+
+Ansible runs the real playbook, with modules and a reset in the place of the real ones, which keep what they were told.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.q8s.emu.plugins.module_utils import _inventory, _spec
+
+from q8s_wrapper.config import REPOSITORY
+
+MODULE = """\
+from ansible.module_utils.basic import AnsibleModule
+module = AnsibleModule({{"cluster": {{"type": "raw"}}, "state": {{}}}}, supports_check_mode=True)
+with open("{calls}", "a") as calls:
+    print("{name}", module.params["state"], file=calls)
+module.exit_json(changed=True)
+"""
+FILES = ("kubeconfig", "known_hosts", "id_ed25519", "id_ed25519.pub", "cluster.json")
+
+
+@pytest.fixture
+def destroy(tmp_path: Path) -> Callable[..., tuple[list[str], str]]:
+    """Destroy a cluster whose initial instance existed before; return what was called, and the output."""
+    calls = tmp_path / "calls"
+    calls.touch()
+    copy = tmp_path / "ansible_collections"
+    shutil.copytree(REPOSITORY / "collections" / "ansible_collections", copy)
+    for name in ("servers", "security_group", "keypair"):
+        (copy / f"q8s/emu/plugins/modules/{name}.py").write_text(MODULE.format(calls=calls, name=name))
+    reset = [{"name": "Reset", "ansible.builtin.shell": f"echo reset >> {calls}"}]
+    (copy / "q8s/emu/roles/control_plane/tasks/reset.yml").write_text(json.dumps(reset))
+    for name in FILES:
+        (tmp_path / name).touch()
+    variables = {
+        **_inventory.cluster_variables(_spec.load_file(str(REPOSITORY / "examples" / "demo.yaml")), None),
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "ansible_become": False,
+        "q8s_environment": {},
+        "q8s_foreign": True,
+        "q8s_state_dir": str(tmp_path),
+    }
+
+    def run(**more: Any) -> tuple[list[str], str]:
+        hosts: dict[str, Any] = {"demo-control-plane": {}}
+        group = {"control_plane_initial": {"hosts": hosts}}
+        inventory = {"all": {"hosts": hosts, "vars": {**variables, **more}, "children": group}}
+        (tmp_path / "inventory.yml").write_text(json.dumps(inventory))
+        program = Path(sys.executable).parent / "ansible-playbook"
+        done = subprocess.run(
+            [program, "-i", tmp_path / "inventory.yml", copy / "q8s/emu/playbooks/destroy.yml"],
+            cwd=tmp_path,
+            env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(tmp_path), "ANSIBLE_NOCOLOR": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return calls.read_text().splitlines(), done.stdout + done.stderr
+
+    return run
+
+
+def test_the_initial_instance_is_reset_first(destroy: Callable[..., tuple[list[str], str]], tmp_path: Path) -> None:
+    assert destroy()[0] == ["reset", "servers absent", "security_group absent", "keypair absent"]
+    assert [name for name in FILES if (tmp_path / name).exists()] == []
+
+
+def test_what_is_kept_stays(destroy: Callable[..., tuple[list[str], str]], tmp_path: Path) -> None:
+    assert destroy(q8s_keep=["keypair"])[0] == ["reset", "servers absent", "security_group absent"]
+    assert [name for name in FILES if (tmp_path / name).exists()] == ["id_ed25519", "id_ed25519.pub", "cluster.json"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"q8s_keep": ["servers"]}, "q8s_keep is ['servers']; allowed is a list of keypair and security_group"),
+        ({"q8s_keep": "keypair"}, "q8s_keep is keypair; allowed is a list"),
+        ({"q8s_cloud_problem": "the cloud does not answer"}, "the cloud does not answer"),
+    ],
+)
+def test_a_wrong_request_changes_nothing(
+    destroy: Callable[..., tuple[list[str], str]], tmp_path: Path, variables: dict[str, Any], words: str
+) -> None:
+    calls, output = destroy(**variables)
+    assert calls == [] and words in output, output
+    assert all((tmp_path / name).exists() for name in FILES)
