@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import shutil
 import subprocess
@@ -36,6 +37,7 @@ class Host:
         templates = Environment(
             loader=FileSystemLoader(ROLE / "templates"), undefined=StrictUndefined, trim_blocks=True, autoescape=False
         )
+        templates.filters["ansible.utils.ipaddr"] = lambda text, _query: int(ipaddress.ip_address(text))
         values = {
             "ansible_managed": "Ansible managed",
             "qemu_host_address": address,
