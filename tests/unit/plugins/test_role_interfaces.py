@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +64,27 @@ def test_a_role_takes_no_file_from_another_folder(role: str) -> None:
     """A file that two roles need is a symbolic link in one of them."""
     for path in (ROLES / role / "tasks").glob("*.yml"):
         assert "role_path" not in path.read_text(), path
+
+
+def step_files(role: str, name: str) -> list[str]:
+    """Return a task file of a role and those that it imports or includes."""
+    text = (ROLES / role / "tasks" / name).read_text()
+    return [
+        name,
+        *(f for inner in re.findall(r"(?:_tasks|file): (\w+\.yml)", text) for f in step_files(role, inner)),
+    ]
+
+
+def test_each_step_runs_alone_with_its_tag(role: str) -> None:
+    """What another step registers has a default, unless that step has the tag, too."""
+    steps = yaml.safe_load((ROLES / role / "tasks/main.yml").read_text())
+    tags = {step["ansible.builtin.import_tasks"]: set(step["tags"]) - {role} for step in steps}
+    texts = {
+        step: "\n".join((ROLES / role / "tasks" / file).read_text() for file in step_files(role, step)) for step in tags
+    }
+    for step, text in texts.items():
+        own = set(re.findall(r"register: (\w+)", text))
+        for other, registering in texts.items():
+            if not tags[step] <= tags[other]:
+                for name in set(re.findall(r"register: (\w+)", registering)) - own:
+                    assert not re.findall(rf"\b{name}\b(?!(?:\.\w+)* \| default\()", text), (step, name)
