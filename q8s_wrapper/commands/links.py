@@ -70,9 +70,10 @@ def clear(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
 
 def apply(session: Session, changed: Sequence[Mapping[str, Any]], quiet: bool = False) -> int:
     """Apply the file's links, with these in place of some, and show the result unless ``quiet``."""
-    # First, so that a run that is killed leaves no change that nobody knows of.
-    recorded = links.read(session.folder)
-    links.write(session.folder, [*recorded, *(link for link in changed if link not in recorded)])
+    if changed:
+        # First, so that a run that is killed leaves no change that nobody knows of.
+        recorded = links.read(session.folder)
+        links.write(session.folder, [*recorded, *(link for link in changed if link not in recorded)])
     outcome = session.play("link", _variables("apply", changed), as_json=False)
     if outcome.code != ExitCode.DONE:
         return session.end(outcome, remember=False)

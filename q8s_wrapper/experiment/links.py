@@ -7,9 +7,9 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
-from q8s_wrapper import messages, report
+from q8s_wrapper import damage, messages, report
 from q8s_wrapper.config import add_collections_to_path
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.private_file import write_private
@@ -18,19 +18,26 @@ _RECORD: Final = "links.json"
 _UNTIL: Final = "until"
 _DURATION: Final = re.compile(r"([0-9]{1,6})(s|min|h)?")
 _SECONDS: Final = {"s": 1, "min": 60, "h": 3600}
+# The fields of every link. "from" is no name of a class's field.
+_Ends = TypedDict("_Ends", {"from": str, "to": str})
+_HINT: Final = "`q8s-run link clear FILE` restores the cluster file's links and removes this record"
+
+
+class _Link(_Ends, total=False):
+    until: str
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Return the changed links in the cluster file's form, oldest first. A link that ends has the time as ``until``."""
+    """Return the changed links in the cluster file's form, oldest first. A link that ends has the time as ``until``.
+
+    :raises WrapperError: their record is damaged
+    """
     try:
-        found = json.loads((folder / _RECORD).read_text())
+        with damage.explained(_HINT) as read:
+            found: list[dict[str, Any]] = read.json_file(folder / _RECORD, list[_Link])
+            return found
     except FileNotFoundError:
         return []
-    except ValueError:
-        raise WrapperError(
-            f"Failed to read {folder / _RECORD}: it is not JSON", "remove it, then deploy: that restores all links"
-        ) from None
-    return list(found)
 
 
 def write(folder: Path, changed: Sequence[Mapping[str, Any]]) -> None:
@@ -168,6 +175,17 @@ def describe(changed: Sequence[Mapping[str, Any]], clear: str) -> list[str]:
         end = f" (until {until})" if until >= now else end
         lines.append(f"link changed by `link set`: {link['from']} -> {link['to']}: {settings}{end}")
     return [*lines, f"hint: `{clear}` restores the cluster file's links"] if lines else []
+
+
+def describe_recorded(folder: Path, clear: str) -> list[str]:
+    """Format the links that ``link set`` has changed. If their record is damaged, print a warning.
+
+    :param clear: the command that restores the cluster file's links
+    """
+    changed: Sequence[Mapping[str, Any]] = []
+    with damage.tolerated("links may differ from the cluster file"):
+        changed = read(folder)
+    return describe(changed, clear)
 
 
 def _stamp(seconds: float) -> str:
