@@ -6,6 +6,8 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
@@ -27,17 +29,34 @@ class _Link(_Ends, total=False):
     until: str
 
 
-def read(folder: Path) -> list[dict[str, Any]]:
+def read(folder: Path, cluster: Any = None) -> list[dict[str, Any]]:
     """Return the changed links in the cluster file's form, oldest first. A link that ends has the time as ``until``.
 
-    :raises WrapperError: their record is damaged
+    :param cluster: the cluster, to check the links' settings
+    :raises WrapperError: their record is damaged, or does not fit the cluster
     """
+    path = folder / _RECORD
+    found: list[dict[str, Any]] = []
+    with suppress(FileNotFoundError), damage.explained(_HINT) as read:
+        found = read.json_file(path, list[_Link])
+        if cluster is not None:
+            _check_settings(cluster, found, read.Place(str(path)))
+    return found
+
+
+def _check_settings(cluster: Any, changed: Sequence[Mapping[str, Any]], place: Any) -> None:
+    """Check the settings of recorded links.
+
+    :param place: the record, a ``_read.Place`` of the collection
+    :raises ReadError: a setting has an error
+    """
+    from ansible_collections.q8s.emu.plugins.module_utils import _links_cluster, _spec
+
     try:
-        with damage.explained(_HINT) as read:
-            found: list[dict[str, Any]] = read.json_file(folder / _RECORD, list[_Link])
-            return found
-    except FileNotFoundError:
-        return []
+        _links_cluster.with_links(cluster.to_mapping(), overrides(changed), place.file)
+    except _spec.SpecError as error:
+        problem = error.problems[0]
+        raise replace(place, path=problem.path.removeprefix("network.links")).error(problem.message) from None
 
 
 def write(folder: Path, changed: Sequence[Mapping[str, Any]]) -> None:

@@ -41,7 +41,15 @@ TIMES = dict(zip(timeline_record.MILESTONES, (2.0, 3.0, 4.0, 5.0, 6.0, 15.0), st
 DEPLOY = {"schema": "q8s-timeline/1", "cluster": "demo", "command": "deploy", "exit_code": 0, "servers_created": 2,
           "started": "2026-11-27T19:58:16+00:00", "seconds": 21.0, "changed": 3, "versions": {}, "plan": None,
           "guests": [{"node": "n", "host": "h", "times": TIMES}], "tasks": [TASK, WAIT]}  # fmt: skip
-CHANGED = [{"from": "a", "to": "b", "delay": "1ms", "rate": {"up": "1mbit"}, "until": "2026-01-01T00:00:00Z"}]
+CHANGED = [
+    {
+        "from": "node:arm-mid-1",
+        "to": "control-planes",
+        "delay": "1ms",
+        "rate": {"up": "1mbit", "down": "2mbit"},
+        "until": "2026-01-01T00:00:00Z",
+    }
+]
 RUN = {"what": "deploy", "servers": 3, "made": 3, "seconds": 100.0, "stages": {"A": 0.0, "B": 20.0}}
 NODE = {"name": "a", "kind": "arm", "architecture": "aarch64", "emulated": True, "cpus": 2}
 MEASURED = {"name": "cpu a 1", "group": "cpu", "metric": "cpu", "tool": "sysbench", "path": "", "protocol": "",
@@ -150,6 +158,8 @@ def test_a_damaged_file_is_named_with_the_reason_and_what_to_do(
         ("timeline", {**DEPLOY, "tasks": [TASK, {**TASK, "end": None}]}, "tasks[1].end: is nothing; must be a number"),
         ("timeline", {**DEPLOY, "started": "yesterday"}, "started: is 'yesterday'; must be a time"),
         ("links", [*CHANGED, {"to": "a"}], "[1].from: is missing"),
+        ("links", [{**CHANGED[0], "delay": "soon"}], "[0].delay: is 'soon'; must be a number with us, ms or s"),
+        ("links", [{**CHANGED[0], "slow": 1}], "[0].slow: unknown key"),
         ("links", {"from": "a"}, "is a mapping; must be a list"),
         ("bench", {**BENCH, "measurements": [{**MEASURED, "figures": {"x": "1"}}]}, "measurements[0].figures.x: is"),
         ("bench", {**BENCH, "measurements": [{**MEASURED, "client": "b"}]}, "measurements[0].client: is 'b'; must"),
