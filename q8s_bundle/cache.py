@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -159,11 +160,20 @@ def _folder(kind: str, name: str, key: str) -> Path:
 
 
 def generation() -> str:
-    """Return the text of the current generation; empty for the first one."""
+    """Return the text of the current generation; empty for the first one.
+
+    :raises BundleError: the file is not text
+    """
+    file = cache_root() / _GENERATION
     try:
-        return (cache_root() / _GENERATION).read_text(encoding="ascii")
+        return file.read_text(encoding="ascii")
     except FileNotFoundError:
         return ""
+    except UnicodeDecodeError:
+        raise BundleError(
+            f"Failed to read {file}: is not ASCII text",
+            "remove it: builds then use the first generation's packages; `q8s-run bundle refresh` begins a new one",
+        ) from None
 
 
 def set_generation(text: str) -> None:
@@ -246,8 +256,36 @@ def record(path: Path) -> Artifact:
 
 
 def recall(path: Path) -> Artifact:
-    """Return a file as an artifact, with the checksum that ``record`` wrote: the file is not read."""
-    return Artifact(path, checksum_file(path).read_text(encoding="ascii").strip(), path.stat().st_size)
+    """Return a file as an artifact, with the checksum that ``record`` wrote: the file is not read.
+
+    :raises BundleError: the file or its checksum is missing or damaged
+    """
+    checksum = recorded_checksum(path)
+    try:
+        return Artifact(path, checksum, path.stat().st_size)
+    except FileNotFoundError:
+        raise _damaged(path, "is missing") from None
+
+
+def recorded_checksum(path: Path) -> str:
+    """Return the checksum that ``record`` wrote beside a file.
+
+    :raises BundleError: it is missing or damaged
+    """
+    file = checksum_file(path)
+    try:
+        text = file.read_bytes().strip()
+    except FileNotFoundError:
+        raise _damaged(file, "is missing") from None
+    if not re.fullmatch(rb"[0-9a-f]{64}", text):
+        raise _damaged(file, f"is {text[:60].decode('latin-1')!a}; must be a SHA-256 in 64 hex digits")
+    return text.decode("ascii")
+
+
+def _damaged(file: Path, reason: str) -> BundleError:
+    return BundleError(
+        f"Failed to read {file}: {reason}", f"remove the folder {file.parent}: the next build creates it again"
+    )
 
 
 def checksum_file(path: Path) -> Path:

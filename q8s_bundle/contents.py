@@ -186,8 +186,10 @@ def verify() -> Iterator[Checked]:
         for record in sorted((root / kind).glob("[!.]*/*.sha256")):
             file = record.with_name(record.name.removesuffix(".sha256"))
             try:
-                wanted, found = record.read_text(encoding="ascii").strip(), cache.sha256_of(file)
+                wanted, found = cache.recorded_checksum(file), cache.sha256_of(file)
             except FileNotFoundError:
                 yield Checked(file, "the file is missing")
+            except (BundleError, OSError) as error:
+                yield Checked(file, str(error))
             else:
                 yield Checked(file, "" if found == wanted else f"its sha256 is {found}, and {wanted} was recorded")

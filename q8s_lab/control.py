@@ -19,6 +19,7 @@ from q8s_lab import environment, firewall, image, locks, network, package_proxy,
 from q8s_lab.configuration import Secrets
 from q8s_lab.errors import LabError
 from q8s_lab.hollow import Hollow
+from q8s_lab.machine import read
 from q8s_lab.settings import CLOUD_NAME, REGION, Settings
 from q8s_lab.vm import VirtualMachine
 
@@ -142,7 +143,7 @@ def status(settings: Settings) -> dict[str, Any]:
     ]
     return {
         "folder": str(settings.folder),
-        "since": since.read_text() if since.exists() else None,
+        "since": read(since) or None,
         "services": processes.running(settings),
         "ended": processes.ended(settings),
         "machines": machines,

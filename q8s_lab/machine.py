@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 _RUNNER: Final = Path(__file__).parent / "runner.sh"
 _POWER_OFF: Final = signal.SIGRTMIN + 4  # systemd(1), "SIGNALS"
@@ -73,9 +73,37 @@ class Spec:
 def read(path: Path) -> str:
     """Return the text of a file; empty if it cannot be read."""
     try:
-        return path.read_text()
+        return path.read_text(errors="replace")
     except OSError:
         return ""
+
+
+def read_spec[T](path: Path, build: Callable[[Any], T]) -> T:
+    """Return the definition of a machine from the file that ``write_spec`` wrote.
+
+    :param build: returns it from the file's data
+    :raises MachineError: the file cannot be read, or is damaged
+    """
+    try:
+        return build(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or f"it is damaged ({error})"
+        raise MachineError(f"Failed to read {path}: {reason}; deleting the server removes it") from None
+
+
+def write_spec(path: Path, data: Mapping[str, Any]) -> None:
+    """Write the definition of a machine in one step, with mode 0600: user-data may contain keys."""
+    new = path.with_name(f"{path.name}.new")
+    with open(new, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as stream:
+        json.dump(data, stream)
+    new.rename(path)
+
+
+def recorded_process(path: Path) -> int | None:
+    """Return the process id in a file that has it with its start time, or None if the process has exited."""
+    words = read(path).split()
+    alive = len(words) == 2 and words[0].isdecimal() and start_time(int(words[0])) == words[1]
+    return int(words[0]) if alive else None
 
 
 def start_time(pid: int) -> str | None:
@@ -107,9 +135,15 @@ class Machine:
 
     @property
     def spec(self) -> Spec:
-        """Return the definition of the machine."""
-        data = json.loads((self.folder / "spec.json").read_text())
-        return Spec(**{**data, "nic": Nic(**data["nic"]), "user_data": bytes.fromhex(data["user_data"])})
+        """Return the definition of the machine.
+
+        :raises MachineError: its file is damaged
+        """
+
+        def build(data: Any) -> Spec:
+            return Spec(**{**data, "nic": Nic(**data["nic"]), "user_data": bytes.fromhex(data["user_data"])})
+
+        return read_spec(self.folder / "spec.json", build)
 
     @property
     def exists(self) -> bool:
@@ -122,8 +156,7 @@ class Machine:
 
     def runner(self) -> int | None:
         """Return the process id of the runner (runner.sh), or None if it does not run."""
-        words = read(self.folder / "run.pid").split()
-        return int(words[0]) if len(words) == 2 and start_time(int(words[0])) == words[1] else None
+        return recorded_process(self.folder / "run.pid")
 
     def running(self) -> bool:
         return self.runner() is not None
@@ -161,9 +194,7 @@ class Machine:
             f"NAME={spec.name}\nHOST={spec.hostname}\nBRIDGE={spec.bridge}\nLOWER={spec.lower}\n"
             f"MEMORY={spec.memory * 1024 * 1024}\nVCPUS={spec.vcpus}\n"
         )
-        # The machine exists when this file does, so write it last. Mode 0600: user-data may contain keys.
-        with open(self.folder / "spec.json", "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream:
-            json.dump(data, stream)
+        write_spec(self.folder / "spec.json", data)  # last: the machine exists when this file does
 
     def start(self) -> None:
         """Start the machine, unless it runs.
@@ -237,7 +268,7 @@ class Machine:
         for group in groups:
             for sub in _tree(group):
                 wait(partial(_remove_group, sub), 3)
-        if self.exists:
+        with contextlib.suppress(MachineError):  # without its definition, the link's name is not known
             link = Path("/sys/class/net") / self.veth
             if not wait(lambda: not link.exists(), 2):
                 subprocess.run(["ip", "link", "del", self.veth], check=False, capture_output=True)

@@ -105,10 +105,23 @@ def release_kernel_settings(folder: Path) -> None:
 
 
 def _recorded() -> tuple[dict[str, str], list[str]]:
-    """Return the recorded settings, and the folders of labs that still exist: a user may have removed one."""
-    text = read(_RECORD / "kernel.json")
-    data = json.loads(text) if text else {"values": {}, "users": []}
-    return data["values"], [user for user in data["users"] if Path(user).exists()]
+    """Return the recorded settings, and the folders of labs that still exist: a user may have removed one.
+
+    :raises LabError: the record is damaged
+    """
+    path = _RECORD / "kernel.json"
+    text = read(path)
+    if not text:
+        return {}, []
+    try:
+        data = json.loads(text)
+        values = {str(name): str(value) for name, value in data["values"].items()}
+        return values, [user for user in data["users"] if Path(user).exists()]
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise LabError(
+            f"Failed to read {path}: it is damaged ({error})",
+            hint="remove it: kernel settings that the lab has changed stay until this machine boots again",
+        ) from None
 
 
 def _write(data: dict[str, object]) -> None:

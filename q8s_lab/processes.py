@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from q8s_lab.machine import read, start_time, wait
+from q8s_lab.machine import recorded_process, start_time, wait
 from q8s_lab.settings import Settings
 
 _SECONDS_TO_END: Final = 10
@@ -43,12 +43,7 @@ def ended(settings: Settings) -> list[str]:
 
 def _recorded(settings: Settings) -> dict[str, int | None]:
     """Return the process ids of all recorded processes, by name; None for a process that has exited."""
-    found: dict[str, int | None] = {}
-    for path in sorted((settings.folder / "pids").glob("*")):
-        words = read(path).split()
-        alive = len(words) == 2 and start_time(int(words[0])) == words[1]
-        found[path.name] = int(words[0]) if alive else None
-    return found
+    return {path.name: recorded_process(path) for path in sorted((settings.folder / "pids").glob("*"))}
 
 
 def stop_all(settings: Settings, *, signals: Mapping[str, signal.Signals], last: str) -> None:

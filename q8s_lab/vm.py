@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_lab.machine import MachineError, read, start_time, wait
+from q8s_lab.machine import MachineError, read, read_spec, recorded_process, wait, write_spec
 
 FIRMWARE: Final = Path("/usr/share/OVMF")
 _CODE, _VARIABLES = "OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"
@@ -91,9 +91,13 @@ class VirtualMachine:
 
     @property
     def spec(self) -> Spec:
-        """Return the definition of the machine."""
-        data = json.loads(self._description.read_text())
-        return Spec(**{**data, "ports": tuple(Port(**port) for port in data["ports"])})
+        """Return the definition of the machine.
+
+        :raises MachineError: its file is damaged
+        """
+        return read_spec(
+            self._description, lambda data: Spec(**{**data, "ports": tuple(Port(**port) for port in data["ports"])})
+        )
 
     @property
     def exists(self) -> bool:
@@ -105,8 +109,7 @@ class VirtualMachine:
 
     def process(self) -> int | None:
         """Return QEMU's process id, or None if it does not run."""
-        words = read(self.folder / "run.pid").split()
-        return int(words[0]) if len(words) == 2 and start_time(int(words[0])) == words[1] else None
+        return recorded_process(self.folder / "run.pid")
 
     def running(self) -> bool:
         return self.process() is not None
@@ -127,7 +130,7 @@ class VirtualMachine:
                 raise MachineError(f"the image boots by UEFI, and {FIRMWARE} is missing: install the package ovmf")
             shutil.copyfile(FIRMWARE / _VARIABLES, self.folder / "variables.fd")
         (self.folder / "console.log").touch()
-        self._description.write_text(json.dumps(asdict(spec)))  # last: from here on the machine exists
+        write_spec(self._description, asdict(spec))  # last: from here on the machine exists
 
     def start(self) -> None:
         """Start the machine, unless it runs.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
+from q8s_wrapper import damage
 from q8s_wrapper.errors import ExitCode, WrapperError
 
 RESULTS: Final = "results.json"
@@ -47,19 +48,24 @@ def read(folder: Path) -> dict[str, bytes]:
     }
 
 
-def read_results(output: Path) -> Any:
-    """Return the results in a folder, None if there are none."""
-    try:
-        return json.loads((output / RESULTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+class _Results(TypedDict):
+    complete: bool
+
+
+def read_results(output: Path) -> dict[str, Any] | None:
+    """Return the results in a folder, None if there are none that can be read."""
+    with suppress(FileNotFoundError, damage.DamagedError), damage.explained("") as read:
+        found: dict[str, Any] = read.json_file(output / RESULTS, _Results)
+        return found
+    return None
 
 
 def check_results(
-    arguments: argparse.Namespace, output: Path, *, verb: str, kept: str, selection: Sequence[str]
+    arguments: argparse.Namespace, output: Path, kind: Any, *, verb: str, kept: str, selection: Sequence[str]
 ) -> None:
     """Check that results can be written to a folder, or with ``--resume`` be completed there.
 
+    :param kind: the kind of results, a ``_results_folder.Kind`` of the collection
     :param verb: what is done with what is missing, for the message
     :param kept: what ``--resume`` takes from the earlier run, for the message
     :param selection: options that contradict ``--resume``
@@ -78,8 +84,16 @@ def check_results(
             f"--resume: goes on with the {kept} of the earlier run, so --{given[0]} is not possible",
             code=ExitCode.WRONG_INPUT,
         )
-    document = read_results(output)
-    if document is None:
+    results = output / RESULTS
+    if not results.exists() and not results.is_symlink():
         raise WrapperError(f"--resume: {output} has no {RESULTS}", "leave out --resume", ExitCode.WRONG_INPUT)
-    if isinstance(document, dict) and document.get("complete"):
+    document = read_results(output)
+    if document and document["complete"]:
         raise WrapperError(f"--resume: the results in {output} are complete", code=ExitCode.WRONG_INPUT)
+    from ansible_collections.q8s.emu.plugins.module_utils import _results_folder
+
+    try:
+        _results_folder.read(output, kind)
+    except _results_folder.OutputError as error:
+        message, _, hint = str(error).partition("\nhint: ")
+        raise WrapperError(message, hint, ExitCode.WRONG_INPUT) from None

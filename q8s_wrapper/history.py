@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from q8s_wrapper.config import add_collections_to_path
 from q8s_wrapper.private_file import write_private
 from q8s_wrapper.run_state import State, is_build
 
@@ -125,17 +126,29 @@ def estimate(runs: Iterable[Run], what: str, servers: int, made: int) -> Estimat
 
 
 def read(root: Path) -> list[Run]:
-    """Return the recorded runs of all clusters, each cluster's from old to new. Skip lines that cannot be parsed.
+    """Return the recorded runs of all clusters, each cluster's from old to new. Skip what cannot be read.
 
     :param root: folder with the state of all clusters
     """
+    add_collections_to_path()
+    from ansible_collections.q8s.emu.plugins.module_utils import _read
+
     runs = []
     for file in sorted([*root.glob(f"*/{_FILE}"), *root.glob(f"*/*/{_FILE}")]):
         with suppress(OSError):
-            for line in file.read_text().splitlines():
-                with suppress(ValueError, TypeError):
-                    runs.append(Run(**json.loads(line)))
+            for number, line in enumerate(_lines(file), 1):
+                place = _read.Place(str(file), number)
+                with suppress(_read.ReadError):
+                    runs.append(_read.parse(Run, _read.json_data(line, place), place))
     return runs
+
+
+def _lines(file: Path) -> list[str]:
+    """Return the lines of a history. One that is not UTF-8 text stays a line, which cannot be parsed.
+
+    :raises OSError: the file cannot be read
+    """
+    return file.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def append_run(folder: Path, run: Run) -> None:
@@ -144,7 +157,7 @@ def append_run(folder: Path, run: Run) -> None:
     :raises OSError: the file cannot be written
     """
     file = folder / _FILE
-    lines = file.read_text().splitlines() if file.exists() else []
+    lines = _lines(file) if file.exists() else []
     write_private(file, "\n".join([*lines[-(_KEPT - 1) :], json.dumps(asdict(run))]) + "\n")
 
 

@@ -7,13 +7,34 @@ import shutil
 import socket
 import time
 import urllib.parse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
+from q8s_wrapper import damage
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.private_file import write_private
 
 _PARTS: Final = ("clusters", "contexts", "users")
+
+
+class _Server(TypedDict):
+    server: str
+
+
+class _Cluster(TypedDict):
+    cluster: _Server
+
+
+class _User(TypedDict):
+    user: Mapping[str, Any]
+
+
+class _Kubeconfig(TypedDict):
+    """What is read of a cluster's kubeconfig."""
+
+    clusters: list[_Cluster]
+    users: list[_User]
 
 
 def user_file() -> Path:
@@ -24,15 +45,15 @@ def user_file() -> Path:
 
 def read(path: Path) -> str | None:
     """Return the kubeconfig of a cluster as YAML, or None if there is none or the file is not a whole one."""
-    import yaml
-
     try:
         text = path.read_text()
-        content = yaml.safe_load(text)
-        whole = bool(content["clusters"][0]["cluster"]["server"] and content["users"][0]["user"])
-    except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError, TypeError, LookupError):
+        with damage.explained("") as read:
+            place = read.Place(str(path))
+            content = read.parse(_Kubeconfig, read.yaml_data(text, place), place)
+        port = urllib.parse.urlsplit(content["clusters"][0]["cluster"]["server"]).port
+        return text if content["users"][0]["user"] and port != 0 else None
+    except (FileNotFoundError, damage.DamagedError, ValueError, LookupError):
         return None
-    return text if whole else None
 
 
 def is_reachable(text: str, timeout: float = 3) -> bool:
@@ -82,13 +103,12 @@ def write(target: Path, text: str, name: str) -> None:
 
 def _is_replaceable(target: Path, name: str) -> bool:
     """Return whether a file has nothing that a cluster's kubeconfig would replace but its earlier one."""
-    import yaml
-
     if not target.is_file():  # such as /dev/stdout
         return False
     try:
-        content = yaml.safe_load(target.read_text())
-    except (UnicodeDecodeError, yaml.YAMLError):
+        with damage.explained("") as read:
+            content = read.yaml_data(read.text(target), read.Place(str(target)))
+    except damage.DamagedError:
         return False
     if content is None:
         return target.stat().st_size == 0
@@ -114,9 +134,10 @@ def merge(target: Path, text: str, name: str) -> Path | None:
     existing: Any = None
     if target.exists():
         try:
-            existing = yaml.safe_load(target.read_text())
-        except yaml.YAMLError as error:
-            raise _merge_error(target, str(error).splitlines()[0]) from None
+            with damage.explained("") as read:
+                existing = read.yaml_data(read.text(target), read.Place(str(target)))
+        except damage.DamagedError as error:
+            raise _merge_error(target, error.reason) from None
     merged = merged_with(existing, yaml.safe_load(text), name)
     if merged is None:
         raise _merge_error(target, "it has no lists of clusters, contexts and users")

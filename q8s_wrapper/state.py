@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -223,7 +224,7 @@ def locked(folder: Path, what: str) -> Iterator[Path]:
     :raises WrapperError: another run holds the lock; the message names it
     """
     path = folder / _LOCK
-    with path.open("a+") as stream:
+    with path.open("a+", errors="replace") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -248,7 +249,7 @@ class Owner:
 def owner(folder: Path) -> Owner | None:
     """Return who holds the cluster's lock, or None if nobody does."""
     try:
-        with (folder / _LOCK).open("r+") as stream:
+        with (folder / _LOCK).open("r+", errors="replace") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -260,8 +261,9 @@ def owner(folder: Path) -> Owner | None:
 
 def _parse_owner(text: str) -> Owner | None:
     """Return the owner from the content of a lock file, or None if it names none."""
-    lines = text.splitlines()
-    return Owner(int(lines[0]), lines[1]) if len(lines) > 1 and lines[0].isdecimal() else None
+    pid, _, what = text.partition("\n")
+    known = re.fullmatch(r"[1-9][0-9]{0,6}", pid) and what  # Linux has at most 2^22 processes
+    return Owner(int(pid), what.splitlines()[0]) if known else None
 
 
 def _write_owner(path: Path, text: str) -> None:
@@ -346,9 +348,9 @@ def changing(run: Path) -> bool:
 
 
 def past_runs(folder: Path) -> list[Path]:
-    """Return the folders of earlier runs, oldest first."""
+    """Return the folders of earlier runs, oldest first. Other files beside them are a user's."""
     runs = folder / "runs"
-    return sorted(runs.iterdir()) if runs.is_dir() else []
+    return sorted(run for run in runs.iterdir() if run.is_dir()) if runs.is_dir() else []
 
 
 def keep_log(run: Path) -> Path:

@@ -51,6 +51,7 @@ Start with the command that knows most:
 | a run ended, and the reason has scrolled away | `q8s-run logs cluster.yaml` shows the end of the log of the last deploy, replace, upgrade, renew or destroy |
 | pods cannot reach one another | `q8s-run verify cluster.yaml` puts a pod on every node and lets all of them request all others |
 | kubectl is refused, or `status` names certificates that have ended | `q8s-run renew cluster.yaml`, then `q8s-run kubeconfig cluster.yaml --merge` |
+| `Failed to read FILE:LINE: …` names a file that Q8S has written | somebody edited it, a full disk cut it, or another version of Q8S wrote it. The message says what is there and what must be, the hint what to do; nothing was changed |
 | something must start from scratch | `q8s-run replace cluster.yaml NODE` for one worker; `destroy`, then `deploy`, for the cluster |
 
 In the messages below, capital letters and `…` stand for names and values.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_wrapper import folders, invocation, messages
+from q8s_wrapper import damage, folders, invocation, messages
 from q8s_wrapper.commands import load, records
 from q8s_wrapper.commands.session import open_session
 from q8s_wrapper.errors import ExitCode, WrapperError
@@ -26,7 +26,9 @@ def bench(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     began = time.time()
     with tempfile.TemporaryDirectory(prefix="q8s-bench-") as work:
         chart = Path(work) / "timeline.svg"
-        deploy = records.find_deploy(arguments, cluster)
+        deploy = None
+        with damage.tolerated("the results are without the timeline of the deploy"):
+            deploy = records.find_deploy(arguments, cluster)
         if deploy:
             chart.write_text(timeline_page.svg(timeline.analysis(deploy)) + "\n", encoding="utf-8")
             variables["q8s_bench_timeline"] = str(chart)
@@ -55,6 +57,7 @@ def _variables(arguments: argparse.Namespace, cluster: Any) -> dict[str, Any]:
     :raises WrapperError: a group or a node does not exist, or the folder of the results is not as the options want it
     """
     # The collection can be imported once the cluster file is loaded.
+    from ansible_collections.q8s.emu.plugins.module_utils import _bench_results
     from ansible_collections.q8s.emu.plugins.module_utils._bench_plan import GROUPS
 
     groups = _split(arguments.only)
@@ -68,7 +71,7 @@ def _variables(arguments: argparse.Namespace, cluster: Any) -> dict[str, Any]:
             f"--nodes: is {', '.join(unknown)}; allowed are {', '.join(known)}", code=ExitCode.WRONG_INPUT
         )
     output = Path(arguments.output or f"bench-{cluster.cluster_name}").expanduser().absolute()
-    folders.check_results(arguments, output, verb="measure", kept="options", selection=_SELECTION)
+    folders.check_results(arguments, output, _bench_results.KIND, verb="measure", kept="options", selection=_SELECTION)
     return {
         "q8s_bench_quick": bool(arguments.quick),
         "q8s_bench_only": groups,

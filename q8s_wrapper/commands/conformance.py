@@ -22,8 +22,11 @@ def conformance(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Run conformance tests on the cluster, and write the results to a folder. Return 1 if one failed."""
     cluster = load(arguments.file)
     output = Path(arguments.output or f"conformance-{cluster.cluster_name}").expanduser().absolute()
+    # The collection can be imported once the cluster file is loaded.
+    from ansible_collections.q8s.emu.plugins.module_utils import _conformance
+
     if not arguments.list:
-        folders.check_results(arguments, output, verb="run", kept="tests", selection=_SELECTION)
+        folders.check_results(arguments, output, _conformance.KIND, verb="run", kept="tests", selection=_SELECTION)
     before = folders.read_results(output)
     options = ["-e", json.dumps(_variables(arguments, output))]
     with open_session(arguments, cluster, changes=not arguments.list) as session:
@@ -35,7 +38,7 @@ def conformance(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             session.play("conformance", ["--tags", "conformance_remove", *options], as_json=False)
         after = folders.read_results(output)
         written = after is not None and after != before
-        if outcome.code != ExitCode.DONE and after and not after.get("complete") and (arguments.resume or written):
+        if outcome.code != ExitCode.DONE and after and not after["complete"] and (arguments.resume or written):
             session.resume = invocation.resume_options(arguments)
         if arguments.json and written:
             return _end_with_json(session, outcome, after)

@@ -28,7 +28,7 @@ def verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def _report(arguments: argparse.Namespace, rest: Sequence[str], action: str) -> int:
     with open_session(arguments, changes=False) as session:
-        changed = links.read(session.folder)
+        changed = links.read(session.folder, session.cluster)
         outcome = session.play("link", [*_variables(action, changed), *rest], as_json=False)
         if outcome.code != ExitCode.DONE:
             return session.end(outcome, remember=False)
@@ -49,7 +49,7 @@ def change(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
     cluster = load(arguments.file)
     link = links.parse(arguments.node, cluster)
     with open_session(arguments, cluster) as session:
-        before = links.read(session.folder)
+        before = links.read(session.folder, session.cluster)
         ends = [(other["from"], other["to"]) for other in before]
         kept = [other for other, pair in zip(before, ends, strict=True) if pair != (link["from"], link["to"])]
         links.check_together(cluster, [*kept, link])
@@ -70,9 +70,10 @@ def clear(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
 
 def apply(session: Session, changed: Sequence[Mapping[str, Any]], quiet: bool = False) -> int:
     """Apply the file's links, with these in place of some, and show the result unless ``quiet``."""
-    # First, so that a run that is killed leaves no change that nobody knows of.
-    recorded = links.read(session.folder)
-    links.write(session.folder, [*recorded, *(link for link in changed if link not in recorded)])
+    if changed:
+        # First, so that a run that is killed leaves no change that nobody knows of.
+        recorded = links.read(session.folder)
+        links.write(session.folder, [*recorded, *(link for link in changed if link not in recorded)])
     outcome = session.play("link", _variables("apply", changed), as_json=False)
     if outcome.code != ExitCode.DONE:
         return session.end(outcome, remember=False)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_wrapper import folders, messages, report, state, terminal
+from q8s_wrapper import damage, folders, messages, report, state, terminal
 from q8s_wrapper.commands import load
 from q8s_wrapper.commands.offline import program_versions
 from q8s_wrapper.commands.session import open_session
@@ -53,6 +53,7 @@ def find_deploy(arguments: argparse.Namespace, cluster: Any, *, last: bool = Fal
     """Return the last deploy that created servers, with the milestones of its guests, or None if none is recorded.
 
     :param last: return the last deploy even if it created no server
+    :raises WrapperError: the record of the deploy is damaged
     """
     folder = state.find(cluster.cluster_name)
     deploy = timeline_record.read(folder, last=last)
@@ -108,10 +109,12 @@ def write_record(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         )
     verify = verify_result(arguments, cluster) if arguments.verify else None
     folder = state.find(cluster.cluster_name)
-    deploy = timeline_record.read(folder)
-    if deploy is None:
-        messages.warning("this machine has no timeline of the cluster's deploy; the record is without it")
-    elif timeline_record.lacks_guests(deploy):
+    deploy = None
+    with damage.tolerated("the record is without it"):
+        deploy = timeline_record.read(folder)
+        if deploy is None:
+            messages.warning("this machine has no timeline of the cluster's deploy; the record is without it")
+    if deploy is not None and timeline_record.lacks_guests(deploy):
         deploy = _with_guests(folder, deploy, facts)
     sources = record.Sources(
         cluster,

@@ -182,7 +182,7 @@ def verify(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     with open_session(arguments) as session:
         skipped = ["-e", json.dumps({"q8s_measure_links": False})] if arguments.skip_links else []
         code = session.end(session.play("verify", [*skipped, *rest]), remember=not skipped)
-        for line in links.describe(links.read(session.folder), session.invocation.command("link clear")):
+        for line in links.describe_recorded(session.folder, session.invocation.command("link clear")):
             messages.result(line)
         return code
 
@@ -200,7 +200,7 @@ def status(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         if arguments.json:
             print(json.dumps(rows, indent=2))
         else:
-            changed = links.describe(links.read(session.folder), session.invocation.command("link clear"))
+            changed = links.describe_recorded(session.folder, session.invocation.command("link clear"))
             print("\n".join([*report.status(rows, session.invocation, terminal.columns()), *changed]))
         return ExitCode.FAILED if any(row["problem"] for row in rows) else ExitCode.DONE
 

@@ -138,9 +138,13 @@ def _machines(session: Session) -> Machines:
     return Machines(hosts, sockets)
 
 
-def _restore(session: Session, machines: Machines, nodes: Sequence[str]) -> int:
-    """Restore nodes and links, and forget the scenario if all of it is restored. Return the exit code."""
-    errors = perform.restore(machines, nodes)
+def _restore(session: Session, machines: Machines, nodes: Sequence[str] | None) -> int:
+    """Restore nodes and links, and forget the scenario if all of it is restored. Return the exit code.
+
+    :param nodes: the workers that the scenario stops; None for all workers, if they are not known
+    """
+    workers = [spec.node for spec in session.cluster.servers() if spec.vm_type]
+    errors = perform.restore(machines, workers if nodes is None else nodes)
     for error in errors:
         messages.error(error)
     code = ExitCode.FAILED if errors else link_commands.apply(session, [], quiet=session.json)

@@ -38,8 +38,13 @@ def init(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         print(text, end="")
         return ExitCode.DONE
     try:
-        with path.open("x") as stream:
-            stream.write(text)
+        stream = path.open("x")
+        try:
+            with stream:
+                stream.write(text)
+        except BaseException:  # such as a full disk: the next init would refuse what is left
+            path.unlink()
+            raise
     except OSError as error:
         raise WrapperError(f"Failed to write {path}: {error.strerror}", code=ExitCode.WRONG_INPUT) from None
     messages.info(f"written: {path}")

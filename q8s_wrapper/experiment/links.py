@@ -6,10 +6,12 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
-from q8s_wrapper import messages, report
+from q8s_wrapper import damage, messages, report
 from q8s_wrapper.config import add_collections_to_path
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.private_file import write_private
@@ -18,19 +20,43 @@ _RECORD: Final = "links.json"
 _UNTIL: Final = "until"
 _DURATION: Final = re.compile(r"([0-9]{1,6})(s|min|h)?")
 _SECONDS: Final = {"s": 1, "min": 60, "h": 3600}
+# The fields of every link. "from" is no name of a class's field.
+_Ends = TypedDict("_Ends", {"from": str, "to": str})
+_HINT: Final = "`q8s-run link clear FILE` restores the cluster file's links and removes this record"
 
 
-def read(folder: Path) -> list[dict[str, Any]]:
-    """Return the changed links in the cluster file's form, oldest first. A link that ends has the time as ``until``."""
+class _Link(_Ends, total=False):
+    until: str
+
+
+def read(folder: Path, cluster: Any = None) -> list[dict[str, Any]]:
+    """Return the changed links in the cluster file's form, oldest first. A link that ends has the time as ``until``.
+
+    :param cluster: the cluster, to check the links' settings
+    :raises WrapperError: their record is damaged, or does not fit the cluster
+    """
+    path = folder / _RECORD
+    found: list[dict[str, Any]] = []
+    with suppress(FileNotFoundError), damage.explained(_HINT) as read:
+        found = read.json_file(path, list[_Link])
+        if cluster is not None:
+            _check_settings(cluster, found, read.Place(str(path)))
+    return found
+
+
+def _check_settings(cluster: Any, changed: Sequence[Mapping[str, Any]], place: Any) -> None:
+    """Check the settings of recorded links.
+
+    :param place: the record, a ``_read.Place`` of the collection
+    :raises ReadError: a setting has an error
+    """
+    from ansible_collections.q8s.emu.plugins.module_utils import _links_cluster, _spec
+
     try:
-        found = json.loads((folder / _RECORD).read_text())
-    except FileNotFoundError:
-        return []
-    except ValueError:
-        raise WrapperError(
-            f"Failed to read {folder / _RECORD}: it is not JSON", "remove it, then deploy: that restores all links"
-        ) from None
-    return list(found)
+        _links_cluster.with_links(cluster.to_mapping(), overrides(changed), place.file)
+    except _spec.SpecError as error:
+        problem = error.problems[0]
+        raise replace(place, path=problem.path.removeprefix("network.links")).error(problem.message) from None
 
 
 def write(folder: Path, changed: Sequence[Mapping[str, Any]]) -> None:
@@ -168,6 +194,17 @@ def describe(changed: Sequence[Mapping[str, Any]], clear: str) -> list[str]:
         end = f" (until {until})" if until >= now else end
         lines.append(f"link changed by `link set`: {link['from']} -> {link['to']}: {settings}{end}")
     return [*lines, f"hint: `{clear}` restores the cluster file's links"] if lines else []
+
+
+def describe_recorded(folder: Path, clear: str) -> list[str]:
+    """Format the links that ``link set`` has changed. If their record is damaged, print a warning.
+
+    :param clear: the command that restores the cluster file's links
+    """
+    changed: Sequence[Mapping[str, Any]] = []
+    with damage.tolerated("links may differ from the cluster file"):
+        changed = read(folder)
+    return describe(changed, clear)
 
 
 def _stamp(seconds: float) -> str:

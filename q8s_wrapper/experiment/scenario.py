@@ -12,13 +12,12 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, TypedDict
 
-from q8s_wrapper import report
+from q8s_wrapper import damage, report
 from q8s_wrapper.errors import WrapperError
 from q8s_wrapper.private_file import write_private
 
@@ -29,6 +28,57 @@ _RECORDS_KEPT: Final = 50
 Line = dict[str, Any]
 
 
+class _Event(TypedDict):
+    """What every line of a record has. Lines of other events than those below are not read."""
+
+    event: str
+
+
+class _Begin(_Event):
+    time: str
+    seed: int | None
+
+
+class _Fault(_Event):
+    what: str
+    kind: str
+    undo: bool
+    planned: float
+    begun: float
+    done: float
+
+
+class _Action(_Fault, total=False):
+    error: str
+
+
+class _NodeState(_Event):
+    node: str
+    state: str
+    at: float
+
+
+class _Back(_Event):
+    node: str
+    at: float
+
+
+class _End(_Event):
+    result: str
+
+
+# "from" is no name of a class's field.
+_Ping = TypedDict("_Ping", {"from": str, "to": str, "at": float, "ms": float})
+_SHAPES: Final[Mapping[str, Any]] = {
+    "begin": _Begin,
+    "action": _Action,
+    "node": _NodeState,
+    "back": _Back,
+    "ping": _Ping,
+    "end": _End,
+}
+
+
 def stamp() -> str:
     """Return the time in UTC, with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -36,22 +86,22 @@ def stamp() -> str:
 
 @dataclass(frozen=True)
 class Left:
-    """A scenario that has not ended: when it began, the workers that it stops, and its record."""
+    """A scenario that has not ended: when it began, and the workers that it stops, None if they are not known."""
 
     since: str
-    nodes: tuple[str, ...]
-    record: str
+    nodes: tuple[str, ...] | None
 
 
 def find_left(folder: Path) -> Left | None:
     """Return the scenario that runs, or was killed."""
     try:
-        found = json.loads((folder / _MARKER).read_text())
-        return Left(found["since"], tuple(found["nodes"]), found["record"])
+        with damage.explained("") as read:
+            left: Left = read.json_file(folder / _MARKER, Left)
+            return left
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):
-        return Left("an unknown time", (), "")
+    except damage.DamagedError:
+        return Left("an unknown time", None)
 
 
 def forget(folder: Path) -> None:
@@ -104,16 +154,17 @@ class Record:
 def read_record(folder: Path) -> tuple[Path, list[Line]]:
     """Return the path and the lines of the newest record.
 
-    :raises WrapperError: there is none
+    :raises WrapperError: there is none, or it is damaged
     """
     records = sorted((folder / _RECORDS).glob("*.jsonl"))
     if not records:
         raise WrapperError("Failed to find a record: no scenario of this cluster was run from this machine")
-    lines = []
-    for text in records[-1].read_text(encoding="utf-8").splitlines():
-        with suppress(ValueError):  # the last line of a run that was killed
-            lines.append(json.loads(text))
-    return records[-1], lines
+    path, lines = records[-1], []
+    with damage.explained("fix it, or move it away: the report is then that of the scenario before") as read:
+        for place, data in read.json_lines(path):
+            line = read.parse(_Event, data, place)
+            lines.append(read.parse(_SHAPES.get(line["event"], _Event), line, place))
+    return path, lines
 
 
 def schedule_lines(actions: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
+from q8s_wrapper import damage
 
 _CREDENTIALS: Final = re.compile(r"(://)[^/\s@\"']+@")
 _PATTERNS: Final = {
@@ -45,7 +46,7 @@ def known(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
         if "PRIVATE KEY-----" in text:
             found |= {line: str(path) for line in text.splitlines() if not line.startswith("-----")}
         else:
-            found |= dict.fromkeys(_yaml_secrets(text), str(path))
+            found |= dict.fromkeys(_yaml_secrets(text, path), str(path))
     return {value: place for value, place in found.items() if len(value) >= _SHORTEST}
 
 
@@ -65,12 +66,10 @@ def _cloud_files(environ: Mapping[str, str]) -> Iterator[Path]:
         yield from (folder / name for name in _CLOUD_FILES)
 
 
-def _yaml_secrets(text: str) -> Iterator[str]:
+def _yaml_secrets(text: str, path: Path) -> Iterator[str]:
     """Return the values in a YAML file whose names say that they are secret."""
-    try:
-        yield from _values(yaml.safe_load(text))
-    except yaml.YAMLError:
-        return
+    with suppress(damage.DamagedError), damage.explained("") as read:
+        yield from _values(read.yaml_data(text, read.Place(str(path))))
 
 
 def _values(data: Any, secret: bool = False) -> Iterator[str]:

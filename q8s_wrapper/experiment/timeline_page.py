@@ -86,7 +86,7 @@ def _bar_table(rows: Sequence[Mapping[str, Any]], seconds: float, width: int) ->
     """Return a table whose last column has bars, if the terminal has room for them."""
     without = report.table([{name: cell for name, cell in row.items() if name} for row in rows]).splitlines()
     room = min(width - max(map(len, without), default=0) - 3, 60)
-    if room < 10:
+    if room < 10 or not rows or not seconds:
         return without
     longest = max(map(len, without))
     lines = [without[0]]

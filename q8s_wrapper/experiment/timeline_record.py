@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, TypedDict
 
+from q8s_wrapper import damage
 from q8s_wrapper.experiment.task_log import Task
 from q8s_wrapper.private_file import write_private
 from q8s_wrapper.run_state import State
@@ -38,6 +40,20 @@ class Guest:
     node: str
     host: str
     times: Mapping[str, float]
+
+
+class _Record(TypedDict):
+    """What is read of a record."""
+
+    schema: Literal["q8s-timeline/1"]
+    cluster: str
+    command: str
+    exit_code: int
+    started: str
+    seconds: float
+    servers_created: int
+    guests: list[Guest]
+    tasks: list[Task]
 
 
 def document(
@@ -88,7 +104,9 @@ def keep_guests(folder: Path, record: Mapping[str, Any]) -> None:
     :raises OSError: a file cannot be written
     """
     for name in (CREATED, LAST):
-        found = _read(folder / name)
+        found = None
+        with suppress(damage.DamagedError):
+            found = _read(folder / name)
         if found and found["started"] == record["started"]:
             write_private(folder / name, json.dumps(record) + "\n")
 
@@ -97,18 +115,29 @@ def read(folder: Path, *, last: bool = False) -> dict[str, Any] | None:
     """Return the record of the last deploy that created servers, else of the last deploy, else None.
 
     :param last: whether to return that of the last deploy in any case
+    :raises WrapperError: the record is damaged
     """
     names = (LAST,) if last else (CREATED, LAST)
     return next((found for found in (_read(folder / name) for name in names) if found), None)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Return a record, or None if there is none or it cannot be parsed."""
+    """Return a record, or None if there is none.
+
+    :raises WrapperError: it is damaged
+    """
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
+        with damage.explained("move it away: the next deploy records its own") as read:
+            place = read.Place(str(path))
+            found: dict[str, Any] = read.json_data(read.text(path), place)
+            read.parse(_Record, found, place)
+            try:
+                (datetime.fromisoformat(found["started"]) + timedelta(seconds=found["seconds"])).timestamp()
+            except (ValueError, OverflowError) as error:
+                raise place.error(f"started: is {found['started']!r}; must be a time ({error})") from None
+            return found
+    except FileNotFoundError:
         return None
-    return found if isinstance(found, dict) and found.get("schema") == SCHEMA else None
 
 
 def lacks_guests(record: Mapping[str, Any]) -> bool:
@@ -121,7 +150,7 @@ def lacks_guests(record: Mapping[str, Any]) -> bool:
 def tasks_of(record: Mapping[str, Any]) -> list[Task]:
     """Return the tasks of a record."""
     names = [field.name for field in fields(Task)]
-    return [Task(**{name: task[name] for name in names}) for task in record["tasks"]]
+    return [Task(**{name: task[name] for name in names if name in task}) for task in record["tasks"]]
 
 
 def guests_of(record: Mapping[str, Any]) -> list[Guest]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from q8s_bundle import cache, cli, contents
+from q8s_bundle.errors import BundleError
 from q8s_bundle.node import gobuild, versions
 
 DAY = 86400
@@ -115,3 +116,37 @@ def test_verify_of_an_intact_cache(current: Path, capsys: pytest.CaptureFixture[
 )  # fmt: skip
 def test_size(number: float, text: str) -> None:
     assert cli.size(number) == text
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", b"\xff" * 64, b"0" * 63 + b"\n", None])
+def test_a_damaged_checksum_is_named_with_what_to_remove(
+    content: bytes | None, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = add("images", "one", "0", 0)
+    checksum = cache.checksum_file(folder / "file")
+    if content is None:
+        checksum.unlink()
+    else:
+        checksum.write_bytes(content)
+        assert cli.main(["verify"]) == 1
+        assert f"error: {folder}/file: Failed to read {checksum}: is '" in capsys.readouterr().err
+    with pytest.raises(BundleError, match=f"Failed to read {checksum}: is ") as refused:
+        cache.recall(folder / "file")
+    assert refused.value.hint == f"remove the folder {folder}: the next build creates it again"
+
+
+def test_an_artifact_that_is_missing_or_a_folder_is_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = add("images", "one", "0", 0) / "file"
+    file.unlink()
+    with pytest.raises(BundleError, match=f"Failed to read {file}: is missing"):
+        cache.recall(file)
+    file.mkdir()
+    assert cli.main(["verify"]) == 1
+    assert "Is a directory" in capsys.readouterr().err
+
+
+def test_a_generation_that_is_not_text_is_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root.mkdir()
+    (root / "generation").write_bytes(b"\xff")
+    assert cli.main(["ensure", "--check", "--arch", "x86_64"]) == 1
+    assert f"error: Failed to read {root}/generation: is not ASCII text\nhint: remove it" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from q8s_lab import machine
+from q8s_lab import cli, machine, servers
 from q8s_lab.machine import Machine, Nic, Spec
 
 SPEC = Spec(
@@ -106,3 +106,22 @@ def test_waiting_ends() -> None:
     answers = iter([False, False, True])
     assert machine.wait(lambda: next(answers), 5)
     assert not machine.wait(lambda: False, 0.1)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"name": "a"}', "\udcff", "[" * 100_000])
+def test_a_damaged_definition_is_named_and_the_machine_can_be_removed(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab = tmp_path / "lab"
+    folder = lab / "machines" / "one"
+    folder.mkdir(parents=True)
+    (folder / "spec.json").write_bytes(text.encode(errors="surrogateescape"))
+    (lab / "pids").mkdir()
+    (lab / "pids" / "nova").write_text("four 4")
+    monkeypatch.setenv("Q8S_LAB_DIR", str(lab))
+    assert cli.main(["status"]) == 1
+    error = capsys.readouterr().err
+    assert f"error: Failed to show the status of the lab: Failed to read {folder}/spec.json: it is damaged" in error
+    servers.remove(folder)
+    assert not folder.exists()
+    assert cli.main(["status"]) == 0

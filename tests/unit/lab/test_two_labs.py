@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from q8s_lab import locks, network, package_proxy
+from q8s_lab.errors import LabError
 
 
 @pytest.fixture
@@ -42,6 +43,21 @@ def test_the_last_lab_puts_the_kernel_settings_back(kernel: Path, labs: tuple[Pa
     network.release_kernel_settings(second)
     assert kernel.read_text().strip() == "0"
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"values": 3, "users": []}', '{"values": {}}', "\ufffd", "[" * 100_000])
+def test_a_damaged_record_of_kernel_settings_is_named(
+    text: str, kernel: Path, labs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    network.hold_kernel_settings(labs[0])
+    record = tmp_path / "run" / "kernel.json"
+    record.write_text(text)
+    for change in (network.hold_kernel_settings, network.release_kernel_settings):
+        with pytest.raises(LabError, match=f"Failed to read {record}: it is damaged") as refused:
+            change(labs[0])
+        assert refused.value.hint.startswith("remove it: ")
+    record.unlink()
+    network.release_kernel_settings(labs[0])
 
 
 def test_the_lab_raises_the_number_of_inotify_instances(kernel: Path, labs: tuple[Path, Path], tmp_path: Path) -> None:

@@ -482,15 +482,15 @@ def test_the_folder_gets_its_name_when_it_is_complete(
 def test_only_results_that_are_incomplete_are_resumed(document: dict[str, Any], tmp_path: Path) -> None:
     output = tmp_path / "bench"
     with pytest.raises(_results_folder.OutputError, match="has no results to resume"):
-        _results_folder.read(output, _bench_results.SCHEMA)
+        _results_folder.read(output, _bench_results.KIND)
     bench_report.write(output, {**document, "complete": False})
-    found = _results_folder.read(output, _bench_results.SCHEMA)
+    found = _results_folder.read(output, _bench_results.KIND)
     assert bench_report.resumable(output, found)["quick"] is True
     with pytest.raises(_results_folder.OutputError, match="are complete: nothing is left"):
         bench_report.resumable(output, document)
     (output / "results.json").write_text(json.dumps({**document, "schema": "q8s-bench/9"}))
     with pytest.raises(_results_folder.OutputError, match="another version"):
-        _results_folder.read(output, _bench_results.SCHEMA)
+        _results_folder.read(output, _bench_results.KIND)
 
 
 def test_the_timeline_of_an_earlier_session_stays(document: dict[str, Any], tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def folder(tmp_path: Path) -> Path:
 
 def write(folder: Path, plan: dict[str, Any], processes: list[dict[str, Any]], *, resume: bool) -> dict[str, Any]:
     """Write results as the action does, and return the document."""
-    before = _results_folder.read(folder, _conformance.SCHEMA) if resume else None
+    before = _results_folder.read(folder, _conformance.KIND) if resume else None
     new = outcomes(processes)
     given = {**about(), "plan": plan, "session": {"started": f"at {resume}", "parallel": 2}}
     document = conformance_report.results(given, new, before)

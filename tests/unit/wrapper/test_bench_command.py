@@ -99,7 +99,9 @@ def test_an_interrupted_run_goes_on_in_its_folder(
     assert "bench-demo has no results.json" in capsys.readouterr().err
     (folder / "bench-demo").mkdir()
     results = folder / "bench-demo/results.json"
-    results.write_text('{"complete": false}')
+    lists = dict.fromkeys(("groups", "nodes", "sessions", "measurements", "deploy_stages"), ())
+    document = {"schema": "q8s-bench/1", "complete": False, "quick": True, "versions": {}, "idle": {}, **lists}
+    results.write_text(json.dumps(document))
     runner.run.codes.append(ExitCode.INTERRUPTED)  # type: ignore[attr-defined]
     assert cli.main(["bench", EXAMPLE, "--resume"]) == ExitCode.INTERRUPTED
     assert variables(played[0])["q8s_bench_resume"] is True

@@ -78,3 +78,15 @@ def test_a_benchmark_that_does_not_fit_leaves_the_earlier_results(tmp_path: Path
     assert code == "rc 0", "the earlier results are as they were"
     assert "./bench/results.json" in names
     assert {name.split("/")[1] for name in names} == {"bench"}, "and nothing else is there"
+
+
+def test_a_cluster_file_that_does_not_fit_is_not_left_there(tmp_path: Path) -> None:
+    """The next ``init`` would refuse it."""
+    program = (
+        "from q8s_wrapper import cli, init; from q8s_wrapper.commands import start; "
+        "start._query_offer = lambda: None; init.cluster_file = lambda *_: 'x' * 9999; cli.main(['init', 'new.yaml'])"
+    )
+    script = f"head -c 1M /dev/zero > fill 2>/dev/null; python -c {shlex.quote(program)}"
+    done = on_a_small_disk(tmp_path / "disk", script, PYTHONPATH=str(REPOSITORY))
+    assert "error: Failed to write new.yaml: No space left on device" in done.stderr
+    assert done.stdout.splitlines()[-1] == "./fill"

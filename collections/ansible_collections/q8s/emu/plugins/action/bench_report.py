@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from ansible_collections.q8s.emu.plugins.module_utils import (
     _bench_resume,
     _bench_tables,
     _bench_topology,
+    _read,
     _results_folder,
 )
 
@@ -52,7 +54,7 @@ class ActionModule(ActionBase):
         )[1]
         output = Path(given["output"])
         try:
-            before = _results_folder.read(output, _bench_results.SCHEMA) if given["resume"] else None
+            before = _results_folder.read(output, _bench_results.KIND) if given["resume"] else None
             if before is None:
                 _results_folder.check(output, force=given["force"], hint=_HINT)
             if given["state"] == "checked":
@@ -100,23 +102,22 @@ def timeline(given: Mapping[str, Any]) -> str:
     """Return the chart of the deploy's timeline: from the file that q8s-run wrote, else as the results have it."""
     earlier = [Path(given["output"]) / _TIMELINE] if given["resume"] else []
     for file in [*([Path(given["timeline"])] if given["timeline"] else []), *earlier]:
-        if file.is_file():
-            return file.read_text(encoding="utf-8").strip()
+        with suppress(FileNotFoundError, _read.ReadError):  # what was measured is worth more than a chart
+            return _read.text(file).strip()
     return ""
 
 
 def read_history(file: Path) -> list[dict[str, Any]]:
-    """Return the runs that q8s-run recorded; none if there is no record. Skip lines that cannot be parsed."""
+    """Return the runs that q8s-run recorded; none if there is no record. Skip what cannot be read."""
     found = []
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
-    for line in lines:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
+    for number, line in enumerate(lines, 1):
+        place = _read.Place(str(file), number)
+        with suppress(_read.ReadError):
+            found.append(_read.parse(_bench_results.Run, _read.json_data(line, place), place))
     return found
 
 

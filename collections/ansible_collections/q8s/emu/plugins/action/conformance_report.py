@@ -46,7 +46,7 @@ class ActionModule(ActionBase):
         )[1]
         output = Path(given["output"])
         try:
-            before = _results_folder.read(output, _conformance.SCHEMA) if given["resume"] else None
+            before = _results_folder.read(output, _conformance.KIND) if given["resume"] else None
             if before is None:
                 _results_folder.check(output, force=given["force"], hint=_HINT)
             if given["state"] == "checked":

@@ -9,12 +9,96 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, Optional
+from typing import Any, Optional, TypedDict
 
 from ansible_collections.q8s.emu.plugins.module_utils import _bench_parse, _bench_resume
+from ansible_collections.q8s.emu.plugins.module_utils._read import Place
+from ansible_collections.q8s.emu.plugins.module_utils._results_folder import Kind
 
 SCHEMA = "q8s-bench/1"
 _TICKS_PER_SECOND = 100  # of /proc/PID/stat: USER_HZ, the same on every architecture that Q8S knows
+
+
+class _Node(TypedDict):
+    name: str
+    kind: str
+    architecture: str
+    emulated: bool
+    cpus: int
+
+
+class _Session(TypedDict):
+    started: str
+    ended: str
+    measured: int
+    load_before: str
+    load_after: str
+
+
+class _Measurement(TypedDict):
+    name: str
+    group: str
+    metric: str
+    tool: str
+    path: str
+    protocol: str
+    client: str
+    server: str
+    repetition: int
+    argv: list[str]
+    start: str
+    end: str
+    figures: Mapping[str, float]
+    error: str
+    load: Mapping[str, Mapping[str, float]]
+    output: str
+
+
+class _Stage(TypedDict):
+    stage: str
+    start_s: float
+    seconds: float
+
+
+class Results(TypedDict):
+    """What is read of ``results.json`` to resume a benchmark."""
+
+    schema: str
+    complete: bool
+    quick: bool
+    groups: list[str]
+    versions: Mapping[str, Any]
+    nodes: list[_Node]
+    sessions: list[_Session]
+    measurements: list[_Measurement]
+    idle: Mapping[str, Mapping[str, float]]
+    deploy_stages: list[_Stage]
+
+
+class Run(TypedDict):
+    """What is read of a run that q8s-run recorded."""
+
+    what: str
+    made: int
+    seconds: float
+    stages: Mapping[str, float]
+
+
+def _check(results: Results, place: Place) -> None:
+    """Check that the nodes of every measurement are among those of the results.
+
+    :raises ReadError: they are not
+    """
+    names = [node["name"] for node in results["nodes"]]
+    for number, one in enumerate(results["measurements"]):
+        ends = {"client": one["client"], **({"server": one["server"]} if one["path"] else {})}
+        for side, node in ends.items():
+            if node not in names:
+                where = place.at("measurements").at(number).at(side)
+                raise where.error(f"is {node!r}; must be a node of the results: {', '.join(names)}")
+
+
+KIND = Kind(SCHEMA, Results, _check)
 
 
 @dataclass(frozen=True)

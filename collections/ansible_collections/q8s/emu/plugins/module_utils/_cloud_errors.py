@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Optional, TypeVar, Union
 
+from ansible_collections.q8s.emu.plugins.module_utils import _read
+
 WORKERS = 8
 RETRIES = 4
 
@@ -140,13 +142,10 @@ def check_clouds_file(path: str) -> None:
 
     :raises CloudError: the file cannot be read, is no YAML, or has no mapping where one has to be
     """
-    import yaml
-
     try:
-        with open(path, encoding="utf-8") as stream:
-            data = yaml.safe_load(stream)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        data = _read.yaml_data(_read.text(path), _read.Place(path))
+    except (FileNotFoundError, _read.ReadError) as error:
+        reason = error.reason if isinstance(error, _read.ReadError) else error.strerror
         raise CloudError(f"Failed to read {path}: {reason}\nhint: fix the file") from None
     clouds = data.get("clouds", {}) if isinstance(data, dict) else None
     if not isinstance(clouds, dict):

@@ -12,9 +12,10 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import ready_problem
+from ansible_collections.q8s.emu.plugins.module_utils._results_folder import Kind
 
 SCHEMA = "q8s-conformance/1"
 SIGS = ("network", "node", "apps", "storage", "api-machinery")  # in the order in which their specs run
@@ -31,6 +32,41 @@ _MISSING_IMAGES = (
     (r"\[sig-node\] ImageVolume ", "kitten, from a registry"),
     (r"\[sig-cli\] .*(Update Demo|update-demo)", "nautilus"),
 )
+
+
+class _Node(TypedDict):
+    name: str
+    architecture: str
+
+
+class _Session(TypedDict):
+    started: str
+
+
+class _Spec(TypedDict):
+    name: str
+    sig: str
+    status: Literal["passed", "failed", "skipped", "not run"]
+    seconds: float
+    session: str
+    reason: str
+
+
+class Results(TypedDict):
+    """What is read of ``results.json`` to resume a run."""
+
+    schema: str
+    cluster: str
+    kubernetes: str
+    focus: str
+    skip: str
+    complete: bool
+    nodes: list[_Node]
+    sessions: list[_Session]
+    specs: list[_Spec]
+
+
+KIND = Kind(SCHEMA, Results)
 
 
 class ConformanceError(Exception):

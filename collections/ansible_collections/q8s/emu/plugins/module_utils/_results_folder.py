@@ -8,19 +8,37 @@ A folder is written under a temporary name beside it, and renamed when it is com
 
 from __future__ import annotations
 
-import json
+import ctypes
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.q8s.emu.plugins.module_utils import _read
+
 RESULTS = "results.json"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2(2)
 
 
 class OutputError(Exception):
     """The folder must not or cannot be written."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of results.
+
+    :param schema: what ``results.json`` has as ``schema``
+    :param shape: a TypedDict with what is read of it
+    :param check: raises a ReadError for what fits the shape, but not together
+    """
+
+    schema: str
+    shape: Any
+    check: Callable[[Any, _read.Place], None] = lambda _results, _place: None
 
 
 def check(output: Path, *, force: bool, hint: str) -> None:
@@ -39,18 +57,23 @@ def check(output: Path, *, force: bool, hint: str) -> None:
         raise OutputError(f"{output} has results\nhint: {hint}")
 
 
-def read(output: Path, schema: str) -> dict[str, Any]:
+def read(output: Path, kind: Kind) -> dict[str, Any]:
     """Return the results in a folder.
 
-    :raises OutputError: it has none, or they are of another version
+    :raises OutputError: it has none, or they are damaged or of another version
     """
+    place = _read.Place(str(output / RESULTS))
     try:
-        found = json.loads((output / RESULTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = _read.json_data(_read.text(output / RESULTS), place)
+        if isinstance(found, dict) and found.get("schema", kind.schema) != kind.schema:
+            raise OutputError(f"the results in {output} are of another version of Q8S\nhint: replace them with --force")
+        checked: dict[str, Any] = _read.parse(kind.shape, found, place)
+        kind.check(checked, place)
+    except FileNotFoundError as error:
         raise OutputError(f"{output} has no results to resume\nhint: leave out --resume") from error
-    if not isinstance(found, dict) or found.get("schema") != schema or "sessions" not in found:
-        raise OutputError(f"the results in {output} are of another version of Q8S\nhint: replace them with --force")
-    return found
+    except _read.ReadError as error:
+        raise OutputError(f"{error}\nhint: fix the file, or replace the results with --force") from error
+    return checked
 
 
 def write(output: Path, files: Mapping[str, bytes]) -> None:
@@ -73,7 +96,11 @@ def _write(output: Path, files: Mapping[str, bytes]) -> None:
             (work / name).parent.mkdir(parents=True, exist_ok=True)
             (work / name).write_bytes(content)
         work.chmod(0o755)
-        if output.exists():
+        if not output.exists():
+            os.rename(work, output)
+        elif not output.is_symlink() and _exchange(work, output):
+            shutil.rmtree(work, ignore_errors=True)
+        else:
             old = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".old", dir=output.parent))
             os.rename(output, old / output.name)
             try:
@@ -83,8 +110,19 @@ def _write(output: Path, files: Mapping[str, bytes]) -> None:
                 old.rmdir()
                 raise
             shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.rename(work, output)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step, so that a run that is killed leaves one of them. Return whether that was possible.
+
+    Linux has renameat2(2), but not on every file system; Python does not have it.
+    """
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except AttributeError:
+        return False
+    failed: int = renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    return not failed

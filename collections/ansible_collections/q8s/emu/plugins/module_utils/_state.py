@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 from urllib.parse import urlsplit
 
+from ansible_collections.q8s.emu.plugins.module_utils import _read
+
 RECORD = "cluster.json"
 KEY = "id_ed25519"
 KUBECONFIG = "kubeconfig"
@@ -71,6 +73,17 @@ class Record:
 
 
 @dataclass(frozen=True)
+class _Data:
+    """The content of a state folder's record."""
+
+    auth_url: str
+    project_id: str
+    cluster_name: str
+    region: str = ""
+    logins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Place:
     """A cluster's state folder, and what a person should know about how it was found."""
 
@@ -108,12 +121,11 @@ def folder(root: str, project: Project, cluster_name: str) -> str:
 def read_record(place: str) -> Optional[Record]:
     """Return what the folder says about itself; None if it says nothing that can be understood."""
     try:
-        with open(os.path.join(place, RECORD), encoding="utf-8") as stream:
-            data = json.load(stream)
-        project = Project(str(data["auth_url"]), str(data["project_id"]), str(data.get("region", "")))
-        return Record(project, str(data["cluster_name"]), tuple(map(str, data.get("logins", ()))))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        data: _Data = _read.json_file(os.path.join(place, RECORD), _Data)
+        normalized(data.auth_url)
+    except (FileNotFoundError, _read.ReadError, ValueError):  # ValueError: it is no URL
         return None
+    return Record(Project(data.auth_url, data.project_id, data.region), data.cluster_name, data.logins)
 
 
 def record_text(place: str, project: Project, cluster_name: str) -> str:

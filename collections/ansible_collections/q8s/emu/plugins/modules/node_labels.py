@@ -57,12 +57,20 @@ nodes:
 
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, TypedDict
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.q8s.emu.plugins.module_utils import _read
 
 ANNOTATION = "q8s.io/set"
 ATTEMPTS = 5  # the node controller changes taints, too
+
+
+class _Ours(TypedDict, total=False):
+    """What the annotation records."""
+
+    labels: list[str]
+    taints: list[list[str]]
 
 
 class Change(NamedTuple):
@@ -81,9 +89,11 @@ def plan_node(node: Mapping[str, Any], labels: Mapping[str, str], taints: list[d
     """
     metadata = node["metadata"]
     has_labels, has_taints = metadata.get("labels") or {}, node.get("spec", {}).get("taints") or []
+    annotation = (metadata.get("annotations") or {}).get(ANNOTATION, "{}")
+    place = _read.Place(ANNOTATION)
     try:
-        ours = json.loads((metadata.get("annotations") or {}).get(ANNOTATION, "{}"))
-    except ValueError:
+        ours = _read.parse(_Ours, _read.json_data(annotation, place), place)
+    except _read.ReadError:  # a user has edited it
         ours = {}
     wanted = [{key: taint[key] for key in ("key", "value", "effect") if taint.get(key)} for taint in taints]
     gone = [name for name in ours.get("labels", ()) if name not in labels and name in has_labels]
