@@ -228,6 +228,17 @@ def test_a_control_plane_knows_the_others_in_etc_hosts(tmp_path: Path) -> None:
     assert run(f"10.0.0.9 my-demo-api demo-api2\n{written}").startswith("10.0.0.9 my-demo-api demo-api2\n")
 
 
+@pytest.mark.parametrize(
+    ("wanted", "installed"), [("dpkg", True), ("dpkg libc-bin", True), ("dpkg no-such-package", False)]
+)
+def test_a_worker_host_says_whether_all_packages_are_installed(wanted: str, installed: bool) -> None:
+    script = ROLES / "qemu_host/files/probe.sh"
+    done = subprocess.run(
+        ["sh", script], env={**os.environ, "PACKAGES": wanted}, capture_output=True, text=True, check=True
+    )
+    assert ("packages" in done.stdout.splitlines()) is installed
+
+
 def test_every_image_of_the_bundle_is_pinned(tmp_path: Path) -> None:
     names = ["ghcr.io/flannel-io/flannel:v0.26.7", "q8s.local/probe:1", "registry.k8s.io/pause:3.10.2"]
     manifest = {"images": names, "kubernetes_version": "v1.36.3", "pod_images": {"probe": "not:this"}, "versions": {}}

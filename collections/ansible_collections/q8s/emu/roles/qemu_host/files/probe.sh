@@ -3,7 +3,8 @@
 # Parameter, as an environment variable: PACKAGES (words)
 
 # shellcheck disable=SC2086 # words
-[ "$(dpkg-query --show --showformat='${db:Status-Status}\n' $PACKAGES 2>/dev/null | grep -c '^installed$')" = "$(echo $PACKAGES | wc -w)" ] || echo packages
+installed=$(dpkg-query --show --showformat='${db:Status-Status}\n' $PACKAGES 2>/dev/null | grep -c '^installed$')
+if [ "$installed" = "$(echo $PACKAGES | wc -w)" ]; then echo packages; fi
 # Without dnsmasq, libvirtd 9.0 crashes when it starts with an active network (seen with 9.0.0-4+deb12u2).
 # shellcheck source=/dev/null
 . /etc/os-release
