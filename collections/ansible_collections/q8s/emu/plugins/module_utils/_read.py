@@ -23,6 +23,7 @@ from typing import Any, Literal, Optional, Union, get_args, get_origin
 from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import found, join
 
 _MOST = 10**15  # a larger number is no time, size or rate that Q8S has written
+_NONE = type(None)
 _WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
 # What the constructors of PyYAML raise besides YAMLError, for values such as 2026-13-45 and !!bool 5.
 _YAML_PROBLEMS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
@@ -159,15 +160,15 @@ def parse(shape: Any, data: Any, place: Place) -> Any:
     """
     if shape in (Any, object):
         return data
-    if dataclasses.is_dataclass(shape) or typing.is_typeddict(shape):
+    if dataclasses.is_dataclass(shape) or _is_typed_dict(shape):
         return _fields(shape, data, place)
     origin, arguments = get_origin(shape), get_args(shape)
     if origin is Literal:
         if data not in arguments:
             raise place.error(f"is {found(data)}; must be {' or '.join(map(str, arguments))}")
         return data
-    if type(None) in arguments:
-        return None if data is None else parse(next(one for one in arguments if one is not type(None)), data, place)
+    if _NONE in arguments:
+        return None if data is None else parse(next(one for one in arguments if one is not _NONE), data, place)
     if origin in (list, tuple, Sequence):
         if not isinstance(data, list):
             raise place.error(f"is {found(data)}; must be a list")
@@ -203,13 +204,18 @@ def _fields(shape: Any, data: Any, place: Place) -> Any:
             values[name] = parse(kind, given[name], place.at(name))
         elif _is_required(shape, name):
             raise place.at(name).error("is missing")
-    return {**given, **values} if typing.is_typeddict(shape) else shape(**values)
+    return {**given, **values} if _is_typed_dict(shape) else shape(**values)
 
 
 @functools.cache
 def _types(shape: Any) -> dict[str, Any]:
     """Return the types of the fields of a dataclass or TypedDict."""
     return typing.get_type_hints(shape)
+
+
+def _is_typed_dict(shape: Any) -> bool:
+    """Return whether a shape is a TypedDict, as ``typing.is_typeddict`` does since Python 3.10."""
+    return isinstance(shape, type) and hasattr(shape, "__required_keys__")
 
 
 def _is_required(shape: Any, name: str) -> bool:
