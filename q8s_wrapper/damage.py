@@ -23,10 +23,10 @@ class DamagedError(WrapperError):
 
 
 @contextmanager
-def explained(hint: str) -> Iterator[Any]:
+def explained(hint: str = "") -> Iterator[Any]:
     """Raise what the collection's ``_read`` finds wrong with a file, with a hint.
 
-    :param hint: what to do about the file
+    :param hint: what to do about the file; empty where the error is not shown
     :returns: yields the module ``_read``
     :raises DamagedError: a file is damaged; a missing one raises FileNotFoundError
     """

@@ -54,7 +54,7 @@ class _Results(TypedDict):
 
 def read_results(output: Path) -> dict[str, Any] | None:
     """Return the results in a folder, None if there are none that can be read."""
-    with suppress(FileNotFoundError, damage.DamagedError), damage.explained("") as read:
+    with suppress(FileNotFoundError, damage.DamagedError), damage.explained() as read:
         found: dict[str, Any] = read.json_file(output / RESULTS, _Results)
         return found
     return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -133,22 +132,8 @@ def read(root: Path) -> list[Run]:
     add_collections_to_path()
     from ansible_collections.q8s.emu.plugins.module_utils import _read
 
-    runs = []
-    for file in sorted([*root.glob(f"*/{_FILE}"), *root.glob(f"*/*/{_FILE}")]):
-        with suppress(OSError):
-            for number, line in enumerate(_lines(file), 1):
-                place = _read.Place(str(file), number)
-                with suppress(_read.ReadError):
-                    runs.append(_read.parse(Run, _read.json_data(line, place), place))
-    return runs
-
-
-def _lines(file: Path) -> list[str]:
-    """Return the lines of a history. One that is not UTF-8 text stays a line, which cannot be parsed.
-
-    :raises OSError: the file cannot be read
-    """
-    return file.read_text(encoding="utf-8", errors="replace").splitlines()
+    files = sorted([*root.glob(f"*/{_FILE}"), *root.glob(f"*/*/{_FILE}")])
+    return [run for file in files for run in _read.readable_lines(file, Run)]
 
 
 def append_run(folder: Path, run: Run) -> None:
@@ -157,7 +142,8 @@ def append_run(folder: Path, run: Run) -> None:
     :raises OSError: the file cannot be written
     """
     file = folder / _FILE
-    lines = _lines(file) if file.exists() else []
+    # One that is not UTF-8 text stays a line, which cannot be parsed.
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
     write_private(file, "\n".join([*lines[-(_KEPT - 1) :], json.dumps(asdict(run))]) + "\n")
 
 

@@ -47,7 +47,7 @@ def read(path: Path) -> str | None:
     """Return the kubeconfig of a cluster as YAML, or None if there is none or the file is not a whole one."""
     try:
         text = path.read_text()
-        with damage.explained("") as read:
+        with damage.explained() as read:
             place = read.Place(str(path))
             content = read.parse(_Kubeconfig, read.yaml_data(text, place), place)
         port = urllib.parse.urlsplit(content["clusters"][0]["cluster"]["server"]).port
@@ -106,7 +106,7 @@ def _is_replaceable(target: Path, name: str) -> bool:
     if not target.is_file():  # such as /dev/stdout
         return False
     try:
-        with damage.explained("") as read:
+        with damage.explained() as read:
             content = read.yaml_data(read.text(target), read.Place(str(target)))
     except damage.DamagedError:
         return False
@@ -134,7 +134,7 @@ def merge(target: Path, text: str, name: str) -> Path | None:
     existing: Any = None
     if target.exists():
         try:
-            with damage.explained("") as read:
+            with damage.explained() as read:
                 existing = read.yaml_data(read.text(target), read.Place(str(target)))
         except damage.DamagedError as error:
             raise _merge_error(target, error.reason) from None

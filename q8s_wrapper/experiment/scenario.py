@@ -95,7 +95,7 @@ class Left:
 def find_left(folder: Path) -> Left | None:
     """Return the scenario that runs, or was killed."""
     try:
-        with damage.explained("") as read:
+        with damage.explained() as read:
             left: Left = read.json_file(folder / _MARKER, Left)
             return left
     except FileNotFoundError:

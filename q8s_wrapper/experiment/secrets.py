@@ -68,7 +68,7 @@ def _cloud_files(environ: Mapping[str, str]) -> Iterator[Path]:
 
 def _yaml_secrets(text: str, path: Path) -> Iterator[str]:
     """Return the values in a YAML file whose names say that they are secret."""
-    with suppress(damage.DamagedError), damage.explained("") as read:
+    with suppress(damage.DamagedError), damage.explained() as read:
         yield from _values(read.yaml_data(text, read.Place(str(path))))
 
 

@@ -109,16 +109,7 @@ def timeline(given: Mapping[str, Any]) -> str:
 
 def read_history(file: Path) -> list[dict[str, Any]]:
     """Return the runs that q8s-run recorded; none if there is no record. Skip what cannot be read."""
-    found = []
-    try:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-    for number, line in enumerate(lines, 1):
-        place = _read.Place(str(file), number)
-        with suppress(_read.ReadError):
-            found.append(_read.parse(_bench_results.Run, _read.json_data(line, place), place))
-    return found
+    return list(_read.readable_lines(file, _bench_results.Run))
 
 
 def result_files(document: Mapping[str, Any], chart: str = "") -> dict[str, bytes]:

@@ -17,8 +17,9 @@ import os
 import stat
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Optional, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import found, join
 
@@ -135,6 +136,19 @@ def json_lines(path: Union[str, os.PathLike[str]]) -> Iterator[tuple[Place, Any]
             yield place, data
 
 
+def readable_lines(path: Union[str, os.PathLike[str]], shape: Any) -> Iterator[Any]:
+    """Yield the data of each line of a file in JSON Lines that has a shape. Skip what cannot be read: a line, or the file."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            lines = stream.read().splitlines()
+    except OSError:
+        return
+    for number, line in enumerate(lines, 1):
+        place = Place(os.fspath(path), number)
+        with suppress(ReadError):
+            yield parse(shape, json_data(line, place), place)
+
+
 def yaml_data(content: str, place: Place) -> Any:
     """Return the data of a text in YAML.
 
@@ -202,7 +216,7 @@ def _fields(shape: Any, data: Any, place: Place) -> Any:
     for name, kind in _types(shape).items():
         if name in given:
             values[name] = parse(kind, given[name], place.at(name))
-        elif _is_required(shape, name):
+        elif name in _required(shape):
             raise place.at(name).error("is missing")
     return {**given, **values} if _is_typed_dict(shape) else shape(**values)
 
@@ -218,9 +232,12 @@ def _is_typed_dict(shape: Any) -> bool:
     return isinstance(shape, type) and hasattr(shape, "__required_keys__")
 
 
-def _is_required(shape: Any, name: str) -> bool:
-    """Return whether a field must be there."""
-    if not dataclasses.is_dataclass(shape):
-        return name in shape.__required_keys__
-    field: Optional[dataclasses.Field[Any]] = {one.name: one for one in dataclasses.fields(shape)}.get(name)
-    return bool(field and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING)
+@functools.cache
+def _required(shape: Any) -> frozenset[str]:
+    """Return the names of the fields that must be there."""
+    if _is_typed_dict(shape):
+        return frozenset(shape.__required_keys__)
+    missing = dataclasses.MISSING
+    return frozenset(
+        one.name for one in dataclasses.fields(shape) if one.default is missing and one.default_factory is missing
+    )
