@@ -77,8 +77,8 @@ test-vm: bundle gate-image  ## roles and deploys on virtual machines with cloud 
 	.venv/bin/pytest --durations 15 -m vm tests/vm/test_gate.py tests/vm tests/integration/lab
 
 test-long: test-vm  ## what is too long for every change
-	Q8S_TEST_LONG=1 .venv/bin/pytest tests/integration/bundle/test_go_proxy.py tests/integration/cloud/test_user_environment.py tests/integration/package/test_galaxy_artifact.py tests/integration/package/test_remote_build.py
-	Q8S_TEST_LONG=1 .venv/bin/pytest tests/e2e/test_life.py tests/e2e/test_repair.py tests/e2e/test_kills.py tests/e2e/test_control_planes.py tests/e2e/test_benchmark.py tests/e2e/test_links.py tests/e2e/test_link_pods.py tests/e2e/test_scenarios.py tests/e2e/test_addons.py tests/e2e/test_upgrade.py tests/e2e/test_network.py
+	Q8S_TEST_LONG=1 .venv/bin/pytest --durations 15 tests/integration/cloud/test_user_environment.py
+	Q8S_TEST_LONG=1 .venv/bin/pytest --durations 15 -m long --ignore tests/integration/cloud/test_user_environment.py
 
 bench: setup  ## simulate deploys of 52, 250 and 1000 nodes, beside those that were measured
 	.venv/bin/python -m benchmarks.deploy_simulation

@@ -85,6 +85,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("molecule") is None)
 
 
+@pytest.hookimpl(tryfirst=True)  # before what the test needs is made
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What is long runs where it is asked for."""
+    if (mark := item.get_closest_marker("long")) and not os.environ.get("Q8S_TEST_LONG"):
+        pytest.skip(f"{mark.args[0]}: part of make test-long (Q8S_TEST_LONG=1)")
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Skipped tests are untested behaviour: say how many and why, where nobody overlooks it."""
     reasons: Counter[str] = Counter()

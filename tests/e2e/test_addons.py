@@ -6,7 +6,6 @@ They build on each other, in the order of the file. They take about ten minutes,
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import time
@@ -58,9 +57,7 @@ spec:
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.e2e,
-    pytest.mark.skipif(
-        not os.environ.get("Q8S_TEST_LONG"), reason="ten minutes: part of make test-long (Q8S_TEST_LONG=1)"
-    ),
+    pytest.mark.long("ten minutes"),
 ]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import time
@@ -24,9 +23,7 @@ from tests.e2e.clusters import Q8S_RUN, Cluster, is_ready, small_cluster
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.e2e,
-    pytest.mark.skipif(
-        not os.environ.get("Q8S_TEST_LONG"), reason="twenty minutes: part of make test-long (Q8S_TEST_LONG=1)"
-    ),
+    pytest.mark.long("twenty minutes"),
 ]
 WORKER = "x86-small-1"
 PODS = 6  # three on each of the two nodes

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -24,9 +23,7 @@ from tests.e2e.clusters import Q8S_RUN, ready
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.e2e,
-    pytest.mark.skipif(
-        not os.environ.get("Q8S_TEST_LONG"), reason="half an hour: part of make test-long (Q8S_TEST_LONG=1)"
-    ),
+    pytest.mark.long("half an hour"),
 ]
 NAME: Final = "trio"
 FIRST: Final = f"{NAME}-control-plane"

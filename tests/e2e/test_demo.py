@@ -228,6 +228,7 @@ def test_logs_of_a_guest(deployed: subprocess.CompletedProcess[str], q8s: Run) -
     assert re.search(r"kubelet\[\d+\]:", kubelet), "its kubelet's journal"
 
 
+@pytest.mark.long("five minutes")
 def test_a_benchmark_measures_a_node_and_leaves_no_pod(
     deployed: subprocess.CompletedProcess[str], q8s: Run, kubectl: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -262,6 +263,7 @@ def test_the_kubeconfig_opens_the_api(deployed: subprocess.CompletedProcess[str]
         assert {node["metadata"]["name"] for node in json.load(answer)["items"]} == set(NODES)
 
 
+@pytest.mark.long("ten minutes")
 def test_replace_makes_one_worker_anew_and_touches_no_other(
     deployed: subprocess.CompletedProcess[str],
     q8s: Run,

@@ -26,9 +26,7 @@ from tests.e2e.clusters import Q8S_RUN, ready
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.e2e,
-    pytest.mark.skipif(
-        not os.environ.get("Q8S_TEST_LONG"), reason="half an hour: part of make test-long (Q8S_TEST_LONG=1)"
-    ),
+    pytest.mark.long("half an hour"),
 ]
 NAME: Final = "kills"
 SEED: Final = int(os.environ.get("Q8S_TEST_SEED", "17"))

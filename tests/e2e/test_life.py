@@ -25,9 +25,7 @@ from tests.e2e.clusters import DEMO, Q8S_RUN, changes, connection, is_ready
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.e2e,
-    pytest.mark.skipif(
-        not os.environ.get("Q8S_TEST_LONG"), reason="twenty minutes: part of make test-long (Q8S_TEST_LONG=1)"
-    ),
+    pytest.mark.long("twenty minutes"),
 ]
 NAME = "life"
 EDITED, OTHER = "x86-edit-1", "x86-keep-1"

@@ -7,7 +7,6 @@ cluster of that file, a deployed examples/edge.yaml, and the environment's cloud
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,9 +24,7 @@ from tests.e2e.pods import IMAGE, PYTHON, python_of_the_node
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.e2e,
-    pytest.mark.skipif(
-        not os.environ.get("Q8S_TEST_LONG"), reason="a quarter of an hour: part of make test-long (Q8S_TEST_LONG=1)"
-    ),
+    pytest.mark.long("a quarter of an hour"),
 ]
 NAMESPACE: Final = "q8s-links"
 PROGRAM: Final = Path(__file__).with_name("link_probe.py")

@@ -24,9 +24,7 @@ from tests.e2e.clusters import Q8S_RUN, Cluster, changes, connection, edge_file
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.e2e,
-    pytest.mark.skipif(
-        not os.environ.get("Q8S_TEST_LONG"), reason="ten minutes: part of make test-long (Q8S_TEST_LONG=1)"
-    ),
+    pytest.mark.long("ten minutes"),
 ]
 
 

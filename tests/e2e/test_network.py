@@ -34,9 +34,7 @@ from tests.e2e.pods import IMAGE, PYTHON, python_of_the_node
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.e2e,
-    pytest.mark.skipif(
-        not os.environ.get("Q8S_TEST_LONG"), reason="half an hour: part of make test-long (Q8S_TEST_LONG=1)"
-    ),
+    pytest.mark.long("half an hour"),
 ]
 NAME: Final = "net"
 NAMESPACE: Final = "q8s-network"

@@ -6,7 +6,6 @@ The tests build on each other, in the order of the file. The last one asks for a
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -21,9 +20,7 @@ from tests.e2e.clusters import Cluster, changes, ready, small_cluster
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.e2e,
-    pytest.mark.skipif(
-        not os.environ.get("Q8S_TEST_LONG"), reason="a quarter of an hour: part of make test-long (Q8S_TEST_LONG=1)"
-    ),
+    pytest.mark.long("a quarter of an hour"),
 ]
 NAME: Final = "repair"
 WORKER, CONTROL_PLANE = "x86-small-1", f"{NAME}-control-plane"

@@ -24,9 +24,7 @@ from tests.e2e.clusters import Q8S_RUN, Cluster, connection, edge_file
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.e2e,
-    pytest.mark.skipif(
-        not os.environ.get("Q8S_TEST_LONG"), reason="50 minutes: part of make test-long (Q8S_TEST_LONG=1)"
-    ),
+    pytest.mark.long("50 minutes"),
 ]
 SET = {"at": "6s", "for": "40s", "set": {"from": "zone:edge-site", "to": "zone:cloud-site", "delay": "200ms"}}
 PARTITION = {"at": "21s", "for": "15s", "partition": ["zone:edge-site", "zone:cloud-site"]}

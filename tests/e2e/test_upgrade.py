@@ -6,7 +6,6 @@ Builds the previous version's programs from source, if they are not cached. ``ma
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import subprocess
 import time
@@ -22,9 +21,7 @@ from tests.e2e.clusters import Q8S_RUN, Cluster, small_cluster
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.e2e,
-    pytest.mark.skipif(
-        not os.environ.get("Q8S_TEST_LONG"), reason="half an hour: part of make test-long (Q8S_TEST_LONG=1)"
-    ),
+    pytest.mark.long("half an hour"),
 ]
 NEWEST, PREVIOUS = KUBERNETES_VERSIONS[:2]
 NAME, WORKER = "upgrade", "x86-small-1"

@@ -14,6 +14,9 @@ REPOSITORY = Path(__file__).parents[2]
 ROLES = REPOSITORY / "collections" / "ansible_collections" / "q8s" / "emu" / "roles"
 SCENARIOS = sorted(path.parent.name for path in (REPOSITORY / "molecule").glob("*/molecule.yml"))
 
+# What the two do, the cluster of test_demo.py does too; they take the longest.
+LONG = {"control_plane": "seven minutes", "emulated_worker": "twelve minutes"}
+
 # What Molecule and Ansible pass over with a warning, though it means that something was not tested.
 NOT_TESTED = {
     "no hosts matched": "a play had no hosts",
@@ -58,7 +61,9 @@ def test_nothing_untested_is_taken_for_success() -> None:
 
 @pytest.mark.molecule
 @pytest.mark.skipif(bool(_missing()), reason=f"no Molecule scenario runs here: {_missing()}")
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(
+    "scenario", [pytest.param(name, marks=[pytest.mark.long(LONG[name])] if name in LONG else []) for name in SCENARIOS]
+)
 def test_scenario(scenario: str) -> None:
     programs = Path(sys.executable).parent
     done = subprocess.run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import warnings
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from q8s_bundle.download import UnavailableError
 from q8s_bundle.node import gobuild, toolchain, versions
 
-pytestmark = pytest.mark.skipif(not os.environ.get("Q8S_TEST_LONG"), reason="downloads 70 MB; set Q8S_TEST_LONG=1")
+pytestmark = pytest.mark.long("downloads 70 MB")
 
 
 def test_a_program_is_the_same_with_the_toolchain_of_the_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from q8s_bundle.node.store import machine
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="containerd needs root"),
-    pytest.mark.skipif(not os.environ.get("Q8S_TEST_LONG"), reason="half a minute: part of make test-long"),
+    pytest.mark.long("half a minute"),
 ]
 SCRIPT = Path(cli.__file__).parents[1] / "collections/ansible_collections/q8s/emu/roles/k8s_common/files/load_images.py"
 SMALL = ("q8s.local/probe:1", "registry.k8s.io/pause:3.10.2")

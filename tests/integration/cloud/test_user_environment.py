@@ -382,9 +382,7 @@ def test_a_setting_does_not_matter(name: str, runs: Runs, place: Place) -> None:
             assert said(place, done) == said(place, clean), f"{command}: {done.stderr}"
 
 
-@pytest.mark.skipif(
-    not LONG, reason="thirty connections through a floating IP: part of make test-long (Q8S_TEST_LONG=1)"
-)
+@pytest.mark.long("thirty connections through a floating IP")
 def test_many_connections_share_one_login_on_the_way(place: Place) -> None:
     """More than the ten that sshd lets log in at once (MaxStartups), as Ansible's forks do."""
     many = 30

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -77,7 +76,7 @@ def built(user: Any) -> Iterator[str]:
     shutil.rmtree(cache)
 
 
-@pytest.mark.skipif(not os.environ.get("Q8S_TEST_LONG"), reason="a whole deploy; set Q8S_TEST_LONG=1")
+@pytest.mark.long("a whole deploy")
 def test_a_deploy_with_ansible_playbook_alone(
     user: Any, collections: dict[str, str], cluster_file: str, cloud: dict[str, str], built: str
 ) -> None:

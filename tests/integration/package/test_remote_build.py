@@ -6,7 +6,6 @@ Takes as long as a build of everything for one architecture, so it is part of ``
 from __future__ import annotations
 
 import http.server
-import os
 import select
 import socket
 import threading
@@ -21,7 +20,7 @@ from q8s_lab import settings
 
 pytestmark = [
     pytest.mark.lab,
-    pytest.mark.skipif(not os.environ.get("Q8S_TEST_LONG"), reason="takes over half an hour; set Q8S_TEST_LONG=1"),
+    pytest.mark.long("half an hour"),
 ]
 
 CERTIFICATES: Final = Path("/etc/ssl/certs/ca-certificates.crt")
