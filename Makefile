@@ -10,7 +10,7 @@ ON_LAB := OS_CLIENT_CONFIG_FILE=$(LAB)/clouds.yaml OS_CLOUD=q8s-lab
 
 WITH_COLLECTION := PATH="$(CURDIR)/.venv/bin:$$PATH" ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/collections
 
-.PHONY: help setup wheel bundle gate-image demo demo-down style check reference site test test-long test-vm lint docs bench bench-lab conformance clean
+.PHONY: help setup wheel bundle gate-image demo demo-down style ansible-lint check reference site test test-long test-vm lint docs bench bench-lab conformance clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -42,10 +42,12 @@ style: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy q8s_wrapper q8s_bundle q8s_lab benchmarks tools inventory_plugins collections/ansible_collections/q8s/emu/plugins
 
-lint: style  ## style, types, unused code, generated pages and Ansible's production profile
+lint: style ansible-lint  ## style, types, unused code, generated pages and Ansible's production profile
 	.venv/bin/vulture
 	.venv/bin/python tools/reference.py --check
 	$(WITH_COLLECTION) antsibull-docs lint-collection-docs collections/ansible_collections/q8s/emu
+
+ansible-lint: setup
 	.venv/bin/ansible-lint
 
 # Needs neither root nor a lab, and takes about 50 s of processor time.
@@ -66,9 +68,11 @@ site: setup
 	.venv/bin/sphinx-build -W --keep-going -n -q -b html docs $(DOCS)/html
 	@printf 'docs: %s\n' "$(DOCS)/html/index.html"
 
-# What is not cached is built first: for longer than a test waits for its cluster, and at times tests would stand in its way.
+# What is not cached is built before the tests: for longer than a test waits for its cluster, and at times tests would stand in its way.
 # The cluster comes by itself: its emulated guests take what two cores leave, and would do so for as long as others hold them up.
-test: lint site bundle gate-image  ## style, unit tests, the lab's services, a host on a virtual machine, a whole cluster
+test: setup  ## style, unit tests, the lab's services, a host on a virtual machine, a whole cluster
+	$(MAKE) --jobs 2 --output-sync=target lint site
+	$(MAKE) bundle gate-image
 	.venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 15 --ignore tests/e2e -m 'not vm or gate'
 	.venv/bin/pytest --durations 15 tests/e2e
 
