@@ -76,6 +76,20 @@ def test_the_initial_instance_is_reset_first(destroy: Callable[..., tuple[list[s
     assert [name for name in FILES if (tmp_path / name).exists()] == []
 
 
+def test_an_initial_instance_that_is_off_keeps_nothing_alive(
+    destroy: Callable[..., tuple[list[str], str]], tmp_path: Path
+) -> None:
+    off = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+    calls, output = destroy(**off)
+    assert calls == ["servers absent", "security_group absent", "keypair absent"]
+    said = " ".join(output.split())
+    assert "Failed to remove Kubernetes from demo-control-plane: " in said and "Connection refused" in said
+    assert "openstack server start demo-control-plane" in said
+    assert all((tmp_path / name).exists() for name in FILES), "the next destroy needs the key"
+    assert destroy()[0][3:] == ["reset", "servers absent", "security_group absent", "keypair absent"]
+    assert [name for name in FILES if (tmp_path / name).exists()] == []
+
+
 def test_what_is_kept_stays(destroy: Callable[..., tuple[list[str], str]], tmp_path: Path) -> None:
     assert destroy(q8s_keep=["keypair"])[0] == ["reset", "servers absent", "security_group absent"]
     assert [name for name in FILES if (tmp_path / name).exists()] == ["id_ed25519", "id_ed25519.pub", "cluster.json"]
