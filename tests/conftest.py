@@ -81,8 +81,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Molecule's scenarios first: one of them at the end would keep one worker busy for minutes, and the other not."""
-    items.sort(key=lambda item: item.get_closest_marker("molecule") is None)
+    """The longest first, on virtual machines and Molecule's: at the end they keep one worker busy, and the other not."""
+    first = ("vm", "molecule")
+    items.sort(key=lambda item: next((i for i, name in enumerate(first) if item.get_closest_marker(name)), len(first)))
 
 
 @pytest.hookimpl(tryfirst=True)  # before what the test needs is made
