@@ -81,7 +81,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, on virtual machines and Molecule's: at the end they keep one worker busy, and the other not."""
+    """The longest first (virtual machines, Molecule): at the end they would keep one worker busy, and the other not."""
     first = ("vm", "molecule")
     items.sort(key=lambda item: next((i for i, name in enumerate(first) if item.get_closest_marker(name)), len(first)))
 
