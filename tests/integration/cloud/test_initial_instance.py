@@ -62,6 +62,24 @@ def test_one_that_is_off_is_started(cloud: Any, cluster: Cluster, instance: Call
     assert cloud.compute.get_server(server).status == "ACTIVE", "not removed, and not stopped again"
 
 
+def test_one_that_is_off_keeps_no_other_server_from_being_destroyed(
+    cloud: Any, cluster: Cluster, instance: Callable[..., Any]
+) -> None:
+    server = instance()
+    for name in ("keypair", "security_group", "servers"):
+        assert not cluster.module(name, cluster.mapping(1)).get("failed")
+    assert cloud.compute.find_server(cluster.worker)
+    cloud.compute.stop_server(server)
+    assert wait(lambda: cloud.compute.get_server(server).status == "SHUTOFF", 60)
+    done = cluster.run(["q8s-run", "destroy", cluster.file(1), "--yes"])
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"Failed to remove Kubernetes from {cluster.initial}" in said and "run destroy again" in said, said
+    assert cloud.compute.find_server(cluster.worker) is None
+    assert cloud.compute.get_server(server).status == "SHUTOFF", "the user's own"
+    assert (cluster.state / "id_ed25519").exists(), "to log in with next time"
+
+
 def test_one_in_error_is_the_users_to_bring_back(
     cloud: Any, cluster: Cluster, instance: Callable[..., Any], admin: Any
 ) -> None:
