@@ -24,7 +24,7 @@ from tests.e2e.clusters import Q8S_RUN, Cluster, changes, connection, edge_file
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.e2e,
-    pytest.mark.long("ten minutes"),
+    pytest.mark.long("a quarter to half an hour"),
 ]
 
 
