@@ -70,7 +70,7 @@ site: setup
 
 # What is not cached is built before the tests: for longer than a test waits for its cluster, and at times tests would stand in its way.
 # The cluster comes by itself: its emulated guests take what two cores leave, and would do so for as long as others hold them up.
-test: setup  ## style, unit tests, the lab's services, a host on a virtual machine, a whole cluster
+test:  ## style, unit tests, the lab's services, a host on a virtual machine, a whole cluster
 	$(MAKE) --jobs 2 --output-sync=target lint site
 	$(MAKE) bundle gate-image
 	.venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 15 --ignore tests/e2e -m 'not vm or gate'
