@@ -252,8 +252,7 @@ COMMANDS: Final = (
         "show the links between nodes, and whether they are in force",
         "links:show",
         "q8s-run link show cluster.yaml",
-        (_JSON, _VERBOSE, _QUIET),
-        rest=_TO_ANSIBLE,
+        (_JSON, _QUIET),
         more="Returns 1 if a link is not in force.",
     ),
     Command(
@@ -272,7 +271,6 @@ COMMANDS: Final = (
         "q8s-run link set cluster.yaml type:arm-mid '*' delay=200ms --for 60s",
         (
             Option("for", "restore the cluster file's link after this time, such as 60s or 5min", "TIME"),
-            _VERBOSE,
             _QUIET,
         ),
         node="LINK",
@@ -285,7 +283,7 @@ COMMANDS: Final = (
         "restore the cluster file's links",
         "links:clear",
         "q8s-run link clear cluster.yaml",
-        (_VERBOSE, _QUIET),
+        (_QUIET,),
     ),
     Command(
         "scenario run",

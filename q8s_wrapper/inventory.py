@@ -1,4 +1,4 @@
-"""The existing hosts and guests of a cluster and their ssh commands, from the inventory plugin of the playbooks."""
+"""The existing hosts and guests of a cluster and their ssh commands, as the inventory plugin has them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from q8s_wrapper import environment, state
+from q8s_wrapper import environment, messages, state
 from q8s_wrapper.config import INVENTORY, PLAYBOOKS, cluster_variable
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.invocation import Invocation
@@ -19,11 +19,32 @@ from q8s_wrapper.invocation import Invocation
 Hosts = dict[str, dict[str, Any]]
 
 
-def read(file: str, pattern: str = "") -> Hosts:
-    """Return the variables of the existing hosts and guests, by name.
+def read(cluster: Any) -> Hosts:
+    """Return the variables of a cluster's existing hosts and guests, by name.
+
+    They are those of the inventory plugin, without the variables of all hosts. Ansible is not asked: it takes seconds.
+
+    :raises WrapperError: the cloud does not answer, or the state folder is not usable
+    """
+    root = state.create_root()
+    cloud = state.connect()
+    from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _cluster_servers, _inventory, _state
+
+    try:
+        found = _cluster_servers.find(cloud, cluster, str(root), move=True)
+    except (_cloud.CloudError, _state.StateError) as error:
+        raise WrapperError(str(error)) from None
+    if found.note:
+        (messages.info if found.moved else messages.warning)(found.note)
+    listed = _inventory.hosts(cluster, found.servers, found.state.folder, found.state.etcd_server)
+    return {host.name: host.variables for host in listed}
+
+
+def select(file: str, pattern: str) -> Hosts:
+    """Return the variables of existing hosts and guests, by name, as ansible-inventory lists them.
 
     :param file: path of the cluster file
-    :param pattern: an Ansible pattern; empty for all
+    :param pattern: an Ansible pattern
     :raises WrapperError: ansible-inventory failed, or the cloud did not answer
     """
     command = [
@@ -35,7 +56,7 @@ def read(file: str, pattern: str = "") -> Hosts:
         # otherwise Ansible reads group_vars and host_vars of the current folder
         *("--playbook-dir", str(PLAYBOOKS)),
         *cluster_variable(Path(file)),
-        *(["--limit", pattern] if pattern else []),
+        *("--limit", pattern),
     ]
     state.create_root()
     variables = environment.ansible_environment(os.environ)
@@ -52,9 +73,9 @@ def read(file: str, pattern: str = "") -> Hosts:
     return hosts
 
 
-def list_servers(file: str) -> list[str]:
+def list_servers(cluster: Any) -> list[str]:
     """Return the names of the existing servers that Q8S created for the cluster."""
-    hosts = read(file)
+    hosts = read(cluster)
     return sorted(name for name, v in hosts.items() if "q8s_host" not in v and not v.get("q8s_foreign"))
 
 

@@ -41,17 +41,15 @@ def create_root() -> Path:
     return _private_folder(state_root())
 
 
-def cluster_folder(cluster_name: str, *, changes: bool = True) -> Path:
+def cluster_folder(cluster_name: str, *, online: bool = True) -> Path:
     """Create the cluster's folder with mode 0700 if it is missing, and return it.
 
-    :param changes: whether the run may change the cluster. If so, ask the cloud for the project; otherwise, the project
-        that an earlier deploy recorded is sufficient
+    :param online: whether to ask the cloud for the project. Otherwise, the one that an earlier deploy recorded is
+        sufficient
     :raises WrapperError: the folder is not usable, or the project is not known
     """
     root = create_root()
-    return _private_folder(
-        _private_folder(_locate_folder(root, cluster_name, changes, move=True).parent) / cluster_name
-    )
+    return _private_folder(_private_folder(_locate_folder(root, cluster_name, online, move=True).parent) / cluster_name)
 
 
 def check_folder(cluster_name: str) -> Path:

@@ -25,10 +25,8 @@ _DEFAULT_LINES: Final = 40
 
 def ssh(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Log in to one node or host. The process is replaced by ssh (exec)."""
-    load(arguments.file)
-    command = inventory.ssh_command(
-        inventory.find(inventory.read(arguments.file), arguments.node, arguments.invocation), rest
-    )
+    hosts = inventory.read(load(arguments.file))
+    command = inventory.ssh_command(inventory.find(hosts, arguments.node, arguments.invocation), rest)
     sys.stdout.flush()
     os.execvpe(command[0], command, environment.child_environment(os.environ))
 
@@ -41,10 +39,10 @@ def execute(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             arguments.invocation.command("exec", "all", "--", "uname -m"),
             ExitCode.WRONG_INPUT,
         )
-    load(arguments.file)
-    hosts = inventory.read(arguments.file, arguments.node)
+    cluster = load(arguments.file)
+    hosts = inventory.select(arguments.file, arguments.node)
     if not hosts:
-        known = sorted(inventory.read(arguments.file))
+        known = sorted(inventory.read(cluster))
         if not known:
             inventory.find({}, arguments.node, arguments.invocation)
         raise WrapperError(f"Failed to find {arguments.node}; known are: {', '.join(known)}", code=ExitCode.WRONG_INPUT)
@@ -87,7 +85,7 @@ def logs(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     lines = arguments.lines or _DEFAULT_LINES
     if arguments.node is None:
         return _show_last_log(arguments.invocation, cluster.cluster_name, lines)
-    hosts = inventory.read(arguments.file)
+    hosts = inventory.read(cluster)
     variables = inventory.find(hosts, arguments.node, arguments.invocation)
     journal = f"sudo journalctl --no-pager --lines={lines} --unit=kubelet"
     parts: list[tuple[str, dict[str, Any], str]] = []

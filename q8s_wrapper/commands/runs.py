@@ -93,7 +93,7 @@ def destroy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Remove everything of the cluster from the cloud."""
     with open_session(arguments, changes=not arguments.check) as session:
         if _asks_for_confirmation(arguments):
-            servers = inventory.list_servers(arguments.file)
+            servers = inventory.list_servers(session.cluster)
             if servers:
                 messages.result(report.describe_servers(servers))
                 _confirm(f"Delete the cluster, {_describe_removal(arguments.keep)}?")

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_wrapper import inventory, messages, state
+from q8s_wrapper import messages, state
 from q8s_wrapper.commands import links as link_commands
 from q8s_wrapper.commands import load
 from q8s_wrapper.commands.session import Session, open_session
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
             "docs/guides/edge-site.md describes scenarios",
             ExitCode.WRONG_INPUT,
         )
-    with open_session(arguments, cluster) as session:
+    with open_session(arguments, cluster, online=False) as session:
         return _perform(session, faults, actions, end, pairs)
 
 
@@ -68,7 +68,7 @@ def _perform(
     if links.read(session.folder):
         clear = session.invocation.command("link clear")
         raise WrapperError("Failed to run the scenario: `link set` has changed links of this cluster", clear)
-    machines = _machines(session)
+    machines = session.machines()
     left = scenario.find_left(session.folder)
     if left:
         messages.warning(f"the scenario of {left.since} was killed; restoring the cluster file's state first")
@@ -119,25 +119,6 @@ def _perform(
     return {"done": ExitCode.DONE, "failed": ExitCode.FAILED}.get(result, ExitCode.INTERRUPTED)
 
 
-def _machines(session: Session) -> Machines:
-    """Return the machines of the cluster.
-
-    :raises WrapperError: the cloud does not have all of them
-    """
-    hosts = inventory.read(session.file)
-    present = {str(values.get("q8s_node_name")) for values in hosts.values()}
-    missing = sorted({spec.node for spec in session.cluster.servers()} - present)
-    if missing:
-        raise WrapperError(
-            f"Failed to find the servers of {', '.join(missing)} in the cloud", session.invocation.command("deploy")
-        )
-    from ansible_collections.q8s.emu.plugins.module_utils import _ssh
-
-    sockets = Path(_ssh.socket_folder(str(session.folder)))
-    sockets.mkdir(mode=0o700, exist_ok=True)
-    return Machines(hosts, sockets)
-
-
 def _restore(session: Session, machines: Machines, nodes: Sequence[str] | None) -> int:
     """Restore nodes and links, and forget the scenario if all of it is restored. Return the exit code.
 
@@ -147,7 +128,7 @@ def _restore(session: Session, machines: Machines, nodes: Sequence[str] | None) 
     errors = perform.restore(machines, workers if nodes is None else nodes)
     for error in errors:
         messages.error(error)
-    code = ExitCode.FAILED if errors else link_commands.apply(session, [], quiet=session.json)
+    code = ExitCode.FAILED if errors else link_commands.apply(session, machines, [], quiet=session.json)
     if code == ExitCode.DONE:
         scenario.forget(session.folder)
     else:
@@ -174,7 +155,7 @@ def _interruptible() -> Iterator[None]:
 def stop(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
     """Stop a scenario that runs, or restore what one that was killed has left."""
     cluster = load(arguments.file)
-    folder = state.cluster_folder(cluster.cluster_name, changes=False)
+    folder = state.cluster_folder(cluster.cluster_name, online=False)
     if not scenario.find_left(folder):
         messages.result("no scenario is running, and none has left anything")
         return ExitCode.DONE
@@ -184,8 +165,8 @@ def stop(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
         _interrupt_and_wait(folder, owner.pid)
     left = scenario.find_left(folder)
     if left:
-        with open_session(arguments, cluster) as session:
-            return _restore(session, _machines(session), left.nodes)
+        with open_session(arguments, cluster, online=False) as session:
+            return _restore(session, session.machines(), left.nodes)
     messages.result("the scenario is stopped, and the cluster file's state is restored")
     return ExitCode.DONE
 

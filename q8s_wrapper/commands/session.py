@@ -15,7 +15,7 @@ from q8s_wrapper.commands import load
 from q8s_wrapper.commands.offline import program_versions
 from q8s_wrapper.config import state_root
 from q8s_wrapper.errors import ExitCode, WrapperError
-from q8s_wrapper.experiment import scenario, timeline, timeline_page, timeline_record
+from q8s_wrapper.experiment import machines, scenario, timeline, timeline_page, timeline_record
 from q8s_wrapper.history import Estimate
 from q8s_wrapper.invocation import Invocation
 from q8s_wrapper.private_file import write_private
@@ -71,6 +71,19 @@ class Session:
         if cloud_plan is None and what in ("deploy", "replace"):
             return None
         return history.estimate(self._earlier, what, self._server_count, report.count_created_servers(cloud_plan or {}))
+
+    def machines(self) -> machines.Machines:
+        """Find the cluster's machines in the cloud.
+
+        :raises WrapperError: the cloud does not have all of them, or does not answer
+        """
+        return machines.find(self.cluster, self.folder, self.invocation.command("deploy"))
+
+    @property
+    def again(self) -> str:
+        """The command that runs this again."""
+        options = [*self._typed, *invocation.keep_options(self._keep), *self._selection, *self.resume]
+        return self.invocation.command(self.what, *options)
 
     @property
     def _server_count(self) -> int:
@@ -143,14 +156,12 @@ class Session:
         for warning in run_state.warnings:
             if _remove_whitespace(warning) not in printed_warnings:
                 messages.warning(self.invocation.adapt(warning))
-        exists = _describe_servers(self.file) if outcome.code == ExitCode.INTERRUPTED else ""
+        exists = _describe_servers(self.cluster) if outcome.code == ExitCode.INTERRUPTED else ""
         if outcome.code == ExitCode.FAILED and not run_state.failures:
             messages.error(_startup_failure(outcome.log))
-        options = [*self._typed, *invocation.keep_options(self._keep), *self._selection, *self.resume]
-        command = self.invocation.command(self.what, *options)
         timeline_path = str(page) if page else ""
         end = report.End(
-            self.what, self.invocation, command, outcome.code, self.check, bool(self.resume), timeline_path
+            self.what, self.invocation, self.again, outcome.code, self.check, bool(self.resume), timeline_path
         )
         quiet = messages.is_quiet()
         for line in report.ending(end, run_state, log=str(outcome.log), exists=exists, width=width, quiet=quiet):
@@ -158,11 +169,15 @@ class Session:
 
 
 @contextmanager
-def open_session(arguments: argparse.Namespace, cluster: Any = None, *, changes: bool = True) -> Iterator[Session]:
+def open_session(
+    arguments: argparse.Namespace, cluster: Any = None, *, changes: bool = True, online: bool | None = None
+) -> Iterator[Session]:
     """Open a session on the arguments' cluster, and hold the cluster's lock.
 
     :param cluster: the cluster, if the file was loaded before
     :param changes: whether the run may change the cluster. Such a run excludes others; read-only runs exclude none
+    :param online: whether to ask the cloud for the project first; by default, if the run may change the cluster. A run
+        that asks for the cluster's machines need not
     :raises WrapperError: another run holds the lock, the cloud does not answer, or the state folder or the file is not
         usable
     """
@@ -178,7 +193,7 @@ def open_session(arguments: argparse.Namespace, cluster: Any = None, *, changes:
         if check:
             folder = state.check_folder(cluster.cluster_name)
         else:
-            folder = state.cluster_folder(cluster.cluster_name, changes=changes)
+            folder = state.cluster_folder(cluster.cluster_name, online=changes if online is None else online)
     except state.CloudUnknownError as error:
         words = [*invocation.typed_words(arguments), *invocation.selection_options(arguments)]
         command = arguments.invocation.command(arguments.command.name, *words)
@@ -203,10 +218,10 @@ def _warn_of_scenario(arguments: argparse.Namespace, folder: Path, changes: bool
         messages.hint(f"`{arguments.invocation.command('scenario stop')}` restores the cluster file's state")
 
 
-def _describe_servers(file: str) -> str:
+def _describe_servers(cluster: Any) -> str:
     """Describe the servers that exist in the cloud, or why that is not known."""
     try:
-        return report.describe_servers(inventory.list_servers(file))
+        return report.describe_servers(inventory.list_servers(cluster))
     except WrapperError as error:
         return f"the servers in the cloud are not known: {error}"
 

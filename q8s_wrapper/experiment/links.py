@@ -127,16 +127,27 @@ def _add_setting(link: dict[str, Any], word: str) -> None:
     link[name] = {**before, inner[0]: value} if inner else value
 
 
+def rules(cluster: Any, changed: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
+    """Return changed links as rules that apply instead of the cluster file's.
+
+    :raises SpecError: a link has an error
+    """
+    from ansible_collections.q8s.emu.plugins.module_utils import _links_cluster
+
+    found: Sequence[Any] = _links_cluster.with_links(cluster.to_mapping(), overrides(changed), "link set").links.rules
+    return found if changed else ()
+
+
 def check_together(cluster: Any, changed: Sequence[Mapping[str, Any]]) -> None:
     """Check changed links beside those of the cluster file.
 
     :raises WrapperError: the guests' kernels refuse a link
     """
-    from ansible_collections.q8s.emu.plugins.module_utils import _links, _links_cluster, _spec
+    from ansible_collections.q8s.emu.plugins.module_utils import _links, _spec
 
     try:
-        rules = _links_cluster.with_links(cluster.to_mapping(), overrides(changed), "link set").links.rules
-        conflict = _links.duplicate_conflict(cluster.endpoints(), cluster.link_matrix(rules))
+        matrix = cluster.link_matrix(rules(cluster, changed))
+        conflict = _links.duplicate_conflict(cluster.endpoints(), matrix)
         message = f"duplicate from {' to '.join(conflict)}: Linux allows no other link beside it" if conflict else ""
     except _spec.SpecError as error:  # they conflict with each other
         message = "; ".join(_problem_text(problem) for problem in error.problems)

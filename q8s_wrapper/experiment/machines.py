@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from q8s_wrapper import environment, inventory
+from q8s_wrapper.errors import WrapperError
 
 COMMAND_SECONDS: Final = 60
 _VIRSH: Final = "virsh --quiet --connect qemu:///system"
@@ -29,16 +30,19 @@ class CommandError(Exception):
 
 
 class Machines:
-    """The hosts and guests of a cluster, with one connection to each."""
+    """The hosts and guests of a cluster, with one connection to each.
 
-    def __init__(self, hosts: inventory.Hosts, sockets: Path) -> None:
+    :param sockets: folder for the connections' sockets; None where connections cannot be shared
+    """
+
+    def __init__(self, hosts: inventory.Hosts, sockets: Path | None) -> None:
         self.hosts = hosts
         self._sockets = sockets
         self._variables = environment.child_environment(os.environ)
 
     def _ssh(self, name: str, command: str) -> list[str]:
         words = inventory.ssh_command(self.hosts[name], ["sh", "-c", command])
-        if words[0] != "ssh":
+        if words[0] != "ssh" or self._sockets is None:
             return words
         socket = hashlib.sha256(f"scenario\0{self._sockets}\0{name}".encode()).hexdigest()[:16]
         shared = ("ControlMaster=auto", "ControlPersist=60", f"ControlPath={self._sockets / socket}".replace("%", "%%"))
@@ -80,7 +84,7 @@ class Machines:
     def close(self, name: str) -> None:
         """Close the connection to a machine, which does not answer for a while."""
         words = self._ssh(name, "true")
-        if words[0] == "ssh":
+        if words[0] == "ssh" and self._sockets is not None:
             command = [words[0], "-O", "exit", *words[1:-1]]
             with suppress(subprocess.TimeoutExpired):
                 subprocess.run(
@@ -161,6 +165,26 @@ class Machines:
     def _sides(self, node: str) -> tuple[str, str]:
         address = str(self.hosts[node]["q8s_vm"]["guest_ip"])
         return f"-s {address}", f"-d {address}"
+
+
+def find(cluster: Any, state_folder: Path, deploy: str) -> Machines:
+    """Find the machines of a cluster in the cloud.
+
+    :param deploy: the command that makes them
+    :raises WrapperError: the cloud does not have all of them, or does not answer
+    """
+    hosts = inventory.read(cluster)
+    present = {str(values.get("q8s_node_name")) for values in hosts.values()}
+    missing = sorted({spec.node for spec in cluster.servers()} - present)
+    if missing:
+        raise WrapperError(f"Failed to find the servers of {', '.join(missing)} in the cloud", deploy)
+    from ansible_collections.q8s.emu.plugins.module_utils import _ssh
+
+    folder = _ssh.socket_folder(str(state_folder))
+    if not folder:
+        return Machines(hosts, None)
+    Path(folder).mkdir(mode=0o700, exist_ok=True)
+    return Machines(hosts, Path(folder))
 
 
 def cpu_quota(node: str, percent: float | None = None) -> str:

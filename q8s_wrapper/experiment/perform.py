@@ -15,18 +15,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from q8s_wrapper.config import COLLECTIONS
 from q8s_wrapper.errors import WrapperError
-from q8s_wrapper.experiment.machines import COMMAND_SECONDS, CommandError, Machines, read_quota
+from q8s_wrapper.experiment.machines import CommandError, Machines, read_quota
 from q8s_wrapper.experiment.scenario import Record
+from q8s_wrapper.experiment.shaping import Shaping
 
-_ROLE: Final = COLLECTIONS / "ansible_collections" / "q8s" / "emu" / "roles" / "emulated_worker"
-_READ_LINKS: Final = (
-    "for f in /etc/q8s/links.json /run/q8s/links.json; do base64 --wrap=0 $f 2>/dev/null || :; echo; done; "
-    "cat /usr/local/sbin/q8s-links /etc/systemd/system/q8s-links.service 2>/dev/null | sha256sum; "
-    "tc qdisc show | grep -c '^qdisc netem' || :"
-)
-_MARK: Final = "touch /var/lib/q8s-guest/links"  # as the role does: the guest has links
 _KUBECTL: Final = "/var/lib/q8s/bin/kubectl --kubeconfig=/etc/kubernetes/admin.conf"
 _WATCH_NODES: Final = (
     f"exec 3<&0; NO_PROXY='*' no_proxy='*' {_KUBECTL} get nodes --watch --no-headers "
@@ -39,11 +32,10 @@ _BACK_SECONDS: Final = 900
 
 @dataclass
 class _Guest:
-    """A guest: the locks of its links and of its CPUs' limit, what it has, and the fault for which it is away."""
+    """A guest: the locks of its links and of its CPUs' limit, and the fault for which it is away."""
 
     lock: threading.Lock
     limit: threading.Lock
-    found: Any = None
     away: Any = None
 
 
@@ -51,23 +43,15 @@ class Performer:
     """Performs the actions of a schedule. ``failure`` is the first error; ``stopped`` is set then."""
 
     def __init__(self, cluster: Any, machines: Machines, record: Record) -> None:
-        from ansible_collections.q8s.emu.plugins.module_utils import _links_node, _scenario
+        from ansible_collections.q8s.emu.plugins.module_utils import _scenario
 
-        self._links, self._scenario = _links_node, _scenario
-        self._cluster = cluster
+        self._scenario = _scenario
         self.machines = machines
         self._record = record
-        self._addresses = machines.addresses()
-        self._guests = {
-            name: _Guest(threading.Lock(), threading.Lock()) for name, v in machines.hosts.items() if "q8s_host" in v
-        }
-        self._kept = _links_node.node_links(cluster, self._addresses)
-        self._nothing = _links_node.NodeLinks(exempt=cluster.links.exempt)
-        files = _ROLE / "files"
-        self._program = (files / "q8s-links").read_text(encoding="utf-8")
-        self._unit = (files / "q8s-links.service").read_text(encoding="utf-8")
+        self._shaping = Shaping(cluster, machines)
+        self._guests = {name: _Guest(threading.Lock(), threading.Lock()) for name in self._shaping.guests}
         self._active: list[Any] = []
-        self._wanted = self._kept
+        self._wanted = self._shaping.wanted()
         self._pool = ThreadPoolExecutor(16 + 4 * len(self._guests))
         self._waiting: list[Future[None]] = []
         self.stopped = threading.Event()
@@ -86,11 +70,10 @@ class Performer:
 
         def connect(node: str) -> None:
             host = self.machines.host_of(node)
-            self.machines.sudo(host, _MARK if node in shaped else "true")
-            if node in slower:
-                self.machines.sudo(host, read_quota(node))
+            self.machines.sudo(host, read_quota(node) if node in slower else "true")
             if node in shaped:
-                self._read(node)
+                self._shaping.mark(node)
+                self._shaping.read(node)
 
         errors = []
         for node, future in [(node, self._pool.submit(connect, node)) for node in sorted(nodes | shaped)]:
@@ -128,12 +111,8 @@ class Performer:
         if links:
             before = self._wanted
             rules = self._scenario.active_rules(self._active)
-            self._wanted = self._links.node_links(self._cluster, self._addresses, rules)
-            changed = [
-                name
-                for name in self._guests
-                if before.get(name, self._nothing) != self._wanted.get(name, self._nothing)
-            ]
+            self._wanted = self._shaping.wanted(rules)
+            changed = [name for name in self._guests if before[name] != self._wanted[name]]
             present = [name for name in changed if self._guests[name].away is None]
             later = [name for name in changed if name not in present]
             self._submit(links, [(self._converge, name) for name in present], later)
@@ -177,24 +156,13 @@ class Performer:
         self.failure = self.failure or text
         self.stopped.set()
 
-    def _read(self, name: str, seconds: float = COMMAND_SECONDS) -> None:
-        self._guests[name].found = self._links.read_found(self.machines.run(name, _READ_LINKS, seconds))
-
     def _converge(self, name: str) -> None:
         """Apply the links that a guest shall have now."""
         guest = self._guests[name]
         with guest.lock:
-            now = self._wanted.get(name, self._nothing)
-            kept = self._kept.get(name, self._nothing)
             try:
-                if guest.found is None:
-                    self._read(name)
-                change = self._links.change(guest.found, kept, now, self._program, self._unit)
-                if change.command:
-                    self.machines.run(name, change.command)
-                guest.found = self._links.found_after(kept, now, self._program, self._unit)
+                self._shaping.apply(name, self._wanted[name])
             except CommandError:
-                guest.found = None
                 if guest.away is None:
                     raise
 
@@ -243,7 +211,7 @@ class Performer:
         while guest.away is fault and not self.stopped.is_set():
             try:
                 with guest.lock:
-                    self._read(fault.node, 20)
+                    self._shaping.read(fault.node, 20)
                 guest.away = None
                 self._converge(fault.node)
             except (CommandError, ValueError) as error:

@@ -14,7 +14,7 @@ PROJECT = _state.Project("https://cloud.example.org:5000", "0123456789abcdef", "
 
 @dataclass
 class Cloud:
-    """Stands in for the client of a project, and for its key pairs and clusters."""
+    """Stands in for the client of a project, and for its key pairs, clusters and servers."""
 
     found: _state.Project = PROJECT
     key: str | None = None
@@ -34,8 +34,15 @@ class Cloud:
     def clusters(self) -> Cloud:
         return self
 
+    @property
+    def servers(self) -> Cloud:
+        return self
+
     def find_public_key(self, name: str) -> str | None:
         return self.key
+
+    def list_servers(self) -> Sequence[Any]:
+        return []
 
     def list_clusters(self) -> Sequence[Any]:
         return self.clusters_found

@@ -24,7 +24,8 @@ HERE = {"ansible_connection": "local"}
 def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the inventory has; the pattern ``none`` matches nothing."""
     found: dict[str, Any] = {"demo-control-plane": HERE, "arm-mid-1": HERE}
-    monkeypatch.setattr(inventory, "read", lambda file, pattern="": {} if pattern == "none" else found)
+    monkeypatch.setattr(inventory, "read", lambda _cluster: found)
+    monkeypatch.setattr(inventory, "select", lambda _file, pattern: {} if pattern == "none" else found)
     monkeypatch.setenv("Q8S_STATE", str(tmp_path / "state"))
     monkeypatch.delenv("Q8S_CLUSTER_FILE", raising=False)
     return found

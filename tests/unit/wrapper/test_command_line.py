@@ -115,7 +115,7 @@ SERVERS = {"demo-control-plane": {}, "demo-arm-mid-1": {}, "arm-mid-1": {"q8s_ho
 @pytest.fixture(autouse=True)
 def cloud(monkeypatch: pytest.MonkeyPatch) -> None:
     """The servers that the cloud has."""
-    monkeypatch.setattr(inventory, "read", lambda file, pattern="": SERVERS)
+    monkeypatch.setattr(inventory, "read", lambda _cluster: SERVERS)
 
 
 @pytest.fixture

@@ -1,21 +1,28 @@
-"""The commands ``link ...``: what reaches the playbook, what is recorded, and what is refused."""
+"""The commands ``link ...``: what reaches guests, what is recorded, and what is refused. Only machines are not real."""
 
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from q8s_wrapper import cli, runner, state
+from q8s_wrapper import cli, inventory, runner, state
+from q8s_wrapper.commands import links as link_commands
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.experiment import links
 from q8s_wrapper.run_state import State
 from q8s_wrapper.runner import Outcome
+from tests.unit.wrapper import fake_machines
+from tests.unit.wrapper.fake_machines import FakeMachines
 
 EXAMPLE = str(Path(__file__).parents[3] / "examples/edge.yaml")
 LINK = {"from": "node:edge-1", "to": "zone:cloud-site", "delay": "200ms"}
+CONTROL_PLANE, CLOUD, EDGE = "10.254.1.1", "10.254.1.2", "10.254.1.3"
 ROW = {
     "from": ["edge-1"],
     "to": ["cloud-1"],
@@ -37,29 +44,40 @@ FINDING = {
 }
 
 
-class Plays:
-    """Stands in for Ansible: what it was called with, and what it answers."""
+@dataclass(frozen=True)
+class Lab:
+    """The machines of examples/edge.yaml, the cluster's state folder, and the playbooks that ran."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.calls: list[dict[str, Any]] = []
-        self.recorded: list[list[dict[str, Any]]] = []  # while the playbook ran
-        self.codes: list[ExitCode] = []
-        self.report: dict[str, Any] = {"links": [ROW], "findings": [], "broken": 0}
+    machines: FakeMachines
+    folder: Path
+    plays: list[dict[str, Any]]
 
-    def __call__(self, playbook: str, *_: object, arguments: list[str], **__: object) -> Outcome:
-        self.calls.append({"playbook": playbook, **json.loads(arguments[arguments.index("-e") + 1])})
-        self.recorded.append(links.overrides(links.read(self.folder)))
-        code = self.codes.pop(0) if self.codes else ExitCode.DONE
-        return Outcome(State(finished=True, results={"q8s_link_report": self.report}), code, self.folder / "log")
+    def sent(self, to: str = CLOUD) -> dict[str, Any]:
+        """Return what edge-1 does to the packets that it sends to an address."""
+        return self.machines.links("edge-1")[to]
+
+    def marked(self, host: str) -> list[str]:
+        """Return what was said on a host about the links of its guest."""
+        lines = [line for line in self.machines.lines() if f" {host} " in line and "q8s-guest/links" in line]
+        return ["no links" if "rm -f" in line else "links" for line in lines]
 
 
 @pytest.fixture
-def plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plays:
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    machines, folder = fake_machines.make(tmp_path / "bin", EXAMPLE), tmp_path / "state-of-edge"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{machines.tools}:{os.environ['PATH']}")
     monkeypatch.setenv("Q8S_STATE", str(tmp_path / "state"))
-    monkeypatch.setattr(state, "cluster_folder", lambda *_, **__: tmp_path)
-    found = Plays(tmp_path)
-    monkeypatch.setattr(runner, "run", found)
+    monkeypatch.setattr(state, "cluster_folder", lambda *_, **__: folder)
+    monkeypatch.setattr(inventory, "read", lambda *_: machines.hosts)
+    found = Lab(machines, folder, [])
+
+    def play(playbook: str, *_: object, arguments: list[str], **__: object) -> Outcome:
+        found.plays.append({"playbook": playbook, **json.loads(arguments[arguments.index("-e") + 1])})
+        report = {"links": [ROW], "findings": [FINDING], "broken": 1}
+        return Outcome(State(finished=True, results={"q8s_link_report": report}), ExitCode.DONE, folder / "log")
+
+    monkeypatch.setattr(runner, "run", play)
     return found
 
 
@@ -67,103 +85,128 @@ def set_link(*others: str) -> int:
     return cli.main(["link", "set", EXAMPLE, "edge-1", "zone:cloud-site", "delay=200ms", *others])
 
 
-def test_a_change_is_recorded_and_shown_by_the_next_command(
-    plays: Plays, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_change_is_in_force_and_recorded_and_shown_by_the_next_command(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert set_link() == ExitCode.DONE
-    assert plays.calls == [{"playbook": "link", "q8s_link_action": "apply", "q8s_link_overrides": [LINK]}]
-    assert links.read(tmp_path) == [LINK]
+    assert lab.sent() == {"delay": 200_000}
+    assert lab.sent(CONTROL_PLANE) == {"delay": 15_000}
+    assert lab.machines.links("cloud-1")[EDGE]["delay"] == 40_000
+    assert links.read(lab.folder) == [LINK]
     capsys.readouterr()
     assert cli.main(["link", "show", EXAMPLE]) == ExitCode.DONE
     output = capsys.readouterr().out
-    assert "edge-1  cloud-1  delay 200 ms  in force" in output
+    assert "edge-1              cloud-1             delay 200 ms                     in force" in output
     assert "link changed by `link set`: node:edge-1 -> zone:cloud-site: delay=200ms" in output
-    assert plays.calls[1]["q8s_link_overrides"] == [LINK]
 
 
-def test_a_change_of_the_same_link_takes_the_place_of_the_earlier_one(plays: Plays, tmp_path: Path) -> None:
+def test_the_change_ends_with_the_next_boot(lab: Lab) -> None:
+    set_link()
+    kept = json.loads((lab.machines.tools / "guests/edge-1/etc/q8s/links.json").read_text())
+    assert kept["outgoing"][CLOUD]["delay"] == 40_000
+
+
+def test_hosts_know_whether_their_guests_have_links(lab: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "edge.yaml"
+    file.write_text(Path(EXAMPLE).read_text().partition("\nnetwork:")[0])
+    assert cli.main(["link", "set", str(file), "edge-1", "cloud-1", "delay=1ms"]) == ExitCode.DONE
+    assert cli.main(["link", "set", str(file), "edge-1", "cloud-1", "delay=2ms"]) == ExitCode.DONE
+    assert lab.marked("edge-edge-1") == ["links"]
+    assert cli.main(["link", "clear", str(file)]) == ExitCode.DONE
+    assert lab.marked("edge-edge-1") == ["links", "no links"]
+    assert not (lab.machines.tools / "guests/edge-1").exists()
+
+
+def test_a_change_of_the_same_link_takes_the_place_of_the_earlier_one(lab: Lab) -> None:
     set_link()
     assert set_link("loss=1%") == ExitCode.DONE
-    assert links.read(tmp_path) == [{**LINK, "loss": "1%"}]
+    assert links.read(lab.folder) == [{**LINK, "loss": "1%"}]
+    assert lab.sent()["loss"]["percent"] == 1.0
 
 
-def test_clear_restores_the_file_s_links(plays: Plays, tmp_path: Path) -> None:
+def test_clear_restores_the_file_s_links(lab: Lab) -> None:
     set_link()
     assert cli.main(["link", "clear", EXAMPLE]) == ExitCode.DONE
-    assert plays.calls[1]["q8s_link_overrides"] == []
-    assert links.read(tmp_path) == []
+    assert lab.sent()["delay"] == 40_000
+    assert links.read(lab.folder) == []
 
 
-def test_a_change_for_a_time_is_taken_back(plays: Plays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slept: list[float] = []
-    monkeypatch.setattr("time.sleep", slept.append)
+def test_a_change_for_a_time_is_taken_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[tuple[float, int]] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append((seconds, lab.sent()["delay"]))
+
+    monkeypatch.setattr(link_commands, "time", SimpleNamespace(sleep=sleep))
     assert set_link("--for", "2min") == ExitCode.DONE
-    assert slept == [120]
-    assert [call["q8s_link_overrides"] for call in plays.calls] == [[LINK], []]
-    assert links.read(tmp_path) == []
+    assert slept == [(120, 200_000)]
+    assert lab.sent()["delay"] == 40_000
+    assert links.read(lab.folder) == []
 
 
-def test_ctrl_c_takes_it_back_at_once(plays: Plays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_takes_it_back_at_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(_seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("time.sleep", interrupt)
+    monkeypatch.setattr(link_commands, "time", SimpleNamespace(sleep=interrupt))
     assert set_link("--for", "1h") == ExitCode.DONE
-    assert plays.calls[-1]["q8s_link_overrides"] == []
-    assert links.read(tmp_path) == []
+    assert lab.sent()["delay"] == 40_000
+    assert links.read(lab.folder) == []
 
 
-def test_a_run_that_fails_leaves_a_record(plays: Plays, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plays.codes = [ExitCode.FAILED]
-    assert set_link() == ExitCode.FAILED
-    assert plays.recorded == [[LINK]], "before it began"
-    assert links.read(tmp_path) == [LINK]
-
-
-def test_the_command_to_type_again_is_complete(plays: Plays, capsys: pytest.CaptureFixture[str]) -> None:
-    plays.codes = [ExitCode.FAILED]
+def test_a_guest_that_does_not_answer_is_named_and_the_others_are_changed(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab.machines.away("cloud-1")
     assert set_link("--for", "2min") == ExitCode.FAILED
-    assert f"link set {EXAMPLE} edge-1 zone:cloud-site delay=200ms --for 2min" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "Failed to change links: cloud-1: no route to host" in error
+    assert f"link set {EXAMPLE} edge-1 zone:cloud-site delay=200ms --for 2min` tries again" in error
+    assert lab.sent() == {"delay": 200_000}
+    assert links.overrides(links.read(lab.folder)) == [LINK], "so that clear and status know of it"
+    assert cli.main(["link", "show", EXAMPLE]) == ExitCode.FAILED
+    shown = capsys.readouterr()
+    assert "warning: Failed to read links: cloud-1: no route to host" in shown.err
+    assert "loss 1%  unknown: cloud-1 did not answer" in shown.out
 
 
-def test_a_profile_of_the_file_is_known(plays: Plays, tmp_path: Path) -> None:
+def test_a_profile_of_the_file_is_known(lab: Lab, tmp_path: Path) -> None:
     text = Path(EXAMPLE).read_text().replace("network:\n", "network:\n  profiles: {slow: {delay: 90ms}}\n")
     file = tmp_path / "edge.yaml"
     file.write_text(text)
     assert cli.main(["link", "set", str(file), "edge-1", "cloud-1", "profile=slow"]) == ExitCode.DONE
-    assert plays.calls[0]["q8s_link_overrides"] == [{"from": "node:edge-1", "to": "node:cloud-1", "profile": "slow"}]
+    assert lab.sent() == {"delay": 90_000}
 
 
-def test_fields_of_a_mapping_have_a_dot(plays: Plays, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fields_of_a_mapping_have_a_dot(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["rate.up=5mbit", "rate.down=20mbit", "loss.model=gilbert-elliott", "loss.p=2%", "loss.r=25%"]
     assert cli.main(["link", "set", EXAMPLE, "edge-1", "cloud-1", *words]) == ExitCode.DONE
-    (link,) = plays.calls[0]["q8s_link_overrides"]
-    assert link["rate"] == {"up": "5mbit", "down": "20mbit"}
-    assert link["loss"] == {"model": "gilbert-elliott", "p": "2%", "r": "25%"}
+    assert lab.sent()["rate"] == 5_000_000
+    assert lab.sent()["loss"] == {"percent": 2.0, "recover": 25.0}
     assert f"node:edge-1 -> node:cloud-1: {' '.join(words)}" in capsys.readouterr().out
 
 
-def test_duplicates_are_allowed_where_an_earlier_change_has_removed_the_other_links(plays: Plays) -> None:
+def test_duplicates_are_allowed_where_an_earlier_change_has_removed_the_other_links(lab: Lab) -> None:
     for words in (["edge-1", "*", "delay=0ms"], ["*", "edge-1", "delay=0ms"], ["edge-1", "cloud-1", "duplicate=10%"]):
         assert cli.main(["link", "set", EXAMPLE, *words]) == ExitCode.DONE
-    assert len(plays.calls[-1]["q8s_link_overrides"]) == 3
+    assert lab.machines.links("edge-1") == {CLOUD: {"duplicate": 10.0}}
 
 
 def test_duplicates_beside_a_link_that_was_changed_before_are_refused(
-    plays: Plays, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "edge.yaml"
     file.write_text(Path(EXAMPLE).read_text().partition("\nnetwork:")[0])
     assert cli.main(["link", "set", str(file), "edge-1", "cloud-1", "duplicate=1%"]) == ExitCode.DONE
+    said = len(lab.machines.lines())
     assert cli.main(["link", "set", str(file), "edge-1", "edge-control-plane", "delay=1ms"]) == ExitCode.WRONG_INPUT
     assert "Linux allows no other link beside it" in capsys.readouterr().err
-    assert len(plays.calls) == 1
-    links.write(tmp_path, [])
+    links.write(lab.folder, [])
     file.write_text(
         f"{file.read_text()}\nnetwork:\n  links: [{{from: node:edge-1, to: node:cloud-1, duplicate: 1%}}]\n"
     )
     assert cli.main(["link", "set", str(file), "edge-1", "edge-control-plane", "delay=1ms"]) == ExitCode.WRONG_INPUT
-    assert len(plays.calls) == 1
+    assert len(lab.machines.lines()) == said
 
 
 def test_a_change_whose_command_was_killed_is_named(tmp_path: Path) -> None:
@@ -196,24 +239,27 @@ def test_a_change_whose_command_was_killed_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_refused_before_anything_runs(
-    words: list[str], message: str, plays: Plays, capsys: pytest.CaptureFixture[str]
+    words: list[str], message: str, lab: Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["link", "set", EXAMPLE, *words]) == ExitCode.WRONG_INPUT
     assert message in capsys.readouterr().err
-    assert plays.calls == []
+    assert lab.machines.lines() == []
 
 
-def test_a_broken_promise_is_a_failure(plays: Plays, capsys: pytest.CaptureFixture[str]) -> None:
-    plays.report = {"links": [ROW], "findings": [FINDING], "broken": 1}
+def test_a_broken_promise_is_a_failure(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["link", "verify", EXAMPLE]) == ExitCode.FAILED
-    assert plays.calls[0]["q8s_link_action"] == "verify"
+    assert lab.plays == [{"playbook": "link", "q8s_link_action": "verify", "q8s_link_overrides": []}]
     output = capsys.readouterr().out
     assert "200 ms    212.5 ms  212.1 to 212.9  +12.5   BROKEN" in output
 
 
-def test_json_is_one_document(plays: Plays, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_one_document(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    set_link()
+    capsys.readouterr()
     assert cli.main(["link", "show", EXAMPLE, "--json"]) == ExitCode.DONE
-    assert json.loads(capsys.readouterr().out) == {**plays.report, "changed": []}
+    found = json.loads(capsys.readouterr().out)
+    assert ROW in found["links"]
+    assert (found["findings"], found["broken"], found["changed"]) == ([], 0, [LINK])
 
 
 def test_the_second_word_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,12 +268,12 @@ def test_the_second_word_is_asked_for(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_verify_measures_the_file_s_links_and_says_what_link_set_has_changed(
-    plays: Plays, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lab: Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
     set_link()
     capsys.readouterr()
     assert cli.main(["verify", EXAMPLE, "--skip-links"]) == ExitCode.DONE
-    assert plays.calls[-1] == {"playbook": "verify", "q8s_measure_links": False}
+    assert lab.plays[-1] == {"playbook": "verify", "q8s_measure_links": False}
     printed = capsys.readouterr()
     assert "link changed by `link set`: node:edge-1 -> zone:cloud-site: delay=200ms" in printed.err
     assert "link clear" in printed.err

@@ -34,14 +34,14 @@ def test_a_run_that_changes_something_asks_the_cloud_who_it_is(project: Cloud, r
     assert state.cluster_folder("demo") == cluster_state(root, project=OTHER) != first
     assert project.asked == ["project"]
     project.found = PROJECT
-    assert state.cluster_folder("demo", changes=False) == first
+    assert state.cluster_folder("demo", online=False) == first
     assert project.asked == ["project"], "what a deploy recorded is enough to look"
 
 
 def test_offline_a_record_is_enough(project: Cloud, root: Path) -> None:
     folder = recorded(root)
     project.problem = "Failed to log in to the cloud"
-    assert state.cluster_folder("demo", changes=False) == folder == state.find("demo")
+    assert state.cluster_folder("demo", online=False) == folder == state.find("demo")
     with pytest.raises(WrapperError, match="Failed to log in"):
         state.cluster_folder("demo")
 

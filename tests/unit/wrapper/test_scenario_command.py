@@ -1,11 +1,10 @@
 """The commands ``scenario ...``: what reaches hosts and guests, at which time, what is recorded, and what is restored.
 
-A program in place of ssh writes down each command and the machine that it is for. Everything else is real.
+Only the machines are not real.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -23,43 +22,23 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from q8s_wrapper import cli, inventory, runner, state
+from q8s_wrapper import cli, inventory, state
 from q8s_wrapper.commands import scenarios
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.experiment import links, scenario
-from q8s_wrapper.run_state import State
-from q8s_wrapper.runner import Outcome
+from tests.unit.wrapper import fake_machines
+from tests.unit.wrapper.fake_machines import FakeMachines
 
 EDGE = Path(__file__).parents[3] / "examples/edge.yaml"
-SSH = """\
-#!/bin/sh
-# ssh OPTIONS -p PORT USER@NAME COMMAND
-for word; do before=${name:-}; name=${last:-}; last=$word; done
-case "$last" in
-  *suspend*) [ ! -e @/fails ] || { echo "no such domain" >&2; exit 1; } ;;
-  *schedinfo*) [ ! -e @/old-groups ] || { echo "no CPU controller" >&2; exit 1; } ;;
-esac
-echo "$(date +%s.%N) ${name#*@} $last" >> @/log
-case "$last" in
-  *"get nodes"*) printf 'cloud-1   True\\nedge-1   True\\nedge-1   False\\n'; cat >/dev/null ;;
-  *"exec ping"*)
-    while sleep 0.1; do echo "64 bytes from 10.254.1.2: icmp_seq=1 ttl=62 time=85.2 ms" || exit; done ;;
-  *sha256sum*) printf '\\n\\n@EMPTY  -\\n0\\n' ;;
-esac
-"""
 # Runs a command as the fixture does, in a process that can be killed.
 DRIVER = """\
 import json, sys
 from pathlib import Path
-from q8s_wrapper import cli, inventory, runner, state
+from q8s_wrapper import cli, inventory, state
 from q8s_wrapper.commands import scenarios
-from q8s_wrapper.errors import ExitCode
-from q8s_wrapper.run_state import State
 folder, hosts = Path(sys.argv[1]), json.loads(sys.argv[2])
 state.cluster_folder = lambda *_, **__: folder
 inventory.read = lambda *_: hosts
-results = {"q8s_link_report": {"links": [], "findings": [], "broken": 0}}
-runner.run = lambda *_, **__: runner.Outcome(State(finished=True, results=results), ExitCode.DONE, folder / "log")
 scenarios._SECONDS_TO_BEGIN = 0
 sys.exit(cli.main(["scenario", "run", sys.argv[3]]))
 """
@@ -72,9 +51,7 @@ class Lab:
 
     file: Path
     folder: Path
-    tools: Path
-    plays: list[Any]
-    hosts: inventory.Hosts
+    machines: FakeMachines
     processes: list[subprocess.Popen[bytes]]
 
     def write(self, *events: dict[str, Any]) -> None:
@@ -86,7 +63,9 @@ class Lab:
 
     def start(self) -> subprocess.Popen[bytes]:
         """Run the scenario in a process of its own, until a guest is stopped."""
-        process = subprocess.Popen([sys.executable, "-c", DRIVER, self.folder, json.dumps(self.hosts), self.file])
+        process = subprocess.Popen(
+            [sys.executable, "-c", DRIVER, self.folder, json.dumps(self.machines.hosts), self.file]
+        )
         self.processes.append(process)
         until(lambda: ("edge-edge-1", "destroy") in self.told())
         return process
@@ -94,7 +73,7 @@ class Lab:
     def log(self) -> list[tuple[float, str, str]]:
         """Return when which machine was told what, in few words."""
         result = []
-        for line in (self.tools / "log").read_text().splitlines():
+        for line in self.machines.lines():
             at, name, command = line.split(" ", 2)
             known = re.search(r"system ([a-z]+)|iptables -w (-[ID])|q8s-links (update)|(domstate)", command)
             if "domstate" in command:
@@ -108,9 +87,13 @@ class Lab:
 
     def lines(self, word: str) -> list[str]:
         """Return the lines of the log that have a word."""
-        return [
-            line for line in (self.tools / "log").read_text().splitlines() if word in line and "domstate" not in line
-        ]
+        return [line for line in self.machines.lines() if word in line and "domstate" not in line]
+
+    def restored(self) -> bool:
+        """Return whether the guests have the cluster file's links."""
+        pairs = (("edge-1", "10.254.1.2"), ("cloud-1", "10.254.1.3"))
+        delays = [self.machines.links(guest)[to]["delay"] for guest, to in pairs]
+        return delays == [40_000, 40_000]
 
     def result(self) -> str:
         path, lines = scenario.read_record(self.folder)
@@ -119,46 +102,19 @@ class Lab:
 
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
-    tools, folder = tmp_path / "bin", tmp_path / "edge"
-    tools.mkdir()
+    machines, folder = fake_machines.make(tmp_path / "bin", str(EDGE)), tmp_path / "edge"
     folder.mkdir()
-    (tools / "log").touch()
-    text = SSH.replace("@EMPTY", hashlib.sha256(b"").hexdigest()).replace("@/", f"{tools}/")
-    (tools / "ssh").write_text(text)
-    (tools / "ssh").chmod(0o755)
-    (tools / "key").touch()
-    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{machines.tools}:{os.environ['PATH']}")
     monkeypatch.setenv("Q8S_STATE", str(tmp_path / "state"))
     monkeypatch.setattr(state, "cluster_folder", lambda *_, **__: folder)
     monkeypatch.setattr(state, "find", lambda *_: folder)
     monkeypatch.setattr(scenarios, "_SECONDS_TO_BEGIN", 0)
-    hosts: inventory.Hosts = {}
-    for number, name in enumerate(("edge-control-plane", "edge-cloud-1", "edge-edge-1")):
-        address = f"10.254.1.{number + 1}"
-        login = {"ansible_ssh_private_key_file": str(tools / "key"), "ansible_user": "q8s", "ansible_host": name}
-        hosts[name] = {**login, "q8s_node_name": name.removeprefix("edge-"), "q8s_private_ip": address}
-        if number:
-            vm = {"guest_ip": f"172.29.{number}.3"}
-            hosts[name]["q8s_vm"] = vm
-            node = name.removeprefix("edge-")
-            hosts[node] = {**login, "ansible_host": node, "q8s_host": name, "q8s_node_name": node, "q8s_vm": vm}
-    hosts["edge-control-plane"]["q8s_node_name"] = "edge-control-plane"
-    monkeypatch.setattr(inventory, "read", lambda *_: hosts)
-    found = Lab(tmp_path / "edge.yaml", folder, tools, [], hosts, [])
-
-    def play(playbook: str, *_: object, arguments: list[str], **__: object) -> Outcome:
-        found.plays.append((playbook, json.loads(arguments[arguments.index("-e") + 1])))
-        report = {"links": [], "findings": [], "broken": 0}
-        return Outcome(State(finished=True, results={"q8s_link_report": report}), ExitCode.DONE, folder / "log")
-
-    monkeypatch.setattr(runner, "run", play)
+    monkeypatch.setattr(inventory, "read", lambda *_: machines.hosts)
+    found = Lab(tmp_path / "edge.yaml", folder, machines, [])
     yield found
     for process in found.processes:
         process.kill()
         process.wait()
-
-
-RESTORED = ("link", {"q8s_link_action": "apply", "q8s_link_overrides": []})
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -195,7 +151,7 @@ def test_actions_reach_their_machines_at_their_time(lab: Lab, capsys: pytest.Cap
     begin, end = times["edge-cloud-1", "destroy"], times["edge-cloud-1", "start"]
     assert end - begin == pytest.approx(1, abs=0.4)
     assert lab.told().count(("edge-1", "update")) == 2
-    assert lab.plays == [RESTORED]
+    assert lab.restored()
     output = capsys.readouterr().out
     assert "edge-1 is NotReady" in output and "cloud-1 answers again" in output
     assert cli.main(["scenario", "report", str(lab.file), "--json"]) == ExitCode.DONE
@@ -213,7 +169,7 @@ def test_a_slower_guest_answers_all_the_time(lab: Lab) -> None:
     assert lab.run() == ExitCode.DONE
     said = [(one.split()[1], one.rpartition("vcpu_quota=")[2].split()[0]) for one in lab.lines("vcpu_quota=")]
     assert said == [("edge-cloud-1", "25000"), ("edge-cloud-1", "-1")]
-    assert lab.plays == [RESTORED]
+    assert lab.restored()
     _path, lines = scenario.read_record(lab.folder)
     assert [line["what"] for line in lines if line["event"] == "action"] == [
         "cpu cloud-1: at most 25%",
@@ -238,11 +194,11 @@ def test_a_node_is_stopped_until_it_is_started(lab: Lab) -> None:
     assert lab.told() == [("edge-edge-1", "destroy"), ("edge-edge-1", "start")]
     at = [moment for moment, _name, _what in lab.log()]
     assert 0.4 < at[1] - at[0] < 5
-    assert lab.plays == [RESTORED]
+    assert lab.restored()
 
 
 def test_a_host_that_cannot_limit_cpus_is_named_before_the_begin(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
-    (lab.tools / "old-groups").touch()
+    (lab.machines.tools / "old-groups").touch()
     stop = {"at": "0s", "for": "1s", "stop": "node:cloud-1"}
     lab.write(stop, {"at": "1h", "for": "1s", "cpu": {"node": "edge-1", "quota": "25%"}})
     assert lab.run() == ExitCode.FAILED
@@ -313,24 +269,25 @@ def test_ctrl_c_restores_nodes_and_links(lab: Lab) -> None:
     assert lab.run() == ExitCode.INTERRUPTED
     thread.join()
     assert lab.told() == [("edge-edge-1", "destroy"), ("edge-edge-1", "restore")]
-    assert lab.plays == [RESTORED]
+    assert lab.restored()
     assert lab.result() == "interrupted"
     assert scenario.find_left(lab.folder) is None
 
 
 def test_an_action_that_fails_ends_the_scenario_and_restores(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
-    (lab.tools / "fails").touch()
+    (lab.machines.tools / "fails").touch()
     churn = {"type": "edge", "mtbf": "1s", "mttr": "1s", "how": ["pause"]}
     lab.write({"from": "0s", "to": "1h", "churn": churn})
     assert lab.run() == ExitCode.FAILED
     assert "pause edge-1: edge-edge-1: no such domain" in capsys.readouterr().err
     assert lab.told() == [("edge-edge-1", "restore")]
-    assert lab.plays == [RESTORED]
+    assert lab.restored()
     assert lab.result() == "failed"
 
 
 def test_a_run_that_was_killed_is_named_and_restored(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     lab.write({"at": "0s", "for": "1h", "stop": "node:edge-1"})
+    assert cli.main(["link", "clear", str(lab.file)]) == ExitCode.DONE
     process = lab.start()
     assert cli.main(["deploy", str(lab.file), "--yes"]) == ExitCode.FAILED
     assert "q8s-run scenario run (process" in capsys.readouterr().err
@@ -344,7 +301,7 @@ def test_a_run_that_was_killed_is_named_and_restored(lab: Lab, capsys: pytest.Ca
     assert "scenario stop" in error
     assert cli.main(["scenario", "stop", str(lab.file)]) == ExitCode.DONE
     assert lab.told()[-1] == ("edge-edge-1", "restore")
-    assert lab.plays[-1] == RESTORED
+    assert lab.restored()
     assert cli.main(["link", "show", str(lab.file)]) == ExitCode.DONE
     assert "scenario" not in capsys.readouterr().err
     assert lab.result() == "killed, or running"
@@ -359,7 +316,7 @@ def test_the_next_run_restores_what_a_killed_one_has_left(lab: Lab, capsys: pyte
     assert lab.run() == ExitCode.DONE
     assert "was killed; restoring the cluster file's state first" in capsys.readouterr().err
     assert lab.told()[1:] == [("edge-edge-1", "restore"), ("edge-cloud-1", "destroy"), ("edge-cloud-1", "start")]
-    assert lab.plays == [RESTORED, RESTORED]
+    assert lab.restored()
     assert lab.result() == "done"
     assert scenario.find_left(lab.folder) is None
 

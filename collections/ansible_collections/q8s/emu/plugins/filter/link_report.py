@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.q8s.emu.plugins.module_utils import _links, _links_cluster, _links_node, _links_verify, _spec
+from ansible_collections.q8s.emu.plugins.module_utils import _links_cluster, _links_node, _links_report, _spec
 
 DOCUMENTATION = r"""
 name: link_report
@@ -73,32 +74,17 @@ def link_report(
         known = _links_cluster.read_cluster(hosts, cluster, overrides)
     except _spec.SpecError as error:
         raise AnsibleFilterError(f"Failed to read the links:\n{error}") from error
-    matrix = known.matrix()
-    in_force = {}
-    for guest in sorted(known.guests):
-        answer = (hosts[guest].get("emulated_worker_links_found") or {}) if guest in hosts else {}
-        try:
-            found = _links_node.read_found(str(answer.get("stdout", "")))
-        except ValueError:
-            continue
-        links = found.in_force if found.in_force and found.in_force.count == found.netems else None
-        in_force[guest] = {"outgoing": links.outgoing, "incoming": links.incoming} if links else _NOTHING
-    states = _links_verify.states(matrix, known.guests, known.addresses, in_force)
-    rows = [
-        {"from": sources, "to": targets, "impairment": words, "state": state, "in_force": state == "in force"}
-        for sources, targets, (words, state) in _links.group_pairs(states)
-    ]
-    findings = []
-    probes = _links_verify.probes(matrix, known.guests, known.addresses) if measured else []
-    for guest, own in _links_verify.by_guest(probes).items():
-        answer = (hosts[guest].get("q8s_link_measured") or {}) if guest in hosts else {}
-        findings += [one.to_mapping() for one in _links_verify.findings(own, str(answer.get("stdout", "")))]
-    off = sum(not state.startswith(("in force", "not shaped")) for _words, state in states.values())
-    broken = off + sum(finding["kept"] is False for finding in findings)
-    return {"links": rows, "findings": findings, "broken": broken}
 
+    def printed(variable: str) -> dict[str, str]:
+        """Return what a command that a variable of the guests registers has printed."""
+        guests = [guest for guest in sorted(known.guests) if guest in hosts]
+        return {guest: str((hosts[guest].get(variable) or {}).get("stdout", "")) for guest in guests}
 
-_NOTHING: Mapping[str, Mapping[str, Any]] = {"outgoing": {}, "incoming": {}}
+    found = {}
+    for guest, text in printed("emulated_worker_links_found").items():
+        with suppress(ValueError):  # it did not answer
+            found[guest] = _links_node.read_found(text)
+    return _links_report.report(known, found, printed("q8s_link_measured") if measured else None)
 
 
 class FilterModule:

@@ -94,14 +94,13 @@ from typing import Any
 from ansible import context
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.vars import load_extra_vars
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _cloud_objects, _spec, _state
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _cloud_objects, _cluster_servers, _spec, _state
 from ansible_collections.q8s.emu.plugins.module_utils._inventory import (
     Host,
     LocalState,
     cluster_variables,
     hosts,
     presence_variables,
-    with_floating,
 )
 
 
@@ -199,32 +198,16 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 project = _state.Project(**kept["project"])
                 servers = [_server_of(item) for item in kept["servers"]]
                 return servers, LocalState(_state.folder(root, project, name), project, kept["etcd_server"])
-        names = {spec.name for spec in cluster.servers()}
-        connection = _cloud.connect(cloud)
-        project = connection.project()
-        place = _state.settle(
-            root,
-            project,
-            name,
-            lambda: connection.keypairs.find_public_key(_cloud_objects.keypair_name(name)),
-            move=not context.CLIARGS.get("check", False),
+        found = _cluster_servers.find(
+            _cloud.connect(cloud), cluster, root, move=not context.CLIARGS.get("check", False)
         )
-        if place.note:
-            (self.display.vv if place.moved else self.display.warning)(place.note)
-        servers = [
-            server
-            for server in connection.servers.list_servers()
-            if server.name in names or _cloud_objects.is_ours(server, name)
-        ]
-        if cluster.access.type == "floating_ip":
-            servers = with_floating(servers, connection.floating_ips.list_floating_ips(name))
-        # With one control plane, there is nothing to choose from.
-        several = sum(map(_cloud_objects.is_control_plane, servers)) > 1 or cluster.number_additional_master_nodes
-        etcd_server = _cloud_objects.etcd_server(connection.security_groups.find_tags(name)[1]) if several else ""
+        if found.note:
+            (self.display.vv if found.moved else self.display.warning)(found.note)
         if wanted:
-            listed = [asdict(server) for server in servers]
-            self._cache[key] = {"project": asdict(project), "servers": listed, "etcd_server": etcd_server}
-        return servers, LocalState(place.folder, project, etcd_server)
+            listed = [asdict(server) for server in found.servers]
+            state = found.state
+            self._cache[key] = {"project": asdict(state.project), "servers": listed, "etcd_server": state.etcd_server}
+        return found.servers, found.state
 
     def _cluster(self, extra: Mapping[str, Any], path: str) -> _spec.Cluster | None:
         named = extra.get("q8s_cluster_file")

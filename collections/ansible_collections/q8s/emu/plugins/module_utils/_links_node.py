@@ -33,6 +33,7 @@ _BATCH = "/etc/q8s/links.tc"
 _KEPT = "/etc/q8s/links.json"  # what the guest shapes from its next boot on
 _IN_FORCE = "/run/q8s/links.json"  # what it shapes now
 _NEXT_BATCH, _NEXT = "/run/q8s/next.tc", "/run/q8s/next.json"
+_NO_FILES = hashlib.sha256(b"").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,11 @@ class Found:
     checksum: str
     netems: int
 
+    @property
+    def has_files(self) -> bool:
+        """Whether the guest has the files of links."""
+        return self.checksum != _NO_FILES
+
 
 def read_found(text: str) -> Found:
     """Read what the role's first task printed.
@@ -172,9 +178,8 @@ def change(found: Found, kept: NodeLinks, now: NodeLinks, program: str, unit: st
     :param program: text of the guest's program q8s-links
     :param unit: text of its unit
     """
-    empty = hashlib.sha256(b"").hexdigest()
     if not kept.count and not now.count:
-        if found.kept is None and found.in_force is None and found.checksum == empty:
+        if found.kept is None and found.in_force is None and not found.has_files:
             return Change(False)
         paths = " ".join((_ENABLED, _UNIT, _PROGRAM, _BATCH, _KEPT))
         return Change(False, f"set -e; [ ! -x {_PROGRAM} ] || {_PROGRAM} stop; rm -f {paths}", "no links")
@@ -203,7 +208,7 @@ def change(found: Found, kept: NodeLinks, now: NodeLinks, program: str, unit: st
 def found_after(kept: NodeLinks, now: NodeLinks, program: str, unit: str) -> Found:
     """Return what a guest has after the command of change() with the same arguments."""
     if not kept.count and not now.count:
-        return Found(None, None, hashlib.sha256(b"").hexdigest(), 0)
+        return Found(None, None, _NO_FILES, 0)
     return Found(kept, now, hashlib.sha256((program + unit).encode()).hexdigest(), now.count)
 
 
