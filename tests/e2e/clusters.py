@@ -93,14 +93,21 @@ def small_cluster(lab: Mapping[str, str], folder: Path, name: str, additional: i
 def given_or_deployed(
     request: pytest.FixtureRequest, folder: Path, name: str, write: Callable[[Path], Path]
 ) -> Iterator[Cluster]:
-    """The cluster of Q8S_TEST_CLUSTER, which stays, or a new one, which is destroyed in the end.
+    """The cluster of Q8S_TEST_CLUSTER, which stays as it was, or a new one, which is destroyed in the end.
+
+    Tests may edit the cluster's file: it is a copy.
 
     :param write: writes the new cluster's file to a folder, and returns its path
     """
     if there := os.environ.get("Q8S_TEST_CLUSTER"):
-        file = Path(there)
+        text, file = Path(there).read_text(), folder / "cluster.yaml"
+        file.write_text(text)
         with connection(os.environ) as cloud:
-            yield Cluster(str(yaml.safe_load(file.read_text())["cluster_name"]), file, dict(os.environ), cloud)
+            given = Cluster(str(yaml.safe_load(text)["cluster_name"]), file, dict(os.environ), cloud)
+            yield given
+            if yaml.safe_load(file.read_text()) != yaml.safe_load(text):
+                file.write_text(text)
+                given.command("deploy", "--yes")
         return
     lab: Mapping[str, str] = request.getfixturevalue("lab")
     environment = {**os.environ, **lab, "XDG_STATE_HOME": str(folder / "state")}

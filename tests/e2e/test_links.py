@@ -6,7 +6,6 @@ They build on each other, in the order of the file. They take about ten minutes,
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import threading
@@ -19,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.clusters import Q8S_RUN, Cluster, changes, connection, edge_file
+from tests.e2e.clusters import Q8S_RUN, Cluster, changes, edge_file, given_or_deployed
 
 pytestmark = [
     pytest.mark.lab,
@@ -30,7 +29,7 @@ pytestmark = [
 
 @dataclass(frozen=True)
 class Edge(Cluster):
-    """The cluster of examples/edge.yaml, with two x86_64 workers."""
+    """The cluster of examples/edge.yaml."""
 
     def links(self, action: str) -> dict[str, Any]:
         done = self.attempt(f"link {action}", "--json")
@@ -79,14 +78,9 @@ class Edge(Cluster):
 
 
 @pytest.fixture(scope="module")
-def edge(lab: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    folder = tmp_path_factory.mktemp("edge")
-    file = edge_file(folder)
-    environment = {**os.environ, **lab, "XDG_STATE_HOME": str(folder / "state")}
-    with connection(lab) as cloud:
-        cluster = Edge("edge", file, environment, cloud)
-        yield cluster
-        cluster.attempt("destroy", "--yes")
+def edge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    with given_or_deployed(request, tmp_path_factory.mktemp("edge"), "edge", edge_file) as found:
+        yield Edge(**vars(found))
 
 
 def test_a_deploy_applies_the_links_once(edge: Edge) -> None:

@@ -6,7 +6,6 @@ They build on each other, in the order of the file. They take 50 minutes, so ``m
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import time
@@ -19,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.clusters import Q8S_RUN, Cluster, connection, edge_file
+from tests.e2e.clusters import Q8S_RUN, Cluster, edge_file, given_or_deployed
 
 pytestmark = [
     pytest.mark.lab,
@@ -38,7 +37,7 @@ FOREVER: list[dict[str, Any]] = [
 
 @dataclass(frozen=True)
 class Edge(Cluster):
-    """The cluster of examples/edge.yaml, with two x86_64 workers."""
+    """The cluster of examples/edge.yaml."""
 
     def edit(self, *events: Mapping[str, Any]) -> None:
         data = yaml.safe_load(self.file.read_text())
@@ -92,15 +91,9 @@ class Edge(Cluster):
 
 
 @pytest.fixture(scope="module")
-def edge(lab: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    folder = tmp_path_factory.mktemp("edge")
-    file = edge_file(folder)
-    environment = {**os.environ, **lab, "XDG_STATE_HOME": str(folder / "state")}
-    with connection(lab) as cloud:
-        cluster = Edge("edge", file, environment, cloud)
-        cluster.command("deploy", "--yes")
-        yield cluster
-        cluster.attempt("destroy", "--yes")
+def edge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    with given_or_deployed(request, tmp_path_factory.mktemp("edge"), "edge", edge_file) as found:
+        yield Edge(**vars(found))
 
 
 def lines_until(process: subprocess.Popen[str], condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
