@@ -44,9 +44,13 @@ class Machines:
         words = inventory.ssh_command(self.hosts[name], ["sh", "-c", command])
         if words[0] != "ssh" or self._sockets is None:
             return words
-        socket = hashlib.sha256(f"scenario\0{self._sockets}\0{name}".encode()).hexdigest()[:16]
-        shared = ("ControlMaster=auto", "ControlPersist=60", f"ControlPath={self._sockets / socket}".replace("%", "%%"))
+        path = f"ControlPath={socket_path(self._sockets, name)}".replace("%", "%%")
+        shared = ("ControlMaster=auto", "ControlPersist=60", path)
         return ["ssh", *(word for option in shared for word in ("-o", option)), *words[1:]]
+
+    def is_open(self, name: str) -> bool:
+        """Return whether a connection to a machine is open. The machine may be gone since."""
+        return self._sockets is not None and socket_path(self._sockets, name).exists()
 
     def run(self, name: str, command: str, seconds: float = COMMAND_SECONDS) -> str:
         """Run a shell command, and return its output.
@@ -165,6 +169,11 @@ class Machines:
     def _sides(self, node: str) -> tuple[str, str]:
         address = str(self.hosts[node]["q8s_vm"]["guest_ip"])
         return f"-s {address}", f"-d {address}"
+
+
+def socket_path(folder: Path, name: str) -> Path:
+    """Return the path of the socket of a machine's connection."""
+    return folder / hashlib.sha256(f"scenario\0{folder}\0{name}".encode()).hexdigest()[:16]
 
 
 def find(cluster: Any, state_folder: Path, deploy: str) -> Machines:

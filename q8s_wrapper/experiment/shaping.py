@@ -101,8 +101,15 @@ class Shaping:
         """Call a function for all guests, side by side. Return the errors."""
 
         def attempt(name: str) -> str:
+            was_open = self._machines.is_open(name)
             try:
-                do(name)
+                try:
+                    do(name)
+                except CommandError:
+                    if not was_open:
+                        raise
+                    self._machines.close(name)  # of an earlier command: the guest may have booted since
+                    do(name)
             except CommandError as error:  # it has the machine's name
                 return str(error)
             except ValueError as error:

@@ -24,6 +24,10 @@ case "$last" in
   *schedinfo*) [ ! -e @/old-groups ] || { echo "no CPU controller" >&2; exit 1; } ;;
 esac
 [ ! -e @/away-$name ] || { echo "no route to host" >&2; exit 255; }
+case "$*" in
+  *"-O exit"*) rm -f "@/stale-${last#*@}"; exit ;; # without a command
+esac
+[ ! -e @/stale-$name ] || { echo "broken pipe" >&2; exit 255; }
 echo "$(date +%s.%N) $name $last" >> @/log
 case "$last" in
   *"get nodes"*) printf 'cloud-1   True\\nedge-1   True\\nedge-1   False\\n'; cat >/dev/null ;;
@@ -61,6 +65,11 @@ class FakeMachines:
             return {}
         shaped = json.loads(file.read_text())["outgoing"]
         return {to: {k: v for k, v in link.items() if v and k != "distribution"} for to, link in shaped.items()}
+
+    def rebooted(self, machine: str, socket: Path) -> None:
+        """Let a machine answer no more through the connection that is open."""
+        socket.touch()
+        (self.tools / f"stale-{machine}").touch()
 
     def away(self, machine: str) -> None:
         """Let a machine answer no more."""

@@ -10,11 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible_collections.q8s.emu.plugins.module_utils import _ssh
 
 from q8s_wrapper import cli, inventory, runner, state
 from q8s_wrapper.commands import links as link_commands
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.experiment import links
+from q8s_wrapper.experiment.machines import socket_path
 from q8s_wrapper.run_state import State
 from q8s_wrapper.runner import Outcome
 from tests.unit.wrapper import fake_machines
@@ -168,6 +170,18 @@ def test_a_guest_that_does_not_answer_is_named_and_the_others_are_changed(
     shown = capsys.readouterr()
     assert "warning: Failed to read links: cloud-1: no route to host" in shown.err
     assert "loss 1%  unknown: cloud-1 did not answer" in shown.out
+
+
+def test_a_connection_from_before_a_reboot_is_opened_anew(lab: Lab, tmp_path: Path) -> None:
+    folder = Path(_ssh.socket_folder(str(lab.folder)))
+    folder.mkdir(mode=0o700, exist_ok=True)
+    socket = socket_path(folder, "edge-1")
+    lab.machines.rebooted("edge-1", socket)
+    try:
+        assert set_link() == ExitCode.DONE
+    finally:
+        socket.unlink()
+    assert lab.sent() == {"delay": 200_000}
 
 
 def test_a_profile_of_the_file_is_known(lab: Lab, tmp_path: Path) -> None:
