@@ -68,7 +68,7 @@ def _perform(
     if links.read(session.folder):
         clear = session.invocation.command("link clear")
         raise WrapperError("Failed to run the scenario: `link set` has changed links of this cluster", clear)
-    machines = session.machines()
+    machines = session.machines(all_needed=True)
     left = scenario.find_left(session.folder)
     if left:
         messages.warning(f"the scenario of {left.since} was killed; restoring the cluster file's state first")

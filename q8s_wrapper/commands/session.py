@@ -72,12 +72,14 @@ class Session:
             return None
         return history.estimate(self._earlier, what, self._server_count, report.count_created_servers(cloud_plan or {}))
 
-    def machines(self) -> machines.Machines:
+    def machines(self, *, all_needed: bool = False) -> machines.Machines:
         """Find the cluster's machines in the cloud.
 
-        :raises WrapperError: the cloud does not have all of them, or does not answer
+        :param all_needed: whether a server that is missing is an error; otherwise, one is sufficient
+        :raises WrapperError: servers are missing, or the cloud does not answer
         """
-        return machines.find(self.cluster, self.folder, self.invocation.command("deploy"))
+        deploy = self.invocation.command("deploy")
+        return machines.find(self.cluster, self.folder, deploy, all_needed=all_needed)
 
     @property
     def again(self) -> str:

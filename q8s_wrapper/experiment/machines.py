@@ -176,16 +176,17 @@ def socket_path(folder: Path, name: str) -> Path:
     return folder / hashlib.sha256(f"scenario\0{folder}\0{name}".encode()).hexdigest()[:16]
 
 
-def find(cluster: Any, state_folder: Path, deploy: str) -> Machines:
+def find(cluster: Any, state_folder: Path, deploy: str, *, all_needed: bool) -> Machines:
     """Find the machines of a cluster in the cloud.
 
     :param deploy: the command that makes them
-    :raises WrapperError: the cloud does not have all of them, or does not answer
+    :param all_needed: whether a server that is missing is an error; otherwise, one is sufficient
+    :raises WrapperError: servers are missing, or the cloud does not answer
     """
     hosts = inventory.read(cluster)
     present = {str(values.get("q8s_node_name")) for values in hosts.values()}
     missing = sorted({spec.node for spec in cluster.servers()} - present)
-    if missing:
+    if missing and (all_needed or not hosts):
         raise WrapperError(f"Failed to find the servers of {', '.join(missing)} in the cloud", deploy)
     from ansible_collections.q8s.emu.plugins.module_utils import _ssh
 

@@ -15,6 +15,7 @@ _READ: Final = (
     "cat /usr/local/sbin/q8s-links /etc/systemd/system/q8s-links.service 2>/dev/null | sha256sum; "
     "tc qdisc show | grep -c '^qdisc netem' || :"
 )
+_CONCURRENT: Final = 50  # connections, as Ansible's forks
 # Says on the host that its guest has links, as the role does.
 _MARK: Final = "touch /var/lib/q8s-guest/links"
 _UNMARK: Final = "rm -f /var/lib/q8s-guest/links"
@@ -118,7 +119,7 @@ class Shaping:
 
         if not self.guests:
             return []
-        with ThreadPoolExecutor(len(self.guests)) as pool:
+        with ThreadPoolExecutor(min(len(self.guests), _CONCURRENT)) as pool:
             return [error for error in pool.map(attempt, self.guests) if error]
 
     def report(self, rules: Sequence[Any]) -> dict[str, Any]:

@@ -172,6 +172,22 @@ def test_a_guest_that_does_not_answer_is_named_and_the_others_are_changed(
     assert "loss 1%  unknown: cloud-1 did not answer" in shown.out
 
 
+def test_a_server_that_is_missing_does_not_keep_the_others_from_it(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("cloud-1", "edge-cloud-1"):
+        del lab.machines.hosts[name]
+    command = ["link", "set", EXAMPLE, "edge-1", "control-planes", "delay=30ms"]
+    assert cli.main(command) == ExitCode.FAILED
+    assert lab.sent(CONTROL_PLANE) == {"delay": 30_000}
+    assert "loss 1%  unknown: cloud-1 did not answer" in capsys.readouterr().out
+    lab.machines.hosts.clear()
+    assert cli.main(command) == ExitCode.FAILED
+    error = capsys.readouterr().err
+    assert "Failed to find the servers of cloud-1, edge-1, edge-control-plane in the cloud" in error
+    assert f"hint: q8s-run deploy {EXAMPLE}" in error
+
+
 def test_a_connection_from_before_a_reboot_is_opened_anew(lab: Lab, tmp_path: Path) -> None:
     folder = Path(_ssh.socket_folder(str(lab.folder)))
     folder.mkdir(mode=0o700, exist_ok=True)
