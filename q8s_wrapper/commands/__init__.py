@@ -1,8 +1,8 @@
 """The commands, grouped by what they need.
 
 ``offline``: neither cloud nor cluster. ``start``: a cloud, no cluster file. ``local``: state on this machine.
-``access``, ``links`` and ``scenarios``: SSH to hosts and guests. ``runs``: a playbook. ``benchmark``, ``conformance`` and
-``records``: a playbook, and what is written of it. ``session`` runs playbooks for all of these.
+``access``, ``links`` and ``scenarios``: SSH to hosts and guests. ``runs``: a playbook. ``benchmark``, ``conformance``
+and ``records``: a playbook, and what is written of it. ``session`` runs playbooks for all of these.
 """
 
 from __future__ import annotations
