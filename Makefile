@@ -95,6 +95,7 @@ bench-lab: bundle  ## the baselines on the lab, beside Q8S: the boot of a guest,
 	$(ON_LAB) .venv/bin/python -m benchmarks.guest_boot $(FILE) --rounds $(ROUNDS)
 	$(ON_LAB) .venv/bin/python -m benchmarks.paper_way $(FILE) --rounds $(ROUNDS)
 	$(ON_LAB) .venv/bin/python -m benchmarks.link_accuracy $(FILE)
+	.venv/bin/python -m benchmarks.link_rate
 
 conformance: setup  ## Kubernetes' conformance tests on the cluster of FILE
 	$(ON_LAB) $(RUN) conformance $(FILE)
