@@ -220,9 +220,6 @@ def test_no_node_feels_the_loss_of_a_control_plane(lost: str, deployed: dict[str
         assert transition(nodes[WORKER]) == before, "the worker was Ready all the time"
     usual, away = gap([moment for moment in answers if moment < start]), gap(answers)
     print(f"{lost} lost: the API was away for {away:.1f} s; before, it answered every {usual:.1f} s")
-    # A gap between two answers contains one ordinary wait for an answer, which is no loss.
-    assert away <= 3 + usual, "2 to 3 s until the proxy knows"
-    assert answers[-1] > noticed - 10, "the watch lasted until the end"
     cluster.stop(lost)
     address = {a["type"]: a["address"] for a in nodes[lost]["status"]["addresses"]}["InternalIP"]
     assert f"https://{address}:6443" not in cluster.run("kubeconfig")
@@ -231,6 +228,10 @@ def test_no_node_feels_the_loss_of_a_control_plane(lost: str, deployed: dict[str
     assert "switched off" in table[lost]["problem"]
     cluster.run("deploy", "--yes")
     cluster.wait_until_ready({*CONTROL_PLANES, WORKER}, others[0])
+    # Last: the next test needs all three. A gap between two answers contains one ordinary wait for an answer, which is
+    # no loss. A question that was asked just before the proxy knew ends with the asker's own timeout of 1 s.
+    assert away <= 3 + 1 + usual, "2 to 3 s until the proxy knows"
+    assert answers[-1] > noticed - 10, "the watch lasted until the end"
 
 
 def test_a_deleted_first_control_plane_is_joined_to_the_others(deployed: dict[str, Any], cluster: Cluster) -> None:
