@@ -134,8 +134,10 @@ def rules(cluster: Any, changed: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
     """
     from ansible_collections.q8s.emu.plugins.module_utils import _links_cluster
 
+    if not changed:
+        return ()
     found: Sequence[Any] = _links_cluster.with_links(cluster.to_mapping(), overrides(changed), "link set").links.rules
-    return found if changed else ()
+    return found
 
 
 def check_together(cluster: Any, changed: Sequence[Mapping[str, Any]]) -> None:

@@ -9,12 +9,7 @@ from typing import Any, Final
 from q8s_wrapper.config import COLLECTIONS
 from q8s_wrapper.experiment.machines import COMMAND_SECONDS, CommandError, Machines
 
-_ROLE: Final = COLLECTIONS / "ansible_collections" / "q8s" / "emu" / "roles" / "emulated_worker"
-_READ: Final = (
-    "for f in /etc/q8s/links.json /run/q8s/links.json; do base64 --wrap=0 $f 2>/dev/null || :; echo; done; "
-    "cat /usr/local/sbin/q8s-links /etc/systemd/system/q8s-links.service 2>/dev/null | sha256sum; "
-    "tc qdisc show | grep -c '^qdisc netem' || :"
-)
+_FILES: Final = COLLECTIONS / "ansible_collections" / "q8s" / "emu" / "roles" / "emulated_worker" / "files"
 _CONCURRENT: Final = 50  # connections, as Ansible's forks
 # Says on the host that its guest has links, as the role does.
 _MARK: Final = "touch /var/lib/q8s-guest/links"
@@ -35,9 +30,9 @@ class Shaping:
         self.found: dict[str, Any] = {}  # what guests have, by name, as far as it is known
         self._nothing = _links_node.NodeLinks(exempt=cluster.links.exempt)
         self._kept = self.wanted()
-        files = _ROLE / "files"
-        self._program = (files / "q8s-links").read_text(encoding="utf-8")
-        self._unit = (files / "q8s-links.service").read_text(encoding="utf-8")
+        self._program, self._unit, self._reader = (
+            (_FILES / name).read_text(encoding="utf-8") for name in ("q8s-links", "q8s-links.service", "links-read.sh")
+        )
 
     def wanted(self, rules: Iterable[Any] = ()) -> dict[str, Any]:
         """Return what each guest shall shape.
@@ -61,10 +56,10 @@ class Shaping:
         :raises ValueError: its answer is not understood
         """
         self.found.pop(name, None)
-        self.found[name] = self._links.read_found(self._machines.run(name, _READ, seconds))
+        self.found[name] = self._links.read_found(self._machines.run(name, self._reader, seconds))
 
     def apply(self, name: str, now: Any) -> Any:
-        """Let a guest shape this until it boots. Return the change.
+        """Let a guest shape this until it boots. Return the change. Whoever calls this has marked the host.
 
         :param now: an entry of :meth:`wanted`
         :raises CommandError: it does not answer, or tc refuses it
@@ -75,9 +70,7 @@ class Shaping:
         kept = self._kept[name]
         change = self._links.change(self.found[name], kept, now, self._program, self._unit)
         if change.command:
-            found = self.found.pop(name)  # what it has is not known if this fails
-            if change.installed and not found.has_files:
-                self.mark(name)  # first, so that an interrupted run leaves no links that nobody knows of
+            del self.found[name]  # it is not known if this fails
             self._machines.run(name, change.command)
             self.found[name] = self._links.found_after(kept, now, self._program, self._unit)
         return change
@@ -91,10 +84,14 @@ class Shaping:
         wanted = self.wanted(rules)
 
         def apply(name: str) -> None:
-            change = self.apply(name, wanted[name])
-            if change.command and not change.has_links:
-                self._machines.sudo(self._machines.host_of(name), _UNMARK)
             self.read(name)
+            if (self._kept[name].count or wanted[name].count) and not self.found[name].has_files:
+                self.mark(name)  # first, so that an interrupted run leaves no links that nobody knows of
+            change = self.apply(name, wanted[name])
+            if change.command:
+                if not change.has_links:
+                    self._machines.sudo(self._machines.host_of(name), _UNMARK)
+                self.read(name)
 
         return self._everywhere(apply)
 

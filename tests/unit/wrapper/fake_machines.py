@@ -7,9 +7,12 @@ links they have, as if tc did what they say.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+import pytest
 
 from q8s_wrapper import inventory
 from q8s_wrapper.commands import load
@@ -28,7 +31,7 @@ case "$*" in
   *"-O exit"*) rm -f "@/stale-${last#*@}"; exit ;; # without a command
 esac
 [ ! -e @/stale-$name ] || { echo "broken pipe" >&2; exit 255; }
-echo "$(date +%s.%N) $name $last" >> @/log
+echo "$(date +%s.%N) $name $(echo "$last" | tr '\\n' ' ')" >> @/log
 case "$last" in
   *"get nodes"*) printf 'cloud-1   True\\nedge-1   True\\nedge-1   False\\n'; cat >/dev/null ;;
   *"exec ping"*)
@@ -53,6 +56,11 @@ class FakeMachines:
 
     tools: Path
     hosts: inventory.Hosts
+
+    def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let the commands find these machines, and reach them by the program."""
+        monkeypatch.setenv("PATH", f"{self.tools}:{os.environ['PATH']}")
+        monkeypatch.setattr(inventory, "read", lambda _cluster: self.hosts)
 
     def lines(self) -> list[str]:
         """Return a line for each command: time, machine, command."""

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from ansible_collections.q8s.emu.plugins.module_utils import _conformance
 
-from q8s_wrapper import cli, damage, history, inventory, kubeconfig, runner, state
+from q8s_wrapper import cli, damage, history, kubeconfig, runner, state
 from q8s_wrapper.commands import access, records
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.experiment import links, scenario, scenario_plot, secrets, timeline, timeline_page, timeline_record
@@ -80,9 +80,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     found = recorded(tmp_path / "state")
     monkeypatch.setattr(state, "cluster_folder", lambda *_, **__: found)
     monkeypatch.setattr(records, "read_facts", lambda *_, **__: None)  # the cluster is gone
-    machines = fake_machines.make(tmp_path / "bin", EXAMPLE)
-    monkeypatch.setenv("PATH", f"{machines.tools}:{os.environ['PATH']}")
-    monkeypatch.setattr(inventory, "read", lambda _cluster: machines.hosts)
+    fake_machines.make(tmp_path / "bin", EXAMPLE).use(monkeypatch)
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 from ansible_collections.q8s.emu.plugins.module_utils import _ssh
 
-from q8s_wrapper import cli, inventory, runner, state
+from q8s_wrapper import cli, runner, state
 from q8s_wrapper.commands import links as link_commands
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.experiment import links
@@ -68,10 +67,9 @@ class Lab:
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     machines, folder = fake_machines.make(tmp_path / "bin", EXAMPLE), tmp_path / "state-of-edge"
     folder.mkdir()
-    monkeypatch.setenv("PATH", f"{machines.tools}:{os.environ['PATH']}")
+    machines.use(monkeypatch)
     monkeypatch.setenv("Q8S_STATE", str(tmp_path / "state"))
     monkeypatch.setattr(state, "cluster_folder", lambda *_, **__: folder)
-    monkeypatch.setattr(inventory, "read", lambda *_: machines.hosts)
     found = Lab(machines, folder, [])
 
     def play(playbook: str, *_: object, arguments: list[str], **__: object) -> Outcome:

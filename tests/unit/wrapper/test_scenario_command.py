@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from q8s_wrapper import cli, inventory, state
+from q8s_wrapper import cli, state
 from q8s_wrapper.commands import scenarios
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.experiment import links, scenario
@@ -104,12 +104,11 @@ class Lab:
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     machines, folder = fake_machines.make(tmp_path / "bin", str(EDGE)), tmp_path / "edge"
     folder.mkdir()
-    monkeypatch.setenv("PATH", f"{machines.tools}:{os.environ['PATH']}")
+    machines.use(monkeypatch)
     monkeypatch.setenv("Q8S_STATE", str(tmp_path / "state"))
     monkeypatch.setattr(state, "cluster_folder", lambda *_, **__: folder)
     monkeypatch.setattr(state, "find", lambda *_: folder)
     monkeypatch.setattr(scenarios, "_SECONDS_TO_BEGIN", 0)
-    monkeypatch.setattr(inventory, "read", lambda *_: machines.hosts)
     found = Lab(tmp_path / "edge.yaml", folder, machines, [])
     yield found
     for process in found.processes:
