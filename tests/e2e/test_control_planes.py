@@ -32,6 +32,20 @@ WORKER: Final = "x86-small-1"
 # Seconds: a node that does not report is NotReady after 50, counted anew when the one that counts was lost, too, whose
 # loss is noticed after 15.
 GRACE: Final = 180
+# On a control plane: signs its certificates again, so that they end at once, and restarts what has read them.
+END_CERTIFICATES: Final = """\
+set -eu
+cd /etc/kubernetes/pki
+end() {
+    openssl x509 -x509toreq -in $1.crt -signkey $1.key -copy_extensions copyall |
+        openssl x509 -req -CA $2.crt -CAkey $2.key -days 0 -copy_extensions copyall -out $1.new
+    mv $1.new $1.crt
+}
+for name in apiserver apiserver-kubelet-client; do end $name ca; done
+end front-proxy-client front-proxy-ca
+for name in apiserver-etcd-client etcd/server etcd/peer etcd/healthcheck-client; do end $name etcd/ca; done
+for name in etcd kube-apiserver; do crictl stop $(crictl ps --quiet --label io.kubernetes.container.name=$name); done
+"""
 # In the guest: asks the API by its name, with a new connection each time, and prints when it answered.
 WATCH: Final = """\
 import http.client, ssl, time
@@ -294,6 +308,20 @@ def test_certificates_are_renewed_one_control_plane_after_another(deployed: dict
     assert transition(cluster.nodes()[WORKER]) == since, "the worker was Ready all the time"
     assert all(cluster.members(name) == set(CONTROL_PLANES) for name in CONTROL_PLANES)
     assert ", 0 changes" in cluster.run("deploy", "--yes")
+
+
+def test_a_deploy_renews_certificates_that_have_ended_everywhere(deployed: dict[str, Any], cluster: Cluster) -> None:
+    """Until most of the three have new ones, etcd has no quorum, and no API server is ready."""
+    for name in CONTROL_PLANES:
+        cluster.run("ssh", name, "--", f"sudo sh -c {shlex.quote(END_CERTIFICATES)}")
+    rows = cluster.rows()
+    assert all("have ended" in rows[name]["problem"] and "renew" in rows[name]["hint"] for name in CONTROL_PLANES)
+    assert "They would be renewed" in " ".join(cluster.run("deploy", "--check", code=1).split())
+    cluster.run("deploy", "--yes")
+    cluster.wait_until_ready({*CONTROL_PLANES, WORKER}, FIRST)
+    assert all(cluster.members(name) == set(CONTROL_PLANES) for name in CONTROL_PLANES)
+    assert ", 0 changes" in cluster.run("deploy", "--yes")
+    cluster.run("verify")
 
 
 @pytest.mark.parametrize("how", ["deleted", "off"])

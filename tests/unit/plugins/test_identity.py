@@ -71,10 +71,25 @@ def test_a_newer_version_needs_an_upgrade() -> None:
 
 def test_an_upgrade_records_the_version_where_it_is_another_or_none() -> None:
     cluster = replace(CLUSTER, kubernetes_version="1.36.3")
-    assert _identity.version_metadata(cluster) == {"q8s_kubernetes_version": "1.36.3"}
+    metadata = _identity.version_metadata(cluster)
+    assert metadata == {"q8s_kubernetes_version": "1.36.3", "q8s_upgrading": ""}
     old, new = (servers(recorded=True, q8s_kubernetes_version=version) for version in ("1.35.4", "1.36.3"))
     none, foreign = servers(recorded=False), [Server("x", "x", "ACTIVE", (), {})]
-    assert _identity.outdated(cluster, [*old, *new, *none, *foreign]) == (*old, *none)
+    begun = servers(recorded=True, q8s_kubernetes_version="1.36.3", q8s_upgrading="1.36.3")
+    assert _identity.outdated(cluster, [*old, *new, *none, *begun, *foreign], metadata) == (*old, *none, *begun)
+    begins = _identity.version_metadata(cluster, begins=True)
+    assert _identity.outdated(cluster, [*old, *begun], begins) == tuple(old)
+
+
+@pytest.mark.parametrize("has", ["1.35.4", "1.36.3"], ids=["no server has the version", "a new one has"])
+def test_an_upgrade_that_has_not_ended_is_continued_and_nothing_else(has: str) -> None:
+    there = servers(recorded=True, q8s_kubernetes_version=has, q8s_upgrading="1.36.3")
+    target, before = (replace(CLUSTER, kubernetes_version=version) for version in ("1.36.3", "1.35.4"))
+    for cluster, upgrades in ((target, False), (before, False), (before, True)):
+        (text,) = _identity.refused_edits(cluster, there, upgrades=upgrades)
+        assert text.startswith("An upgrade of the cluster to 1.36.3 has begun and not ended")
+        assert "`q8s-run upgrade FILE` continues it" in text
+    assert _identity.refused_edits(target, there, upgrades=True) == ()
 
 
 def test_a_cluster_of_an_earlier_release_records_nothing_and_is_looked_at() -> None:

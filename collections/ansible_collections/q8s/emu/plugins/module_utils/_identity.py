@@ -29,6 +29,8 @@ FIELDS = (
 )
 _PREFIX = "q8s_"
 _VERSION = "kubernetes_version"
+# The version that an upgrade has begun and not ended with; empty or missing if there is none.
+_UPGRADING = _PREFIX + "upgrading"
 
 
 def metadata(cluster: Cluster) -> dict[str, str]:
@@ -51,7 +53,9 @@ def refused_edits(cluster: Cluster, servers: Iterable[Server], *, upgrades: bool
         if field != _VERSION and has != str(getattr(cluster, field))
     ]
     if _VERSION in recorded:
-        refused += filter(None, [_upgrade.refusal(recorded[_VERSION], cluster.kubernetes_version, upgrades=upgrades)])
+        target = next((s.metadata[_UPGRADING] for s in ours if s.metadata.get(_UPGRADING)), "")
+        has, wanted = recorded[_VERSION], cluster.kubernetes_version
+        refused += filter(None, [_upgrade.unfinished(has, wanted, target, upgrades=upgrades)])
     if "name_of_initial_instance" not in recorded:
         former = _former_initial(cluster, ours)
         if former:
@@ -90,20 +94,22 @@ def _later(version: str, other: str) -> bool:
     return _upgrade.number(version) > _upgrade.number(other)
 
 
-def outdated(cluster: Cluster, servers: Iterable[Server]) -> tuple[Server, ...]:
-    """Return the cluster's servers that record another version of Kubernetes than the cluster file, or none."""
+def outdated(cluster: Cluster, servers: Iterable[Server], metadata: Mapping[str, str]) -> tuple[Server, ...]:
+    """Return the cluster's servers that record something else. A value that is empty may be missing."""
     return tuple(
         server
         for server in servers
         if _cloud_objects.is_ours(server, cluster.cluster_name)
         and not server.deleting
-        and server.metadata.get(_PREFIX + _VERSION) != cluster.kubernetes_version
+        and any(server.metadata.get(key, "") != value for key, value in metadata.items())
     )
 
 
-def version_metadata(cluster: Cluster) -> dict[str, str]:
-    """Return the metadata that records the cluster's version of Kubernetes."""
-    return {_PREFIX + _VERSION: cluster.kubernetes_version}
+def version_metadata(cluster: Cluster, *, begins: bool = False) -> dict[str, str]:
+    """Return the metadata that records the cluster's version of Kubernetes, or that an upgrade to it begins."""
+    if begins:
+        return {_UPGRADING: cluster.kubernetes_version}
+    return {_PREFIX + _VERSION: cluster.kubernetes_version, _UPGRADING: ""}
 
 
 def _former_initial(cluster: Cluster, ours: Iterable[Server]) -> Optional[str]:
