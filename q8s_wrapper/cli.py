@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from q8s_wrapper import argument_parser, completion, invocation, messages, output
+from q8s_wrapper import ansible_arguments, argument_parser, completion, invocation, messages, output
 from q8s_wrapper.arguments import FILE_VARIABLE, insert_cluster_file, join_words, split_arguments
 from q8s_wrapper.arguments_from_environment import add_environment_options, apply_environment, check_environment
-from q8s_wrapper.command_table import HANDED_OVER, Command, group
+from q8s_wrapper.command_table import HANDED_OVER, TO_ANSIBLE, Command, group
 from q8s_wrapper.errors import ExitCode, WrapperError
 
 
@@ -78,6 +78,8 @@ def _run(argv: Sequence[str]) -> int:
     command: Command = arguments.command
     if rest and not command.rest:
         parser.error(f"{command.name} takes nothing after --")
+    if command.rest == TO_ANSIBLE:
+        ansible_arguments.check(command, rest)
     check_environment(command.options)
     apply_environment(arguments)
     messages.set_quiet(getattr(arguments, "quiet", False))

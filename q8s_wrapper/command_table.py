@@ -98,7 +98,7 @@ _KEEP = Option(
     choices=("keypair", "security_group"),
     several=True,
 )
-_TO_ANSIBLE = "arguments for ansible-playbook"
+TO_ANSIBLE = "arguments for ansible-playbook"
 
 COMMANDS: Final = (
     Command(
@@ -122,7 +122,7 @@ COMMANDS: Final = (
         "runs:plan",
         "q8s-run plan cluster.yaml",
         (_REPLACE_CONTROL_PLANE, _BUILD, _JSON, _VERBOSE, _QUIET),
-        rest=_TO_ANSIBLE,
+        rest=TO_ANSIBLE,
     ),
     Command(
         "deploy",
@@ -142,7 +142,7 @@ COMMANDS: Final = (
             _VERBOSE,
             _QUIET,
         ),
-        rest=_TO_ANSIBLE,
+        rest=TO_ANSIBLE,
         more="Shows the plan first; on a terminal it asks before it goes on.",
     ),
     Command(
@@ -151,7 +151,7 @@ COMMANDS: Final = (
         "runs:status",
         "q8s-run status cluster.yaml --json",
         (_JSON, _VERBOSE, _QUIET),
-        rest=_TO_ANSIBLE,
+        rest=TO_ANSIBLE,
     ),
     Command(
         "verify",
@@ -168,7 +168,7 @@ COMMANDS: Final = (
             _VERBOSE,
             _QUIET,
         ),
-        rest=_TO_ANSIBLE,
+        rest=TO_ANSIBLE,
         more="Returns 1 if a promise of the cluster file is broken, also one for a link. "
         "What link set has changed is a broken promise until link clear restores it.",
     ),
@@ -190,7 +190,7 @@ COMMANDS: Final = (
             _VERBOSE,
             _QUIET,
         ),
-        rest=_TO_ANSIBLE,
+        rest=TO_ANSIBLE,
         more="The pods are in the namespace q8s-bench, which is removed at the end.",
     ),
     Command(
@@ -210,7 +210,7 @@ COMMANDS: Final = (
             _VERBOSE,
             _QUIET,
         ),
-        rest=_TO_ANSIBLE,
+        rest=TO_ANSIBLE,
         more="Without --focus, they are the conformance tests of the network, node, apps, storage and api-machinery "
         "groups. Returns 1 if a test failed.",
     ),
@@ -261,7 +261,7 @@ COMMANDS: Final = (
         "links:verify",
         "q8s-run link verify cluster.yaml",
         (_JSON, _VERBOSE, _QUIET),
-        rest=_TO_ANSIBLE,
+        rest=TO_ANSIBLE,
         more="Returns 1 if a promise is broken.",
     ),
     Command(
@@ -371,7 +371,7 @@ COMMANDS: Final = (
         "q8s-run replace cluster.yaml arm-mid-1 --yes",
         (_YES_OPTION, _JSON, _VERBOSE, _QUIET),
         node="NODE",
-        rest=_TO_ANSIBLE,
+        rest=TO_ANSIBLE,
     ),
     Command(
         "upgrade",
@@ -379,7 +379,7 @@ COMMANDS: Final = (
         "runs:upgrade",
         "q8s-run upgrade cluster.yaml --yes",
         (_YES_OPTION, _CHECK, _PARALLEL, _BUILD, _JSON, _VERBOSE, _QUIET),
-        rest=_TO_ANSIBLE,
+        rest=TO_ANSIBLE,
         more="Set kubernetes_version in the file first: to a newer patch release, or to the next minor version. "
         "What an interrupted upgrade has done stays done: the same command continues it.",
     ),
@@ -389,7 +389,7 @@ COMMANDS: Final = (
         "runs:renew",
         "q8s-run renew cluster.yaml",
         (_CHECK, _JSON, _VERBOSE, _QUIET),
-        rest=_TO_ANSIBLE,
+        rest=TO_ANSIBLE,
         more="Restarts each API server once, one after the other; pods keep running.",
     ),
     Command(
@@ -398,7 +398,7 @@ COMMANDS: Final = (
         "runs:destroy",
         "q8s-run destroy cluster.yaml --keep keypair --yes",
         (_YES_OPTION, _CHECK, _KEEP, _JSON, _VERBOSE, _QUIET),
-        rest=_TO_ANSIBLE,
+        rest=TO_ANSIBLE,
         more="Asks on a terminal; elsewhere it needs --yes.",
     ),
     Command(

@@ -140,7 +140,13 @@ def test_pods_run_everywhere_and_reach_each_other_by_name(deployed: subprocess.C
 def test_a_guest_is_what_the_file_says(
     deployed: subprocess.CompletedProcess[str], q8s: Run, worker: str, model: str
 ) -> None:
-    done = q8s("ssh", worker, "--", "lscpu; cat /proc/meminfo; lsblk --bytes --noheadings --output NAME,SIZE /dev/vda")
+    done = q8s(
+        "ssh",
+        worker,
+        "--",
+        "lscpu; cat /proc/meminfo; lsblk --bytes --noheadings --output NAME,SIZE /dev/vda; "
+        "ls -d /sys/fs/cgroup/kubepods.slice",
+    )
     assert done.returncode == 0
     assert re.search(rf"Model name:\s+{model}", done.stdout)
     assert re.search(r"^CPU\(s\):\s+2$", done.stdout, re.M)
@@ -148,6 +154,7 @@ def test_a_guest_is_what_the_file_says(
     # the kernel keeps some for itself
     assert memory and 0.9 * 2048 * 1024 < int(memory[1]) <= 2048 * 1024
     assert re.search(rf"^vda\s+{10 * 1024**3}$", done.stdout, re.M)
+    assert "kubepods.slice" in done.stdout, "systemd manages the cgroups of pods, as of everything else"
 
 
 def test_status_agrees(deployed: subprocess.CompletedProcess[str], q8s: Run) -> None:
@@ -165,9 +172,35 @@ def test_a_second_deploy_changes_nothing(deployed: subprocess.CompletedProcess[s
 
 
 def test_a_check_of_it_finds_nothing_to_change(deployed: subprocess.CompletedProcess[str], q8s: Run) -> None:
-    done = q8s("deploy", "--check")
+    # The archive of a bundle that was built anew has another checksum, and is not unpacked over one that runs.
+    done = q8s("deploy", "--check", "--", "-e", f"k8s_common_archive_sha256={'0' * 64}")
     assert done.returncode == 0
     assert "deploy --check: 0 changes would be made" in done.stderr
+
+
+def test_an_edit_of_the_file_is_announced_or_refused(
+    deployed: subprocess.CompletedProcess[str], q8s: Run, cluster_file: Path
+) -> None:
+    text = cluster_file.read_text()
+    try:
+        cluster_file.write_text(text.replace("ram: 2048", "ram: 1536", 1))
+        said = " ".join(q8s("plan").stdout.split())
+        assert "restart x86-small-1" in said and "ram 2048 MB -> 1536 MB" in said and "arm-mid-1" not in said
+        refused = q8s("deploy")
+        assert refused.returncode == 2 and "--yes" in refused.stderr
+        edits = {"worker_port_range_max: 32767": "31999", "guest_ip_prefix: 172.29.0.0/16": "172.30.0.0/16"}
+        edited = text
+        for line, value in edits.items():
+            edited = edited.replace(line, f"{line.split()[0]} {value}")
+        cluster_file.write_text(edited)
+        done = q8s("plan")
+        said = " ".join((done.stdout + done.stderr).split())
+        assert done.returncode == 2
+        for line, value in edits.items():
+            field, has = line.split(": ")
+            assert f"{field} is {value} in the cluster file, but the cluster has {has}." in said
+    finally:
+        cluster_file.write_text(text)
 
 
 def test_a_limit_is_for_one_host(deployed: subprocess.CompletedProcess[str], q8s: Run) -> None:

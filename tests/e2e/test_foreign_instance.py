@@ -30,6 +30,7 @@ SERVER, WORKER = f"{NAME}-control-plane", "x86-small-1"
 USER: Final = "debian"
 # Files at places where a control plane has some of its own, and one beside them.
 OWN: Final = {
+    "/etc/crictl.yaml": "timeout: 10\n",
     "/usr/local/bin/kubectl": "#!/bin/sh\necho my own\n",
     "/root/.kube/config": "apiVersion: v1\nkind: Config\n",
     "/opt/cni/bin/own": "a plugin\n",
@@ -63,9 +64,9 @@ class Instance:
         except AssertionError:
             return False
 
-    def listing(self) -> str:
+    def listing(self) -> set[str]:
         """Return what a cluster could leave behind or take away: files by checksum, users, units, rules and hosts."""
-        return self.run(
+        output = self.run(
             f"sha256sum {' '.join(OWN)}; stat --format '%n %U:%G %a' {' '.join(OWN)}; cat /etc/hosts /etc/passwd;"
             " systemctl list-unit-files --state=enabled --no-legend | sort;"
             " find /etc /opt /usr/local /var/lib -maxdepth 2 | grep -i -e q8s -e kube -e etcd -e cni;"
@@ -73,6 +74,12 @@ class Instance:
             " ip -brief link | grep -e cni0 -e flannel; mount | grep -i -e kubelet -e q8s;"
             " pgrep -l -e kube -e etcd -e containerd -e flanneld; :"
         )
+        return set(output.splitlines())
+
+
+def assert_equal(after: set[str], before: set[str]) -> None:
+    left, lost = sorted(after - before), sorted(before - after)
+    assert (left, lost) == ([], [])
 
 
 @contextmanager
@@ -117,6 +124,7 @@ def mine(cluster: Cluster) -> Iterator[Instance]:
     with instance(cluster.cloud, cluster.file.parent) as found:
         for path, text in OWN.items():
             found.run(f"mkdir -p $(dirname {path}); cat > {path} <<'END'\n{text}END\n")
+        found.run("chmod +x /usr/local/bin/kubectl")
         data = yaml.safe_load(cluster.file.read_text())
         data |= {"initial_instance_user": USER, "initial_instance_private_key": str(found.key)}
         cluster.file.write_text(yaml.safe_dump(data, sort_keys=False))
@@ -125,12 +133,12 @@ def mine(cluster: Cluster) -> Iterator[Instance]:
 
 
 @pytest.fixture(scope="module")
-def before(mine: Instance) -> str:
+def before(mine: Instance) -> set[str]:
     """What was on the server when it was the user's alone."""
     return mine.listing()
 
 
-def test_it_becomes_the_control_plane(before: str, mine: Instance, cluster: Cluster) -> None:
+def test_it_becomes_the_control_plane(before: set[str], mine: Instance, cluster: Cluster) -> None:
     cluster.command("deploy", "--yes")
     assert cluster.servers()[SERVER] == mine.server.id
     nodes = json.loads(mine.run("/var/lib/q8s/bin/kubectl --kubeconfig=/etc/kubernetes/admin.conf get nodes -o json"))
@@ -141,7 +149,7 @@ def test_it_becomes_the_control_plane(before: str, mine: Instance, cluster: Clus
     cluster.command("verify")
 
 
-def test_another_cluster_does_not_take_it(before: str, mine: Instance, cluster: Cluster, tmp_path: Path) -> None:
+def test_another_cluster_does_not_take_it(before: set[str], mine: Instance, cluster: Cluster, tmp_path: Path) -> None:
     file = tmp_path / "other.yaml"
     file.write_text(cluster.file.read_text().replace(f"cluster_name: {NAME}", "cluster_name: stranger"))
     other = Cluster("stranger", file, cluster.environment, cluster.cloud)
@@ -151,20 +159,20 @@ def test_another_cluster_does_not_take_it(before: str, mine: Instance, cluster: 
     assert set(cluster.servers()) == {SERVER, f"{NAME}-{WORKER}"}
 
 
-def test_destroy_gives_it_back(before: str, mine: Instance, cluster: Cluster) -> None:
+def test_destroy_gives_it_back(before: set[str], mine: Instance, cluster: Cluster) -> None:
     cluster.command("destroy", "--yes")
     server = cluster.cloud.compute.get_server(mine.server.id)
     assert server.status == "ACTIVE" and cluster.servers() == {SERVER: server.id}
     assert [group["name"] for group in server.security_groups] == [f"{NAME}-own"]
-    assert mine.listing() == before
+    assert_equal(mine.listing(), before)
 
 
-def test_nothing_is_left_to_destroy(before: str, mine: Instance, cluster: Cluster) -> None:
+def test_nothing_is_left_to_destroy(before: set[str], mine: Instance, cluster: Cluster) -> None:
     assert changes(cluster.command("destroy", "--yes")) == 0
-    assert mine.listing() == before
+    assert_equal(mine.listing(), before)
 
 
-def test_it_becomes_a_control_plane_once_more(before: str, mine: Instance, cluster: Cluster) -> None:
+def test_it_becomes_a_control_plane_once_more(before: set[str], mine: Instance, cluster: Cluster) -> None:
     cluster.command("deploy", "--yes")
     cluster.command("destroy", "--yes")
-    assert mine.listing() == before
+    assert_equal(mine.listing(), before)

@@ -25,13 +25,19 @@ def servers(*, recorded: bool, **changes: str) -> list[Server]:
     ]
 
 
-EDITS = {
+EDITS: dict[str, Any] = {
     "remote_ip_prefix": "10.254.0.0/23",
     "name_of_initial_instance": "other",
     "guest_ip_prefix": "172.30.0.0/16",
     "pod_cidr": "10.245.0.0/16",
     "service_cidr": "10.97.0.0/16",
+    "worker_port_range_min": 20000,
+    "worker_port_range_max": 31999,
 }
+
+
+def test_every_field_that_a_server_records_is_tested_here() -> None:
+    assert {*EDITS, "kubernetes_version"} == set(_identity.FIELDS)
 
 
 @pytest.mark.parametrize("field", EDITS)

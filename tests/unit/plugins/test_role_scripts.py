@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jinja2
 import pytest
+import yaml
 
 ROLES = Path(__file__).parents[3] / "collections/ansible_collections/q8s/emu/roles"
 STUB = "nameserver 127.0.0.53\noptions edns0\n"
@@ -87,6 +88,16 @@ def test_a_file_of_the_users_own_is_seen_and_a_link_is_not(probe: Probe, tmp_pat
     assert [line for line in lines if line.startswith("own ")] == ["own /opt/cni/bin", "own /usr/local/bin/kubectl"]
     assert "unpacked" in lines
     assert "packages" not in lines
+
+
+def test_every_link_of_a_control_plane_spares_a_file_of_the_users_own(probe: Probe) -> None:
+    """And ``destroy`` removes each of the links."""
+    variables = yaml.safe_load((ROLES / "k8s_common" / "vars" / "main.yml").read_text())
+    paths = {link["path"] for link in variables["__k8s_common_links"]}
+    lines = probe(dict.fromkeys(paths, "own"))
+    assert {line.removeprefix("own ") for line in lines if line.startswith("own ")} == paths
+    reset = (ROLES / "control_plane" / "tasks" / "reset.yml").read_text()
+    assert {path for path in paths if path not in reset} == set()
 
 
 def test_a_host_says_which_bundle_it_has_whatever_its_checksum(probe: Probe) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from tests.unit.plugins.network_namespace import namespace
 
 ROLES = Path(__file__).parents[3] / "collections/ansible_collections/q8s/emu/roles"
 ROLE = ROLES / "qemu_host"
@@ -69,22 +69,6 @@ class Host:
         """Return the chain's first rule, and how many of the chain's rules are like it."""
         rules = [line for line in self.iptables("-t", table, "-S", chain).splitlines() if line.startswith("-A")]
         return [rules[0], str(rules.count(rules[0]))] if rules else []
-
-
-@contextmanager
-def namespace() -> Iterator[int]:
-    """A network namespace; gives the id of the process that holds it."""
-    if os.geteuid() != 0 or not shutil.which("iptables") or not shutil.which("nsenter"):
-        pytest.skip("needs root, iptables and nsenter for rules in a network namespace")
-    holder = subprocess.Popen(["unshare", "--net", "sh", "-c", "echo ready; exec sleep 60"], stdout=subprocess.PIPE)
-    try:
-        assert holder.stdout is not None
-        if holder.stdout.readline() != b"ready\n":
-            pytest.skip("this machine gives no network namespaces")
-        yield holder.pid
-    finally:
-        holder.kill()
-        holder.wait()
 
 
 def load[H: Host](host: H) -> H:
@@ -315,3 +299,16 @@ def test_the_jumps_of_kube_proxy_may_come_first(control_plane: ControlPlane) -> 
     assert control_plane.q8s_rules("--check").returncode == 0
     assert control_plane.q8s_rules().returncode == 0
     assert control_plane.iptables("-S", "FORWARD") == before
+
+
+@pytest.mark.parametrize("role", ["qemu_host", "k8s_common"])
+def test_rules_are_loaded_at_boot_before_the_network(role: str) -> None:
+    """Else a packet that comes first would be tracked as one for the host itself."""
+    folder = ROLES / role / "templates"
+    text = Environment(loader=FileSystemLoader(folder), undefined=StrictUndefined, autoescape=False).get_template(
+        "q8s-rules.service.j2"
+    ).render(ansible_managed="")  # fmt: skip
+    unit = {key: value.split() for key, _, value in (line.partition("=") for line in text.splitlines()) if value}
+    assert "network-pre.target" in unit["Before"] and "network-pre.target" in unit["Wants"]
+    assert unit["DefaultDependencies"] == ["no"]
+    assert not {"network.target", "network-online.target"} & set(unit.get("After", []))

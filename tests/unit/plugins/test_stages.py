@@ -64,6 +64,38 @@ def test_group_vars_have_no_argument_that_a_role_lacks() -> None:
     assert {name for name in given if not name.startswith("q8s_")} <= known
 
 
+def test_of_several_network_interfaces_the_one_in_the_clusters_network_is_used() -> None:
+    """A role alone takes the address of the default route."""
+    given: dict[str, str] = {}
+    for file in VARIABLES.glob("*.yml"):
+        given |= yaml.safe_load(file.read_text())
+    defaults = {
+        name: value
+        for file in ROLES.glob("*/defaults/main.yml")
+        for name, value in (yaml.safe_load(file.read_text()) or {}).items()
+        if "default_ipv4" in str(value)
+    }
+    assert defaults
+    assert {name: given.get(name) for name in defaults} == dict.fromkeys(defaults, "{{ q8s_private_ip }}")
+
+
+def test_a_stage_has_every_tag_of_the_role_that_it_includes() -> None:
+    """Else the tag selects nothing, and the run ends as done."""
+    (play,) = yaml.safe_load((PLAYBOOKS / "stages" / "nodes.yml").read_text())
+    includes = {
+        task["ansible.builtin.include_role"]["name"]: task
+        for task in play["tasks"]
+        if "ansible.builtin.include_role" in task
+    }
+    for role, task in includes.items():
+        steps = yaml.safe_load((ROLES / role.rpartition(".")[2] / "tasks" / "main.yml").read_text())
+        assert set(task["tags"]) - {"nodes", "addons"} == {tag for step in steps for tag in step["tags"]}, role
+    guests = set(includes["q8s.emu.emulated_worker"]["tags"])
+    for name in ("inspect", "node_plan"):
+        for play in yaml.safe_load((PLAYBOOKS / "stages" / f"{name}.yml").read_text()):
+            assert guests <= set(play["tags"]), name
+
+
 def test_networks_that_the_file_asks_to_change() -> None:
     cluster = {"pod_cidr": "10.244.0.0/16", "service_cidr": "10.97.0.0/16"}
     kubeadm = '  podSubnet: 10.244.0.0/16\n  serviceSubnet: "10.96.0.0/16"\n'

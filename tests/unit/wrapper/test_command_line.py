@@ -174,6 +174,33 @@ def test_the_end_of_a_run(
     assert out == "" and " ".join(said.split()) in " ".join(err.split())  # lines are folded by the length of the path
 
 
+@pytest.mark.parametrize("arguments", [["--check"], ["-vC"], ["-f", "3", "-t", "nodes"], ["--lim=x"], ["--list-tasks"]])
+@pytest.mark.parametrize("verb", ["deploy", "destroy", "upgrade", "status"])
+def test_what_selects_is_no_argument_for_ansible(
+    verb: str, arguments: list[str], ansible: Any, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be taken for a whole run, after which links and scenario are forgotten."""
+    before = sorted(folder.rglob("*"))
+    calls = ansible((ExitCode.DONE, State(finished=True)))
+    yes = [] if verb == "status" else ["--yes"]
+    assert cli.main([verb, str(EXAMPLE), *yes, "--", *arguments]) == ExitCode.WRONG_INPUT
+    assert calls == [] and sorted(folder.rglob("*")) == before
+    error, hint, *_ = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"error: {verb}: --") and "is not allowed after --" in error
+    own = {"deploy": ("--check", "--tags", "--limit"), "destroy": ("--check",), "upgrade": ("--check",), "status": ()}
+    name = error.split()[2]
+    assert hint.endswith(
+        f"{verb} has {name} itself" if name in own[verb] else f"{verb} --help shows what it can select"
+    )
+
+
+def test_what_selects_nothing_goes_to_ansible(ansible: Any) -> None:
+    calls = ansible((ExitCode.DONE, State(finished=True)))
+    arguments = ["--forks", "10", "-e", "a=--check", "-vD", "--step"]
+    assert cli.main(["deploy", str(EXAMPLE), "--yes", "--", *arguments]) == ExitCode.DONE
+    assert calls[0][2][-len(arguments) :] == arguments
+
+
 @pytest.mark.parametrize(
     ("arguments", "plan", "following"),
     [

@@ -3,7 +3,9 @@
 # crictl gives up after 2 s by itself, which is little for a machine that is busy.
 # Parameters, as environment variables: PARTS (container names of static pods), ADDRESS (the API server's), SECONDS_TO_WAIT
 set -eu
-running() { crictl --timeout 30s ps --quiet --label "io.kubernetes.container.name=$1"; }
+# /etc/crictl.yaml may be a user's own.
+ask() { crictl --config /var/lib/q8s/etc/crictl.yaml --timeout 30s "$@"; }
+running() { ask ps --quiet --label "io.kubernetes.container.name=$1"; }
 deadline=$(($(date +%s) + SECONDS_TO_WAIT))
 until_true() {
     what=$1
@@ -21,7 +23,7 @@ ready() { kubectl --kubeconfig=/etc/kubernetes/admin.conf --server="https://$ADD
 for part in $PARTS; do
     before=$(running "$part")
     # shellcheck disable=SC2086 # words
-    if [ -n "$before" ]; then crictl --timeout 30s stop --timeout=20 $before > /dev/null; fi
+    if [ -n "$before" ]; then ask stop --timeout=20 $before > /dev/null; fi
     until_true "$part" other "$part" "$before"
     if [ "$part" = kube-apiserver ]; then until_true "the API server" ready; fi
 done

@@ -40,7 +40,7 @@ else
     echo "resolv-conf /etc/resolv.conf"
 fi
 # Files of the user's own where Q8S would put a link.
-for path in /opt/cni/bin /usr/local/bin/kubeadm /usr/local/bin/kubectl /usr/local/bin/kubelet /usr/local/bin/crictl /usr/local/bin/ctr; do
+for path in /etc/crictl.yaml /opt/cni/bin /usr/local/bin/kubeadm /usr/local/bin/kubectl /usr/local/bin/kubelet /usr/local/bin/crictl /usr/local/bin/ctr; do
     if [ -e "$path" ] && [ ! -L "$path" ]; then echo "own $path"; fi
 done
 [ ! -e /etc/q8s/containerd.env ] || echo proxy
