@@ -88,6 +88,17 @@ def test_servers_and_guests() -> None:
     assert guest["q8s_host"] == "demo-arm-mid-1"
 
 
+def test_no_two_machines_share_a_connection() -> None:
+    """Nor does a new server use the connection of the one before, or another user's cluster this one's."""
+    again = [replace(server, id=f"{server.id}-2") for server in SERVERS]
+    found = [
+        (host.variables["ansible_control_path_dir"], host.variables["ansible_control_path"])
+        for state, servers in (("/state/demo", SERVERS), ("/state/demo", again), ("/other/demo", SERVERS))
+        for host in _inventory.hosts(CLUSTER, servers, state)
+    ]
+    assert len(found) == 3 * 5 == len(set(found))
+
+
 def test_the_control_plane_that_stands_in_for_a_deleted_one() -> None:
     cluster = replace(CLUSTER, number_additional_master_nodes=2)
     others = [made(f"demo-control-plane-{n}", f"10.254.1.{n + 10}", q8s_role="control_plane") for n in (2, 3)]
