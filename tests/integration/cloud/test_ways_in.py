@@ -170,3 +170,13 @@ def test_the_other_region_is_not_touched(bare: Cluster, region: Region, tmp_path
     through = way(region, tmp_path, cacert=str(region.ca), region_name=settings.REGION)
     assert good(bare.module("cloud_preflight", environment=through))
     assert [name for name, proxy in region.proxies.items() if proxy.requests()] == ["identity"], "by auth_url only"
+
+
+def test_a_destroy_in_another_cloud_leaves_the_keys_of_this_one(bare: Cluster, region: Region, tmp_path: Path) -> None:
+    """Last: the other cloud gets a state folder, too."""
+    state = bare.state
+    (state / "kubeconfig").write_text("of this cloud's cluster")
+    before = {path: path.read_bytes() for path in state.rglob("*") if path.is_file()}
+    done = bare.run(["q8s-run", "destroy", bare.file(), "--yes"], **way(region, tmp_path, cacert=str(region.ca)))
+    assert done.returncode == 0 and "0 changes" in done.stderr, done.stderr
+    assert {path: path.read_bytes() for path in state.rglob("*") if path.is_file()} == before
