@@ -62,6 +62,7 @@ class Cluster:
         cluster: Mapping[str, Any] | None = None,
         check: bool = False,
         environment: Mapping[str, str] | None = None,
+        seconds: float = 300,
         **arguments: Any,
     ) -> dict[str, Any]:
         """What a module of the collection answers, run as Ansible runs it on localhost, without the rest of Ansible."""
@@ -81,7 +82,7 @@ class Cluster:
                 **(environment or {}),
                 "PYTHONPATH": str(REPOSITORY / "collections"),
             },
-            timeout=300,
+            timeout=seconds,
         )
         assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
         answer: dict[str, Any] = json.loads(done.stdout)
