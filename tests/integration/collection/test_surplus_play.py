@@ -1,0 +1,83 @@
+"""A control plane that the file no longer asks for leaves the cluster, also when it is off.
+
+Ansible runs the real stage, with a kubectl that keeps what it was told.
+tests/e2e/test_control_planes.py does it for real.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from q8s_wrapper.config import REPOSITORY
+
+INITIAL, LEAVING = "demo-control-plane", "demo-control-plane-2"
+FORGET = 'import sys\nopen("{calls}", "a").write("forget " + sys.argv[1] + "\\n")\n'
+KUBECTL = '#!/bin/sh\nshift\necho kubectl "$1" "$2" "$3" >> {calls}\n[ "$1" != get ] || echo "node/$3"\n'
+
+
+def test_one_that_is_off_leaves_and_the_run_goes_on(tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    copy = tmp_path / "ansible_collections"
+    shutil.copytree(REPOSITORY / "collections" / "ansible_collections", copy)
+    for file in copy.rglob("*.yml"):
+        text = file.read_text()
+        new = text.replace("/var/lib/q8s", f"{tmp_path}/q8s").replace("/etc/kubernetes", f"{tmp_path}/kubernetes")
+        if new != text:
+            file.write_text(new)
+    (copy / "q8s/emu/roles/control_plane/files/forget.py").write_text(FORGET.format(calls=calls))
+    for name in ("kubernetes/q8s/initialised", "kubernetes/admin.conf", "q8s/bin/kubectl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "q8s/bin/kubectl").write_text(KUBECTL.format(calls=calls).replace("admin.conf", ""))
+    (tmp_path / "q8s/bin/kubectl").chmod(0o755)
+    surplus = {"name": LEAVING, "control_plane_host": LEAVING, "address": "127.0.0.1"}
+    here: dict[str, Any] = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "ansible_become": False,
+    }
+    # Nobody answers there.
+    off = {
+        "ansible_connection": "ssh",
+        "ansible_host": "127.0.0.1",
+        "ansible_port": 1,
+        "ansible_become": False,
+        "q8s_surplus": surplus,
+    }
+    inventory = {
+        "all": {
+            "hosts": {"localhost": {**here, "q8s_surplus_goes": True}, INITIAL: here, LEAVING: off},
+            "vars": {"q8s_environment": {}},
+            "children": {
+                "control_plane_initial": {"hosts": {INITIAL: {}}},
+                "control_plane": {"hosts": {INITIAL: {}, LEAVING: {}}},
+                "surplus": {"hosts": {LEAVING: {}}},
+            },
+        }
+    }
+    (tmp_path / "inventory.yml").write_text(json.dumps(inventory))
+    after = [{"hosts": INITIAL, "gather_facts": False, "tasks": [{"ansible.builtin.debug": {"msg": "it went on"}}]}]
+    stage = copy / "q8s/emu/playbooks/stages/surplus.yml"
+    (tmp_path / "play.yml").write_text(json.dumps([{"ansible.builtin.import_playbook": str(stage)}, *after]))
+    done = subprocess.run(
+        [Path(sys.executable).parent / "ansible-playbook", "-i", tmp_path / "inventory.yml", tmp_path / "play.yml"],
+        cwd=tmp_path,
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": f"{tmp_path}", "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "it went on" in done.stdout
+    assert calls.read_text().splitlines() == [
+        f"kubectl get node {LEAVING}",
+        f"kubectl drain {LEAVING} --ignore-daemonsets",
+        f"forget {LEAVING}",
+        f"kubectl delete node {LEAVING}",
+    ]
