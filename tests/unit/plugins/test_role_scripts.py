@@ -24,7 +24,7 @@ def probe(tmp_path: Path) -> Probe:
     """Run k8s_common's probe below a folder in which some files are; returns its lines."""
     script = (ROLES / "k8s_common/files/probe.sh").read_text()
     for name in ("/etc/", "/var/", "/sys/", "/run/", "/usr/local/", "/opt/"):
-        script = script.replace(f" {name}", f" {tmp_path}{name}").replace(f"-L {name}", f"-L {tmp_path}{name}")
+        script = script.replace(f" {name}", f" {tmp_path}{name}")
 
     def run(files: dict[str, str]) -> list[str]:
         for name, text in files.items():
@@ -81,11 +81,13 @@ def test_pods_never_ask_the_stub_resolver(probe: Probe, files: dict[str, str], e
     assert f"resolv-conf {expected}" in probe(files)
 
 
-def test_a_file_of_the_users_own_is_seen_and_a_link_is_not(probe: Probe, tmp_path: Path) -> None:
+def test_files_and_links_of_the_users_own_are_seen_and_q8ss_links_are_not(probe: Probe, tmp_path: Path) -> None:
     (tmp_path / "usr/local/bin").mkdir(parents=True)
-    (tmp_path / "usr/local/bin/kubelet").symlink_to("/")
+    (tmp_path / "usr/local/bin/kubelet").symlink_to(tmp_path / "var/lib/q8s/bin/kubelet")
+    (tmp_path / "usr/local/bin/crictl").symlink_to("/opt/tools/crictl")
     lines = probe({"/usr/local/bin/kubectl": "own", "/opt/cni/bin/own": "", "/var/lib/q8s/.unpacked-abc": ""})
-    assert [line for line in lines if line.startswith("own ")] == ["own /opt/cni/bin", "own /usr/local/bin/kubectl"]
+    own = [line.removeprefix("own ") for line in lines if line.startswith("own ")]
+    assert own == ["/opt/cni/bin", "/usr/local/bin/kubectl", "/usr/local/bin/crictl"]
     assert "unpacked" in lines
     assert "packages" not in lines
 
@@ -145,11 +147,13 @@ def test_a_bootstrap_token_is_created_for_nodes_that_join(tmp_path: Path) -> Non
 def role_script(tmp_path: Path) -> Callable[..., list[str]]:
     """Run a script of the role control_plane below a folder; returns its lines."""
 
-    def run(name: str, api_name: str = "demo-api", check: bool = False, known: bool = False) -> list[str]:
+    def run(
+        name: str, api_name: str = "demo-api", check: bool = False, known: bool = False, **variables: str
+    ) -> list[str]:
         script = (ROLES / f"control_plane/files/{name}").read_text()
         for folder in ("/etc/", "/var/"):
             script = script.replace(f"={folder}", f"={tmp_path}{folder}").replace(f" {folder}", f" {tmp_path}{folder}")
-        environment = {**os.environ, "API_NAME": api_name, "CHECK": str(check), "KNOWN": str(known)}
+        environment = {**os.environ, "API_NAME": api_name, "CHECK": str(check), "KNOWN": str(known), **variables}
         done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True)
         return done.stdout.replace(str(tmp_path), "").splitlines()
 
@@ -182,11 +186,35 @@ def test_a_kubernetes_of_the_users_own_is_refused(role_script: Callable[..., lis
 
 def test_a_server_that_was_rebuilt_gets_no_new_ca(role_script: Callable[..., list[str]], tmp_path: Path) -> None:
     (refusal,) = role_script("claim.sh", known=True)
-    assert refusal.startswith("refuse it no longer has the cluster's CA and etcd: was the server rebuilt?")
+    lost = "refuse it no longer has the cluster's CA and etcd: was the server rebuilt?"
+    assert refusal.startswith(f"{lost} Its workers cannot join another CA. Destroy the cluster")
+    (refusal,) = role_script("claim.sh", known=True, OTHERS="demo-2, demo-3", HOST="demo")
+    assert refusal.startswith(f"{lost} demo-2, demo-3 may have them: delete this server (openstack server delete demo)")
     assert role_script("owner.sh") == []
     assert role_script("claim.sh") == ["api demo-api"]
     put(tmp_path, "/etc/kubernetes/pki/ca.crt")
     assert role_script("claim.sh", known=True) == []
+
+
+@pytest.mark.parametrize("left", ["apiserver.crt", "apiserver.crt.old"], ids=["at rest", "interrupted"])
+def test_a_new_certificate_of_the_api_server_has_the_names_of_the_one_before(
+    left: str, role_script: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    pki = tmp_path / "etc/kubernetes/pki"
+    pki.mkdir(parents=True)
+    new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    names = ["-subj", "/CN=kube-apiserver", "-addext", "subjectAltName=DNS:before.example.org,IP:203.0.113.9"]
+    subprocess.run([*new, *names, "-keyout", pki / "key", "-out", pki / left], check=True, capture_output=True)
+    kubeadm = tmp_path / "bin/kubeadm"
+    kubeadm.parent.mkdir()
+    kubeadm.write_text(
+        f'#!/bin/sh\n[ "$1" != version ] || {{ echo v1.36.3; exit; }}\necho "$@"; touch {pki}/apiserver.crt\n'
+    )
+    kubeadm.chmod(0o755)
+    path = f"{kubeadm.parent}:{os.environ['PATH']}"
+    (said,) = role_script("serving.sh", NAMES="now", ADDRESS="10.0.0.3", SERVICES="10.96.0.0/12", PATH=path)
+    assert said.endswith("--apiserver-cert-extra-sans=before.example.org,203.0.113.9,now")
+    assert sorted(path.name for path in pki.iterdir()) == ["apiserver.crt", "key"]
 
 
 def test_what_an_earlier_release_deployed_has_an_owner(role_script: Callable[..., list[str]], tmp_path: Path) -> None:

@@ -23,9 +23,12 @@ def server(name: str, status: str = "ACTIVE", number: int = 1, **more: Any) -> _
 class Recorded:
     """Stands in for our own client: servers of some names never become ACTIVE."""
 
-    def __init__(self, existing: _plan_servers.Existing, broken: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, existing: _plan_servers.Existing, broken: tuple[str, ...] = (), locked: tuple[str, ...] = ()
+    ) -> None:
         self.has = existing
         self.broken = broken
+        self.locked = locked
         self.log: list[str] = []
 
     def find_existing(self, cluster: Any) -> _plan_servers.Existing:
@@ -60,7 +63,11 @@ class Recorded:
     def nothing(self, *_: Any) -> None:
         pass
 
-    start_servers = delete_ports = delete_floating_ips = nothing
+    def start_servers(self, stopped: list[_cloud_objects.Server]) -> dict[str, Any]:
+        why = "Failed to start the server {}: it is locked (409)"
+        return {one.name: _cloud.CloudError(why.format(one.name)) for one in stopped if one.name in self.locked}
+
+    delete_ports = delete_floating_ips = nothing
 
 
 def run(cloud: Recorded, cluster: _spec.Cluster = CLUSTER, **params: Any) -> dict[str, Any]:
@@ -78,6 +85,15 @@ def test_the_others_are_there_when_one_cannot_be_created() -> None:
     assert result["failed_servers"] == {BROKEN: f"server {BROKEN} is in ERROR: no host"}
     assert cloud.log.count(f"create {BROKEN}") == 2, "it is tried once more"
     assert f"record {INITIAL}#2" in cloud.log
+
+
+def test_the_others_are_there_when_one_cannot_be_started() -> None:
+    existing = _plan_servers.Existing([server(INITIAL), server(BROKEN, "SHUTOFF")], etcd_server=f"{INITIAL}#1")
+    cloud = Recorded(existing, locked=(BROKEN,))
+    result = run(cloud, partial=True)
+    assert [one["name"] for one in result["servers"]] == [INITIAL, WORKER]
+    assert result["failed_servers"] == {BROKEN: f"Failed to start the server {BROKEN}: it is locked (409)"}
+    assert cloud.log == [f"create {WORKER}"]
 
 
 @pytest.mark.parametrize(("broken", "partial"), [(INITIAL, True), (BROKEN, False)])

@@ -437,3 +437,11 @@ def test_an_api_server_that_fails_says_nothing_of_nodes() -> None:
     assert "systemctl restart q8s-containerd kubelet" in rows[CONTROL_PLANE]["hint"]
     other = table({"demo-control-plane-2": server(q8s_kubernetes=failing), **WELL})
     assert other[WORKER]["kubernetes"] == "Ready", "another control plane answers"
+
+
+@pytest.mark.parametrize(
+    ("status", "command"), [("RESCUE", "unrescue"), ("VERIFY_RESIZE", "resize confirm"), ("PAUSED", "unpause")]
+)
+def test_a_server_in_a_state_that_does_not_end_by_itself_has_a_way_out(status: str, command: str) -> None:
+    row = table({**WELL, "demo-arm-mid-1": server(q8s_status=status)})["arm-mid-1"]
+    assert row["hint"] == f"openstack server {command} demo-arm-mid-1"

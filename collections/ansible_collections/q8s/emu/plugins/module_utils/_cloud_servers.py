@@ -149,14 +149,15 @@ class Servers:
             if left:
                 time.sleep(_POLL_SECONDS)
 
-    def start_servers(self, servers: Sequence[Server]) -> None:
-        """Start servers that are shut off."""
+    def start_servers(self, servers: Sequence[Server]) -> dict[str, CloudError]:
+        """Start servers that are shut off. Return the failures by server name."""
 
         def start(server: Server) -> None:
             with doing(f"start the server {server.name}"):
                 self._os.compute.start_server(server.id)
 
-        raise_first(map_concurrently(start, servers))
+        results = map_concurrently(start, servers)
+        return {s.name: result for s, result in zip(servers, results) if isinstance(result, CloudError)}
 
     def set_metadata(self, servers: Sequence[Server], metadata: Mapping[str, str]) -> None:
         """Set values in the metadata of servers. Others stay."""

@@ -27,7 +27,7 @@ SURPLUS_HINT = "q8s-run deploy --yes, or ansible-playbook -e q8s_remove_surplus=
 _LOSS = "everything that was created in Kubernetes is lost: the new control plane has another CA and an empty etcd"
 _WORKING = ("ACTIVE", "BUILD", "REBOOT", "HARD_REBOOT", "PASSWORD", "REBUILD")
 # The subcommand of openstack server that brings a server back to ACTIVE, by its status.
-_RECOVERY_COMMANDS = {
+RECOVERY_COMMANDS = {
     "PAUSED": "unpause",
     "SUSPENDED": "resume",
     "SHELVED": "unshelve",
@@ -245,7 +245,7 @@ def _start(server: Server) -> Change:
 
 
 def _recovery(server: Server) -> str:
-    command = _RECOVERY_COMMANDS.get(server.status)
+    command = RECOVERY_COMMANDS.get(server.status)
     return "bring it to ACTIVE first" + (f" (openstack server {command} {server.id})" if command else "")
 
 

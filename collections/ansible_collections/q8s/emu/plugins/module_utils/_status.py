@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Optional
 
 from ansible_collections.q8s.emu.plugins.module_utils import _certificates, _host_state
 from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import condition
+from ansible_collections.q8s.emu.plugins.module_utils._plan_servers import RECOVERY_COMMANDS
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec, is_additional_control_plane
 
 # FILE is replaced by the cluster file's name where the hint is shown.
@@ -207,9 +208,8 @@ def _server_problem(
         return f"the server {name} is in ERROR{reason}", fix
     if status == "SHUTOFF":
         return f"the server {name} is switched off", f"{_DEPLOY}: it starts the server"
-    verbs = {"PAUSED": "unpause", "SUSPENDED": "resume", "SHELVED": "unshelve", "SHELVED_OFFLOADED": "unshelve"}
-    if status in verbs:
-        return f"the server {name} is {status}", f"openstack server {verbs[status]} {name}"
+    if status in RECOVERY_COMMANDS:
+        return f"the server {name} is {status}", f"openstack server {RECOVERY_COMMANDS[status]} {name}"
     return f"the server {name} is {status}", "wait until it is ACTIVE: q8s-run status FILE"
 
 

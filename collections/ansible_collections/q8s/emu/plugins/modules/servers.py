@@ -183,20 +183,15 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
     for change in plan.of(_plan.SERVER_GROUP, "create"):
         group_id = cloud.server_groups.create_server_group(change.name)
     started = [change.subject for change in plan.of(_plan.SERVER, "start")]
-    cloud.servers.start_servers(started)
-    refused = _make(
-        module,
-        cluster,
-        cloud,
-        _plan_servers.requests(new) + [_plan_servers.Request((spec,)) for spec in again],
-        group_id,
-    )
+    refused = dict(cloud.servers.start_servers(started))
+    requests = _plan_servers.requests(new) + [_plan_servers.Request((spec,)) for spec in again]
+    refused |= _make(module, cluster, cloud, requests, group_id)
     # Wait for accepted servers even when others were refused: the next run then finds them complete.
     by_name = {spec.name: spec for spec in plan.wanted}
     names = set(by_name) - set(refused)
     ready, errors, late = cloud.servers.wait_until_active(cluster, names, float(module.params["timeout"]))
     for server in started:
-        if not _cloud_objects.is_ours(server, cluster.cluster_name):
+        if not _cloud_objects.is_ours(server, cluster.cluster_name) and server.name not in refused:
             cloud.servers.wait_until_started(server, float(module.params["timeout"]))
     # One that was there before has data: the next run says what would be lost.
     holders = {server.name for server in existing.servers if server.id == existing.etcd_server}

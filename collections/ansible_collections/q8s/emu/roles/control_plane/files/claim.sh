@@ -1,15 +1,22 @@
 #!/bin/sh
 # Records that this host belongs to a cluster, and which folders were here before, so that `reset` removes only what the cluster put here.
 # Prints what it recorded, "refuse REASON" if it may not, or nothing where it was recorded before.
-# Parameters, as environment variables: API_NAME (of the cluster), KNOWN (True: the cluster has been used), CHECK (True: change nothing)
+# Parameters, as environment variables: API_NAME (of the cluster), KNOWN (True: the cluster has been used), OTHERS (its other control planes),
+# HOST (this server's name), CHECK (True: change nothing)
 set -eu
 record=/etc/q8s/cluster
 own=/etc/kubernetes/q8s
 ca=/etc/kubernetes/pki/ca.crt
 
 if [ "${KNOWN:-}" = True ] && [ ! -e $ca ]; then
-    echo "refuse it no longer has the cluster's CA and etcd: was the server rebuilt? Its workers cannot join another CA." \
-        "Destroy the cluster and deploy it again"
+    lost="it no longer has the cluster's CA and etcd: was the server rebuilt?"
+    if [ -n "${OTHERS:-}" ]; then
+        echo "refuse $lost $OTHERS may have them: delete this server (openstack server delete ${HOST:-}), and the next deploy creates it anew" \
+            "and joins it to them"
+    else
+        echo "refuse $lost Its workers cannot join another CA. Destroy the cluster and deploy it again, or deploy with --replace-control-plane," \
+            "which gives up all that was created in Kubernetes"
+    fi
     exit 0
 fi
 if [ -s $record ]; then

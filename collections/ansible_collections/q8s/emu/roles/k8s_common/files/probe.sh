@@ -39,9 +39,10 @@ if grep -qs '^nameserver 127\.0\.0\.5[34]' /etc/resolv.conf && [ -e /run/systemd
 else
     echo "resolv-conf /etc/resolv.conf"
 fi
-# Files of the user's own where Q8S would put a link.
+# Files and links of the user's own where Q8S would put a link.
 for path in /etc/crictl.yaml /opt/cni/bin /usr/local/bin/kubeadm /usr/local/bin/kubectl /usr/local/bin/kubelet /usr/local/bin/crictl /usr/local/bin/ctr; do
-    if [ -e "$path" ] && [ ! -L "$path" ]; then echo "own $path"; fi
+    case $(readlink "$path") in "$ROOT"/*) continue ;; esac
+    if [ -e "$path" ] || [ -L "$path" ]; then echo "own $path"; fi
 done
 [ ! -e /etc/q8s/containerd.env ] || echo proxy
 if [ -x /usr/local/sbin/q8s-rules ]; then
