@@ -43,6 +43,7 @@ COMMIT
 def test_pods_network_goes_and_everything_else_stays(tmp_path: Path) -> None:
     for folder in ("var/lib/cni/networks/cbr0", "var/lib/cni/networks/podman", "var/lib/cni/results", "etc/cni/net.d"):
         (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "etc/cni/net.d/10-flannel.conflist").touch()
     with namespace() as holder:
         enter = ["nsenter", f"--net=/proc/{holder}/ns/net"]
 
@@ -63,7 +64,13 @@ def test_pods_network_goes_and_everything_else_stays(tmp_path: Path) -> None:
         assert rules("filter") == own
         assert not [line for line in rules("nat") if "KUBE" in line or "FLANNEL" in line or "CNI" in line]
         assert "other0" in run("ip", "-brief", "link") and "cni0" not in run("ip", "-brief", "link")
-        cni = ["/var/lib/cni/results", "/var/lib/cni/networks/cbr0", "/etc/cni/net.d", "/etc/cni"]
+        cni = [
+            "/etc/cni/net.d/10-flannel.conflist",
+            "/var/lib/cni/results",
+            "/var/lib/cni/networks/cbr0",
+            "/etc/cni/net.d",
+            "/etc/cni",
+        ]
         assert said == ["cni0", "rules of iptables", *cni]
         assert run("env", f"ROOT={tmp_path}", "sh", str(SCRIPT)) == "", "nothing is left to remove"
     assert (tmp_path / "var/lib/cni/networks/podman").exists(), "of another runtime"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Removes what the network of pods leaves on a host that stays, and prints it: interfaces, rules, and the plugins' records.
+# Removes what the network of pods leaves on a host that stays, and prints it: interfaces, rules, and the plugins' configuration and records.
 # Other rules stay. Kubernetes, Flannel and the CNI plugins give their chains names of their own.
 # Parameter, as environment variable: ROOT (for tests)
 set -eu
@@ -18,7 +18,7 @@ for family in iptables ip6tables; do
         echo "rules of $family"
     fi
 done
-for path in /var/lib/cni/cache /var/lib/cni/flannel /var/lib/cni/results /var/lib/cni/networks/cbr0; do
+for path in /etc/cni/net.d/10-flannel.conflist /var/lib/cni/cache /var/lib/cni/flannel /var/lib/cni/results /var/lib/cni/networks/cbr0; do
     if [ -e "$ROOT$path" ]; then
         rm -r "$ROOT$path"
         echo "$path"
