@@ -113,6 +113,7 @@ class Cluster:
         groups: dict[str, Any] = {name: {} for name in ("control_plane_initial", "worker_hosts", "changing")}
         for number, spec in enumerate(cluster.servers(), 4):
             host = {"q8s_status": "ACTIVE", "q8s_private_ip": f"10.254.1.{number}", "q8s_node_name": spec.node}
+            host["q8s_server_id"] = str(number)
             groups["control_plane_initial" if spec.initial else "worker_hosts"][spec.name] = {}
             hosts[spec.name] = host
             if spec.vm_type:

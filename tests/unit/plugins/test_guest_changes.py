@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import tarfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -147,6 +148,12 @@ def test_another_guest_ip_prefix_is_refused_with_the_one_that_the_guest_has() ->
     assert plan(replace(CLUSTER, guest_ip_prefix="172.30.0.0/16"), address="").refused == ()
 
 
+def test_a_server_that_got_another_address_is_named_with_its_way_out() -> None:
+    (text,) = plan(CLUSTER, address="172.29.77.77").refused
+    assert f"The server {HOST} has another address" in text and "`q8s-run replace FILE x86-small-1`" in text
+    assert "guest_ip_prefix" not in text
+
+
 def test_hosts_that_were_not_asked_are_named_and_those_outside_of_the_limit_are_not() -> None:
     hosts = {HOST: {"q8s_status": "SHUTOFF"}, ARM: ADDRESS}
     told = node_plan(hosts, CLUSTER.to_mapping(), [HOST, ARM, "demo-control-plane", "demo-gone-1"])
@@ -194,13 +201,14 @@ def script() -> ModuleType:
     return module
 
 
-def answer(script: ModuleType, answers: Mapping[str, str]) -> None:
-    """Let the script's programs print these, by the word that tells them apart."""
+def answer(script: ModuleType, answers: Mapping[str, str], error: str = "error: failed to get domain 'x'") -> None:
+    """Let the script's programs print these, by the word that tells them apart, and fail without one."""
 
-    def output(*command: str) -> str:
-        return next((text for word, text in answers.items() if word in command), "")
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        text = next((text for word, text in answers.items() if word in command), "")
+        return subprocess.CompletedProcess(command, 0 if text else 1, text, "" if text else error)
 
-    script.__dict__["output"] = output
+    script.__dict__["run"] = run
 
 
 def test_the_script_reads_the_machine_its_disk_and_its_data_disk(script: ModuleType, tmp_path: Path) -> None:
@@ -239,6 +247,18 @@ def test_the_script_asks_a_machine_that_does_not_run_for_its_definition(script: 
 
 def test_the_script_on_a_host_without_a_guest(script: ModuleType, tmp_path: Path) -> None:
     answer(script, {})
+    assert script.main("x86-small-1", str(tmp_path)) == {"state": "none"}
+
+
+def test_the_script_on_a_host_whose_libvirt_does_not_answer(script: ModuleType, tmp_path: Path) -> None:
+    """It may have a guest that runs: nothing is known of it."""
+    answer(script, {}, "error: failed to connect to the hypervisor")
+    with pytest.raises(SystemExit, match="failed to connect to the hypervisor"):
+        script.main("x86-small-1", str(tmp_path))
+
+
+def test_the_script_on_a_host_without_libvirt(script: ModuleType, tmp_path: Path) -> None:
+    script.__dict__["run"] = lambda *_: None
     assert script.main("x86-small-1", str(tmp_path)) == {"state": "none"}
 
 

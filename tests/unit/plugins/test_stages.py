@@ -64,6 +64,16 @@ def test_group_vars_have_no_argument_that_a_role_lacks() -> None:
     assert {name for name in given if not name.startswith("q8s_")} <= known
 
 
+def test_a_deploy_and_an_upgrade_go_on_with_the_control_planes_that_survived() -> None:
+    """Before anything else asks for the first one."""
+    for name in ("site", "upgrade"):
+        imports = [
+            entry.get("ansible.builtin.import_playbook")
+            for entry in yaml.safe_load((PLAYBOOKS / f"{name}.yml").read_text())
+        ]
+        assert "stages/survivors.yml" in imports[:2], name
+
+
 def test_of_several_network_interfaces_the_one_in_the_clusters_network_is_used() -> None:
     """A role alone takes the address of the default route."""
     given: dict[str, str] = {}

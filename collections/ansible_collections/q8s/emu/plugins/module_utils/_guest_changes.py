@@ -101,7 +101,7 @@ def node_plan(cluster: Cluster, hosts: Mapping[str, Mapping[str, Any]], servers:
         if not found:
             unknown.append((spec.name, _why(variables)))
             continue
-        refused.update(dict.fromkeys(_refused(cluster, found, str(variables.get("q8s_private_ip", "")))))
+        refused.update(dict.fromkeys(_refused(cluster, spec, found, str(variables.get("q8s_private_ip", "")))))
         change = node_change(cluster, spec, found)
         if change:
             changes.append(change)
@@ -198,14 +198,19 @@ def _shown(value: Any, unit: str) -> str:
     return f"{value}{unit}" if value not in ("", 0) else "none"
 
 
-def _refused(cluster: Cluster, found: Mapping[str, Any], host_address: str) -> Sequence[str]:
-    """Return the message about another guest_ip_prefix, for clusters whose servers do not record theirs."""
+def _refused(cluster: Cluster, spec: ServerSpec, found: Mapping[str, Any], host_address: str) -> Sequence[str]:
+    """Return the message about another guest_ip_prefix, for clusters whose servers do not record theirs, or about another address."""
     if not found.get("address") or not host_address:
         return ()
     wanted = cluster.guest_network(host_address)
     if (found["address"], found["prefixlen"]) == (wanted.address, wanted.prefixlen):
         return ()
     has = guest_prefix(host_address, cluster.remote_ip_prefix, str(found["address"]), int(found["prefixlen"]))
+    if has == cluster.guest_ip_prefix:
+        return (
+            f"The server {spec.name} has another address than the one that its guest was made for. "
+            f"Create it anew: `q8s-run replace FILE {spec.node}`",
+        )
     return (_identity.refusal("guest_ip_prefix", has, cluster.guest_ip_prefix),)
 
 

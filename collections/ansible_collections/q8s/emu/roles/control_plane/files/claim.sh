@@ -14,8 +14,7 @@ if [ "${KNOWN:-}" = True ] && [ ! -e $ca ]; then
         echo "refuse $lost $OTHERS may have them: delete this server (openstack server delete ${HOST:-}), and the next deploy creates it anew" \
             "and joins it to them"
     else
-        echo "refuse $lost Its workers cannot join another CA. Destroy the cluster and deploy it again, or deploy with --replace-control-plane," \
-            "which gives up all that was created in Kubernetes"
+        echo "refuse $lost Its workers cannot join another CA. Destroy the cluster and deploy it again"
     fi
     exit 0
 fi

@@ -2,8 +2,8 @@
 
     inspect_guest.py NAME DIRECTORY
 
-``state`` is libvirt's, "none" without a machine of that name. Of a machine that runs it prints what it was started with,
-whatever its definition says now. ``node`` is the data disk's /etc/q8s/node.json, empty for a guest of an earlier release.
+``state`` is libvirt's, "none" without a machine of that name; where libvirt does not answer, this fails with the reason. Of a
+machine that runs it prints what it was started with, whatever its definition says now. ``node`` is the data disk's /etc/q8s/node.json, empty for a guest of an earlier release.
 ``links`` tells whether a deploy has given the guest links to other nodes.
 """
 
@@ -21,14 +21,20 @@ STOPPED = ("shut off", "crashed")
 KIB = {"b": 1 / 1024, "bytes": 1 / 1024, "k": 1, "KiB": 1, "M": 1024, "MiB": 1024, "G": 1 << 20, "GiB": 1 << 20}
 
 
-def output(*command):
-    """The output of a program; nothing where it fails or is not installed."""
+def run(*command):
+    """Run a program; None where it is not installed."""
     try:
         return subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True, check=False
-        ).stdout
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, check=False
+        )
     except OSError:
-        return ""
+        return None
+
+
+def output(*command):
+    """The output of a program; nothing where it fails or is not installed."""
+    done = run(*command)
+    return done.stdout if done else ""
 
 
 def mebibytes(element):
@@ -78,9 +84,12 @@ def data_disk(path):
 
 def main(name, directory):
     """Look at the guest."""
-    state = output(*VIRSH, "domstate", name).strip() or "none"
-    if state == "none":
-        return {"state": state}
+    asked = run(*VIRSH, "domstate", name)
+    if asked is None or "failed to get domain" in asked.stderr:
+        return {"state": "none"}
+    if asked.returncode != 0:
+        sys.exit(asked.stderr)
+    state = asked.stdout.strip()
     active = [] if state not in STOPPED else ["--inactive"]
     xml = output(*VIRSH, "dumpxml", *active, name)
     if not xml:
