@@ -85,10 +85,11 @@ def _run(argv: Sequence[str]) -> int:
     messages.set_quiet(getattr(arguments, "quiet", False))
     arguments.invocation = invocation.Invocation(invocation.program())
     if command.file:
-        arguments.invocation = invocation.of(arguments.file, default=default)
+        named = bool(default and os.environ.get(FILE_VARIABLE))
+        # A printed command without the file would be about another one where the variable is not set.
+        arguments.invocation = invocation.of(arguments.file, default=default and not named)
         if default:
-            origin = f" ({FILE_VARIABLE})" if os.environ.get(FILE_VARIABLE) else ""
-            messages.info(f"cluster file: {arguments.file}{origin}")
+            messages.info(f"cluster file: {arguments.file}{f' ({FILE_VARIABLE})' if named else ''}")
     return int(command.function()(arguments, rest))
 
 

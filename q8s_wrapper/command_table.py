@@ -433,6 +433,8 @@ _BUNDLE_CHOICE: Final = (
     Option("conformance", "", "ARCH", several=True),
     Option("tests", "", "ARCH", several=True),
     Option("source", "", "SOURCE"),
+    Option("kubernetes", "", "VERSION"),
+    Option("addon", "", "ADDON", several=True),
     Option("image", "", "ARCH,URL,CHECKSUM", several=True),
     Option("progress", "", "FORM"),
 )

@@ -75,7 +75,11 @@ def select(file: str, pattern: str) -> Hosts:
 
 def list_servers(cluster: Any) -> list[str]:
     """Return the names of the existing servers that Q8S created for the cluster."""
-    hosts = read(cluster)
+    return created_servers(read(cluster))
+
+
+def created_servers(hosts: Hosts) -> list[str]:
+    """Return the names of the servers among these that Q8S created."""
     return sorted(name for name, v in hosts.items() if "q8s_host" not in v and not v.get("q8s_foreign"))
 
 
@@ -111,7 +115,8 @@ def ssh_command(variables: Mapping[str, Any], command: Sequence[str]) -> list[st
     :raises WrapperError: the SSH key of the cluster is not on this machine
     """
     if variables.get("ansible_connection") == "local":
-        return list(command) or [os.environ.get("SHELL", "/bin/sh")]
+        # As with ssh, a single argument may be a whole command line.
+        return ["sh", "-c", command[0]] if len(command) == 1 else list(command) or [os.environ.get("SHELL", "/bin/sh")]
     key = Path(str(variables.get("ansible_ssh_private_key_file", "")))
     if not key.exists():
         raise missing_key_error(key)

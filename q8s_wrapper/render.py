@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-from q8s_wrapper import messages, report
+from q8s_wrapper import messages, output, report
 from q8s_wrapper.history import Estimate, building, format_duration
 from q8s_wrapper.run_state import State, is_build
 
@@ -201,6 +201,7 @@ class JsonLines:
 
     def __init__(self, estimator: Estimator) -> None:
         self._estimator = estimator
+        self._ended = False
 
     def update(self, before: State, after: State) -> None:
         if "q8s_plan" in after.results and "q8s_plan" not in before.results:
@@ -244,9 +245,13 @@ class JsonLines:
     def close(self) -> None:
         pass
 
-    @staticmethod
-    def _emit(data: Mapping[str, Any]) -> None:
-        print(json.dumps(data), flush=True)
+    def _emit(self, data: Mapping[str, Any]) -> None:
+        if self._ended:
+            return
+        try:
+            print(json.dumps(data), flush=True)
+        except output.OutputError:
+            self._ended = True  # whoever reads is gone; the run goes on, and its result says what is wrong
 
 
 class Quiet:

@@ -81,6 +81,8 @@ def read_facts(arguments: argparse.Namespace, cluster: Any, *, checksums: bool) 
         outcome = session.play("record", options, as_json=False)
         if outcome.code == ExitCode.DONE:
             return dict(outcome.state.results["q8s_facts"])
+        if outcome.code == ExitCode.INTERRUPTED:
+            raise KeyboardInterrupt
         for line in report.failures(outcome.state, session.invocation, terminal.columns()):
             messages.result(line)
         return None
@@ -151,6 +153,8 @@ def verify_result(arguments: argparse.Namespace, cluster: Any) -> dict[str, Any]
     """Run ``verify``, and return its result as ``--json`` has it."""
     with open_session(arguments, cluster) as session:
         outcome = session.play("verify", [], as_json=False)
+        if outcome.code == ExitCode.INTERRUPTED:
+            raise KeyboardInterrupt
         return report.result("verify", outcome.code, outcome.state, str(outcome.log))
 
 

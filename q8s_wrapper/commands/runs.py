@@ -93,9 +93,13 @@ def destroy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Remove everything of the cluster from the cloud."""
     with open_session(arguments, changes=not arguments.check) as session:
         if _asks_for_confirmation(arguments):
-            servers = inventory.list_servers(session.cluster)
-            if servers:
+            hosts = inventory.read(session.cluster)
+            servers = inventory.created_servers(hosts)
+            users_own = [name for name, variables in hosts.items() if variables.get("q8s_foreign")]
+            if servers or users_own:
                 messages.result(report.describe_servers(servers))
+                for name in users_own:
+                    messages.result(f"{name} is your own server: it stays, and what this cluster put there is removed")
                 _confirm(f"Delete the cluster, {_describe_removal(arguments.keep)}?")
         else:
             _require_yes(session, arguments, *invocation.keep_options(arguments.keep))

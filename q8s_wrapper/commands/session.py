@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_wrapper import history, inventory, invocation, messages, render, report, runner, state, terminal
+from q8s_wrapper import history, inventory, invocation, messages, output, render, report, runner, state, terminal
 from q8s_wrapper.commands import load
 from q8s_wrapper.commands.offline import program_versions
 from q8s_wrapper.config import state_root
@@ -108,11 +108,15 @@ class Session:
                 )
             except OSError as error:
                 messages.warning(f"Failed to record the duration of this run: {error.filename}: {error.strerror}")
-        if self.json:
-            found = report.result(self.what, outcome.code, run_state, str(outcome.log), check=self.check)
-            print(json.dumps({**found, "timeline": str(page)} if page else found))
-        else:
-            self._print_result(outcome, page)
+        try:
+            if self.json:
+                found = report.result(self.what, outcome.code, run_state, str(outcome.log), check=self.check)
+                print(json.dumps({**found, "timeline": str(page)} if page else found), flush=True)
+            else:
+                self._print_result(outcome, page)
+        except output.OutputError as error:
+            if not error.reader_exited:
+                raise
         return outcome.code
 
     def _write_timeline(self, outcome: runner.Outcome, created: int) -> Path | None:

@@ -31,6 +31,15 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return found
 
 
+def test_one_argument_is_a_command_line_on_this_machine_too(capfd: pytest.CaptureFixture[str]) -> None:
+    """As through ssh."""
+    assert cli.main(["exec", EXAMPLE, "all", "--", "printf a; printf b"]) == ExitCode.DONE
+    assert sorted(line.split() for line in capfd.readouterr().out.splitlines()) == [
+        ["arm-mid-1", "ab"],
+        ["demo-control-plane", "ab"],
+    ]
+
+
 def test_exec_puts_the_nodes_name_before_each_line(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["exec", EXAMPLE, "all", "--", "printf", r"one\ntwo\n"]) == ExitCode.DONE
     assert sorted(capfd.readouterr().out.splitlines()) == [

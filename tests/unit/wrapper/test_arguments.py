@@ -87,3 +87,6 @@ def test_the_file_may_come_from_the_environment(
     monkeypatch.setenv("Q8S_CLUSTER_FILE", str(EXAMPLE))
     assert cli.main(["validate"]) == ExitCode.DONE
     assert capsys.readouterr() == (f"{EXAMPLE}: OK\n", f"cluster file: {EXAMPLE} (Q8S_CLUSTER_FILE)\n")
+    # Without the file, the printed command would be about another cluster where the variable is not set.
+    assert cli.main(["destroy"]) == ExitCode.WRONG_INPUT
+    assert f"hint: q8s-run destroy {EXAMPLE} --yes\n" in capsys.readouterr().err

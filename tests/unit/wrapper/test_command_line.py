@@ -410,11 +410,50 @@ def test_destroy_keeps_what_it_is_told(
 def test_destroy_asks_about_what_goes(
     keep: list[str], question: str, terminal: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(inventory, "list_servers", lambda file: ["demo-arm-mid-1"])
+    monkeypatch.setattr(inventory, "read", lambda cluster: {"demo-arm-mid-1": {}})
     terminal("n\n")
     options = [word for what in keep for word in ("--keep", what)]
     assert cli.main(["destroy", str(EXAMPLE), *options]) == ExitCode.FAILED
     assert f"Delete the cluster, {question}? [y/N]" in capsys.readouterr().err
+
+
+def test_destroy_asks_about_a_server_that_is_the_users_own(
+    terminal: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also when no other is left: what runs on it is lost."""
+    monkeypatch.setattr(inventory, "read", lambda cluster: {"demo-control-plane": {"q8s_foreign": True}})
+    terminal("n\n")
+    assert cli.main(["destroy", str(EXAMPLE)]) == ExitCode.FAILED
+    error = capsys.readouterr().err
+    assert "demo-control-plane is your own server: it stays" in error and "Delete the cluster, " in error
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_run_goes_on_and_its_exit_code_counts_when_nobody_reads_its_output(
+    options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with `| head -1`."""
+    ended = []
+
+    def run(*_: Any, renderer: Any, **__: Any) -> runner.Outcome:
+        before, after = (
+            State(),
+            State(stages=(Stage("Wait for SSH", 1.0, 2.0),), failures=(Failure("h", "t", "r", "p"),)),
+        )
+        for _number in range(3):
+            renderer.update(before, after)
+        ended.append(True)
+        return runner.Outcome(State(finished=True, failures=after.failures), ExitCode.FAILED, Path("ansible.log"), ())
+
+    monkeypatch.setattr(runner, "run", run)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as broken_pipe:
+        monkeypatch.setattr(sys, "stdout", broken_pipe)
+        assert cli.main(["deploy", str(EXAMPLE), "--yes", *options]) == ExitCode.FAILED
+        monkeypatch.undo()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), broken_pipe.fileno())
+    assert ended == [True]
 
 
 def test_what_is_kept_is_part_of_what_to_type_next(ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
