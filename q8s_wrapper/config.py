@@ -36,8 +36,11 @@ def _expand_user(path: str) -> Path:
 
 
 def cluster_variable(file: Path) -> list[str]:
-    """Return the arguments that pass the cluster file to Ansible, as JSON: ``name=value`` would end at a space."""
-    return ["-e", json.dumps({"q8s_cluster_file": str(file.resolve())})]
+    """Return the arguments that pass the cluster file to Ansible, as JSON: ``name=value`` would end at a space.
+
+    A link stays one: the file's other files are beside the link.
+    """
+    return ["-e", json.dumps({"q8s_cluster_file": str(file.absolute())})]
 
 
 def add_collections_to_path() -> None:

@@ -208,13 +208,16 @@ def _plot(data: Mapping[str, Any], file: Path, force: bool) -> None:
         raise WrapperError(
             "Failed to plot delays: the newest scenario measured none", "q8s-run scenario run --ping FROM:TO measures"
         )
-    if file.exists() and not force:
+    target = file.expanduser().resolve()  # the user may have put a link there
+    if target.exists() and not target.is_file():  # such as /dev/stdout, in whose place a file would be put
+        raise WrapperError(f"{file} is no ordinary file: nothing was changed", "choose a file", ExitCode.WRONG_INPUT)
+    if target.exists() and not force:
         raise WrapperError(
             f"{file} exists: nothing was changed",
             "choose another file, or replace it with --force",
             ExitCode.WRONG_INPUT,
         )
     try:
-        write_private(file, scenario_plot.svg(data))
+        write_private(target, scenario_plot.svg(data))
     except OSError as error:
         raise WrapperError(f"Failed to write {file}: {error.strerror}") from None

@@ -155,7 +155,7 @@ class Session:
         sys.stdout.flush()
         # Warnings about the cluster file were printed at the start. Ansible repeats them with the file's absolute path
         # and with line breaks inside long words, so the texts are compared without whitespace.
-        absolute_path = str(Path(self.file).resolve())
+        absolute_path = str(Path(self.file).absolute())
         printed_warnings = {
             _remove_whitespace(str(warning).replace(self.file, absolute_path)) for warning in self.cluster.warnings
         }

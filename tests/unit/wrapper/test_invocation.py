@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from q8s_wrapper import invocation
+from q8s_wrapper import config, invocation
 from q8s_wrapper.invocation import Invocation
 
 
@@ -26,3 +27,12 @@ def test_how_the_user_called_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert invocation.called_as(".venv/bin/q8s-run") == ".venv/bin/q8s-run"
     assert invocation.called_as("/a b/q8s-run") == "'/a b/q8s-run'"
     assert invocation.called_as("/x/q8s_wrapper/__main__.py").endswith(" -m q8s_wrapper")
+
+
+def test_ansible_reads_the_cluster_file_under_the_name_that_was_given(tmp_path: Path) -> None:
+    """Files that it names are beside a link, not beside what the link leads to."""
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "a.yaml").touch()
+    link = tmp_path / "cluster.yaml"
+    link.symlink_to("experiments/a.yaml")
+    assert json.loads(config.cluster_variable(link)[1]) == {"q8s_cluster_file": str(link)}

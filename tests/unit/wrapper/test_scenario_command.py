@@ -236,6 +236,13 @@ def test_pings_are_recorded_and_drawn(lab: Lab, tmp_path: Path, capsys: pytest.C
     assert cli.main([*report, "--plot", str(plot)]) == ExitCode.WRONG_INPUT
     assert "exists: nothing was changed" in capsys.readouterr().err
     assert cli.main([*report, "--plot", str(plot), "--force"]) == ExitCode.DONE
+    link, pipe = tmp_path / "link.svg", tmp_path / "pipe"
+    link.symlink_to(plot)
+    os.mkfifo(pipe)
+    assert cli.main([*report, "--plot", str(link), "--force"]) == ExitCode.DONE
+    assert link.is_symlink() and ElementTree.fromstring(plot.read_text()) is not None
+    assert cli.main([*report, "--plot", str(pipe), "--force"]) == ExitCode.WRONG_INPUT
+    assert pipe.is_fifo(), "nothing is put in its place"
 
 
 @pytest.mark.parametrize("value", ["edge-1", "edge-1:edge-1", "edge-1:nobody", ":edge-1"])
