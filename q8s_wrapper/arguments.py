@@ -68,7 +68,9 @@ def insert_cluster_file(argv: Sequence[str]) -> tuple[list[str], bool]:
         len(positionals) > 1 or needed or not command.node or is_file_name(positionals[0])
     ):
         return arguments, False
-    if needed and positionals and is_file_name(positionals[0]):
+    # A folder, too, may have the form of a path.
+    has_file = positionals and is_file_name(positionals[0], may_be_folder=command.node == "DIR")
+    if needed and has_file:
         return arguments, False  # the parser reports that NODE is missing
     file = default_file(exists=command.name != "init")
     if file is None:
@@ -92,9 +94,13 @@ def default_file(exists: bool = True) -> str | None:
     return named or (DEFAULT_FILE if not exists or Path(DEFAULT_FILE).is_file() else None)
 
 
-def is_file_name(text: str) -> bool:
-    """Return whether an argument is a cluster file rather than a node: it is a file, or has the form of a path."""
-    return text == "-" or os.sep in text or text.endswith(_SUFFIXES) or Path(text).is_file()
+def is_file_name(text: str, *, may_be_folder: bool = False) -> bool:
+    """Return whether an argument is a cluster file rather than a node: it is a file, or has the form of a path.
+
+    :param may_be_folder: whether the form of a path says nothing
+    """
+    is_path = os.sep in text and not may_be_folder
+    return text == "-" or is_path or text.endswith(_SUFFIXES) or Path(text).is_file()
 
 
 def positional_arguments(argv: Sequence[str], command: Command) -> list[str]:
