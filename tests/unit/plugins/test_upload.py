@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -60,6 +61,16 @@ def test_a_file_arrives_whole(file: upload.File, shown: list[dict[str, Any]]) ->
     assert shown[0]["event"] == "step"
     assert shown[-1]["event"] == "uploaded"
     assert shown[-1]["artifact"] == "bundle-1.qcow2"
+
+
+def test_a_damaged_file_does_not_get_the_name_of_the_good_one(file: upload.File, shown: list[dict[str, Any]]) -> None:
+    good = replace(file, sha256=hashlib.sha256(CONTENT).hexdigest())
+    Path(file.source).write_bytes(CONTENT[:-1] + b"x")
+    with pytest.raises(AnsibleActionFail, match=r"source is damaged: its SHA-256 is .*, expected .*Remove its folder"):
+        Here()._upload(good)
+    assert not Path(file.target).exists() and not Path(file.part).exists()
+    Path(file.source).write_bytes(CONTENT)
+    assert Here()._upload(good) == len(CONTENT)
 
 
 def test_an_interrupted_upload_is_resumed(file: upload.File, shown: list[dict[str, Any]]) -> None:

@@ -96,7 +96,9 @@ def served(bundle: Mapping[str, Any], elsewhere: bool) -> dict[str, Any]:
     """
     artifacts = bundle["artifacts"]
     files = (
-        [] if elsewhere else [{name: artifact[name] for name in ("name", "path")} for artifact in artifacts.values()]
+        []
+        if elsewhere
+        else [{name: artifact[name] for name in ("name", "path", "sha256")} for artifact in artifacts.values()]
     )
     return {
         "artifacts": {key: {name: artifacts[key][name] for name in ("name", "sha256")} for key in artifacts},

@@ -26,13 +26,17 @@ _STEP_SECONDS: Final = 30  # between two lines of a log; a terminal shows each s
 
 @dataclass(frozen=True)
 class File:
-    """A file to be uploaded: its path on the controller, its path on the host, its size, and which of how many it is."""
+    """A file to be uploaded: its path on the controller, its path on the host, its size, and which of how many it is.
+
+    :param sha256: the checksum that it must have; empty if it is not known
+    """
 
     source: str
     target: str
     size: int
     number: int
     total: int
+    sha256: str = ""
 
     @property
     def part(self) -> str:
@@ -56,7 +60,11 @@ class ActionModule(ActionBase):
                     "type": "list",
                     "elements": "dict",
                     "required": True,
-                    "options": {"name": {"type": "str", "required": True}, "path": {"type": "path", "required": True}},
+                    "options": {
+                        "name": {"type": "str", "required": True},
+                        "path": {"type": "path", "required": True},
+                        "sha256": {"type": "str", "default": ""},
+                    },
                 },
                 "directory": {"type": "path", "required": True},
             }
@@ -70,6 +78,7 @@ class ActionModule(ActionBase):
                 os.path.getsize(file["path"]),
                 number,
                 len(missing),
+                file["sha256"],
             )
             for number, file in enumerate(missing, 1)
         ]
@@ -85,7 +94,7 @@ class ActionModule(ActionBase):
     def _upload(self, file: File) -> int:
         """Upload one file, and return the bytes that were sent.
 
-        :raises AnsibleActionFail: what arrived is not what was sent, twice
+        :raises AnsibleActionFail: the file is damaged, or what arrived is not what was sent, twice
         """
         sent = 0
         for attempt in range(2):
@@ -94,6 +103,12 @@ class ActionModule(ActionBase):
             sent += self._append(file)
             with open(file.source, "rb") as source:
                 checksum = hashlib.file_digest(source, "sha256").hexdigest()
+            if file.sha256 and checksum != file.sha256:
+                self._shell(f"rm -f {shlex.quote(file.part)}")
+                raise AnsibleActionFail(
+                    f"Failed to upload {file.name}: {file.source} is damaged: its SHA-256 is {checksum}, expected "
+                    f"{file.sha256}. Remove its folder {os.path.dirname(file.source)}, and run this again to build it"
+                )
             check = f"echo {shlex.quote(f'{checksum}  {file.part}')} | sha256sum --check --status"
             target, part = shlex.quote(file.target), shlex.quote(file.part)
             if self._shell(f"if {check}; then chmod 0644 {part} && mv -f {part} {target} && echo good; fi").strip():

@@ -36,6 +36,10 @@ options:
         description: Path on the controller.
         type: path
         required: true
+      sha256:
+        description: The checksum that the file must have, if it is known. A file with another one is damaged, and not given its name on the host.
+        type: str
+        default: ""
   directory:
     description: Folder on the host. It exists.
     type: path
@@ -49,6 +53,7 @@ EXAMPLES = r"""
     files:
       - name: bundle-aarch64-3f1c0a94be77.qcow2
         path: /home/alice/.cache/q8s/bundles/bundle-aarch64/bundle-aarch64.qcow2
+        sha256: 3f1c0a94be77d6d0ad9f2e42b8b6a2d6c9b9c0a4c4f7c4b5b0d9d2a5e6f7a8b9
 """
 
 RETURN = r"""
