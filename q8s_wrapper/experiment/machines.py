@@ -20,6 +20,9 @@ from q8s_wrapper.errors import WrapperError
 
 COMMAND_SECONDS: Final = 60
 _VIRSH: Final = "virsh --quiet --connect qemu:///system"
+# q8s-rules keeps its own rules first in the tables nat and filter: a rule ahead of them would not last.
+_IPTABLES: Final = "iptables -w -t mangle"
+_FILTER_IPTABLES: Final = "iptables -w"  # where earlier releases had the rules
 _RULE: Final = "-m comment --comment q8s-scenario -j DROP"
 _PERIOD: Final = 100_000  # microseconds, Linux' own default
 _NO_QUOTA: Final = -1
@@ -141,7 +144,7 @@ class Machines:
         if kind == "cpu":
             return cpu_quota(node, fault.quota)
         if kind == "netdown":
-            return " && ".join(f"iptables -w -I FORWARD 1 {side} {_RULE}" for side in self._sides(node))
+            return " && ".join(f"{_IPTABLES} -I FORWARD 1 {side} {_RULE}" for side in self._sides(node))
         verb = {"stop": "destroy", "destroy": "destroy", "pause": "suspend", "reboot": "reset"}[kind]
         return f"{_VIRSH} {verb} {node}"
 
@@ -151,13 +154,15 @@ class Machines:
         if kind == "cpu":
             return cpu_quota(node)
         if kind == "netdown":
-            return " && ".join(f"iptables -w -D FORWARD {side} {_RULE}" for side in self._sides(node))
+            return " && ".join(f"{_IPTABLES} -D FORWARD {side} {_RULE}" for side in self._sides(node))
         return f"{_VIRSH} {'resume' if kind == 'pause' else 'start'} {node}"
 
     def restore_command(self, node: str) -> str:
         """Return the command that ends whatever fault the node has, for its host."""
         undo = "".join(
-            f"while iptables -w -D FORWARD {side} {_RULE} 2>/dev/null; do :; done; " for side in self._sides(node)
+            f"while {iptables} -D FORWARD {side} {_RULE} 2>/dev/null; do :; done; "
+            for iptables in (_IPTABLES, _FILTER_IPTABLES)
+            for side in self._sides(node)
         )
         return (
             f"{undo}case $({_VIRSH} domstate {node}) in paused) {_VIRSH} resume {node};; "

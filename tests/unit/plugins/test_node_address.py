@@ -9,12 +9,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
 
+from q8s_wrapper.experiment.machines import Machines
 from tests.unit.plugins.test_rules import Host, load, namespace
 
 NODE, GUEST, ELSEWHERE = "10.254.1.3", "192.168.1.3", "198.51.100.2"
@@ -106,7 +109,9 @@ except OSError as error:
 
 
 class Network:
-    """The namespaces, by their names: the process that holds each."""
+    """The namespaces, by their names: the process that holds each. ``host`` has the rules of a worker's host."""
+
+    host: Host
 
     def __init__(self, holders: dict[str, int]) -> None:
         self.holders = holders
@@ -136,7 +141,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
             for command in commands:
                 found.run(name, "ip", *command.format_map(found.holders).split())
         found.run("router", "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
-        load(Host(Path(tmp_path_factory.mktemp("host")), found.holders["host"]))
+        found.host = load(Host(Path(tmp_path_factory.mktemp("host")), found.holders["host"]))
         servers = {
             "guest": [f"tcp,{NODE},9100", f"udp,{NODE},9100", "tcp,,22", "tcp,,9"],
             "host": ["tcp,,22", "tcp,,9100"],
@@ -193,3 +198,48 @@ def test_the_guest_learns_of_a_smaller_mtu_on_the_way(network: Network) -> None:
     assert errors, "the router sent some"
     assert all(error == [NODE, True] for error in errors), "the packet that the guest sent, and a right checksum"
     assert f"mtu {MTU}" in network.run("guest", "ip", "route", "get", ELSEWHERE)
+
+
+def test_a_scenario_cuts_the_guest_off_until_the_faults_end(network: Network) -> None:
+    """The timer of q8s-rules, which repairs the host's rules, neither complains of the fault nor ends it."""
+    machines = Machines({"worker": {"q8s_vm": {"guest_ip": GUEST}}}, None)
+    fault: Any = SimpleNamespace(kind="netdown", node="worker")
+
+    def host(command: str) -> None:
+        network.run("host", "sh", "-c", command)
+
+    def passes() -> list[bool]:
+        """Return whether a connection to the guest is made, and one from it."""
+        with ThreadPoolExecutor() as pool:
+            ways = [("elsewhere", NODE, 9100), ("guest", ELSEWHERE, 80)]
+            answers = list(pool.map(lambda way: network.ask(way[0], "tcp", *way[1:]), ways))
+        assert all(isinstance(answer, list) or answer == "TimeoutError" for answer in answers), answers
+        return [isinstance(answer, list) for answer in answers]
+
+    assert passes() == [True, True]
+    host(machines.begin_command(fault))
+    try:
+        checked, repaired = network.host.q8s_rules("--check"), network.host.q8s_rules("--repair")
+        assert (checked.returncode, checked.stdout, repaired.stdout) == (0, "", "")
+        assert passes() == [False, False]
+    finally:
+        host(machines.end_command(fault))
+    assert passes() == [True, True]
+
+
+def test_what_a_scenario_left_on_the_host_is_removed(network: Network) -> None:
+    """Also what an earlier release left, in another table, and what was added twice."""
+    before = network.run("host", "iptables-save")
+    machines = Machines({"worker": {"q8s_vm": {"guest_ip": GUEST}}}, None)
+    fault: Any = SimpleNamespace(kind="netdown", node="worker")
+    # without virsh, which follows
+    restore = machines.restore_command("worker").partition("case ")[0]
+    for side in ("-s", "-d"):
+        network.run("host", *f"iptables -I FORWARD 1 {side} {GUEST} -m comment --comment q8s-scenario -j DROP".split())
+    for _twice in range(2):
+        network.run("host", "sh", "-c", machines.begin_command(fault))
+    assert network.run("host", "iptables-save").count("q8s-scenario") == 6
+    network.run("host", "sh", "-c", restore)
+    assert "q8s-scenario" not in network.run("host", "iptables-save")
+    assert network.host.q8s_rules("--check").stdout == ""
+    assert before.count("-A") == network.run("host", "iptables-save").count("-A")

@@ -75,7 +75,7 @@ class Lab:
         result = []
         for line in self.machines.lines():
             at, name, command = line.split(" ", 2)
-            known = re.search(r"system ([a-z]+)|iptables -w (-[ID])|q8s-links (update)|(domstate)", command)
+            known = re.search(r"system ([a-z]+)|iptables -w -t mangle (-[ID])|q8s-links (update)|(domstate)", command)
             if "domstate" in command:
                 result.append((float(at), name, "restore"))
             elif known and "sha256sum" not in command:
