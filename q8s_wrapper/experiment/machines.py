@@ -144,7 +144,7 @@ class Machines:
         if kind == "cpu":
             return cpu_quota(node, fault.quota)
         if kind == "netdown":
-            return " && ".join(f"{_IPTABLES} -I FORWARD 1 {side} {_RULE}" for side in self._sides(node))
+            return " && ".join(f"{_IPTABLES} -I {packets} {_RULE}" for packets in self._packets(node))
         verb = {"stop": "destroy", "destroy": "destroy", "pause": "suspend", "reboot": "reset"}[kind]
         return f"{_VIRSH} {verb} {node}"
 
@@ -154,15 +154,15 @@ class Machines:
         if kind == "cpu":
             return cpu_quota(node)
         if kind == "netdown":
-            return " && ".join(f"{_IPTABLES} -D FORWARD {side} {_RULE}" for side in self._sides(node))
+            return " && ".join(f"{_IPTABLES} -D {packets} {_RULE}" for packets in self._packets(node))
         return f"{_VIRSH} {'resume' if kind == 'pause' else 'start'} {node}"
 
     def restore_command(self, node: str) -> str:
         """Return the command that ends whatever fault the node has, for its host."""
         undo = "".join(
-            f"while {iptables} -D FORWARD {side} {_RULE} 2>/dev/null; do :; done; "
+            f"while {iptables} -D {packets} {_RULE} 2>/dev/null; do :; done; "
             for iptables in (_IPTABLES, _FILTER_IPTABLES)
-            for side in self._sides(node)
+            for packets in self._packets(node)
         )
         return (
             f"{undo}case $({_VIRSH} domstate {node}) in paused) {_VIRSH} resume {node};; "
@@ -171,9 +171,18 @@ class Machines:
             f"! {read_quota(node)} 2>/dev/null || {cpu_quota(node)}"
         )
 
-    def _sides(self, node: str) -> tuple[str, str]:
+    def _packets(self, node: str) -> tuple[str, ...]:
+        """Return what a guest and others send each other, as a chain and a match: both directions.
+
+        With several control planes, the host's proxy passes on the guest's connections to the Kubernetes API.
+        """
         address = str(self.hosts[node]["q8s_vm"]["guest_ip"])
-        return f"-s {address}", f"-d {address}"
+        return (
+            f"FORWARD -s {address}",
+            f"FORWARD -d {address}",
+            f"INPUT -s {address} -p tcp --dport 6443",
+            f"OUTPUT -d {address} -p tcp --sport 6443",
+        )
 
 
 def socket_path(folder: Path, name: str) -> Path:

@@ -21,6 +21,7 @@ from q8s_wrapper.experiment.machines import Machines
 from tests.unit.plugins.test_rules import Host, load, namespace
 
 NODE, GUEST, ELSEWHERE = "10.254.1.3", "192.168.1.3", "198.51.100.2"
+API_SERVER: Final = "10.254.1.4"  # one of several
 MTU: Final = 1300  # of the way to the machine elsewhere
 # Namespace -> commands of ip. The host has its addresses before, and the interface of its guest is on the bridge.
 NETWORK: Final = {
@@ -141,10 +142,13 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
             for command in commands:
                 found.run(name, "ip", *command.format_map(found.holders).split())
         found.run("router", "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
-        found.host = load(Host(Path(tmp_path_factory.mktemp("host")), found.holders["host"]))
+        found.host = Host(Path(tmp_path_factory.mktemp("host")), found.holders["host"])
+        found.host.api_servers = [API_SERVER]
+        found.host.write(NODE)
+        load(found.host)
         servers = {
             "guest": [f"tcp,{NODE},9100", f"udp,{NODE},9100", "tcp,,22", "tcp,,9"],
-            "host": ["tcp,,22", "tcp,,9100"],
+            "host": ["tcp,,22", "tcp,,9100", "tcp,,6443"],  # as the proxy of the Kubernetes API does
             "elsewhere": ["tcp,,80", "udp,0.0.0.0,80"],
         }
         for name, places in servers.items():
@@ -209,22 +213,22 @@ def test_a_scenario_cuts_the_guest_off_until_the_faults_end(network: Network) ->
         network.run("host", "sh", "-c", command)
 
     def passes() -> list[bool]:
-        """Return whether a connection to the guest is made, and one from it."""
+        """Return whether a connection to the guest is made, one from it, and one from it to the Kubernetes API."""
+        ways = [("elsewhere", NODE, 9100), ("guest", ELSEWHERE, 80), ("guest", API_SERVER, 6443)]
         with ThreadPoolExecutor() as pool:
-            ways = [("elsewhere", NODE, 9100), ("guest", ELSEWHERE, 80)]
             answers = list(pool.map(lambda way: network.ask(way[0], "tcp", *way[1:]), ways))
         assert all(isinstance(answer, list) or answer == "TimeoutError" for answer in answers), answers
         return [isinstance(answer, list) for answer in answers]
 
-    assert passes() == [True, True]
+    assert passes() == [True, True, True]
     host(machines.begin_command(fault))
     try:
         checked, repaired = network.host.q8s_rules("--check"), network.host.q8s_rules("--repair")
         assert (checked.returncode, checked.stdout, repaired.stdout) == (0, "", "")
-        assert passes() == [False, False]
+        assert passes() == [False, False, False]
     finally:
         host(machines.end_command(fault))
-    assert passes() == [True, True]
+    assert passes() == [True, True, True]
 
 
 def test_what_a_scenario_left_on_the_host_is_removed(network: Network) -> None:
@@ -238,7 +242,7 @@ def test_what_a_scenario_left_on_the_host_is_removed(network: Network) -> None:
         network.run("host", *f"iptables -I FORWARD 1 {side} {GUEST} -m comment --comment q8s-scenario -j DROP".split())
     for _twice in range(2):
         network.run("host", "sh", "-c", machines.begin_command(fault))
-    assert network.run("host", "iptables-save").count("q8s-scenario") == 6
+    assert network.run("host", "iptables-save").count("q8s-scenario") == 10
     network.run("host", "sh", "-c", restore)
     assert "q8s-scenario" not in network.run("host", "iptables-save")
     assert network.host.q8s_rules("--check").stdout == ""
