@@ -128,7 +128,10 @@ def _restore(session: Session, machines: Machines, nodes: Sequence[str] | None) 
     errors = perform.restore(machines, workers if nodes is None else nodes)
     for error in errors:
         messages.error(error)
-    code = ExitCode.FAILED if errors else link_commands.apply(session, machines, [], quiet=session.json)
+    # Also after an error: a node that cannot be restored leaves the links of all others as the scenario set them.
+    code = link_commands.apply(session, machines, [], quiet=session.json)
+    if errors:
+        code = ExitCode.FAILED
     if code == ExitCode.DONE:
         scenario.forget(session.folder)
     else:

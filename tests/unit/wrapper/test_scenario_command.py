@@ -313,6 +313,36 @@ def test_a_run_that_was_killed_is_named_and_restored(lab: Lab, capsys: pytest.Ca
     assert lab.result() == "killed, or running"
 
 
+def test_a_host_that_is_off_does_not_keep_the_links_of_other_guests(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What could not be restored is tried again by the next `scenario stop`."""
+    back = {**SET, "from": SET["to"], "to": SET["from"]}
+    lab.write({"at": "0s", "for": "1h", "set": back}, {"at": "500ms", "for": "1h", "stop": "node:edge-1"})
+    process = lab.start()
+
+    def delay() -> int:
+        return int(lab.machines.links("cloud-1")["10.254.1.3"]["delay"])
+
+    until(lambda: delay() == 200_000)
+    process.kill()
+    process.wait()
+    gone = ["edge-edge-1", "edge-1"]
+    for machine in gone:
+        lab.machines.away(machine)
+    stop = ["scenario", "stop", str(lab.file)]
+    assert cli.main(stop) == ExitCode.FAILED
+    assert "error: edge-edge-1: no route to host" in capsys.readouterr().err
+    assert delay() == 40_000
+    assert scenario.find_left(lab.folder) is not None
+    for machine in gone:
+        (lab.machines.tools / f"away-{machine}").unlink()
+    assert cli.main(stop) == ExitCode.DONE
+    assert lab.told()[-1] == ("edge-edge-1", "restore")
+    assert lab.restored()
+    assert scenario.find_left(lab.folder) is None
+
+
 def test_the_next_run_restores_what_a_killed_one_has_left(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     lab.write({"at": "0s", "for": "1h", "stop": "node:edge-1"})
     process = lab.start()
