@@ -29,6 +29,8 @@ from ansible_collections.q8s.emu.plugins.module_utils import (
 )
 from ansible_collections.q8s.emu.plugins.module_utils._bench_plan import Node
 
+from tests.unit.plugins.local_action import run_action
+
 OUTPUT = Path(__file__).parent / "bench_output"
 MIB = 1 << 20
 
@@ -502,6 +504,24 @@ def test_the_timeline_of_an_earlier_session_stays(document: dict[str, Any], tmp_
     (tmp_path / "chart.svg").unlink()
     assert bench_report.timeline(given) == "<svg>1</svg>"
     assert bench_report.timeline({**given, "resume": False}) == ""
+
+
+def test_a_resumed_benchmark_leaves_the_users_files_in_the_folder(tmp_path: Path) -> None:
+    planned = plan(THREE[:2], ["cpu"])
+    output = tmp_path / "bench"
+    bench_report.write(output, results_of(planned, []))
+    (output / "notes.md").write_text("the node was warm")
+    (output / "tables.md").write_text("old")
+    [measured, *_others] = [one for one in planned["measurements"] if RECORDED[one["tool"]]]
+    runs = [run(measured, recorded(RECORDED[measured["tool"]]))]
+    given = {"output": str(output), "cluster": "demo", "plan": planned, "runs": runs}
+    done = run_action(bench_report.ActionModule, **given, resume=True)
+    assert done["changed"], done
+    assert (output / "notes.md").read_text() == "the node was warm"
+    assert "old" not in (output / "tables.md").read_text()
+    assert measured["name"] not in json.loads((output / "results.json").read_text())["missing"]
+    assert run_action(bench_report.ActionModule, **given, force=True)["changed"]
+    assert not (output / "notes.md").exists(), "--force replaces the folder"
 
 
 def test_what_is_in_the_folder_is_not_lost(tmp_path: Path) -> None:

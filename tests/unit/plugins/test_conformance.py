@@ -14,6 +14,8 @@ from ansible_collections.q8s.emu.plugins.filter.conformance_nodes import conform
 from ansible_collections.q8s.emu.plugins.filter.conformance_plan import conformance_plan
 from ansible_collections.q8s.emu.plugins.module_utils import _conformance, _results_folder, _spec
 
+from tests.unit.plugins.local_action import run_action
+
 RECORDED = Path(__file__).parent / "conformance_output"
 LISTING = (RECORDED / "list-tests.txt").read_text()
 DNS = "[sig-network] DNS should provide DNS for the cluster [Conformance]"
@@ -186,3 +188,19 @@ def test_the_folder_has_a_table_and_the_logs_of_failed_tests(folder: Path) -> No
     assert json.loads((folder / "results.json").read_text()) == document
     with pytest.raises(_results_folder.OutputError, match="has results"):
         _results_folder.check(folder, force=False, hint="")
+
+
+def test_resumed_tests_leave_the_users_files_in_the_folder(folder: Path) -> None:
+    plan = conformance_plan(LISTING, focus="DNS should provide DNS for the cluster|ImageVolume")
+    write(folder, plan, [process(SERVICE)], resume=False)
+    for name in ("notes.md", "logs/journal.txt"):
+        (folder / name).write_text("the node was warm")
+    one = process(DNS, report="", log="killed")
+    given = {**about(), "plan": plan, "session": {"started": "now", "parallel": 2}}
+    reports: dict[str, Any] = {"processes": [one["specs"]], "reports": [one["xml"]], "logs": [one["log"]]}
+    for unknown in ("focus", "skip"):
+        del given[unknown]
+    result = run_action(conformance_report.ActionModule, output=str(folder), resume=True, **given, **reports)
+    assert result["changed"], result
+    assert [(folder / name).read_text() for name in ("notes.md", "logs/journal.txt")] == ["the node was warm"] * 2
+    assert len(list((folder / "logs").iterdir())) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -207,12 +208,50 @@ def test_results_are_there_while_others_take_their_place(tmp_path: Path) -> None
 
 
 def test_results_behind_a_link_are_replaced(tmp_path: Path) -> None:
+    """The link stays, also one to a folder that is not there yet."""
     real, link = tmp_path / "real", tmp_path / "link"
-    _results_folder.write(real, {"results.json": b"0"})
     link.symlink_to(real)
-    _results_folder.write(link, {"results.json": b"1"})
-    assert (link / "results.json").read_text() == "1"
+    _results_folder.check(link, force=False, hint="")
+    for content in ("0", "1"):
+        _results_folder.write(link, {"results.json": content.encode()})
+        assert (link / "results.json").read_text() == (real / "results.json").read_text() == content
+        assert link.is_symlink()
     assert {path.name for path in tmp_path.iterdir()} == {"real", "link"}
+    link.unlink()
+    link.symlink_to(tmp_path / "missing" / "results")
+    with pytest.raises(_results_folder.OutputError, match="missing is no folder"):
+        _results_folder.check(link, force=False, hint="")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_results_keep_the_other_files_of_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """With their times and modes, also where a file cannot be linked."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    output = tmp_path / "results"
+    _results_folder.write(output, {"results.json": b"0", "logs/one.log": b"0"})
+    for name in ("notes.md", "logs/notes.md", "captures/day/one.pcap", "tables.md"):
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
+        (output / name).write_text(name)
+    (output / "notes.md").chmod(0o600)
+    output.chmod(0o700)
+    os.utime(output / "notes.md", (1_000_000_000, 1_000_000_000))
+    (output / "latest").symlink_to("nowhere")
+    _results_folder.write(output, {"results.json": b"1", "logs/one.log": b"1", "tables.md": b"1"}, keep=True)
+    content = {str(p.relative_to(output)): p.read_text() for p in output.rglob("*") if p.is_file()}
+    new = dict.fromkeys(("results.json", "logs/one.log", "tables.md"), "1")
+    assert content == {**new, **{name: name for name in ("notes.md", "logs/notes.md", "captures/day/one.pcap")}}
+    kept = (output / "notes.md").stat()
+    assert (kept.st_mode & 0o777, kept.st_mtime) == (0o600, 1_000_000_000)
+    assert output.stat().st_mode & 0o777 == 0o700
+    assert (output / "latest").readlink() == Path("nowhere")
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
 
 def test_a_state_record_with_any_other_value_says_nothing_or_is_read(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class ActionModule(ActionBase):
             if given["state"] == "checked":
                 return {**result, "changed": False, "earlier": resumable(output, before) if before else {}}
             document = results(given, before)
-            write(output, document, timeline(given))
+            write(output, document, timeline(given), keep=before is not None)
         except (_results_folder.OutputError, OSError) as error:
             reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
             return {**result, "failed": True, "msg": f"Failed to write the results: {reason}"}
@@ -135,9 +135,10 @@ def result_files(document: Mapping[str, Any], chart: str = "") -> dict[str, byte
     return {name: text.encode("utf-8") for name, text in texts.items()}
 
 
-def write(output: Path, document: Mapping[str, Any], chart: str = "") -> None:
+def write(output: Path, document: Mapping[str, Any], chart: str = "", *, keep: bool = False) -> None:
     """Write the folder, and remove earlier results after that.
 
+    :param keep: whether the folder keeps its other files
     :raises OSError: a file cannot be written; then nothing has changed
     """
-    _results_folder.write(output, result_files(document, chart))
+    _results_folder.write(output, result_files(document, chart), keep=keep)

@@ -53,7 +53,8 @@ class ActionModule(ActionBase):
                 return {**result, "changed": False, "earlier": earlier(output, before) if before else {}}
             new = _conformance.outcomes(given["processes"], given["reports"], given["logs"])
             document = results(given, new, before)
-            _results_folder.write(output, files(document, new, logs(output) if before else {}))
+            found = files(document, new, logs(output) if before else {})
+            _results_folder.write(output, found, keep=before is not None)
         except (_results_folder.OutputError, OSError) as error:
             reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
             return {**result, "failed": True, "msg": f"Failed to write the results: {reason}"}

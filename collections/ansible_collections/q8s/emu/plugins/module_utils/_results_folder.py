@@ -47,8 +47,9 @@ def check(output: Path, *, force: bool, hint: str) -> None:
     :param hint: what to do with results that are there
     :raises OutputError: it exists and must not be replaced, or the folder above it does not exist
     """
-    if not output.parent.is_dir():
-        raise OutputError(f"{output.parent} is no folder\nhint: create it, or choose another with --output")
+    parent = output.resolve().parent
+    if not parent.is_dir():
+        raise OutputError(f"{parent} is no folder\nhint: create it, or choose another with --output")
     if not output.exists():
         return
     if not (output / RESULTS).is_file():
@@ -76,29 +77,33 @@ def read(output: Path, kind: Kind) -> dict[str, Any]:
     return checked
 
 
-def write(output: Path, files: Mapping[str, bytes]) -> None:
-    """Write a folder, and remove an earlier one after that.
+def write(output: Path, files: Mapping[str, bytes], *, keep: bool = False) -> None:
+    """Write a folder, and remove an earlier one after that. A link to a folder stays one.
 
     :param files: content of each file by its path in the folder
+    :param keep: whether the new folder also has the other files of the earlier one
     :raises OSError: a file cannot be written; then nothing has changed. It names the folder
     """
     try:
-        _write(output, files)
+        _write(output.resolve(), files, keep)
     except OSError as error:
         # That of a full disk names no file, and others would name a temporary one.
         raise OSError(error.errno, error.strerror or str(error), str(output)) from error
 
 
-def _write(output: Path, files: Mapping[str, bytes]) -> None:
+def _write(output: Path, files: Mapping[str, bytes], keep: bool) -> None:
     work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent))
     try:
         for name, content in files.items():
             (work / name).parent.mkdir(parents=True, exist_ok=True)
             (work / name).write_bytes(content)
         work.chmod(0o755)
+        if keep and output.exists():
+            shutil.copymode(output, work)
+            _carry_over(output, work)
         if not output.exists():
             os.rename(work, output)
-        elif not output.is_symlink() and _exchange(work, output):
+        elif _exchange(work, output):
             shutil.rmtree(work, ignore_errors=True)
         else:
             old = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".old", dir=output.parent))
@@ -113,6 +118,24 @@ def _write(output: Path, files: Mapping[str, bytes]) -> None:
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
+
+
+def _carry_over(old: Path, new: Path) -> None:
+    """Add the files of a folder to another one, except those that it has.
+
+    They are linked: that takes no space, and a program that has one open writes to the same file.
+    """
+    for entry in os.scandir(old):
+        target = new / entry.name
+        if entry.is_dir(follow_symlinks=False) and (target.is_dir() or not os.path.lexists(target)):
+            target.mkdir(exist_ok=True)
+            _carry_over(Path(entry.path), target)
+            shutil.copystat(entry.path, target)
+        elif not os.path.lexists(target):
+            try:
+                os.link(entry.path, target, follow_symlinks=False)
+            except OSError:  # not every file system has links
+                shutil.copy2(entry.path, target, follow_symlinks=False)
 
 
 def _exchange(one: Path, other: Path) -> bool:
