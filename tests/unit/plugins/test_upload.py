@@ -17,17 +17,26 @@ CONTENT = bytes(range(256)) * 40
 
 
 class Here(upload.ActionModule):
-    """The plugin, on this machine. Before the given commands the connection breaks, in the middle of what is sent."""
+    """The plugin, on this machine. The connection breaks ``breaks`` times, in the middle of what is sent.
 
-    def __init__(self, breaks: int = 0, check: bool = False) -> None:
+    :param away: how many commands after that the host is not reached
+    """
+
+    def __init__(self, breaks: int = 0, check: bool = False, away: int = 0) -> None:
         self._task = SimpleNamespace(check_mode=check)
         self._connection = SimpleNamespace(reset=lambda: None)
         self.breaks = breaks
+        self.away = away
+        self.left = 0
         self.sent = 0
 
     def _low_level_execute_command(self, cmd: str, in_data: bytes | None = None, **_: object) -> dict[str, Any]:
+        if self.left:
+            self.left -= 1
+            raise AnsibleConnectionFailure("no route to host")
         if in_data is not None and self.breaks:
             self.breaks -= 1
+            self.left = self.away
             subprocess.run(["sh", "-c", cmd], input=in_data[:100], check=True)
             raise AnsibleConnectionFailure("the connection broke")
         self.sent += len(in_data or b"")
@@ -83,6 +92,13 @@ def test_an_interrupted_upload_is_resumed(file: upload.File, shown: list[dict[st
 def test_a_broken_connection_costs_a_piece(file: upload.File, shown: list[dict[str, Any]]) -> None:
     assert Here(breaks=2)._upload(file) == len(CONTENT)
     assert Path(file.target).read_bytes() == CONTENT
+
+
+def test_an_outage_may_last_as_long_as_five_attempts(file: upload.File, shown: list[dict[str, Any]]) -> None:
+    assert Here(breaks=1, away=3)._upload(file) == len(CONTENT)
+    assert Path(file.target).read_bytes() == CONTENT
+    with pytest.raises(AnsibleConnectionFailure, match="no route to host"):
+        Here(breaks=1, away=4)._upload(upload.File(file.source, f"{file.target}-2", file.size, 2, 2))
 
 
 def test_a_connection_that_stays_broken_is_a_failure(file: upload.File, shown: list[dict[str, Any]]) -> None:

@@ -124,6 +124,9 @@ class ActionModule(ActionBase):
             for piece in pieces(source, offset):
                 for attempt in range(1, _ATTEMPTS + 1):
                     try:
+                        if attempt > 1:
+                            # What arrived of the piece is kept out: the piece is sent again.
+                            self._shell(f"truncate --size={offset} {shlex.quote(file.part)}")
                         self._shell(f"cat >> {shlex.quote(file.part)}", piece)
                         break
                     except AnsibleConnectionFailure:
@@ -131,8 +134,6 @@ class ActionModule(ActionBase):
                             raise
                         time.sleep(_PAUSE)
                         self._connection.reset()
-                        # What arrived of the piece is kept out: the piece is sent again.
-                        self._shell(f"truncate --size={offset} {shlex.quote(file.part)}")
                 offset += len(piece)
                 sent += len(piece)
                 progress.arrived(offset)
