@@ -22,6 +22,8 @@ from q8s_wrapper.private_file import write_private
 from q8s_wrapper.run_state import State
 
 _TIMELINE: Final = "timeline.html"  # beside the log of a deploy
+# How lines of Ansible's log begin that tell of a task and its results.
+_RESULTS: Final = ("PLAY ", "TASK ", "RUNNING HANDLER ", "ok: ", "changed: ", "skipping: ", "failed: ", "fatal: ")
 
 
 class Session:
@@ -108,12 +110,15 @@ class Session:
                 )
             except OSError as error:
                 messages.warning(f"Failed to record the duration of this run: {error.filename}: {error.strerror}")
+        reason = _ansible_failure(outcome)
         try:
             if self.json:
                 found = report.result(self.what, outcome.code, run_state, str(outcome.log), check=self.check)
+                if reason:
+                    found["failures"].append({"host": "localhost", "task": "", "reason": reason, "place": ""})
                 print(json.dumps({**found, "timeline": str(page)} if page else found), flush=True)
             else:
-                self._print_result(outcome, page)
+                self._print_result(outcome, page, reason)
         except output.OutputError as error:
             if not error.reader_exited:
                 raise
@@ -144,8 +149,11 @@ class Session:
             return None
         return page
 
-    def _print_result(self, outcome: runner.Outcome, page: Path | None) -> None:
-        """Print the result for a person: nodes and notes on stdout; times, failures and the next step on stderr."""
+    def _print_result(self, outcome: runner.Outcome, page: Path | None, reason: str) -> None:
+        """Print the result for a person: nodes and notes on stdout; times, failures and the next step on stderr.
+
+        :param reason: why Ansible itself failed; empty if it did not
+        """
         run_state, width = outcome.state, terminal.columns()
         notes = [self.invocation.adapt(note) for note in run_state.notes]
         nodes = report.nodes(run_state.results.get("q8s_node_table", []), self.invocation, width)
@@ -163,8 +171,8 @@ class Session:
             if _remove_whitespace(warning) not in printed_warnings:
                 messages.warning(self.invocation.adapt(warning))
         exists = _describe_servers(self.cluster) if outcome.code == ExitCode.INTERRUPTED else ""
-        if outcome.code == ExitCode.FAILED and not run_state.failures:
-            messages.error(_startup_failure(outcome.log))
+        if reason:
+            messages.error(reason)
         timeline_path = str(page) if page else ""
         end = report.End(
             self.what, self.invocation, self.again, outcome.code, self.check, bool(self.resume), timeline_path
@@ -237,11 +245,16 @@ def _remove_whitespace(text: str) -> str:
     return "".join(text.split())
 
 
-def _startup_failure(log: Path) -> str:
-    """Return why Ansible did not start, from its log: its errors, else the last lines."""
+def _ansible_failure(outcome: runner.Outcome) -> str:
+    """Return why Ansible did not start or did not finish the run, from its log. Return "" if only hosts failed."""
+    run_state = outcome.state
+    if outcome.code in (ExitCode.DONE, ExitCode.INTERRUPTED) or (run_state.finished and run_state.failures):
+        return ""
     try:
-        lines = terminal.without_colours(log.read_text(errors="replace")).splitlines()
+        lines = terminal.without_colours(outcome.log.read_text(errors="replace")).splitlines()
     except OSError:
         return "Ansible wrote no log"
-    errors = [number for number, line in enumerate(lines) if line.startswith(("[ERROR]", "ERROR!"))]
+    # Errors of tasks come before the task's result.
+    begin = max((number for number, line in enumerate(lines) if line.startswith(_RESULTS)), default=-1) + 1
+    errors = [number for number in range(begin, len(lines)) if lines[number].startswith(("[ERROR]", "ERROR!"))]
     return "\n".join(lines[errors[0] :] if errors else lines[-15:])

@@ -174,6 +174,42 @@ def test_the_end_of_a_run(
     assert out == "" and " ".join(said.split()) in " ".join(err.split())  # lines are folded by the length of the path
 
 
+KILLED = """\
+TASK [Boot the guest] ****
+\x1b[0;31m[ERROR]: Task failed: no space\x1b[0m
+fatal: [demo-arm-mid-1]: FAILED! => {"msg": "no space"}
+changed: [demo-control-plane]
+ERROR! Ansible was killed by SIGKILL; this machine may have run out of memory (dmesg shows it)
+"""
+
+
+@pytest.mark.parametrize("failures", [FAILED.failures, ()])
+@pytest.mark.parametrize("options", [["--yes"], ["--yes", "--json"]])
+def test_an_ansible_that_was_killed_is_named_beside_the_hosts_that_failed(
+    options: list[str],
+    failures: tuple[Failure, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(_playbook: str, _file: Path, place: Path, _lock: Path, **_options: object) -> runner.Outcome:
+        log = place / "ansible.log"
+        log.write_text(KILLED)
+        return runner.Outcome(State(failures=failures), ExitCode.FAILED, log)
+
+    monkeypatch.setattr(runner, "run", run)
+    assert cli.main(["deploy", str(EXAMPLE), *options]) == ExitCode.FAILED
+    out, err = capsys.readouterr()
+    reason = KILLED.splitlines()[-1]
+    if "--json" in options:
+        found = json.loads(out.splitlines()[-1])["failures"]
+        assert [one["reason"] for one in found] == [*(failure.reason for failure in failures), reason]
+    else:
+        assert f"error: {reason}\n" in err
+        assert ("error: demo-arm-mid-1: Boot the guest\n  no space\n" in err) == bool(failures)
+        assert "Task failed" not in err
+
+
 @pytest.mark.parametrize("arguments", [["--check"], ["-vC"], ["-f", "3", "-t", "nodes"], ["--lim=x"], ["--list-tasks"]])
 @pytest.mark.parametrize("verb", ["deploy", "destroy", "upgrade", "status"])
 def test_what_selects_is_no_argument_for_ansible(
