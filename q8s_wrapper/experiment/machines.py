@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from q8s_wrapper import environment, inventory
 from q8s_wrapper.errors import WrapperError
@@ -104,17 +104,20 @@ class Machines:
                     check=False,
                 )
 
-    def open_root(self, name: str, command: str) -> subprocess.Popen[str]:
-        """Start a shell command as root that ends when its standard input does."""
-        return self.open(name, f"sudo sh -c {shlex.quote(command)}")
+    def open_root(self, name: str, command: str, errors: TextIO) -> subprocess.Popen[str]:
+        """Start a shell command as root that ends when its standard input does.
 
-    def open(self, name: str, command: str) -> subprocess.Popen[str]:
+        :param errors: the file that receives its messages
+        """
+        return self.open(name, f"sudo sh -c {shlex.quote(command)}", errors)
+
+    def open(self, name: str, command: str, errors: TextIO | int = subprocess.DEVNULL) -> subprocess.Popen[str]:
         """Start a shell command whose output is read while it runs."""
         return subprocess.Popen(
             self._ssh(name, command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=errors,
             text=True,
             encoding="utf-8",
             env=self._variables,
@@ -134,9 +137,10 @@ class Machines:
         """Return the machine that is a node: a guest, or a control plane, whose node name may differ."""
         return node if node in self.hosts else next(n for n, v in self.hosts.items() if v["q8s_node_name"] == node)
 
-    def control_plane(self) -> str:
-        """Return a control plane."""
-        return next(n for n, v in self.hosts.items() if "q8s_vm" not in v and "q8s_node_name" in v)
+    def control_planes(self) -> dict[str, str]:
+        """Return the address of each control plane."""
+        known = {n: v for n, v in self.hosts.items() if "q8s_vm" not in v and "q8s_node_name" in v}
+        return {name: str(values["q8s_private_ip"]) for name, values in known.items()}
 
     def begin_command(self, fault: Any) -> str:
         """Return the command that begins a fault, for the node's host."""

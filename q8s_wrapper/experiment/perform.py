@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,19 +16,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from q8s_wrapper import messages
 from q8s_wrapper.errors import WrapperError
 from q8s_wrapper.experiment.machines import CommandError, Machines, read_quota
 from q8s_wrapper.experiment.scenario import Record
 from q8s_wrapper.experiment.shaping import Shaping
 
 _KUBECTL: Final = "/var/lib/q8s/bin/kubectl --kubeconfig=/etc/kubernetes/admin.conf"
+# Of its own API server: the name of the Kubernetes API may lead to another one, which is off.
 _WATCH_NODES: Final = (
-    f"exec 3<&0; NO_PROXY='*' no_proxy='*' {_KUBECTL} get nodes --watch --no-headers "
+    f"exec 3<&0; NO_PROXY='*' no_proxy='*' {_KUBECTL} --server=https://ADDRESS:6443 get nodes --watch --no-headers "
     "-o custom-columns='N:.metadata.name,R:.status.conditions[?(@.type==\"Ready\")].status' & p=$!; "
     "{ cat <&3; kill $p; } >/dev/null 2>&1 & wait $p"
 )
 _STATES: Final = {"True": "Ready", "False": "NotReady"}
 _BACK_SECONDS: Final = 900
+_PAUSE: Final = 2  # seconds before the next control plane is asked
+_UNWATCHED_SECONDS: Final = 30  # after which it is recorded that no control plane answers
 
 
 @dataclass
@@ -226,18 +231,46 @@ class Performer:
                 self._record.write("back", node=fault.node, at=round(self._record.now, 3))
 
     def _watch_nodes(self) -> None:
-        """Record when nodes are Ready, as the API server tells."""
-        known = self._states
-        while not self.stopped.is_set():
-            self._watch = self.machines.open_root(self.machines.control_plane(), _WATCH_NODES)
-            for line in self._watch.stdout or ():
-                node, _, status = line.strip().partition(" ")
-                state = _STATES.get(status.strip(), "Unknown")
-                if known.get(node) != state:
-                    if node in known or state != "Ready":
-                        self._record.write("node", node=node, state=state, at=round(max(0.0, self._record.now), 3))
-                    known[node] = state
-            self.stopped.wait(2)
+        """Record when nodes are Ready, as the API server of a control plane tells. The next one is asked if it ends."""
+        planes = self.machines.control_planes()
+        silent, since, unwatched = 0, time.monotonic(), False
+        for name, address in itertools.cycle(planes.items()):
+            if self.stopped.is_set():
+                return
+            with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+                self._watch = self.machines.open_root(name, _WATCH_NODES.replace("ADDRESS", address), errors)
+                silent += 1
+                for line in self._watch.stdout or ():
+                    if unwatched:
+                        self._record.write("watched", node=name, at=self._moment())
+                    silent, unwatched = 0, False
+                    self._note_state(line)
+                self._watch.wait()
+                errors.seek(0)
+                reason = f"{name}: {(errors.read().strip() or 'no message').splitlines()[-1]}"
+            seconds = time.monotonic() - since
+            if not silent:
+                since = time.monotonic()
+            elif silent >= len(planes) and seconds >= _UNWATCHED_SECONDS and not (unwatched or self.stopped.is_set()):
+                unwatched = True
+                at = self._moment()
+                self._record.write("unwatched", at=at, since=round(max(0.0, at - seconds), 3), error=reason)
+                lacks = "so the record lacks when nodes are Ready"
+                messages.warning(f"no control plane has answered for {seconds:.0f} s, {lacks}: {reason}")
+            self.stopped.wait(_PAUSE)
+
+    def _note_state(self, line: str) -> None:
+        """Record a node's state if it has changed."""
+        node, _, status = line.strip().partition(" ")
+        state = _STATES.get(status.strip(), "Unknown")
+        if self._states.get(node) != state:
+            if node in self._states or state != "Ready":
+                self._record.write("node", node=node, state=state, at=self._moment())
+            self._states[node] = state
+
+    def _moment(self) -> float:
+        """Return the scenario's time for the record. The watch starts before the scenario."""
+        return round(max(0.0, self._record.now), 3)
 
     def close(self) -> None:
         """Perform nothing more. Commands that run are waited for."""

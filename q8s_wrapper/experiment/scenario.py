@@ -1,7 +1,8 @@
 """Records of scenarios in the cluster's state folder, and what is printed of them.
 
 A record is a file of JSON Lines: ``begin``, an ``action`` each time that a fault begins or ends, ``node`` when a node
-becomes Ready or NotReady, ``back`` when a guest answers after a fault, ``ping`` for each answer of a ping, and ``end``.
+becomes Ready or NotReady, ``unwatched`` when no control plane has answered for a while, ``watched`` when one answers
+again, ``back`` when a guest answers after a fault, ``ping`` for each answer of a ping, and ``end``.
 While a scenario runs, ``scenario.json`` names its record; a run that was killed leaves it.
 """
 
@@ -58,6 +59,12 @@ class _NodeState(_Event):
     at: float
 
 
+class _Unwatched(_Event):
+    since: float
+    at: float
+    error: str
+
+
 class _Back(_Event):
     node: str
     at: float
@@ -73,6 +80,8 @@ _SHAPES: Final[Mapping[str, Any]] = {
     "begin": _Begin,
     "action": _Action,
     "node": _NodeState,
+    "unwatched": _Unwatched,
+    "watched": _Back,
     "back": _Back,
     "ping": _Ping,
     "end": _End,
@@ -186,6 +195,8 @@ def line_text(line: Line) -> str:
         return f"{line['at']:9.3f} s  {line['node']} is {line['state']}"
     if kind == "back":
         return f"{line['at']:9.3f} s  {line['node']} answers again"
+    if kind == "watched":
+        return f"{line['at']:9.3f} s  control plane {line['node']} answers, and nodes are watched again"
     return ""
 
 
@@ -204,6 +215,9 @@ def report_lines(path: Path, lines: Sequence[Line]) -> list[str]:
     ]
     result = [f"scenario of {data['begin']}, seed {data['seed']}: {data['result']}", ""]
     result += report.table(rows).splitlines() if rows else ["nothing happened"]
+    for one in data["unwatched"]:
+        until = f"{one['to']:.3f} s" if one["to"] is not None else "the end"
+        result.append(f"no control plane answered from {one['from']:.3f} s to {until}: {one['error']}")
     for one in data["not_ready"]:
         until = f"{one['to']:.3f} s" if one["to"] is not None else "the end"
         result.append(f"{one['node']} was {one['state']} from {one['from']:.3f} s to {until}")
@@ -230,7 +244,12 @@ def report_data(path: Path, lines: Sequence[Line]) -> dict[str, Any]:
     begin = next((line for line in lines if line["event"] == "begin"), {})
     end = next((line for line in lines if line["event"] == "end"), {"result": "killed, or running"})
     intervals: list[dict[str, Any]] = []
+    unwatched: list[dict[str, Any]] = []
     for line in lines:
+        if line["event"] == "unwatched":
+            unwatched.append({"from": line["since"], "to": None, "error": line["error"]})
+        if line["event"] == "watched" and unwatched:
+            unwatched[-1]["to"] = line["at"]
         if line["event"] != "node":
             continue
         for one in intervals:
@@ -246,6 +265,7 @@ def report_data(path: Path, lines: Sequence[Line]) -> dict[str, Any]:
         # They were recorded as they ended.
         "actions": sorted((line for line in lines if line["event"] == "action"), key=lambda line: line["begun"]),
         "not_ready": intervals,
+        "unwatched": unwatched,
         "back": [line for line in lines if line["event"] == "back"],
         "pings": [line for line in lines if line["event"] == "ping"],
     }

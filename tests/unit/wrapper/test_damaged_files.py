@@ -30,6 +30,8 @@ SCENARIO: list[dict[str, Any]] = [
     {**ACTION, "what": "end of stop a", "undo": True, "begun": 2.0, "done": 2.2, "error": "no such domain"},
     {"event": "node", "node": "a", "state": "NotReady", "at": 1.5},
     {"event": "node", "node": "a", "state": "Ready", "at": 2.5},
+    {"event": "unwatched", "since": 0.5, "at": 1.0, "error": "cp: no route to host"},
+    {"event": "watched", "node": "cp", "at": 1.4},
     {"event": "back", "node": "a", "at": 2.4},
     {"event": "ping", "from": "a", "to": "b", "at": 1.0, "ms": 3.0},
     {"event": "ping", "from": "a", "to": "b", "at": 1.2, "ms": 4.0},

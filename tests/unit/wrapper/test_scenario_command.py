@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from xml.etree import ElementTree
 
 import pytest
@@ -25,7 +25,7 @@ import yaml
 from q8s_wrapper import cli, state
 from q8s_wrapper.commands import scenarios
 from q8s_wrapper.errors import ExitCode
-from q8s_wrapper.experiment import links, scenario
+from q8s_wrapper.experiment import links, perform, scenario
 from tests.unit.wrapper import fake_machines
 from tests.unit.wrapper.fake_machines import FakeMachines
 
@@ -161,6 +161,43 @@ def test_actions_reach_their_machines_at_their_time(lab: Lab, capsys: pytest.Cap
     assert data["not_ready"][0]["node"] == "edge-1" and data["not_ready"][0]["to"] is None
     assert cli.main(["scenario", "report", str(lab.file)]) == ExitCode.DONE
     assert "edge-1 was NotReady from" in capsys.readouterr().out
+
+
+def test_nodes_are_watched_by_any_control_plane_that_answers(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    first = next(iter(lab.machines.hosts))
+    second = {"q8s_node_name": "second", "ansible_host": "second", "q8s_private_ip": "10.254.1.9"}
+    cast(dict[str, Any], lab.machines.hosts)["edge-second"] = {**lab.machines.hosts[first], **second}
+    lab.machines.away(first)
+    lab.write({"at": "4s", "for": "100ms", "stop": "node:cloud-1"})
+    assert lab.run() == ExitCode.DONE
+    out, err = capsys.readouterr()
+    assert "edge-1 is NotReady" in out and "no control plane" not in err
+    assert "--server=https://10.254.1.9:6443" in lab.lines("get nodes")[0], "not the one that is off"
+
+
+def test_a_scenario_without_a_control_plane_says_that_it_watches_nothing(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says so once, and when a control plane answers again."""
+    monkeypatch.setattr(perform, "_UNWATCHED_SECONDS", 1)
+    monkeypatch.setattr(perform, "_PAUSE", 0.5)
+    [plane] = [name for name in lab.machines.hosts if name.endswith("control-plane")]
+    lab.machines.away(plane)
+    lab.write({"at": "6s", "for": "100ms", "stop": "node:cloud-1"})
+    timer = threading.Timer(4, (lab.machines.tools / f"away-{plane}").unlink)
+    timer.start()
+    assert lab.run() == ExitCode.DONE
+    timer.join()
+    out, err = capsys.readouterr()
+    assert re.search(r"warning: no control plane has answered for \d+ s, .*: .*: no route to host", err)
+    assert err.count("no control plane") == 1
+    assert "nodes are watched again" in out and "edge-1 is NotReady" in out
+    report = ["scenario", "report", str(lab.file)]
+    assert cli.main(report) == ExitCode.DONE
+    assert "no control plane answered from 0.000 s to " in capsys.readouterr().out
+    assert cli.main([*report, "--json"]) == ExitCode.DONE
+    [unwatched] = json.loads(capsys.readouterr().out)["unwatched"]
+    assert 1 < unwatched["to"] < 6 and "no route to host" in unwatched["error"]
 
 
 def test_a_slower_guest_answers_all_the_time(lab: Lab) -> None:
