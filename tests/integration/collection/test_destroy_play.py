@@ -38,8 +38,6 @@ def destroy(tmp_path: Path) -> Callable[..., tuple[list[str], str]]:
     shutil.copytree(REPOSITORY / "collections" / "ansible_collections", copy)
     for name in ("servers", "security_group", "keypair"):
         (copy / f"q8s/emu/plugins/modules/{name}.py").write_text(MODULE.format(calls=calls, name=name))
-    reset = [{"name": "Reset", "ansible.builtin.shell": f"echo reset >> {calls}"}]
-    (copy / "q8s/emu/roles/control_plane/tasks/reset.yml").write_text(json.dumps(reset))
     for name in FILES:
         (tmp_path / name).touch()
     variables = {
@@ -52,9 +50,11 @@ def destroy(tmp_path: Path) -> Callable[..., tuple[list[str], str]]:
         "q8s_state_dir": str(tmp_path),
     }
 
-    def run(**more: Any) -> tuple[list[str], str]:
-        hosts: dict[str, Any] = {"demo-control-plane": {}}
-        group = {"control_plane_initial": {"hosts": hosts}}
+    def run(reset: tuple[dict[str, Any], ...] = (), host: Any = None, **more: Any) -> tuple[list[str], str]:
+        tasks = [*reset, {"name": "Reset", "ansible.builtin.shell": f"echo reset >> {calls}"}]
+        (copy / "q8s/emu/roles/control_plane/tasks/reset.yml").write_text(json.dumps(tasks))
+        hosts: dict[str, Any] = {"demo-control-plane": host or {}}
+        group = {"control_plane_initial": {"hosts": dict.fromkeys(hosts)}}
         inventory = {"all": {"hosts": hosts, "vars": {**variables, **more}, "children": group}}
         (tmp_path / "inventory.yml").write_text(json.dumps(inventory))
         program = Path(sys.executable).parent / "ansible-playbook"
@@ -85,6 +85,37 @@ def test_an_initial_instance_that_is_off_keeps_nothing_alive(
     said = " ".join(output.split())
     assert "Failed to remove Kubernetes from demo-control-plane: " in said and "Connection refused" in said
     assert "openstack server start demo-control-plane" in said
+    assert all((tmp_path / name).exists() for name in FILES), "the next destroy needs the key"
+    assert destroy()[0][3:] == ["reset", "servers absent", "security_group absent", "keypair absent"]
+    assert [name for name in FILES if (tmp_path / name).exists()] == []
+
+
+FAILS = {"name": "Run kubeadm reset", "ansible.builtin.command": "sh -c 'echo error: no etcd >&2; exit 1'"}
+AWAY = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+LOST = ({"ansible.builtin.set_fact": AWAY}, {"name": "Stop the units", "ansible.builtin.command": "true"})
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ({"reset": (FAILS,)}, "Run kubeadm reset: error: no etcd"),
+        ({"host": {"ansible_python_interpreter": "/no/python3"}}, "/no/python3"),
+        (
+            {"host": {"ansible_become": True, "ansible_become_user": "nobody", "ansible_become_exe": "/no/sudo"}},
+            "/no/sudo",
+        ),
+        ({"reset": LOST}, "it no longer answered"),
+    ],
+    ids=["kubeadm", "python", "sudo", "lost"],
+)
+def test_an_initial_instance_that_cannot_be_reset_keeps_nothing_alive(
+    destroy: Callable[..., tuple[list[str], str]], tmp_path: Path, broken: dict[str, Any], words: str
+) -> None:
+    calls, output = destroy(**broken)
+    assert calls == ["servers absent", "security_group absent", "keypair absent"], output
+    said = " ".join(output.split())
+    assert "Failed to remove Kubernetes from demo-control-plane: " in said and words in said, output
+    assert "Fix the cause and run destroy again; the state folder stays until then." in said
     assert all((tmp_path / name).exists() for name in FILES), "the next destroy needs the key"
     assert destroy()[0][3:] == ["reset", "servers absent", "security_group absent", "keypair absent"]
     assert [name for name in FILES if (tmp_path / name).exists()] == []
