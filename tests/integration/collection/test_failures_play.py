@@ -41,7 +41,9 @@ for name in {nodes}:
 coredns = {{"namespace": "kube-system", "name": "coredns"}}
 status = {{"conditions": [{{"type": "Available", "status": "True"}}]}}
 items.append({{"kind": "Deployment", "metadata": coredns, "status": status}})
-if "jsonpath" in text:
+if "annotations.q8s" in text:
+    print("x86-small-1=True\\narm-mid-1=False\\n" if (root / "drained").exists() else "")
+elif "jsonpath" in text:
     print("".join(f"{{name}} v1.36.3\\n" for name in {nodes}[:2]) + "arm-mid-1 v1.35.7\\n")
 elif "json" in text and "get" in text:
     print(json.dumps({{"items": items}}))
@@ -63,6 +65,8 @@ class Run:
                 file.write_text(new)
         module = self.collections / "q8s/emu/plugins/modules/nodes_ready.py"
         module.write_text(module.read_text().replace('"default": 600', '"default": 0'))
+        uncordon = self.collections / "q8s/emu/roles/control_plane/tasks/uncordon.yml"
+        uncordon.write_text(uncordon.read_text().replace("retries: 20", "retries: 1"))
         (root / "kubectl").write_text(KUBECTL.format(python=sys.executable, root=root, nodes=[INITIAL, *WORKERS]))
         (root / "kubectl").chmod(0o755)
         (root / "etc" / "q8s").mkdir(parents=True)
@@ -141,11 +145,13 @@ def run(tmp_path: Path) -> Run:
 
 
 def test_a_node_that_is_not_ready_keeps_the_others_from_nothing(run: Run) -> None:
+    (run.root / "drained").touch()
     failed = {"failed_servers": {"demo-arm-mid-2": "server demo-arm-mid-2 is in ERROR: No valid host was found."}}
     code, said = run("ready", "addons", "links", "failures", q8s_servers_result=failed)
     assert code == 2, said
     assert "node arm-mid-1 is NotReady" in said
     assert "patch node x86-small-1" in run.calls, "it has its labels"
+    assert "uncordon x86-small-1" in run.calls and "uncordon arm-mid-1" not in run.calls
     assert not (run.root / "etc" / "q8s" / "bootstrap-token").exists()
     assert "--selector=q8s.io/addon" in run.calls, "add-ons are installed"
     assert "server demo-arm-mid-2 is in ERROR: No valid host was found." in said
