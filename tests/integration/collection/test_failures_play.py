@@ -55,6 +55,7 @@ class Run:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.second = ""  # another control plane
         self.collections = root / "ansible_collections"
         self.stages = self.collections / "q8s/emu/playbooks/stages"
         shutil.copytree(REPOSITORY / "collections" / "ansible_collections", self.collections)
@@ -92,7 +93,12 @@ class Run:
                 ),
             }
         servers = [name for name in hosts if name != INITIAL]
-        groups = {"control_plane": [INITIAL], "control_plane_initial": [INITIAL], "worker_hosts": servers}
+        servers = [name for name in servers if name != self.second]
+        groups = {
+            "control_plane": [INITIAL, *filter(None, [self.second])],
+            "control_plane_initial": [INITIAL],
+            "worker_hosts": servers,
+        }
         groups |= {} if "ssh" in stages else {"booted": list(hosts)}
         variables = {
             **_inventory.cluster_variables(cluster, None),
@@ -177,6 +183,19 @@ def test_nobody_goes_on_without_the_initial_control_plane(run: Run, away: str, s
     code, said = run("ssh", "reached", "failures", away=(away,), q8s_ssh_timeout=1)
     assert code == 2, "one host failed"
     assert (f"{away} did not answer by ssh, and the other nodes need it" in said) == stops
+    assert ("PLAY [Report what failed]" in said) != stops
+
+
+@pytest.mark.parametrize(("failing", "stops"), [(INITIAL, True), ("demo-arm-mid-1", False)])
+def test_nobody_goes_on_where_the_initial_control_plane_keeps_its_certificates(
+    run: Run, failing: str, stops: bool
+) -> None:
+    run.second = "demo-arm-mid-1"
+    fail = {"ansible.builtin.fail": {"msg": "no space left"}, "when": f"inventory_hostname == '{failing}'"}
+    (run.collections / "q8s/emu/roles/control_plane/tasks/renew_ended.yml").write_text(json.dumps([fail]))
+    code, said = run("ssh", "reached", "renewal", "failures")
+    assert code == 2 and "no space left" in said, "one host failed"
+    assert (f"{failing} failed at the check of the certificates" in said) == stops
     assert ("PLAY [Report what failed]" in said) != stops
 
 
