@@ -11,8 +11,11 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from q8s_wrapper.config import REPOSITORY
 
@@ -21,7 +24,9 @@ FORGET = 'import sys\nopen("{calls}", "a").write("forget " + sys.argv[1] + "\\n"
 KUBECTL = '#!/bin/sh\nshift\necho kubectl "$1" "$2" "$3" >> {calls}\n[ "$1" != get ] || echo "node/$3"\n'
 
 
-def test_one_that_is_off_leaves_and_the_run_goes_on(tmp_path: Path) -> None:
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., tuple[int, str, list[str]]]:
+    """Run the stage; return Ansible's exit code, what it said, and what was called."""
     calls = tmp_path / "calls"
     copy = tmp_path / "ansible_collections"
     shutil.copytree(REPOSITORY / "collections" / "ansible_collections", copy)
@@ -36,48 +41,80 @@ def test_one_that_is_off_leaves_and_the_run_goes_on(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (tmp_path / "q8s/bin/kubectl").write_text(KUBECTL.format(calls=calls).replace("admin.conf", ""))
     (tmp_path / "q8s/bin/kubectl").chmod(0o755)
-    surplus = {"name": LEAVING, "control_plane_host": LEAVING, "address": "127.0.0.1"}
-    here: dict[str, Any] = {
-        "ansible_connection": "local",
-        "ansible_python_interpreter": sys.executable,
-        "ansible_become": False,
-    }
-    # Nobody answers there.
-    off = {
-        "ansible_connection": "ssh",
-        "ansible_host": "127.0.0.1",
-        "ansible_port": 1,
-        "ansible_become": False,
-        "q8s_surplus": surplus,
-    }
-    inventory = {
-        "all": {
-            "hosts": {"localhost": {**here, "q8s_surplus_goes": True}, INITIAL: here, LEAVING: off},
-            "vars": {"q8s_environment": {}},
-            "children": {
-                "control_plane_initial": {"hosts": {INITIAL: {}}},
-                "control_plane": {"hosts": {INITIAL: {}, LEAVING: {}}},
-                "surplus": {"hosts": {LEAVING: {}}},
+
+    def go(**initial: Any) -> tuple[int, str, list[str]]:
+        surplus = {"name": LEAVING, "control_plane_host": LEAVING, "address": "127.0.0.1"}
+        here: dict[str, Any] = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "ansible_become": False,
+        }
+        # Nobody answers there.
+        off = {
+            "ansible_connection": "ssh",
+            "ansible_host": "127.0.0.1",
+            "ansible_port": 1,
+            "ansible_become": False,
+            "q8s_surplus": surplus,
+        }
+        inventory = {
+            "all": {
+                "hosts": {"localhost": {**here, "q8s_surplus_goes": True}, INITIAL: {**here, **initial}, LEAVING: off},
+                "vars": {"q8s_environment": {}},
+                "children": {
+                    "control_plane_initial": {"hosts": {INITIAL: {}}},
+                    "control_plane": {"hosts": {INITIAL: {}, LEAVING: {}}},
+                    "surplus": {"hosts": {LEAVING: {}}},
+                },
+            }
+        }
+        (tmp_path / "inventory.yml").write_text(json.dumps(inventory))
+        went_on = {
+            "vars": {"q8s_goes": "{{ hostvars.localhost.q8s_surplus_goes }}"},
+            "ansible.builtin.debug": {
+                "msg": "it went on, and surplus servers are {{ q8s_goes | ternary('deleted', 'kept') }}"
             },
         }
-    }
-    (tmp_path / "inventory.yml").write_text(json.dumps(inventory))
-    after = [{"hosts": INITIAL, "gather_facts": False, "tasks": [{"ansible.builtin.debug": {"msg": "it went on"}}]}]
-    stage = copy / "q8s/emu/playbooks/stages/surplus.yml"
-    (tmp_path / "play.yml").write_text(json.dumps([{"ansible.builtin.import_playbook": str(stage)}, *after]))
-    done = subprocess.run(
-        [Path(sys.executable).parent / "ansible-playbook", "-i", tmp_path / "inventory.yml", tmp_path / "play.yml"],
-        cwd=tmp_path,
-        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": f"{tmp_path}", "ANSIBLE_NOCOLOR": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "it went on" in done.stdout
-    assert calls.read_text().splitlines() == [
+        after = [{"hosts": INITIAL, "gather_facts": False, "tasks": [went_on]}]
+        stage = copy / "q8s/emu/playbooks/stages/surplus.yml"
+        (tmp_path / "play.yml").write_text(
+            json.dumps(
+                [{"import_playbook": str(stage)}, *after, {"import_playbook": str(stage.with_name("failures.yml"))}]
+            )
+        )
+        done = subprocess.run(
+            [Path(sys.executable).parent / "ansible-playbook", "-i", tmp_path / "inventory.yml", tmp_path / "play.yml"],
+            cwd=tmp_path,
+            env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": f"{tmp_path}", "ANSIBLE_NOCOLOR": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        said = " ".join((done.stdout + done.stderr).split())
+        return done.returncode, said, calls.read_text().splitlines() if calls.exists() else []
+
+    return go
+
+
+def test_one_that_is_off_leaves_and_the_run_goes_on(run: Callable[..., tuple[int, str, list[str]]]) -> None:
+    code, said, calls = run()
+    assert code == 0 and "it went on, and surplus servers are deleted" in said, said
+    assert calls == [
         f"kubectl get node {LEAVING}",
         f"kubectl drain {LEAVING} --ignore-daemonsets",
         f"forget {LEAVING}",
         f"kubectl delete node {LEAVING}",
     ]
+
+
+def test_nodes_stay_while_the_initial_control_plane_is_off(run: Callable[..., tuple[int, str, list[str]]]) -> None:
+    """The stage after this one starts it, and the next deploy removes them."""
+    away = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+    code, said, calls = run(q8s_status="SHUTOFF", **away)
+    assert code == 2 and calls == [], said
+    assert "it went on, and surplus servers are kept" in said, said
+    assert (
+        f"These nodes are not removed yet: {LEAVING}. {INITIAL}, which drains them, was SHUTOFF. Deploy again" in said
+    )
+    code, said, calls = run(q8s_status="ACTIVE")
+    assert code == 0 and "surplus servers are deleted" in said and f"kubectl delete node {LEAVING}" in calls, said
