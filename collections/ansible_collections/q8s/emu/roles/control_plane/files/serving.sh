@@ -4,9 +4,9 @@
 set -eu
 pki=/etc/kubernetes/pki
 for file in $pki/apiserver.crt $pki/apiserver.crt.old; do
-    if [ -e $file ]; then break; fi
+    if [ -e "$file" ]; then break; fi
 done
-present=$(openssl x509 -in $file -noout -ext subjectAltName 2>/dev/null | tr ',' '\n' | sed -n 's/^ *\(DNS\|IP Address\)://p' || true)
+present=$(openssl x509 -in "$file" -noout -ext subjectAltName 2>/dev/null | tr ',' '\n' | sed -n 's/^ *\(DNS\|IP Address\)://p' || true)
 # kubeadm leaves a certificate that is there as it is. The key is new, too; a run after an interrupted one reads the names of the old certificate.
 for file in apiserver.crt apiserver.key; do
     if [ -e $pki/$file ]; then mv $pki/$file $pki/$file.old; fi
