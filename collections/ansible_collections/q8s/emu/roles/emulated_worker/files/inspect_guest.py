@@ -2,9 +2,10 @@
 
     inspect_guest.py NAME DIRECTORY
 
-``state`` is libvirt's, "none" without a machine of that name; where libvirt does not answer, this fails with the reason. Of a
-machine that runs it prints what it was started with, whatever its definition says now. ``node`` is the data disk's /etc/q8s/node.json, empty for a guest of an earlier release.
-``links`` tells whether a deploy has given the guest links to other nodes.
+``state`` is libvirt's, "none" without a machine of that name; where libvirt does not answer, this fails with the reason.
+Of a machine that runs it prints what it was started with, whatever its definition says now. ``node`` is the data disk's
+/etc/q8s/node.json, empty for a guest of an earlier release. ``links`` tells whether a deploy has given the guest links to
+other nodes.
 """
 
 import json
