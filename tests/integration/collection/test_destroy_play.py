@@ -6,9 +6,7 @@ Ansible runs the real playbook, with modules and a reset in the place of the rea
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +16,7 @@ import pytest
 from ansible_collections.q8s.emu.plugins.module_utils import _inventory, _spec
 
 from q8s_wrapper.config import REPOSITORY
+from tests.integration.collection.plays import play
 
 MODULE = """\
 from ansible.module_utils.basic import AnsibleModule
@@ -57,15 +56,7 @@ def destroy(tmp_path: Path) -> Callable[..., tuple[list[str], str]]:
         group = {"control_plane_initial": {"hosts": dict.fromkeys(hosts)}}
         inventory = {"all": {"hosts": hosts, "vars": {**variables, **more}, "children": group}}
         (tmp_path / "inventory.yml").write_text(json.dumps(inventory))
-        program = Path(sys.executable).parent / "ansible-playbook"
-        done = subprocess.run(
-            [program, "-i", tmp_path / "inventory.yml", copy / "q8s/emu/playbooks/destroy.yml"],
-            cwd=tmp_path,
-            env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(tmp_path), "ANSIBLE_NOCOLOR": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = play(tmp_path, copy / "q8s/emu/playbooks/destroy.yml")
         return calls.read_text().splitlines(), done.stdout + done.stderr
 
     return run

@@ -7,9 +7,7 @@ tests/e2e/test_control_planes.py does it for real.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 import pytest
 
 from q8s_wrapper.config import REPOSITORY
+from tests.integration.collection.plays import play
 
 INITIAL, LEAVING = "demo-control-plane", "demo-control-plane-2"
 FORGET = 'import sys\nopen("{calls}", "a").write("forget " + sys.argv[1] + "\\n")\n'
@@ -82,14 +81,7 @@ def run(tmp_path: Path) -> Callable[..., tuple[int, str, list[str]]]:
                 [{"import_playbook": str(stage)}, *after, {"import_playbook": str(stage.with_name("failures.yml"))}]
             )
         )
-        done = subprocess.run(
-            [Path(sys.executable).parent / "ansible-playbook", "-i", tmp_path / "inventory.yml", tmp_path / "play.yml"],
-            cwd=tmp_path,
-            env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": f"{tmp_path}", "ANSIBLE_NOCOLOR": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = play(tmp_path, tmp_path / "play.yml")
         said = " ".join((done.stdout + done.stderr).split())
         return done.returncode, said, calls.read_text().splitlines() if calls.exists() else []
 

@@ -6,9 +6,7 @@ Ansible runs the real playbook on this machine, with a program in the place of k
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +16,7 @@ import pytest
 from ansible_collections.q8s.emu.plugins.module_utils import _inventory, _spec
 
 from q8s_wrapper.config import REPOSITORY
+from tests.integration.collection.plays import play
 
 INITIAL = "demo-control-plane"
 NODES = (INITIAL, "x86-small-1", "arm-mid-1")
@@ -83,15 +82,7 @@ def verify(tmp_path: Path) -> Callable[[str, str], tuple[int, str, str]]:
 
     def run(kind: str, name: str) -> tuple[int, str, str]:
         (tmp_path / "fails").write_text(json.dumps({"kind": kind, "name": name}))
-        program = Path(sys.executable).parent / "ansible-playbook"
-        done = subprocess.run(
-            [program, "-i", tmp_path / "inventory.yml", copy / "q8s/emu/playbooks/verify.yml"],
-            cwd=tmp_path,
-            env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(tmp_path), "ANSIBLE_NOCOLOR": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = play(tmp_path, copy / "q8s/emu/playbooks/verify.yml")
         return done.returncode, " ".join((done.stdout + done.stderr).split()), (tmp_path / "calls").read_text()
 
     return run

@@ -96,19 +96,18 @@ class ActionModule(ActionBase):
 
         :raises AnsibleActionFail: the file is damaged, or what arrived is not what was sent, twice
         """
+        with open(file.source, "rb") as source:
+            checksum = hashlib.file_digest(source, "sha256").hexdigest()
+        if file.sha256 and checksum != file.sha256:
+            raise AnsibleActionFail(
+                f"Failed to upload {file.name}: {file.source} is damaged: its SHA-256 is {checksum}, expected "
+                f"{file.sha256}. Remove its folder {os.path.dirname(file.source)}, and run this again to build it"
+            )
         sent = 0
         for attempt in range(2):
             if attempt:  # what arrived began with the rest of an upload of something else
                 self._shell(f"rm -f {shlex.quote(file.part)}")
             sent += self._append(file)
-            with open(file.source, "rb") as source:
-                checksum = hashlib.file_digest(source, "sha256").hexdigest()
-            if file.sha256 and checksum != file.sha256:
-                self._shell(f"rm -f {shlex.quote(file.part)}")
-                raise AnsibleActionFail(
-                    f"Failed to upload {file.name}: {file.source} is damaged: its SHA-256 is {checksum}, expected "
-                    f"{file.sha256}. Remove its folder {os.path.dirname(file.source)}, and run this again to build it"
-                )
             check = f"echo {shlex.quote(f'{checksum}  {file.part}')} | sha256sum --check --status"
             target, part = shlex.quote(file.target), shlex.quote(file.part)
             if self._shell(f"if {check}; then chmod 0644 {part} && mv -f {part} {target} && echo good; fi").strip():
