@@ -32,9 +32,9 @@ class Cluster:
 
     @property
     def state(self) -> Path:
-        """Local state: there is one cloud only, so one folder has this name."""
-        (found,) = Path(self.environment["Q8S_STATE"]).glob(f"*/{self.name}")
-        return found
+        """Local state: of the clouds that were asked with this name, one has the cluster's key."""
+        (key,) = Path(self.environment["Q8S_STATE"]).glob(f"*/{self.name}/id_ed25519")
+        return key.parent
 
     @property
     def initial(self) -> str:

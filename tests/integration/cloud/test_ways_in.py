@@ -173,7 +173,6 @@ def test_the_other_region_is_not_touched(bare: Cluster, region: Region, tmp_path
 
 
 def test_a_destroy_in_another_cloud_leaves_the_keys_of_this_one(bare: Cluster, region: Region, tmp_path: Path) -> None:
-    """Last: the other cloud gets a state folder, too."""
     state = bare.state
     (state / "kubeconfig").write_text("of this cloud's cluster")
     before = {path: path.read_bytes() for path in state.rglob("*") if path.is_file()}
