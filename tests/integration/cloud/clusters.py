@@ -26,15 +26,10 @@ class Cluster:
     name: str
     folder: Path
     environment: Mapping[str, str]
+    state: Path  # its local state, in the lab's cloud
     public_key: str = ""
     flavor: str = "hollow.small"  # of all its servers: no machine behind them, unless a test logs in
     files: dict[int, Path] = field(default_factory=dict)
-
-    @property
-    def state(self) -> Path:
-        """Local state: of the clouds that were asked with this name, one has the cluster's key."""
-        (key,) = Path(self.environment["Q8S_STATE"]).glob(f"*/{self.name}/id_ed25519")
-        return key.parent
 
     @property
     def initial(self) -> str:

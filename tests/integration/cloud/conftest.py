@@ -43,7 +43,7 @@ def cluster(
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", state / "id_ed25519"], check=True)
     public_key = (state / "id_ed25519.pub").read_text().strip()
     flavor = getattr(request.module, "FLAVOR", Cluster.flavor)
-    yield Cluster(name, folder, {**lab, "Q8S_STATE": str(folder / "state")}, public_key, flavor)
+    yield Cluster(name, folder, {**lab, "Q8S_STATE": str(folder / "state")}, state, public_key, flavor)
     left = [server for server in cloud.compute.servers() if server.name.startswith(name)]
     for server in left:
         cloud.compute.delete_server(server, ignore_missing=True)

@@ -46,7 +46,7 @@ def project(lab: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def test_one_of_250_servers_that_fails_stays_one(project: Any, lab: Any, tmp_path: Path) -> None:
     environment = {**lab, "OS_CLOUD": settings.SCALE_CLOUD_NAME, "Q8S_STATE": str(tmp_path / "state")}
-    cluster = Cluster(NAME, tmp_path, environment)
+    cluster = Cluster(NAME, tmp_path, environment, tmp_path / "state")
     data = cluster.mapping(SERVERS - 2)
     types = data["vm_types"]["types"]
     types["broken"] = {**types["tiny"], "openstack_flavor": "hollow.error"}
