@@ -281,11 +281,17 @@ def test_a_count_touches_no_other_node(
         ([server(NAMES[0], cluster="other")], "belongs to the Q8S cluster other"),
         ([server(NAMES[0], cluster=None), server(NAMES[0], cluster=None, number="b")], "2 servers are called"),
         ([server(NAMES[1], cluster=None)], "exists and does not belong to the cluster demo"),
-        ([server(NAMES[1], "PAUSED")], "is PAUSED; bring it to ACTIVE"),
+        ([server(NAMES[0], "PAUSED")], "is PAUSED; bring it to ACTIVE"),
     ],
 )
 def test_what_stands_in_the_way(servers: list[Server], expected: str) -> None:
     assert expected in " ".join(_plan_servers.plan_servers(CLUSTER, having(servers)).problems)
+
+
+def test_a_worker_that_is_paused_stands_in_nobodys_way() -> None:
+    plan = _plan_servers.plan_servers(CLUSTER, having([ALL[0], server(NAMES[1], "PAUSED"), *ALL[2:]]))
+    assert not plan.changed and not plan.problems
+    assert plan.unusable == {NAMES[1]: plan.notes[0]} and "is PAUSED; bring it to ACTIVE" in plan.notes[0]
 
 
 def test_a_foreign_initial_instance_is_used_and_never_removed() -> None:

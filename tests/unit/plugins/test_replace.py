@@ -28,8 +28,9 @@ class Recorded:
     def find_existing(self, cluster: Any) -> _plan_servers.Existing:
         return EXISTING
 
-    def delete_servers(self, gone: list[_cloud_objects.Server], deadline: float) -> None:
+    def delete_servers(self, gone: list[_cloud_objects.Server], deadline: float) -> dict[str, str]:
         self.removed += [server.name for server in gone]
+        return {}
 
     def delete_ports(self, gone: list[_cloud_objects.Port]) -> None:
         self.removed += [f"port {port.name}" for port in gone]

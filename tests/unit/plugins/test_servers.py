@@ -24,10 +24,15 @@ class Recorded:
     """Stands in for our own client: servers of some names never become ACTIVE."""
 
     def __init__(
-        self, existing: _plan_servers.Existing, broken: tuple[str, ...] = (), locked: tuple[str, ...] = ()
+        self,
+        existing: _plan_servers.Existing,
+        broken: tuple[str, ...] = (),
+        locked: tuple[str, ...] = (),
+        stuck: tuple[str, ...] = (),
     ) -> None:
         self.has = existing
         self.broken = broken
+        self.stuck = stuck
         self.locked = locked
         self.log: list[str] = []
 
@@ -46,8 +51,9 @@ class Recorded:
         self.log += [f"create {spec.name}" for request in requests for spec in request.specs]
         return {}
 
-    def delete_servers(self, gone: list[_cloud_objects.Server], deadline: float) -> None:
+    def delete_servers(self, gone: list[_cloud_objects.Server], deadline: float) -> dict[str, str]:
         self.log += [f"delete {one.id}" for one in gone]
+        return {one.id: f"server {one.name}: not removed" for one in gone if one.id in self.stuck}
 
     def wait_until_active(
         self, cluster: Any, names: set[str], deadline: float
@@ -94,6 +100,31 @@ def test_the_others_are_there_when_one_cannot_be_started() -> None:
     assert [one["name"] for one in result["servers"]] == [INITIAL, WORKER]
     assert result["failed_servers"] == {BROKEN: f"Failed to start the server {BROKEN}: it is locked (409)"}
     assert cloud.log == [f"create {WORKER}"]
+
+
+def test_the_others_are_there_when_one_is_paused() -> None:
+    existing = _plan_servers.Existing([server(INITIAL), server(BROKEN, "PAUSED")], etcd_server=f"{INITIAL}#1")
+    cloud = Recorded(existing)
+    result = run(cloud, partial=True)
+    assert [one["name"] for one in result["servers"]] == [INITIAL, WORKER]
+    assert result["failed_servers"] == {
+        BROKEN: f"the server {BROKEN} is PAUSED; bring it to ACTIVE first (openstack server unpause {BROKEN}#1)"
+    }
+    assert cloud.log == [f"create {WORKER}"]
+
+
+def test_the_others_are_there_when_one_cannot_be_removed() -> None:
+    old, twin = server("demo-old-1"), server(WORKER, number=2)
+    servers = [server(INITIAL), server(WORKER), twin, server(BROKEN, "ERROR"), old]
+    cloud = Recorded(
+        _plan_servers.Existing(servers, etcd_server=f"{INITIAL}#1"), stuck=(old.id, twin.id, f"{BROKEN}#1")
+    )
+    result = run(cloud, partial=True, remove_surplus=True)
+    assert [one["name"] for one in result["servers"]] == [INITIAL, WORKER]
+    assert result["failed_servers"] == {name: f"server {name}: not removed" for name in (BROKEN, old.name)}
+    assert sorted(cloud.log) == sorted(f"delete {one.id}" for one in (old, twin, servers[3])), "none in its place"
+    with pytest.raises(_cloud.CloudError, match="Failed to remove 3 of 3 servers:\n- server demo-"):
+        run(cloud, remove_surplus=True)
 
 
 @pytest.mark.parametrize(("broken", "partial"), [(INITIAL, True), (BROKEN, False)])

@@ -56,9 +56,13 @@ class Existing:
 
 @dataclass(frozen=True)
 class ServersPlan(Plan):
-    """A plan that also names the servers that must be there in the end, beside an initial instance of others."""
+    """A plan that also names the servers that must be there in the end, beside an initial instance of others.
+
+    ``unusable`` has the reason for each of them that neither works nor can be brought to work by Q8S, by name.
+    """
 
     wanted: tuple[ServerSpec, ...] = ()
+    unusable: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ def plan_servers(
 
     A server that is in ERROR, is being deleted, or is in BUILD for longer than ``patience`` seconds is replaced. Servers
     that the file no longer asks for stay, with a note, unless ``remove_surplus``: their nodes have to be drained before.
+    A server that somebody has paused, or the like, is left out with a note, unless the cluster cannot do without it.
     The server that holds the cluster's CA and etcd is never replaced, unless ``replace_control_plane``: then all servers
     are, because none of them can join another CA. If it was deleted, and others have the same, a new one joins them.
 
@@ -106,13 +111,12 @@ def plan_servers(
     wanted = [spec for spec in cluster.servers() if not (spec.initial and (foreign or problems))]
     names = {spec.name for spec in wanted}
     surplus = [server for server in ours if server.name not in names]
-    if remove_surplus:
-        changes += [Change(SERVER, "delete", server.name, str(server), "", server) for server in surplus]
-    else:
-        kept += [str(server) for server in surplus]
-        notes += [f"the file no longer asks for the server {s.name}; it stays ({SURPLUS_HINT})" for s in surplus]
     staying = set() if remove_surplus else {server.name for server in surplus}
+    changes += [Change(SERVER, "delete", s.name, str(s), "", s) for s in surplus if s.name not in staying]
+    kept += [str(server) for server in surplus if server.name in staying]
+    notes += [f"the file no longer asks for the server {name}; it stays ({SURPLUS_HINT})" for name in sorted(staying)]
     coming: list[Change] = []
+    unusable: dict[str, str] = {}
     for spec in wanted:
         # Of two, the one with the cluster's data counts.
         candidates = sorted((s for s in ours if s.name == spec.name), key=lambda s: s.id != existing.etcd_server)
@@ -130,23 +134,24 @@ def plan_servers(
         if usable:
             staying.add(spec.name)
             server = usable[0]
-            flavor = existing.flavors.get(spec.flavor, spec.flavor)
-            if server.flavor and server.flavor != flavor:
-                again = f" (`q8s-run replace FILE {spec.node}` creates it again)" if spec.vm_type else ""
-                notes.append(f"the server {server.name} has the flavor {server.flavor}, not {flavor}; it stays{again}")
+            notes += _flavor_notes(existing, spec, server)
             if server.status == "SHUTOFF":
                 changes.append(_start(server))
             elif server.status in _WORKING:
                 kept.append(str(server))
+            elif spec.initial or server.id == existing.etcd_server:
+                problems.append(_unusable(server))
             else:
-                problems.append(f"the server {spec.name} is {server.status}; {_recovery(server)}")
+                kept.append(str(server))
+                unusable[spec.name] = _unusable(server)
         else:
             coming.append(_create(spec, broken))
     changes += _plan_ports(ports, staying, [change.name for change in coming] if own_ports else [], kept)
     changes += _plan_server_group(cluster, existing.group, bool(coming), kept, problems)
     changes += coming
     changes += _plan_floating_ip(cluster, existing, foreign, kept)
-    return ServersPlan(tuple(changes), tuple(kept), tuple(notes), tuple(problems), tuple(wanted))
+    notes += unusable.values()
+    return ServersPlan(tuple(changes), tuple(kept), tuple(notes), tuple(problems), tuple(wanted), unusable)
 
 
 def surviving_holder(cluster: Cluster, existing: Existing, survivors: Sequence[str] = ()) -> Optional[Server]:
@@ -238,6 +243,18 @@ def _create(spec: ServerSpec, old: Sequence[Server]) -> Change:
     if old:
         return Change(SERVER, "replace", spec.name, str(old[0]), after, Replacement(old[0], spec))
     return Change(SERVER, "create", spec.name, "", after, spec)
+
+
+def _flavor_notes(existing: Existing, spec: ServerSpec, server: Server) -> list[str]:
+    flavor = existing.flavors.get(spec.flavor, spec.flavor)
+    if not server.flavor or server.flavor == flavor:
+        return []
+    again = f" (`q8s-run replace FILE {spec.node}` creates it again)" if spec.vm_type else ""
+    return [f"the server {server.name} has the flavor {server.flavor}, not {flavor}; it stays{again}"]
+
+
+def _unusable(server: Server) -> str:
+    return f"the server {server.name} is {server.status}; {_recovery(server)}"
 
 
 def _start(server: Server) -> Change:

@@ -59,7 +59,8 @@ options:
     default: []
   partial:
     description:
-      - Succeed although some servers could not be created, and return them in RV(failed_servers), as long as the initial control plane runs.
+      - Succeed although some servers could not be created, started or removed, or are paused, and return them in RV(failed_servers), as long as
+        the initial control plane runs.
     type: bool
     default: false
   timeout:
@@ -108,7 +109,7 @@ initial_created:
   type: bool
   sample: false
 failed_servers:
-  description: By name, why a server could not be created; empty without O(partial=true).
+  description: By name, why a server could not be created, started or removed; empty without O(partial=true).
   returned: success, not in check mode, O(state=present)
   type: dict
   sample: {"demo-arm-mid-2": "server demo-arm-mid-2 is in ERROR: No valid host was found."}
@@ -150,7 +151,7 @@ def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     result["initial_created"] = cluster.name_of_initial_instance in created and holder is None
     if not module.check_mode:
         cloud.floating_ips.delete_floating_ips([change.subject for change in plan.of(_plan.FLOATING_IP, "delete")])
-        cloud.servers.delete_servers(_going(plan), float(module.params["timeout"]))
+        plan = _delete(module, cluster, cloud, plan)
         cloud.ports.delete_ports([change.subject for change in plan.of(_plan.PORT, "delete")])
         for change in plan.of(_plan.SERVER_GROUP, "delete"):
             cloud.server_groups.delete_server_group(change.subject)
@@ -169,10 +170,26 @@ def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     return result
 
 
-def _going(plan: Any) -> list[Any]:
-    return [change.subject for change in plan.of(_plan.SERVER, "delete")] + [
-        change.subject.old for change in plan.of(_plan.SERVER, "replace")
-    ]
+def _delete(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any) -> Any:
+    """Delete the servers that go. Return the plan without those that stay; one that has a usable twin only gets a warning."""
+    going = [change.subject for change in plan.of(_plan.SERVER, "delete")]
+    replaced = [change.subject.old for change in plan.of(_plan.SERVER, "replace")]
+    names = {server.id: server.name for server in (*going, *replaced)}
+    left = cloud.servers.delete_servers([*going, *replaced], float(module.params["timeout"]))
+    partial = module.params["state"] == "present" and module.params["partial"]
+    if left and (not partial or cluster.name_of_initial_instance in [names[number] for number in left]):
+        lines = "\n".join(f"- {reason}" for reason in left.values())
+        hint = "hint: run it again; if servers stay in this state, ask the administrators of the cloud"
+        raise _cloud.CloudError(f"Failed to remove {len(left)} of {len(names)} servers:\n{lines}\n{hint}")
+    if not left:
+        return plan
+    wanted = {spec.name for spec in plan.wanted} - {server.name for server in replaced}
+    for number, reason in left.items():
+        if names[number] in wanted:
+            module.warn(f"Of two servers called {names[number]}, one stays: {reason}")
+    stuck = {names[number]: reason for number, reason in left.items() if names[number] not in wanted}
+    changes = tuple(change for change in plan.changes if change.name not in stuck)
+    return replace(plan, changes=changes, unusable={**plan.unusable, **stuck})
 
 
 def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: Any) -> dict[str, Any]:
@@ -188,7 +205,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
     refused |= _make(module, cluster, cloud, requests, group_id)
     # Wait for accepted servers even when others were refused: the next run then finds them complete.
     by_name = {spec.name: spec for spec in plan.wanted}
-    names = set(by_name) - set(refused)
+    names = set(by_name) - set(refused) - set(plan.unusable)
     ready, errors, late = cloud.servers.wait_until_active(cluster, names, float(module.params["timeout"]))
     for server in started:
         if not _cloud_objects.is_ours(server, cluster.cluster_name) and server.name not in refused:
@@ -214,7 +231,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
     failed = {name: _first_line(error) for name, error in sorted(refused.items())}
     faults = {server.name: _cloud_errors.fault(server.fault) for server in errors}
     failed |= {name: f"server {name} is in ERROR: {reason}" for name, (reason, hint) in faults.items()}
-    failed |= late
+    failed |= {**late, **plan.unusable}
     initial = cluster.name_of_initial_instance
     runs = initial not in by_name or any(s.name == initial or s.id == existing.etcd_server for s in ready)
     if failed and not (module.params["partial"] and runs):
