@@ -129,6 +129,20 @@ def test_a_server_that_goes_to_error(cloud: Any, cluster: Cluster, faulty: Any) 
     assert names(cloud, cluster) == [cluster.initial, cluster.worker]
 
 
+def test_a_server_that_somebody_has_paused(cloud: Any, cluster: Cluster) -> None:
+    cluster.module("servers", cluster.mapping(1))
+    (worker,) = [server for server in cloud.compute.servers() if server.name == cluster.worker]
+    cloud.compute.pause_server(worker)
+    assert wait(lambda: cloud.compute.get_server(worker).status == "PAUSED", 60)
+    said = f"the server {cluster.worker} is PAUSED; bring it to ACTIVE first (openstack server unpause {worker.id})"
+    preflight = cluster.module("cloud_preflight", cluster.mapping(2))
+    assert not preflight.get("failed") and said in preflight["plan"]["notes"]
+    answer = cluster.module("servers", cluster.mapping(2), partial=True)
+    assert [f"{c['action']} {c['name']}" for c in answer["changes"]] == [f"create {cluster.name}-tiny-2"]
+    assert answer["failed_servers"] == {cluster.worker: said}
+    assert names(cloud, cluster) == [cluster.initial, cluster.worker, f"{cluster.name}-tiny-2"]
+
+
 def test_servers_of_one_call_that_go_to_error(cloud: Any, cluster: Cluster, faulty: Any) -> None:
     through = faulty("compute")
     answer = cluster.module("servers", of_flavor("hollow.error", cluster, 2), environment=through.environment)
