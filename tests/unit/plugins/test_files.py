@@ -19,8 +19,8 @@ Call = Callable[..., dict[str, Any]]
 def call(capsys: pytest.CaptureFixture[str]) -> Call:
     """Run the module on items; gives what it returned."""
 
-    def run(*items: dict[str, Any], check: bool = False) -> dict[str, Any]:
-        with patch_module_args({"files": list(items), "_ansible_check_mode": check}), pytest.raises(SystemExit):
+    def run(*items: dict[str, Any], check: bool = False, **more: str) -> dict[str, Any]:
+        with patch_module_args({"files": list(items), "_ansible_check_mode": check, **more}), pytest.raises(SystemExit):
             files.main()
         returned: dict[str, Any] = json.loads(capsys.readouterr().out)
         return returned
@@ -105,3 +105,16 @@ def test_another_kind_is_not_overwritten(call: Call, tmp_path: Path) -> None:
         assert failed["failed"] and failed["msg"].startswith(f"Failed to write {path}: ")
     assert (tmp_path / "folder" / "kept").is_dir()
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_handlers_that_a_killed_run_has_not_reached_are_notified_again(call: Call, tmp_path: Path) -> None:
+    item = {"path": str(tmp_path / "haproxy.cfg"), "content": "new\n"}
+    pending = tmp_path / "run" / "haproxy"
+    assert call(item, check=True, pending=str(pending))["changed"] and not pending.exists()
+    assert call(item, pending=str(pending))["changed"] and pending.exists()
+    for check in (True, False):
+        again = call(item, check=check, pending=str(pending))
+        assert again["changed"] and again["paths"] == []
+        assert again["diff"] == [{"before": f"new files are not in force yet: {pending}\n", "after": ""}]
+    pending.unlink()
+    assert not call(item, pending=str(pending))["changed"] and not pending.exists()

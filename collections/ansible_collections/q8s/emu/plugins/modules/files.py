@@ -43,6 +43,13 @@ options:
       mode:
         description: Permissions in octal; by default 0644 for a file and 0755 for a folder.
         type: str
+  pending:
+    description:
+      - Absolute path of a file that is created before the first change. As long as it exists, the task is changed and notifies its handlers, so that
+        a run that is killed before them does not leave a service with its earlier files. The last of the handlers has to remove it.
+      - Below C(/run), a reboot forgets it, which starts the services anew, too.
+    type: path
+    version_added: 0.2.0
 """
 
 EXAMPLES = r"""
@@ -54,6 +61,16 @@ EXAMPLES = r"""
         content: "overlay\nbr_netfilter\n"
       - path: /usr/local/bin/kubectl
         link: /var/lib/q8s/bin/kubectl
+
+- name: Write the configuration, which has to be loaded
+  q8s.emu.files:
+    files:
+      - path: /etc/haproxy/haproxy.cfg
+        content: "{{ lookup('ansible.builtin.template', 'haproxy.cfg.j2') }}"
+    pending: /run/q8s-pending/haproxy
+  notify:
+    - Reload HAProxy
+    - Record that HAProxy is reloaded
 """
 
 RETURN = r"""
@@ -159,11 +176,15 @@ def main() -> None:
         "mode": {"type": "str"},
     }
     module = AnsibleModule(
-        argument_spec={"files": {"type": "list", "elements": "dict", "required": True, "options": item}},
+        argument_spec={
+            "files": {"type": "list", "elements": "dict", "required": True, "options": item},
+            "pending": {"type": "path"},
+        },
         supports_check_mode=True,
     )
     paths, diff = [], []
-    path = ""
+    path, pending = "", module.params["pending"]
+    interrupted = bool(pending) and os.path.exists(pending)
     try:
         for entry in [wanted_entry(item) for item in module.params["files"]]:
             path = entry.path
@@ -178,10 +199,14 @@ def main() -> None:
             header = {"before_header": path, "after_header": path}
             diff.append({**header, "before": describe(existing), "after": describe(entry)})
             if not module.check_mode:
+                if pending and len(paths) == 1:
+                    apply(module, Entry(pending, "file", 0o600, ""), existing_entry(pending))
                 apply(module, entry, existing)
     except (OSError, ValueError) as error:
         module.fail_json(msg=f"Failed to write {path or 'the files'}: {error}", changed=bool(paths), paths=paths)
-    module.exit_json(changed=bool(paths), paths=paths, diff=diff)
+    if interrupted:
+        diff.append({"before": f"new files are not in force yet: {pending}\n", "after": ""})
+    module.exit_json(changed=interrupted or bool(paths), paths=paths, diff=diff)
 
 
 if __name__ == "__main__":
