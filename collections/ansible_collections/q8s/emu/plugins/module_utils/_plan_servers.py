@@ -173,6 +173,12 @@ def surviving_holder(cluster: Cluster, existing: Existing, survivors: Sequence[s
     return next((others[name] for name in survivors if name in others), None)
 
 
+def creates_initial(cluster: Cluster, existing: Existing, plan: Plan, survivors: Sequence[str] = ()) -> bool:
+    """Return whether the plan creates the server of an initial control plane that has no other to join: it gets a new CA."""
+    created = {change.name for change in plan.of(SERVER, "create", "replace")}
+    return cluster.name_of_initial_instance in created and surviving_holder(cluster, existing, survivors) is None
+
+
 def _joins(cluster: Cluster, holder: Server) -> list[str]:
     name = cluster.name_of_initial_instance
     return [f"the control plane {name} was deleted: a new one joins {holder.name}, which has the cluster's CA and etcd"]

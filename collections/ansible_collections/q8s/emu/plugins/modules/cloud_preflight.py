@@ -85,6 +85,11 @@ plan:
   description: C(changes), C(notes) and C(quota) in one dictionary.
   returned: success
   type: dict
+initial_created:
+  description: Whether the changes create the server of an initial control plane with a new CA.
+  returned: success
+  type: bool
+  sample: false
 removed_servers:
   description: Names of the servers that the changes delete or replace.
   returned: success
@@ -107,6 +112,7 @@ from ansible_collections.q8s.emu.plugins.module_utils import (
     _module,
     _plan,
     _plan_access,
+    _plan_servers,
     _preflight,
     _preflight_quota,
 )
@@ -148,6 +154,7 @@ def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
         **result,
         "changed": False,
         "plan": {"changes": result["changes"], "notes": result["notes"], "quota": quota},
+        "initial_created": _plan_servers.creates_initial(cluster, existing, plans[2], module.params["survivors"]),
         "removed_servers": [change.name for change in whole.of(_plan.SERVER, "delete", "replace")],
         "problems": [],
         "quota": quota,

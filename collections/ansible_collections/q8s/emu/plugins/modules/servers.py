@@ -143,12 +143,11 @@ def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     if plan.problems:
         raise _cloud.CloudError("Failed to plan the servers: " + "; ".join(plan.problems))
     result = _module.told(module, plan)
-    created = {change.name for change in plan.of(_plan.SERVER, "create", "replace")}
     survivors = module.params.get("survivors") or ()
     holder = (
         _plan_servers.surviving_holder(cluster, existing, survivors) if module.params["state"] == "present" else None
     )
-    result["initial_created"] = cluster.name_of_initial_instance in created and holder is None
+    result["initial_created"] = _plan_servers.creates_initial(cluster, existing, plan, survivors)
     if not module.check_mode:
         cloud.floating_ips.delete_floating_ips([change.subject for change in plan.of(_plan.FLOATING_IP, "delete")])
         plan = _delete(module, cluster, cloud, plan)
