@@ -90,7 +90,11 @@ def _run(argv: Sequence[str]) -> int:
         arguments.invocation = invocation.of(arguments.file, default=default and not named)
         if default:
             messages.info(f"cluster file: {arguments.file}{f' ({FILE_VARIABLE})' if named else ''}")
-    return int(command.function()(arguments, rest))
+    try:
+        return int(command.function()(arguments, rest))
+    except WrapperError as error:
+        error.hint = arguments.invocation.adapt(error.hint)
+        raise
 
 
 def _format_error(error: OSError | UnicodeDecodeError) -> str:

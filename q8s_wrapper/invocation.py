@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Final
 
 NAME: Final = "q8s-run"
-# Messages of the collection have the placeholder FILE: the collection does not know the file's name.
-_COMMAND_WITH_FILE: Final = re.compile(rf"\b{NAME} ([a-z]+) FILE\b")
-_COMMAND: Final = re.compile(rf"\b{NAME}(?= [a-z])")
+# Some messages have the placeholder FILE, such as those of the collection, which does not know the file's name.
+# A command with a path is adapted already.
+_COMMAND_WITH_FILE: Final = re.compile(rf"(?<![\w/.-]){NAME} ([a-z]+(?: [a-z]+)?) FILE\b")
+_COMMAND: Final = re.compile(rf"(?<![\w/.-]){NAME}(?= [a-z])")
 
 _called_as = NAME
 
@@ -39,7 +40,7 @@ class Invocation:
         return " ".join(part for part in (self.program, verb, self.file, *arguments) if part)
 
     def adapt(self, text: str) -> str:
-        """Replace the commands in a message of the collection by those that this user has to type."""
+        """Replace the commands in a message by those that this user has to type."""
         with_file = _COMMAND_WITH_FILE.sub(lambda found: f"{NAME} {found[1]} {self.file}".rstrip(), text)
         return _COMMAND.sub(lambda found: self.program, with_file)
 

@@ -209,7 +209,8 @@ def _plot(data: Mapping[str, Any], file: Path, force: bool) -> None:
     """
     if not data["pings"]:
         raise WrapperError(
-            "Failed to plot delays: the newest scenario measured none", "q8s-run scenario run --ping FROM:TO measures"
+            "Failed to plot delays: the newest scenario measured none",
+            "`q8s-run scenario run FILE --ping FROM:TO` measures",
         )
     target = file.expanduser().resolve()  # the user may have put a link there
     if target.exists() and not target.is_file():  # such as /dev/stdout, in whose place a file would be put

@@ -154,7 +154,7 @@ def check_together(cluster: Any, changed: Sequence[Mapping[str, Any]]) -> None:
     except _spec.SpecError as error:  # they conflict with each other
         message = "; ".join(_problem_text(problem) for problem in error.problems)
     if message:
-        hint = "leave duplicate out, or let it be the only link of the node; `q8s-run link show` shows the links"
+        hint = "leave duplicate out, or let it be the only link of the node; `q8s-run link show FILE` shows the links"
         raise WrapperError(f"link set: {message}", hint, ExitCode.WRONG_INPUT)
 
 

@@ -107,7 +107,7 @@ COMMANDS: Mapping[str, tuple[str, str, Sequence[str], str]] = {
     "timeline": ("timeline.json", json.dumps(DEPLOY), ["timeline", EXAMPLE], "move it away"),
     "last timeline": ("timeline-last.json", json.dumps(DEPLOY), ["timeline", EXAMPLE, "--last"], "move it away"),
     "links": ("links.json", json.dumps(CHANGED), ["link", "set", EXAMPLE, "*", "*", "delay=1ms"],
-              "`q8s-run link clear FILE` restores"),
+              f"`q8s-run link clear {EXAMPLE}` restores"),
     "bench": ("bench-demo/results.json", json.dumps(BENCH), ["bench", EXAMPLE, "--resume"], "fix the file, or replace"),
     "conformance": (
         "conformance-demo/results.json", json.dumps(CONFORMANCE), ["conformance", EXAMPLE, "--resume"],

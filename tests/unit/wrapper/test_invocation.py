@@ -17,6 +17,9 @@ def test_commands_are_printed_as_this_user_has_to_type_them() -> None:
     assert (
         given.adapt("q8s-run ssh FILE arm -- df: then") == "'/my tools/q8s-run' ssh 'my cluster.yaml' arm -- df: then"
     )
+    adapted = given.command("link clear")
+    assert given.adapt("`q8s-run link clear FILE` restores") == f"`{adapted}` restores"
+    assert given.adapt(adapted) == adapted, "a second time changes nothing"
     assert Invocation().adapt("wait: q8s-run status FILE") == "wait: q8s-run status"
 
 
