@@ -12,10 +12,11 @@ import shlex
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import pytest
+from openstack.exceptions import ConflictException
 
 from tests.e2e import clusters
 from tests.e2e.clusters import Q8S_RUN, ready
@@ -102,7 +103,8 @@ class Cluster(clusters.Cluster):
         """Let the cloud know that a server is off."""
         server = self.cloud.compute.get_server(self.servers()[name])
         if server.status != "SHUTOFF":
-            self.cloud.compute.stop_server(server)
+            with suppress(ConflictException):  # it has just been noticed
+                self.cloud.compute.stop_server(server)
         self.cloud.compute.wait_for_server(server, "SHUTOFF", wait=60)
 
     def delete(self, name: str) -> None:
