@@ -16,6 +16,7 @@ from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.experiment import links
 from q8s_wrapper.experiment.machines import Machines
 from q8s_wrapper.experiment.shaping import Shaping
+from q8s_wrapper.interruption import interruptible
 
 
 def show(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
@@ -66,7 +67,7 @@ def change(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
         if code != ExitCode.DONE or not seconds:
             return code
         messages.info(f"restoring the link in {seconds} s; Ctrl-C restores it at once")
-        with suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt), interruptible():
             time.sleep(seconds)
         return apply(session, machines, before)
 

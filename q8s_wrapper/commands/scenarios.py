@@ -7,8 +7,8 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from q8s_wrapper.commands.session import Session, open_session
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.experiment import links, perform, probe, scenario, scenario_plot
 from q8s_wrapper.experiment.machines import Machines
+from q8s_wrapper.interruption import interruptible
 from q8s_wrapper.private_file import write_private
 
 _STOP_SECONDS: Final = 1200
@@ -90,7 +91,7 @@ def _perform(
     probes = probe.Probes(machines, record)
     result = "interrupted"
     try:
-        with _interruptible():
+        with interruptible():
             try:
                 performer.prepare(faults)
                 time.sleep(_SECONDS_TO_BEGIN)
@@ -139,20 +140,6 @@ def _restore(session: Session, machines: Machines, nodes: Sequence[str] | None) 
             f"`{session.invocation.command('scenario stop')}` tries again to restore the cluster file's state"
         )
     return code
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def stop(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:

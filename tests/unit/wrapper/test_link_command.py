@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -144,9 +147,11 @@ def test_a_change_for_a_time_is_taken_back(lab: Lab, monkeypatch: pytest.MonkeyP
     assert links.read(lab.folder) == []
 
 
-def test_ctrl_c_takes_it_back_at_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_takes_it_back_at_once(number: signal.Signals, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(_seconds: float) -> None:
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), number)
+        time.sleep(5)
 
     monkeypatch.setattr(link_commands, "time", SimpleNamespace(sleep=interrupt))
     assert set_link("--for", "1h") == ExitCode.DONE
