@@ -41,7 +41,10 @@ def _make(folder: Path) -> None:
         "uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     )
     if uv is None:
-        raise LabError("Failed to install the OpenStack services: uv is not installed", hint="pip install 'q8s[lab]'")
+        raise LabError(
+            "Failed to install the OpenStack services: uv is not installed",
+            hint="run `make setup`, or install the wheel with its extra: uv tool install 'FILE.whl[lab]'",
+        )
     for command in (
         [uv, "venv", "-q", "--clear", "--python", sys.executable, folder],
         [

@@ -40,7 +40,8 @@ def parser() -> argparse.ArgumentParser:
     top = Parser(
         prog="q8s-run",
         description="Deploy a Kubernetes cluster of QEMU-emulated heterogeneous workers onto an OpenStack project.",
-        epilog="Every option is also an environment variable: --limit is Q8S_LIMIT, --yes is Q8S_YES=1. "
+        epilog="Every option of these commands is also an environment variable: "
+        "--limit is Q8S_LIMIT, --yes is Q8S_YES=1. "
         f"FILE may be left out: then it is {FILE_VARIABLE}, or {DEFAULT_FILE} in the current folder. "
         "Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted.",
     )

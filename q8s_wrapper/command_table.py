@@ -106,7 +106,7 @@ COMMANDS: Final = (
         "write a cluster file from the networks, images and flavors of the cloud",
         "start:init",
         "OS_CLOUD=mycloud q8s-run init cluster.yaml",
-        (Option("name", "name of the cluster (default: the file's)", "NAME"), _QUIET),
+        (Option("name", "name of the cluster (default: the name of FILE without its ending)", "NAME"), _QUIET),
         more="FILE must not exist yet; - prints it.",
     ),
     Command(

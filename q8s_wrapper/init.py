@@ -130,7 +130,7 @@ def cluster_file(offer: Offer, name: str) -> str:
     if network is None or image is None or control_plane is None or host is None:
         raise WrapperError(
             "Failed to write a cluster file: the cloud does not offer\n- " + "\n- ".join(missing),
-            "ask the administrators of the cloud for it, or write the file by hand from examples/demo.yaml",
+            "ask the administrators of the cloud for it, or write the file by hand",
         )
     text = _format_file(
         name,

@@ -30,7 +30,7 @@ def load(file: str, *, warn: bool = True) -> Any:
     except OSError as error:
         raise WrapperError(
             f"Failed to read {file}: {error.strerror or error}",
-            "examples/demo.yaml shows what a cluster file looks like",
+            "`q8s-run init FILE` writes one from what your cloud offers",
             ExitCode.WRONG_INPUT,
         ) from None
     except _spec.SpecError as error:

@@ -24,7 +24,7 @@ def collections(user: Any) -> dict[str, str]:
     folder.mkdir()
     source = COLLECTIONS / "ansible_collections" / "q8s" / "emu"
     # Offline: what the collection depends on is installed with Ansible.
-    for arguments in (["build", source], ["install", "--offline", "-p", folder, folder / "q8s-emu-0.1.0.tar.gz"]):
+    for arguments in (["build", source], ["install", "--offline", "-p", folder, folder / "q8s-emu-0.2.0.tar.gz"]):
         # Not in the checkout, whose ansible.cfg names its own collections.
         subprocess.run([user.programs / "ansible-galaxy", "collection", *arguments], check=True, cwd=folder)
     shutil.copyfile(Path(__file__).parents[3] / "inventory" / "cluster.q8s.yml", user.folder / "cluster.q8s.yml")

@@ -233,7 +233,7 @@ def explain(error: _spec.SpecError | OSError) -> str:
     """Why a cluster file could not be read, with every mistake and its place."""
     if isinstance(error, _spec.SpecError):
         return f"Failed to read the cluster file:\n{error.text()}"
-    hint = "hint: examples/demo.yaml shows what a cluster file looks like"
+    hint = "hint: `q8s-run init FILE` writes one from what your cloud offers"
     return f"Failed to read the cluster file {error.filename}: {error.strerror}\n{hint}"
 
 

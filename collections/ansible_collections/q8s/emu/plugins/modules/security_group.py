@@ -33,7 +33,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Make the security group and its rules
+- name: Create the security group and its rules
   q8s.emu.security_group:
     cluster: "{{ q8s_cluster }}"
 
