@@ -86,6 +86,30 @@ def check_ready(items: Sequence[Mapping[str, Any]], wanted: Sequence[str]) -> No
         raise ConformanceError("\n".join([*problems, "hint: `q8s-run status FILE` shows why a node is not Ready"]))
 
 
+def blocking_taints(taints: Sequence[str]) -> list[str]:
+    """Return the keys of those taints that keep pods from a node.
+
+    :param taints: in Kubernetes' form: ``key=value:Effect`` or ``key:Effect``
+    """
+    parts = [taint.rpartition(":") for taint in taints]
+    return list(dict.fromkeys(key.partition("=")[0] for key, _, effect in parts if effect != "PreferNoSchedule"))
+
+
+def check_schedulable(workers: Mapping[str, Collection[str]]) -> None:
+    """Check that the tests' pods, which tolerate no taint, have a worker.
+
+    :param workers: the keys of the taints that keep pods from each worker
+    :raises ConformanceError: each worker has one, or there is none
+    """
+    if all(workers.values()):
+        named = ", ".join(f"{name} has {' and '.join(keys)}" for name, keys in workers.items())
+        raise ConformanceError(
+            "no worker is without taints, and the tests' pods tolerate none: "
+            f"{named or 'the cluster has no workers'}\n"
+            "hint: remove the taints of a VM type in the cluster file, then `q8s-run deploy FILE` removes them from its nodes"
+        )
+
+
 def read_specs(listing: str) -> list[str]:
     """Return the names of the conformance specs in what ``e2e.test --list-tests`` prints."""
     names = [line.partition(": ")[2].strip() for line in listing.splitlines() if line.startswith("    ")]
