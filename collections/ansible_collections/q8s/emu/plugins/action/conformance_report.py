@@ -68,6 +68,8 @@ class ActionModule(ActionBase):
             "summary": summary,
             "failures": number[_conformance.FAILED],
             "complete": document["complete"],
+            "ended": sum(one["status"] != _conformance.NOT_RUN for one in new.values()),
+            "reason": next((one["reason"] for one in new.values() if one["status"] == _conformance.NOT_RUN), ""),
         }
 
 
