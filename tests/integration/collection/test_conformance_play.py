@@ -19,21 +19,12 @@ from ansible_collections.q8s.emu.plugins.filter.conformance_plan import conforma
 from ansible_collections.q8s.emu.plugins.module_utils import _conformance, _inventory, _spec
 
 from q8s_wrapper.config import REPOSITORY
-from tests.integration.collection.plays import play
+from tests.integration.collection.plays import add_program, play, through_ssh
 
 INITIAL = "demo-control-plane"
 NODES = (INITIAL, "x86-small-1", "arm-mid-1")
 TESTS = [f"[sig-network] DNS number {number} [Conformance]" for number in range(1, 10)]
-# The file "off" has how many connections fail; "off-later" is renamed to it while the tests run.
-SSH = """\
-#!/bin/sh
-left=$(cat {root}/off 2>/dev/null || echo 0)
-if [ "$left" -gt 0 ]; then
-    echo $((left - 1)) > {root}/off; echo "ssh: connect to host cp port 22: Connection refused" >&2; exit 255
-fi
-for last do :; done
-PATH={root}/bin:$PATH exec sh -c "$last"
-"""
+# "off-later" becomes the file of the connections that fail while the tests run.
 SYSTEMCTL = """\
 #!/bin/sh
 echo systemctl "$@" >> {root}/calls
@@ -83,16 +74,13 @@ class Stage:
                 file.write_text(new)
         self.run_file = copy / "q8s/emu/playbooks/conformance_stages/run.yml"
         programs = {
-            "ssh": SSH,
             "bin/systemctl": SYSTEMCTL,
             "bin/systemd-run": SYSTEMD_RUN,
             "q8s/bin/kubectl": KUBECTL,
             "q8s/conformance/e2e.test": E2E,
         }
         for name, text in programs.items():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_text(text.format(root=root, python=sys.executable))
-            (root / name).chmod(0o755)
+            add_program(root / name, text.format(root=root, python=sys.executable))
         (root / "tests.json").write_text(json.dumps(TESTS))
         nodes = [
             {
@@ -105,11 +93,7 @@ class Stage:
         cluster = _spec.load_file(str(REPOSITORY / "examples" / "demo.yaml"))
         here: dict[str, Any] = {
             **_inventory.cluster_variables(cluster, None),
-            "ansible_python_interpreter": sys.executable,
-            "ansible_become": False,
-            "ansible_ssh_executable": f"{root}/ssh",
-            "ansible_ssh_pipelining": True,
-            "ansible_remote_tmp": f"{root}/tmp",
+            **through_ssh(root),
             "q8s_environment": {"PATH": f"{root}/bin:{os.environ['PATH']}"},
         }
         facts = {
@@ -120,7 +104,7 @@ class Stage:
             "q8s_conformance_folder": f"{root}/results",
             "q8s_conformance_session": {"started": "2026-11-29T12:00:00Z", "parallel": 2},
         }
-        groups = {"control_plane_initial": {"hosts": {INITIAL: {"ansible_connection": "ssh"}}}}
+        groups = {"control_plane_initial": {"hosts": {INITIAL: {}}}}
         inventory = {"all": {"hosts": {"localhost": facts}, "vars": here, "children": groups}}
         (root / "inventory.yml").write_text(json.dumps(inventory))
 
