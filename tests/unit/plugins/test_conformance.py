@@ -110,6 +110,32 @@ def test_a_node_that_is_not_ready_is_named() -> None:
     assert "node arm-mid-1 is not Ready: it has not joined the cluster" in str(raised.value)
 
 
+def test_results_of_another_cluster_are_not_resumed(folder: Path) -> None:
+    cluster = _spec.load_file(str(DEMO)).to_mapping()
+    ready = nodes(**{"demo-control-plane": "True", "x86-small-1": "True", "arm-mid-1": "True"})
+    now = {**about(), "nodes": conformance_nodes(ready, cluster)}
+    plan = conformance_plan(LISTING, focus="DNS")
+    write(folder, plan, [process(DNS, report="", log="killed")], resume=False)
+    document = json.loads((folder / "results.json").read_text())
+    earlier = conformance_report.earlier(folder, {**document, **now})
+    assert conformance_nodes(ready, cluster, earlier) == now["nodes"]
+    others = [{"name": "x86-small-1", "kind": "x86-small", "architecture": "aarch64"}, {"name": "gone-1"}]
+    another = conformance_report.earlier(
+        folder, {**document, "cluster": "lab", "kubernetes": "v1.35.0", "nodes": others}
+    )
+    with pytest.raises(AnsibleFilterError) as raised:
+        conformance_nodes(ready, cluster, another)
+    assert str(raised.value).splitlines()[1:] == [
+        "the cluster was lab, and is demo",
+        "Kubernetes was v1.35.0, and is v1.36.3",
+        "node gone-1 is no longer in the cluster",
+        "node demo-control-plane was not in the cluster",
+        "node arm-mid-1 was not in the cluster",
+        "node x86-small-1 had architecture aarch64, and has x86_64",
+        "hint: such results cannot be mixed; --force measures everything again",
+    ]
+
+
 def test_pods_need_a_worker_without_taints() -> None:
     cluster = _spec.load_file(str(DEMO)).to_mapping()
     types = cluster["vm_types"]["types"]
