@@ -24,6 +24,7 @@ from tests.integration.collection.plays import add_program, play, through_ssh
 INITIAL = "demo-control-plane"
 NODES = (INITIAL, "x86-small-1", "arm-mid-1")
 TESTS = [f"[sig-network] DNS number {number} [Conformance]" for number in range(1, 10)]
+LISTING = "".join(f"    a.go:1: {test}\n" for test in TESTS)
 # "off-later" becomes the file of the connections that fail while the tests run.
 SYSTEMCTL = """\
 #!/bin/sh
@@ -60,12 +61,22 @@ else:
 """
 
 
+LIST_WHAT_IS_LEFT = {"q8s_conformance_list": True, "q8s_conformance_resume": True, "q8s_listing": LISTING}
+SHOW = {
+    "hosts": "localhost",
+    "gather_facts": False,
+    "vars": {"q8s_plan": "{{ q8s_listing | q8s.emu.conformance_plan(earlier=q8s_conformance_checked.earlier) }}"},
+    "tasks": [{"ansible.builtin.debug": {"msg": "left: {{ q8s_plan.left }}"}}],
+}
+
+
 class Stage:
     """The stage that runs the tests, in a folder with everything that it touches."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, **more: Any) -> None:
         self.root = root
         copy = root / "ansible_collections"
+        root.mkdir(exist_ok=True)
         shutil.copytree(REPOSITORY / "collections" / "ansible_collections", copy)
         for file in (copy / "q8s/emu/playbooks").rglob("*.yml"):
             old = file.read_text()
@@ -98,19 +109,20 @@ class Stage:
         }
         facts = {
             "ansible_connection": "local",
-            "q8s_conformance": conformance_plan("".join(f"    a.go:1: {test}\n" for test in TESTS)),
+            "q8s_conformance": conformance_plan(LISTING),
             "q8s_conformance_nodes": conformance_nodes(nodes, cluster.to_mapping()),
             "q8s_conformance_checked": {"earlier": {}},
             "q8s_conformance_folder": f"{root}/results",
             "q8s_conformance_session": {"started": "2026-11-29T12:00:00Z", "parallel": 2},
         }
+        facts |= {"q8s_cluster_file": str(REPOSITORY / "examples" / "demo.yaml"), **more}
         groups = {"control_plane_initial": {"hosts": {INITIAL: {}}}}
         inventory = {"all": {"hosts": {"localhost": facts}, "vars": here, "children": groups}}
         (root / "inventory.yml").write_text(json.dumps(inventory))
 
-    def run(self) -> tuple[int, str]:
+    def run(self, stage: str = "run") -> tuple[int, str]:
         """Return Ansible's exit code and output."""
-        done = play(self.root, self.run_file)
+        done = play(self.root, self.run_file.with_name(f"{stage}.yml"))
         return done.returncode, " ".join((done.stdout + done.stderr).replace("\\n", " ").split())
 
     def statuses(self) -> list[str]:
@@ -161,3 +173,23 @@ def test_a_part_without_any_result_ends_the_run(stage: Stage) -> None:
     assert code != 0
     assert "none of 8 has a result: no node is schedulable hint: fix the cause, then `q8s-run conformance" in said, said
     assert stage.cleaned()
+
+
+def test_tests_without_an_image_are_written_and_named(tmp_path: Path) -> None:
+    without = "[sig-node] ImageVolume should be pulled [Conformance]"
+    stage = Stage(tmp_path, q8s_conformance=conformance_plan(f"    a.go:1: {without}\n", focus="ImageVolume"))
+    code, said = stage.run("report")
+    assert code != 0
+    assert "Failed to run conformance tests: each of 1 needs an image that the nodes do not have hint: choose" in said
+    assert f"not run: {without}: image kitten, from a registry" in said, said
+    assert stage.statuses() == [_conformance.NOT_RUN]
+
+
+def test_a_list_of_what_is_left_reads_the_results(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    (stage.root / "node-fails").touch()
+    stage.run()
+    listing = Stage(tmp_path / "list", q8s_conformance_output=f"{tmp_path}/results", **LIST_WHAT_IS_LEFT)
+    listing.run_file.with_name("all.yml").write_text(json.dumps([{"import_playbook": "output.yml"}, SHOW]))
+    code, said = listing.run("all")
+    assert code == 0 and f"left: {TESTS[8:]}" in said, said
