@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from q8s_wrapper import messages
 from q8s_wrapper.commands import load
@@ -17,6 +17,8 @@ from q8s_wrapper.experiment import links
 from q8s_wrapper.experiment.machines import Machines
 from q8s_wrapper.experiment.shaping import Shaping
 from q8s_wrapper.interruption import interruptible
+
+_STEP_SECONDS: Final = 5
 
 
 def show(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
@@ -63,13 +65,45 @@ def change(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
         kept = [other for other, pair in zip(before, ends, strict=True) if pair != (link["from"], link["to"])]
         links.check_together(cluster, [*kept, link])
         machines = session.machines()
-        code = apply(session, machines, [*kept, links.ending(link, seconds) if seconds else link])
-        if code != ExitCode.DONE or not seconds:
-            return code
-        messages.info(f"restoring the link in {seconds} s; Ctrl-C restores it at once")
-        with suppress(KeyboardInterrupt), interruptible():
-            time.sleep(seconds)
-        return apply(session, machines, before)
+        if not seconds:
+            return apply(session, machines, [*kept, link])
+        return _change_for(session, machines, before, [*kept, links.ending(link, seconds)], seconds)
+
+
+def _change_for(
+    session: Session,
+    machines: Machines,
+    before: Sequence[Mapping[str, Any]],
+    changed: Sequence[Mapping[str, Any]],
+    seconds: int,
+) -> int:
+    """Change links, wait, and restore those of before, whatever happens meanwhile. Return the exit code.
+
+    :param changed: the links, of which the last one ends
+    """
+    code: int = ExitCode.INTERRUPTED
+    begun = True
+    restored: int = ExitCode.DONE
+    with interruptible():
+        try:
+            with suppress(KeyboardInterrupt):
+                code, begun = _apply(session, machines, changed, seconds=seconds)
+                begun = begun or code == ExitCode.DONE
+                if begun:
+                    messages.info(f"restoring the link in {seconds} s; Ctrl-C restores it at once")
+                    _wait_until(links.end_of(links.read(session.folder)))
+        finally:
+            if begun:
+                restored = _apply(session, machines, before, again=session.invocation.command("link clear"))[0]
+            else:
+                links.write(session.folder, before)
+    return code if code != ExitCode.DONE else restored
+
+
+def _wait_until(moment: float) -> None:
+    """Wait until a moment of the wall clock, which goes on while a laptop is suspended."""
+    while (left := moment - time.time()) > 0:
+        time.sleep(min(left, _STEP_SECONDS))
 
 
 def clear(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
@@ -80,6 +114,23 @@ def clear(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
 
 def apply(session: Session, machines: Machines, changed: Sequence[Mapping[str, Any]], quiet: bool = False) -> int:
     """Apply the file's links, with these in place of some, and show the result unless ``quiet``."""
+    return _apply(session, machines, changed, quiet=quiet)[0]
+
+
+def _apply(
+    session: Session,
+    machines: Machines,
+    changed: Sequence[Mapping[str, Any]],
+    *,
+    quiet: bool = False,
+    seconds: int = 0,
+    again: str = "",
+) -> tuple[int, bool]:
+    """Do what :func:`apply` does. Return the exit code, and whether the change of a guest has begun.
+
+    :param seconds: for how long the last of the changed links applies, from now on and from when all guests have it
+    :param again: the command that tries again, if it is not this one
+    """
     if changed:
         # First, so that a run that is killed leaves no change that nobody knows of.
         recorded = links.read(session.folder)
@@ -89,10 +140,12 @@ def apply(session: Session, machines: Machines, changed: Sequence[Mapping[str, A
     for error in errors:
         messages.error(f"Failed to change links: {error}")
     if errors:
-        messages.hint(f"`{session.again}` tries again")
-        return ExitCode.FAILED
+        messages.hint(f"`{again or session.again}` tries again")
+        return ExitCode.FAILED, shaping.begun
+    if seconds:
+        changed = [*changed[:-1], links.ending(changed[-1], seconds)]
     links.write(session.folder, changed)
     found = shaping.report(rules)
     if not quiet:
-        return _print(session, changed, found)
-    return ExitCode.FAILED if found["broken"] else ExitCode.DONE
+        return _print(session, changed, found), shaping.begun
+    return ExitCode.FAILED if found["broken"] else ExitCode.DONE, shaping.begun
