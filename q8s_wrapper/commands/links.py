@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
 from q8s_wrapper import messages
@@ -87,14 +88,17 @@ def _change_for(
     with interruptible():
         try:
             with suppress(KeyboardInterrupt):
-                code, begun = _apply(session, machines, changed, seconds=seconds)
-                begun = begun or code == ExitCode.DONE
+                applied = try_apply(session, machines, changed, seconds=seconds)
+                code, begun = applied.code, applied.begun or applied.code == ExitCode.DONE
+                show_applied(session, applied)
                 if begun:
                     messages.info(f"restoring the link in {seconds} s; Ctrl-C restores it at once")
                     _wait_until(links.end_of(links.read(session.folder)))
         finally:
             if begun:
-                restored = _apply(session, machines, before, again=session.invocation.command("link clear"))[0]
+                applied = try_apply(session, machines, before, again=session.invocation.command("link clear"))
+                restored = applied.code
+                show_applied(session, applied)
             else:
                 links.write(session.folder, before)
     return code if code != ExitCode.DONE else restored
@@ -112,21 +116,47 @@ def clear(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
         return apply(session, session.machines(), [])
 
 
-def apply(session: Session, machines: Machines, changed: Sequence[Mapping[str, Any]], quiet: bool = False) -> int:
-    """Apply the file's links, with these in place of some, and show the result unless ``quiet``."""
-    return _apply(session, machines, changed, quiet=quiet)[0]
+@dataclass(frozen=True)
+class Applied:
+    """What became of links.
+
+    :param changed: the links that differ from the file's
+    :param report: the links and whether they are in force; None if a guest could not be changed
+    :param begun: whether the change of a guest has begun
+    """
+
+    changed: Sequence[Mapping[str, Any]]
+    report: Mapping[str, Any] | None
+    begun: bool
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        return ExitCode.FAILED if self.report is None or self.report["broken"] else ExitCode.DONE
 
 
-def _apply(
+def apply(session: Session, machines: Machines, changed: Sequence[Mapping[str, Any]]) -> int:
+    """Apply the file's links, with these in place of some, and show the result."""
+    applied = try_apply(session, machines, changed)
+    show_applied(session, applied)
+    return applied.code
+
+
+def show_applied(session: Session, applied: Applied) -> None:
+    """Print the links and whether they are in force."""
+    if applied.report is not None:
+        _print(session, applied.changed, applied.report)
+
+
+def try_apply(
     session: Session,
     machines: Machines,
     changed: Sequence[Mapping[str, Any]],
     *,
-    quiet: bool = False,
     seconds: int = 0,
     again: str = "",
-) -> tuple[int, bool]:
-    """Do what :func:`apply` does. Return the exit code, and whether the change of a guest has begun.
+) -> Applied:
+    """Apply the file's links, with these in place of some. Errors are printed to stderr, and nothing to stdout.
 
     :param seconds: for how long the last of the changed links applies, from now on and from when all guests have it
     :param again: the command that tries again, if it is not this one
@@ -141,11 +171,8 @@ def _apply(
         messages.error(f"Failed to change links: {error}")
     if errors:
         messages.hint(f"`{again or session.again}` tries again")
-        return ExitCode.FAILED, shaping.begun
+        return Applied(changed, None, shaping.begun)
     if seconds:
         changed = [*changed[:-1], links.ending(changed[-1], seconds)]
     links.write(session.folder, changed)
-    found = shaping.report(rules)
-    if not quiet:
-        return _print(session, changed, found), shaping.begun
-    return ExitCode.FAILED if found["broken"] else ExitCode.DONE, shaping.begun
+    return Applied(changed, shaping.report(rules), shaping.begun)
