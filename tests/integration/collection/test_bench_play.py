@@ -136,6 +136,7 @@ def test_a_control_plane_that_is_gone_ends_the_benchmark_with_what_to_do(stage: 
     code, said = stage.run()
     assert code != 0
     assert "Connection refused hint: `q8s-run bench FILE --resume` measures what is missing" in said, said
+    assert sum(" ping " in call for call in stage.calls()) == 1, "nothing else is waited for"
     assert stage.cleaned(), "it is reachable again"
 
 
