@@ -166,15 +166,19 @@ class Record:
 
 
 def read_record(folder: Path) -> tuple[Path, list[Line]]:
-    """Return the path and the lines of the newest record of a scenario that has begun.
+    """Return the path and the lines of the newest record of a scenario that has begun, else of the newest one.
 
     :raises WrapperError: there is none, or it is damaged
     """
+    newest: tuple[Path, list[Line]] | None = None
     for path in sorted((folder / _RECORDS).glob("*.jsonl"), reverse=True):
         lines = _read_lines(path)
         if any(line["event"] == _BEGIN for line in lines):
             return path, lines
-    raise WrapperError("Failed to find a record: no scenario of this cluster was run from this machine")
+        newest = newest or (path, lines)
+    if newest is None:
+        raise WrapperError("Failed to find a record: no scenario of this cluster was run from this machine")
+    return newest
 
 
 def _read_lines(path: Path) -> list[Line]:
