@@ -25,7 +25,7 @@ def conformance(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     # The collection can be imported once the cluster file is loaded.
     from ansible_collections.q8s.emu.plugins.module_utils import _conformance
 
-    if not arguments.list:
+    if arguments.resume or not arguments.list:
         folders.check_results(arguments, output, _conformance.KIND, verb="run", kept="tests", selection=_SELECTION)
     before = folders.read_results(output)
     options = ["-e", json.dumps(_variables(arguments, output))]

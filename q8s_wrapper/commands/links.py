@@ -7,7 +7,8 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 from q8s_wrapper import messages
 from q8s_wrapper.commands import load
@@ -17,6 +18,8 @@ from q8s_wrapper.experiment import links
 from q8s_wrapper.experiment.machines import Machines
 from q8s_wrapper.experiment.shaping import Shaping
 from q8s_wrapper.interruption import interruptible
+
+_STEP_SECONDS: Final = 5
 
 
 def show(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
@@ -63,13 +66,48 @@ def change(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
         kept = [other for other, pair in zip(before, ends, strict=True) if pair != (link["from"], link["to"])]
         links.check_together(cluster, [*kept, link])
         machines = session.machines()
-        code = apply(session, machines, [*kept, links.ending(link, seconds) if seconds else link])
-        if code != ExitCode.DONE or not seconds:
-            return code
-        messages.info(f"restoring the link in {seconds} s; Ctrl-C restores it at once")
-        with suppress(KeyboardInterrupt), interruptible():
-            time.sleep(seconds)
-        return apply(session, machines, before)
+        if not seconds:
+            return apply(session, machines, [*kept, link])
+        return _change_for(session, machines, before, [*kept, links.ending(link, seconds)], seconds)
+
+
+def _change_for(
+    session: Session,
+    machines: Machines,
+    before: Sequence[Mapping[str, Any]],
+    changed: Sequence[Mapping[str, Any]],
+    seconds: int,
+) -> int:
+    """Change links, wait, and restore those of before, whatever happens meanwhile. Return the exit code.
+
+    :param changed: the links, of which the last one ends
+    """
+    code: int = ExitCode.INTERRUPTED
+    begun = True
+    restored: int = ExitCode.DONE
+    with interruptible():
+        try:
+            with suppress(KeyboardInterrupt):
+                applied = try_apply(session, machines, changed, seconds=seconds)
+                code, begun = applied.code, applied.begun or applied.code == ExitCode.DONE
+                show_applied(session, applied)
+                if begun:
+                    messages.info(f"restoring the link in {seconds} s; Ctrl-C restores it at once")
+                    _wait_until(links.end_of(links.read(session.folder)))
+        finally:
+            if begun:
+                applied = try_apply(session, machines, before, again=session.invocation.command("link clear"))
+                restored = applied.code
+                show_applied(session, applied)
+            else:
+                links.write(session.folder, before)
+    return code if code != ExitCode.DONE else restored
+
+
+def _wait_until(moment: float) -> None:
+    """Wait until a moment of the wall clock, which goes on while a laptop is suspended."""
+    while (left := moment - time.time()) > 0:
+        time.sleep(min(left, _STEP_SECONDS))
 
 
 def clear(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
@@ -78,8 +116,51 @@ def clear(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
         return apply(session, session.machines(), [])
 
 
-def apply(session: Session, machines: Machines, changed: Sequence[Mapping[str, Any]], quiet: bool = False) -> int:
-    """Apply the file's links, with these in place of some, and show the result unless ``quiet``."""
+@dataclass(frozen=True)
+class Applied:
+    """What became of links.
+
+    :param changed: the links that differ from the file's
+    :param report: the links and whether they are in force; None if a guest could not be changed
+    :param begun: whether the change of a guest has begun
+    """
+
+    changed: Sequence[Mapping[str, Any]]
+    report: Mapping[str, Any] | None
+    begun: bool
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        return ExitCode.FAILED if self.report is None or self.report["broken"] else ExitCode.DONE
+
+
+def apply(session: Session, machines: Machines, changed: Sequence[Mapping[str, Any]]) -> int:
+    """Apply the file's links, with these in place of some, and show the result."""
+    applied = try_apply(session, machines, changed)
+    show_applied(session, applied)
+    return applied.code
+
+
+def show_applied(session: Session, applied: Applied) -> None:
+    """Print the links and whether they are in force."""
+    if applied.report is not None:
+        _print(session, applied.changed, applied.report)
+
+
+def try_apply(
+    session: Session,
+    machines: Machines,
+    changed: Sequence[Mapping[str, Any]],
+    *,
+    seconds: int = 0,
+    again: str = "",
+) -> Applied:
+    """Apply the file's links, with these in place of some. Errors are printed to stderr, and nothing to stdout.
+
+    :param seconds: for how long the last of the changed links applies, from now on and from when all guests have it
+    :param again: the command that tries again, if it is not this one
+    """
     if changed:
         # First, so that a run that is killed leaves no change that nobody knows of.
         recorded = links.read(session.folder)
@@ -89,10 +170,9 @@ def apply(session: Session, machines: Machines, changed: Sequence[Mapping[str, A
     for error in errors:
         messages.error(f"Failed to change links: {error}")
     if errors:
-        messages.hint(f"`{session.again}` tries again")
-        return ExitCode.FAILED
+        messages.hint(f"`{again or session.again}` tries again")
+        return Applied(changed, None, shaping.begun)
+    if seconds:
+        changed = [*changed[:-1], links.ending(changed[-1], seconds)]
     links.write(session.folder, changed)
-    found = shaping.report(rules)
-    if not quiet:
-        return _print(session, changed, found)
-    return ExitCode.FAILED if found["broken"] else ExitCode.DONE
+    return Applied(changed, shaping.report(rules), shaping.begun)

@@ -9,10 +9,11 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_wrapper import messages, state
+from q8s_wrapper import messages, output, state
 from q8s_wrapper.commands import links as link_commands
 from q8s_wrapper.commands import load
 from q8s_wrapper.commands.session import Session, open_session
@@ -70,23 +71,13 @@ def _perform(
         clear = session.invocation.command("link clear")
         raise WrapperError("Failed to run the scenario: `link set` has changed links of this cluster", clear)
     machines = session.machines(all_needed=True)
-    left = scenario.find_left(session.folder)
-    if left:
-        messages.warning(f"the scenario of {left.since} was killed; restoring the cluster file's state first")
-        code = _restore(session, machines, left.nodes)
-        if code != ExitCode.DONE:
-            return code
+    code = _restore_left(session, machines)
+    if code != ExitCode.DONE:
+        return code
     nodes = sorted({fault.node for fault in faults if fault.node})
-
-    def show(line: scenario.Line) -> None:
-        if line["event"] == "ping":  # for the report: there are four a second
-            return
-        text = json.dumps(line) if session.json else scenario.line_text(line)
-        if text:
-            print(text, flush=True)
-
     messages.info("connecting to the nodes")
-    record = scenario.Record(session.folder, nodes, show)
+    printer = _Printer(session.json)
+    record = scenario.Record(session.folder, nodes, printer.show)
     performer = perform.Performer(session.cluster, machines, record)
     probes = probe.Probes(machines, record)
     result = "interrupted"
@@ -110,18 +101,78 @@ def _perform(
             probes.stop()
             if performer.failure:
                 messages.error(performer.failure)
-            code = _restore(session, machines, nodes if result != "done" else [])
+            restored = _restore(session, machines, nodes if result != "done" else [])
+        code = restored.code
         record.write("end", result=result if code == ExitCode.DONE else f"{result}; restoring failed")
     finally:
         record.close()
-    messages.info(f"record: {record.path}")
+    if record.begun:
+        messages.info(f"record: {record.path}")
+    _show_restored(session, restored)
+    printer.check()
     if code != ExitCode.DONE:
         return code
     return {"done": ExitCode.DONE, "failed": ExitCode.FAILED}.get(result, ExitCode.INTERRUPTED)
 
 
-def _restore(session: Session, machines: Machines, nodes: Sequence[str] | None) -> int:
-    """Restore nodes and links, and forget the scenario if all of it is restored. Return the exit code.
+class _Printer:
+    """Prints the lines of a record until whoever reads them is gone. The scenario goes on then."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._json = as_json
+        self._problem: output.OutputError | None = None
+
+    def show(self, line: scenario.Line) -> None:
+        """Print a line, unless it is only for the report: there are four pings a second."""
+        if line["event"] == "ping" or self._problem:
+            return
+        text = json.dumps(line) if self._json else scenario.line_text(line)
+        try:
+            if text:
+                print(text, flush=True)
+        except output.OutputError as error:
+            self._problem = error
+
+    def check(self) -> None:
+        """Raise the error of a line that could not be printed, such as on a full disk.
+
+        :raises OutputError: a line is lost that somebody may read
+        """
+        if self._problem and not self._problem.reader_exited:
+            raise self._problem
+
+
+def _restore_left(session: Session, machines: Machines) -> int:
+    """Restore what an earlier scenario that was killed has left. Return the exit code."""
+    left = scenario.find_left(session.folder)
+    if not left:
+        return ExitCode.DONE
+    messages.warning(f"the scenario of {left.since} was killed; restoring the cluster file's state first")
+    restored = _restore(session, machines, left.nodes)
+    _show_restored(session, restored)
+    return restored.code
+
+
+@dataclass(frozen=True)
+class _Restored:
+    """The exit code of restoring, and what became of the links."""
+
+    code: int
+    links: link_commands.Applied
+
+
+def _show_restored(session: Session, restored: _Restored) -> None:
+    """Print the links, unless whoever reads is gone: the exit code is then that of the scenario."""
+    try:
+        if not session.json:
+            link_commands.show_applied(session, restored.links)
+    except output.OutputError as error:
+        if not error.reader_exited:
+            raise
+
+
+def _restore(session: Session, machines: Machines, nodes: Sequence[str] | None) -> _Restored:
+    """Restore nodes and links, and forget the scenario if all of it is restored. Print nothing to stdout.
 
     :param nodes: the workers that the scenario stops; None for all workers, if they are not known
     """
@@ -130,16 +181,15 @@ def _restore(session: Session, machines: Machines, nodes: Sequence[str] | None) 
     for error in errors:
         messages.error(error)
     # Also after an error: a node that cannot be restored leaves the links of all others as the scenario set them.
-    code = link_commands.apply(session, machines, [], quiet=session.json)
-    if errors:
-        code = ExitCode.FAILED
+    applied = link_commands.try_apply(session, machines, [])
+    code = ExitCode.FAILED if errors else applied.code
     if code == ExitCode.DONE:
         scenario.forget(session.folder)
     else:
         messages.hint(
             f"`{session.invocation.command('scenario stop')}` tries again to restore the cluster file's state"
         )
-    return code
+    return _Restored(code, applied)
 
 
 def stop(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
@@ -156,7 +206,9 @@ def stop(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
     left = scenario.find_left(folder)
     if left:
         with open_session(arguments, cluster, online=False) as session:
-            return _restore(session, session.machines(), left.nodes)
+            restored = _restore(session, session.machines(), left.nodes)
+            _show_restored(session, restored)
+            return restored.code
     messages.result("the scenario is stopped, and the cluster file's state is restored")
     return ExitCode.DONE
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
+from urllib.parse import quote
 
 METADATA: Final = "ro-crate-metadata.json"
 _PROFILE: Final = "https://w3id.org/ro/wfrun/process/0.5"
@@ -72,7 +74,7 @@ def metadata(
     folders = sorted({name.partition("/")[0] for name in files if "/" in name})
     datasets = [
         {
-            "@id": f"{folder}/",
+            "@id": _identifier(f"{folder}/"),
             "@type": "Dataset",
             "name": folder,
             "description": described.get(f"{folder}/", folder),
@@ -88,7 +90,10 @@ def metadata(
         "datePublished": published,
         "license": {"@id": license_text} if "://" in license_text else license_text,
         "conformsTo": {"@id": _PROFILE},
-        "hasPart": [*({"@id": name} for name in files if "/" not in name), *({"@id": d["@id"]} for d in datasets)],
+        "hasPart": [
+            *({"@id": _identifier(name)} for name in files if "/" not in name),
+            *({"@id": d["@id"]} for d in datasets),
+        ],
         "mentions": [{"@id": f"#{action.name}"} for action in actions],
     }
     descriptor = {
@@ -105,9 +110,14 @@ def metadata(
     return {"@context": list(_CONTEXT), "@graph": graph}
 
 
-def _references(names: Sequence[str]) -> Any:
-    """Return references to entities: one of them is not a list."""
-    found = [{"@id": name} for name in names]
+def _identifier(path: str) -> str:
+    """Return the identifier of a file or folder: a URI that is relative to the crate."""
+    return quote(os.fsencode(path))
+
+
+def _references(paths: Sequence[str]) -> Any:
+    """Return references to files and folders: one of them is not a list."""
+    found = [{"@id": _identifier(path)} for path in paths]
     return found[0] if len(found) == 1 else found
 
 
@@ -115,7 +125,7 @@ def _file(name: str, content: bytes, description: str) -> dict[str, Any]:
     """Return the entity of a file."""
     path = PurePosixPath(name)
     return {
-        "@id": name,
+        "@id": _identifier(name),
         "@type": "File",
         "name": path.name,
         **({"description": description} if description else {}),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
@@ -190,7 +192,13 @@ def parse_duration(text: str) -> int:
 
 def ending(link: Mapping[str, Any], seconds: int) -> dict[str, Any]:
     """Return a link with the time at which it ends."""
-    return {**link, _UNTIL: _stamp(time.time() + seconds)}
+    return {**link, _UNTIL: _stamp(math.ceil(time.time() + seconds))}
+
+
+def end_of(changed: Sequence[Mapping[str, Any]]) -> float:
+    """Return when the last link ends that has such a time, in seconds since the epoch; 0 if none has."""
+    ends = [datetime.fromisoformat(link[_UNTIL]).timestamp() for link in changed if _UNTIL in link]
+    return ends[-1] if ends else 0
 
 
 def describe(changed: Sequence[Mapping[str, Any]], clear: str) -> list[str]:

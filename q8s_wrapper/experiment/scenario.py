@@ -25,6 +25,7 @@ from q8s_wrapper.private_file import write_private
 _MARKER: Final = "scenario.json"
 _RECORDS: Final = "scenarios"
 _RECORDS_KEPT: Final = 50
+_BEGIN: Final = "begin"
 
 Line = dict[str, Any]
 
@@ -132,6 +133,7 @@ class Record:
         self._lock = threading.Lock()
         self._show = show
         self._begin = time.monotonic()
+        self.begun = False
         # First, so that a run that is killed leaves no fault that nobody knows of.
         left = {"since": stamp(), "nodes": list(nodes), "record": self.path.name}
         write_private(folder / _MARKER, json.dumps(left) + "\n")
@@ -147,6 +149,7 @@ class Record:
 
     def write(self, event: str, **values: Any) -> None:
         """Append a line with a time stamp."""
+        self.begun = self.begun or event == _BEGIN
         line = {"event": event, "time": stamp(), **values}
         with self._lock:
             if not self._stream.closed:
@@ -155,25 +158,40 @@ class Record:
                 self._show(line)
 
     def close(self) -> None:
-        """Write no more lines."""
+        """Write no more lines, and remove the record of a scenario that has not begun."""
         with self._lock:
             self._stream.close()
+            if not self.begun:
+                self.path.unlink(missing_ok=True)
 
 
 def read_record(folder: Path) -> tuple[Path, list[Line]]:
-    """Return the path and the lines of the newest record.
+    """Return the path and the lines of the newest record of a scenario that has begun, else of the newest one.
 
     :raises WrapperError: there is none, or it is damaged
     """
-    records = sorted((folder / _RECORDS).glob("*.jsonl"))
-    if not records:
+    newest: tuple[Path, list[Line]] | None = None
+    for path in sorted((folder / _RECORDS).glob("*.jsonl"), reverse=True):
+        lines = _read_lines(path)
+        if any(line["event"] == _BEGIN for line in lines):
+            return path, lines
+        newest = newest or (path, lines)
+    if newest is None:
         raise WrapperError("Failed to find a record: no scenario of this cluster was run from this machine")
-    path, lines = records[-1], []
+    return newest
+
+
+def _read_lines(path: Path) -> list[Line]:
+    """Return the lines of a record.
+
+    :raises WrapperError: it is damaged
+    """
+    lines: list[Line] = []
     with damage.explained("fix it, or move it away: the report is then that of the scenario before") as read:
         for place, data in read.json_lines(path):
             line = read.parse(_Event, data, place)
             lines.append(read.parse(_SHAPES.get(line["event"], _Event), line, place))
-    return path, lines
+    return lines
 
 
 def schedule_lines(actions: Sequence[Mapping[str, Any]]) -> list[str]:

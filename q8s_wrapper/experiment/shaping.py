@@ -27,6 +27,7 @@ class Shaping:
         self._machines = machines
         self._addresses = machines.addresses()
         self.guests = tuple(name for name, values in machines.hosts.items() if "q8s_host" in values)
+        self.begun = False  # whether the change of a guest has begun
         self.found: dict[str, Any] = {}  # what guests have, by name, as far as it is known
         self._nothing = _links_node.NodeLinks(exempt=cluster.links.exempt)
         self._kept = self.wanted()
@@ -70,6 +71,7 @@ class Shaping:
         kept = self._kept[name]
         change = self._links.change(self.found[name], kept, now, self._program, self._unit)
         if change.command:
+            self.begun = True
             del self.found[name]  # it is not known if this fails
             self._machines.run(name, change.command)
             self.found[name] = self._links.found_after(kept, now, self._program, self._unit)

@@ -26,12 +26,14 @@ from ansible_collections.q8s.emu.plugins.module_utils import (
     _bench_topology,
     _kubernetes,
     _results_folder,
+    _spec,
 )
 from ansible_collections.q8s.emu.plugins.module_utils._bench_plan import Node
 
 from tests.unit.plugins.local_action import run_action
 
 OUTPUT = Path(__file__).parent / "bench_output"
+DEMO = _spec.load_file(str(Path(__file__).parents[3] / "examples/demo.yaml"))
 MIB = 1 << 20
 
 
@@ -181,6 +183,22 @@ def test_a_full_benchmark_measures_each_kind_on_one_core_and_on_all() -> None:
     assert "--rw=randwrite" in full["random-write"]
     quick = {one.metric for one in _bench_plan.measurements([four], ["cpu", "disk"], _bench_plan.QUICK)}
     assert {*full} - quick == {"floating-point-all-cores", "aes-128-gcm-all-cores", "random-write", "7-zip"}
+
+
+def test_a_full_benchmark_of_several_types_has_the_time_that_it_takes() -> None:
+    types = [registered(server.node) for server in DEMO.servers()]
+    cluster = DEMO.to_mapping()
+    quick, full = (bench_plan(types, cluster, quick=quick) for quick in (True, False))
+    assert full["limit_seconds"] > 5400 > quick["limit_seconds"] > 1200
+    names = [one["name"] for one in full["measurements"]]
+    about = {"quick": False, "groups": full["groups"], "nodes": full["nodes"], "done": names[:-1]}
+    resumed = bench_plan(types, cluster, earlier=about)
+    assert 1200 < resumed["limit_seconds"] < 1300, "one measurement is left"
+
+
+def test_a_measurement_that_was_stopped_says_so() -> None:
+    stopped = run(asdict(_bench_plan.measurements(THREE[:2], ["network"], _bench_plan.QUICK)[1]), "", rc=143)
+    assert _bench_results.measured(stopped, {})["error"] == "it had not ended after 120 s"
 
 
 def test_memory_is_measured_for_as_long_as_stress_ng_needs_to_report_mb() -> None:

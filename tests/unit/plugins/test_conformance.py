@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,65 @@ def test_a_node_that_is_not_ready_is_named() -> None:
         conformance_nodes(found, cluster)
     assert "node x86-small-1 is not Ready: no CNI" in str(raised.value)
     assert "node arm-mid-1 is not Ready: it has not joined the cluster" in str(raised.value)
+
+
+def test_results_of_another_cluster_are_not_resumed(folder: Path) -> None:
+    cluster = _spec.load_file(str(DEMO)).to_mapping()
+    ready = nodes(**{"demo-control-plane": "True", "x86-small-1": "True", "arm-mid-1": "True"})
+    now = {**about(), "nodes": conformance_nodes(ready, cluster)}
+    plan = conformance_plan(LISTING, focus="DNS")
+    write(folder, plan, [process(DNS, report="", log="killed")], resume=False)
+    document = json.loads((folder / "results.json").read_text())
+    earlier = conformance_report.earlier(folder, {**document, **now})
+    assert conformance_nodes(ready, cluster, earlier) == now["nodes"]
+    others = [{"name": "x86-small-1", "kind": "x86-small", "architecture": "aarch64"}, {"name": "gone-1"}]
+    another = conformance_report.earlier(
+        folder, {**document, "cluster": "lab", "kubernetes": "v1.35.0", "nodes": others}
+    )
+    with pytest.raises(AnsibleFilterError) as raised:
+        conformance_nodes(ready, cluster, another)
+    assert str(raised.value).splitlines()[1:] == [
+        "the cluster was lab, and is demo",
+        "Kubernetes was v1.35.0, and is v1.36.3",
+        "node gone-1 is no longer in the cluster",
+        "node demo-control-plane was not in the cluster",
+        "node arm-mid-1 was not in the cluster",
+        "node x86-small-1 had architecture aarch64, and has x86_64",
+        "hint: such results cannot be mixed; --force measures everything again",
+    ]
+
+
+def test_pods_need_a_worker_without_taints() -> None:
+    cluster = _spec.load_file(str(DEMO)).to_mapping()
+    types = cluster["vm_types"]["types"]
+    ready = nodes(**{"demo-control-plane": "True", "x86-small-1": "True", "arm-mid-1": "True"})
+    types["arm-mid"]["taints"] = ["dedicated=arm:NoSchedule", "slow:NoExecute", "small:PreferNoSchedule"]
+    types["x86-small"]["taints"] = ["small:PreferNoSchedule"]
+    taints = {node["name"]: node["taints"] for node in conformance_nodes(ready, cluster)}
+    assert taints == {
+        "demo-control-plane": ["node-role.kubernetes.io/control-plane"],
+        "x86-small-1": [],
+        "arm-mid-1": ["dedicated", "slow"],
+    }
+    types["x86-small"]["taints"] = ["dedicated=x86:NoSchedule"]
+    with pytest.raises(AnsibleFilterError) as raised:
+        conformance_nodes(ready, cluster)
+    assert "x86-small-1 has dedicated, arm-mid-1 has dedicated and slow\nhint: remove the taints" in str(raised.value)
+
+
+def test_the_tests_do_not_wait_for_nodes_with_the_file_s_taints(tmp_path: Path) -> None:
+    runner = DEMO.parents[1] / "collections/ansible_collections/q8s/emu/playbooks/conformance_stages/files/run.sh"
+    part = tmp_path / "part"
+    part.mkdir()
+    (part / "asked").touch()
+    (part / "1.focus").write_text("DNS")
+    program = tmp_path / "e2e.test"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    program.chmod(0o755)
+    subprocess.run(["sh", runner, part, "node-role.kubernetes.io/control-plane,dedicated"], check=True, timeout=20)
+    assert "--non-blocking-taints=node-role.kubernetes.io/control-plane,dedicated" in (
+        (part / "1.log").read_text().splitlines()
+    )
 
 
 def about() -> dict[str, Any]:

@@ -321,3 +321,12 @@ def test_states_name_what_is_not_in_force() -> None:
         ("initial", "initial-2"): "not shaped: control planes run on the cloud's servers",
         ("edge-1", "initial"): "not in force: delay 1 ms is",
     }
+
+
+def test_a_link_to_a_node_without_a_server_is_not_broken() -> None:
+    matrix = {("edge-1", "gone-1"): probe(delay=40_000).link, ("gone-1", "edge-1"): probe(delay=40_000).link}
+    guests = GUESTS | {"gone-1"}
+    in_force: dict[str, Any] = {"edge-1": {"outgoing": {}, "incoming": {}}}
+    states = {pair: state for pair, (_, state) in _links_verify.states(matrix, guests, ADDRESSES, in_force).items()}
+    assert states["edge-1", "gone-1"] == "not shaped: gone-1 has no server"
+    assert states["gone-1", "edge-1"] == "unknown: gone-1 did not answer"

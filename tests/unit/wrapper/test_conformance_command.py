@@ -105,6 +105,14 @@ def test_a_list_needs_no_folder_and_prints_names(
     assert json.loads(capsys.readouterr().out) == ["a", "b"]
 
 
+def test_a_list_of_what_is_left_needs_results(
+    played: list[tuple[str, list[str]]], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["conformance", EXAMPLE, "--list", "--resume"]) == ExitCode.WRONG_INPUT
+    assert "conformance-demo has no results.json" in " ".join(capsys.readouterr().err.split())
+    assert played == []
+
+
 def test_with_json_the_results_are_the_only_document(played: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     runner.run.outcomes.append((ExitCode.FAILED, {"complete": True, "specs": []}))  # type: ignore[attr-defined]
     assert cli.main(["conformance", EXAMPLE, "--json"]) == ExitCode.FAILED

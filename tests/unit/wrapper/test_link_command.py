@@ -19,6 +19,7 @@ from q8s_wrapper.commands import links as link_commands
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.experiment import links
 from q8s_wrapper.experiment.machines import socket_path
+from q8s_wrapper.experiment.shaping import Shaping
 from q8s_wrapper.run_state import State
 from q8s_wrapper.runner import Outcome
 from tests.unit.wrapper import fake_machines
@@ -84,6 +85,24 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     return found
 
 
+class Clock:
+    """The clock by which the command waits: every pause is short, and recorded with the delay meanwhile."""
+
+    def __init__(self, lab: Lab, monkeypatch: pytest.MonkeyPatch, suspended: float = 0) -> None:
+        self.slept: list[float] = []
+        self.delays: list[int] = []
+        self._lab, self._ahead, self._suspended = lab, 0.0, suspended
+        monkeypatch.setattr(link_commands, "time", SimpleNamespace(sleep=self.sleep, time=self.time))
+
+    def time(self) -> float:
+        return time.time() + self._ahead
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.delays.append(self._lab.sent()["delay"])
+        self._ahead += max(seconds, self._suspended)
+
+
 def set_link(*others: str) -> int:
     return cli.main(["link", "set", EXAMPLE, "edge-1", "zone:cloud-site", "delay=200ms", *others])
 
@@ -135,15 +154,65 @@ def test_clear_restores_the_file_s_links(lab: Lab) -> None:
 
 
 def test_a_change_for_a_time_is_taken_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    slept: list[tuple[float, int]] = []
-
-    def sleep(seconds: float) -> None:
-        slept.append((seconds, lab.sent()["delay"]))
-
-    monkeypatch.setattr(link_commands, "time", SimpleNamespace(sleep=sleep))
+    clock = Clock(lab, monkeypatch)
     assert set_link("--for", "2min") == ExitCode.DONE
-    assert slept == [(120, 200_000)]
+    assert sum(clock.slept) == pytest.approx(120, abs=1.5) and set(clock.delays) == {200_000}
     assert lab.sent()["delay"] == 40_000
+    assert links.read(lab.folder) == []
+
+
+def test_the_time_goes_on_while_a_laptop_is_suspended(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(lab, monkeypatch, suspended=7200)
+    assert set_link("--for", "2h") == ExitCode.DONE
+    assert sum(clock.slept) < 10
+    assert lab.sent()["delay"] == 40_000
+
+
+def test_a_change_for_a_time_is_taken_back_also_if_a_guest_does_not_answer(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab.machines.away("cloud-1")
+    clock = Clock(lab, monkeypatch)
+    assert set_link("--for", "2min") == ExitCode.FAILED
+    assert sum(clock.slept) == pytest.approx(120, abs=1.5) and set(clock.delays) == {200_000}
+    assert lab.sent()["delay"] == 40_000
+    assert f"link clear {EXAMPLE}` tries again" in capsys.readouterr().err, "cloud-1 is not known to be restored"
+
+
+def test_nothing_is_waited_for_if_nothing_was_changed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("edge-1", "cloud-1"):
+        lab.machines.away(name)
+    clock = Clock(lab, monkeypatch)
+    assert set_link("--for", "2min") == ExitCode.FAILED
+    assert clock.slept == []
+    assert links.read(lab.folder) == []
+
+
+def test_a_link_that_is_not_in_force_is_taken_back_too(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(lab, monkeypatch)
+    monkeypatch.setattr(Shaping, "report", lambda *_: {"links": [ROW], "findings": [], "broken": 1})
+    assert set_link("--for", "2min") == ExitCode.FAILED
+    assert sum(clock.slept) == pytest.approx(120, abs=1.5)
+    assert lab.sent()["delay"] == 40_000
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_links_change_takes_the_change_back(
+    number: signal.Signals, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everywhere, calls = Shaping.apply_everywhere, []
+
+    def interrupted(shaping: Shaping, rules: Any) -> list[str]:
+        errors = everywhere(shaping, rules)
+        calls.append(lab.sent()["delay"])
+        if len(calls) == 1:
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        return errors
+
+    monkeypatch.setattr(Shaping, "apply_everywhere", interrupted)
+    assert set_link("--for", "1h") == ExitCode.INTERRUPTED
+    assert calls == [200_000, 40_000]
     assert links.read(lab.folder) == []
 
 
@@ -153,7 +222,7 @@ def test_ctrl_c_takes_it_back_at_once(number: signal.Signals, lab: Lab, monkeypa
         os.kill(os.getpid(), number)
         time.sleep(5)
 
-    monkeypatch.setattr(link_commands, "time", SimpleNamespace(sleep=interrupt))
+    monkeypatch.setattr(link_commands, "time", SimpleNamespace(sleep=interrupt, time=time.time))
     assert set_link("--for", "1h") == ExitCode.DONE
     assert lab.sent()["delay"] == 40_000
     assert links.read(lab.folder) == []
@@ -163,10 +232,10 @@ def test_a_guest_that_does_not_answer_is_named_and_the_others_are_changed(
     lab: Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lab.machines.away("cloud-1")
-    assert set_link("--for", "2min") == ExitCode.FAILED
+    assert set_link() == ExitCode.FAILED
     error = capsys.readouterr().err
     assert "Failed to change links: cloud-1: no route to host" in error
-    assert f"link set {EXAMPLE} edge-1 zone:cloud-site delay=200ms --for 2min` tries again" in error
+    assert f"link set {EXAMPLE} edge-1 zone:cloud-site delay=200ms` tries again" in error
     assert lab.sent() == {"delay": 200_000}
     assert links.overrides(links.read(lab.folder)) == [LINK], "so that clear and status know of it"
     assert cli.main(["link", "show", EXAMPLE]) == ExitCode.FAILED

@@ -8,6 +8,7 @@ import subprocess
 import zipfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import yaml
@@ -94,6 +95,23 @@ def test_a_record_has_everything_and_describes_it(folder: Path, tmp_path: Path) 
     assert graph["./"]["license"] == "No licence was chosen yet: ask the authors before you use this record."
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
         assert {name for name in archive.namelist() if not name.endswith("/")} == {f"out/{name}" for name in files}
+
+
+def test_names_of_files_are_uris_in_the_metadata(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "my cluster #1.yaml"
+    file.write_text(EXAMPLE.read_text())
+    bench = tmp_path / "bench"
+    bench.mkdir()
+    (bench / "results.json").write_text("{}")
+    (bench / "größe 100%.csv").write_text("a,b\n")
+    assert cli.main(["record", str(file), "out", "--bench", "bench"]) == ExitCode.DONE
+    graph = {entity["@id"]: entity for entity in json.loads((tmp_path / "out" / crate.METADATA).read_text())["@graph"]}
+    assert graph["#deploy"]["object"] == {"@id": "my%20cluster%20%231.yaml"}
+    assert graph["my%20cluster%20%231.yaml"]["name"] == "my cluster #1.yaml"
+    assert {"@id": "bench/gr%C3%B6%C3%9Fe%20100%25.csv"} in graph["bench/"]["hasPart"]
+    assert {"@id": "my%20cluster%20%231.yaml"} in graph["./"]["hasPart"]
+    named = {identifier for identifier, entity in graph.items() if entity["@type"] == "File"}
+    assert all((tmp_path / "out" / unquote(identifier)).is_file() for identifier in named)
 
 
 def test_the_cluster_of_a_record_is_the_same(folder: Path, tmp_path: Path) -> None:

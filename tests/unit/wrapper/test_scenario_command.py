@@ -40,7 +40,7 @@ folder, hosts = Path(sys.argv[1]), json.loads(sys.argv[2])
 state.cluster_folder = lambda *_, **__: folder
 inventory.read = lambda *_: hosts
 scenarios._SECONDS_TO_BEGIN = 0
-sys.exit(cli.main(["scenario", "run", sys.argv[3]]))
+sys.exit(cli.main(["scenario", "run", *sys.argv[3:]]))
 """
 SET = {"from": "zone:edge-site", "to": "zone:cloud-site", "delay": "200ms"}
 
@@ -61,12 +61,14 @@ class Lab:
     def run(self, *options: str) -> int:
         return cli.main(["scenario", "run", str(self.file), *options])
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Run the scenario in a process of its own, until a guest is stopped."""
+    def start(self, *options: str, **streams: int) -> subprocess.Popen[bytes]:
+        """Run the scenario in a process of its own, until a guest is stopped. Nobody reads what a pipe is for."""
         process = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, self.folder, json.dumps(self.machines.hosts), self.file]
+            [sys.executable, "-c", DRIVER, self.folder, json.dumps(self.machines.hosts), self.file, *options], **streams
         )
         self.processes.append(process)
+        if process.stdout is not None:
+            process.stdout.close()
         until(lambda: ("edge-edge-1", "destroy") in self.told())
         return process
 
@@ -315,6 +317,37 @@ def test_ctrl_c_restores_nodes_and_links(lab: Lab) -> None:
     assert lab.restored()
     assert lab.result() == "interrupted"
     assert scenario.find_left(lab.folder) is None
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_reader_that_is_gone_costs_neither_the_record_nor_the_restoring(lab: Lab, options: list[str]) -> None:
+    """As after Ctrl-C in `q8s-run scenario run FILE | tee`, which ends tee too."""
+    back = {**SET, "from": SET["to"], "to": SET["from"]}
+    lab.write({"at": "0s", "for": "1h", "stop": "node:edge-1"}, {"at": "1s", "for": "1h", "set": back})
+    process = lab.start(*options, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until(lambda: lab.machines.links("cloud-1").get("10.254.1.3", {}).get("delay") == 200_000)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    errors = process.stderr.read().decode()
+    assert process.wait() == ExitCode.INTERRUPTED, errors
+    assert "Traceback" not in errors, "of a thread"
+    assert lab.restored()
+    assert lab.result() == "interrupted"
+    assert scenario.find_left(lab.folder) is None
+
+
+def test_a_start_that_fails_leaves_the_report_of_the_scenario_before(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab.write({"at": "0s", "for": "100ms", "stop": "node:cloud-1"})
+    assert lab.run() == ExitCode.DONE
+    time.sleep(1)  # the names of records have seconds
+    lab.machines.away("edge-cloud-1")
+    assert lab.run() == ExitCode.FAILED
+    assert "Failed to prepare the scenario" in capsys.readouterr().err
+    (lab.folder / "scenarios/99991231-000000.jsonl").touch()  # of one that was killed
+    assert lab.result() == "done"
+    assert len(list((lab.folder / "scenarios").iterdir())) == 2
 
 
 def test_an_action_that_fails_ends_the_scenario_and_restores(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,6 +68,8 @@ class ActionModule(ActionBase):
             "summary": summary,
             "failures": number[_conformance.FAILED],
             "complete": document["complete"],
+            "ended": sum(one["status"] != _conformance.NOT_RUN for one in new.values()),
+            "reason": next((one["reason"] for one in new.values() if one["status"] == _conformance.NOT_RUN), ""),
         }
 
 
@@ -78,7 +80,8 @@ def earlier(output: Path, before: Mapping[str, Any]) -> dict[str, Any]:
     """
     if before["complete"]:
         raise _results_folder.OutputError(f"the results in {output} are complete: nothing is left to test")
-    return {"done": _conformance.done(before), **{name: before[name] for name in ("focus", "skip", "kubernetes")}}
+    same = ("cluster", "kubernetes", "nodes", "focus", "skip")
+    return {"done": _conformance.done(before), **{name: before[name] for name in same}}
 
 
 def results(

@@ -62,7 +62,7 @@ RETURN = r"""
 _value:
   description:
     - The nodes, the measurements in the order in which they run, how long each takes, and what the pods need.
-    - C(batches) has what is left to measure, in parts.
+    - C(batches) has what is left to measure, in parts, and C(limit_seconds) how long that may take.
   type: dict
   sample:
     nodes: [{name: arm-mid-1, kind: arm-mid, architecture: aarch64, emulated: true}]
@@ -103,6 +103,7 @@ def bench_plan(
         "quick": quick,
         "groups": chosen_groups,
         "effort": asdict(effort),
+        "timeout": _bench_plan.TIMEOUT,
         "namespace": _bench_plan.NAMESPACE,
         "pod_memory": _bench_plan.POD_MEMORY,
         "ports": {"iperf3": _bench_plan.IPERF_PORT, "sockperf": _bench_plan.SOCKPERF_PORT},
@@ -110,7 +111,9 @@ def bench_plan(
         "topology": [asdict(node) for node in found],
         "measurements": [asdict(one) for one in _bench_plan.measurements(chosen, chosen_groups, effort)],
     }
-    return {**plan, "batches": _bench_resume.batches(plan, earlier["done"] if earlier else (), _bench_plan.BATCH)}
+    batches = _bench_resume.batches(plan, earlier["done"] if earlier else (), _bench_plan.BATCH)
+    left = [one for batch in batches for one in batch["measurements"]]
+    return {**plan, "batches": batches, "limit_seconds": _bench_plan.limit_seconds(left, effort)}
 
 
 def cluster_nodes(cluster: Any) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final, Optional
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.q8s.emu.plugins.module_utils import _conformance, _spec
@@ -18,7 +18,7 @@ version_added: 0.2.0
 author:
   - Q8S contributors (!UNKNOWN)
 description:
-  - Fails if a node that the cluster file asks for is not Ready.
+  - Fails if a node that the cluster file asks for is not Ready, or if every worker has taints that keep pods away.
 options:
   _input:
     description: Nodes of the cluster, as C(kubectl get nodes -o json) lists them.
@@ -29,6 +29,11 @@ options:
     description: The cluster, as the inventory has it in C(q8s_cluster).
     type: dict
     required: true
+  earlier:
+    description:
+      - What P(q8s.emu.conformance_report#module) returns of results that are resumed. Fails if they are of another cluster, version or nodes.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -39,21 +44,44 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: Name, kind and architecture of each node.
+  description: Name, kind and architecture of each node, and the keys of the taints that keep pods from it.
   type: list
   elements: dict
-  sample: [{name: arm-mid-1, kind: arm-mid, architecture: aarch64}]
+  sample: [{name: arm-mid-1, kind: arm-mid, architecture: aarch64, taints: [dedicated]}]
 """
 
 
-def conformance_nodes(items: Sequence[Mapping[str, Any]], cluster: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the cluster's nodes, after checking that each is Ready."""
+_CONTROL_PLANE_TAINT: Final = "node-role.kubernetes.io/control-plane"
+
+
+def conformance_nodes(
+    items: Sequence[Mapping[str, Any]], cluster: Mapping[str, Any], earlier: Optional[Mapping[str, Any]] = None
+) -> list[dict[str, Any]]:
+    """Return the cluster's nodes, after checking that they can be tested."""
     try:
-        wanted = _spec.load_mapping(cluster, "cluster").servers()
+        spec = _spec.load_mapping(cluster, "cluster")
+        wanted = spec.servers()
+        taints = {
+            server.node: _conformance.blocking_taints(server.vm_type.taints) for server in wanted if server.vm_type
+        }
+        nodes = [
+            {
+                "name": server.node,
+                "kind": server.kind,
+                "architecture": server.architecture,
+                "taints": taints.get(server.node, [_CONTROL_PLANE_TAINT]),
+            }
+            for server in wanted
+        ]
+        if earlier:
+            kubernetes = f"v{spec.kubernetes_version}"
+            about = {"cluster": spec.cluster_name, "kubernetes": kubernetes, "nodes": nodes}
+            _conformance.check_same(earlier, about)
+        _conformance.check_schedulable(taints)
         _conformance.check_ready(items, [server.node for server in wanted])
     except (_conformance.ConformanceError, _spec.SpecError) as error:
         raise AnsibleFilterError(f"Failed to test the cluster:\n{error}") from error
-    return [{"name": server.node, "kind": server.kind, "architecture": server.architecture} for server in wanted]
+    return nodes
 
 
 class FilterModule:

@@ -24,6 +24,10 @@ SOCKPERF_PORT = 11111
 POD_MEMORY = {"pod": 384, "peer": 48, "node": 48}
 # Measurements after which the results are written. What a run that is killed has measured since is lost.
 BATCH = 8
+# Seconds for which a measurement may run, in the pod.
+TIMEOUT = 120
+_START_SECONDS = 1200  # for the pods, and for what is read before and after
+_OVERHEAD_SECONDS = 15  # of a measurement: ssh, kubectl, and the start of a program on a node that is emulated
 _MIB = 1 << 20
 
 
@@ -46,7 +50,6 @@ class Effort:
     :param idle_seconds: how long the idle cluster is observed
     :param protocols: protocols of small messages
     :param both_directions: whether the bandwidth of each pair of nodes is measured in both directions
-    :param limit_seconds: time after which the pods are removed, whatever happened
     """
 
     repetitions: int
@@ -60,16 +63,15 @@ class Effort:
     idle_seconds: int
     protocols: tuple[str, ...]
     both_directions: bool
-    limit_seconds: int
 
 
 QUICK = Effort(
     repetitions=1, seconds=3, warm_up=1, pings=10, cpu_seconds=2, memory_seconds=5, thorough=False, settle_seconds=10,
-    idle_seconds=5, protocols=("udp",), both_directions=False, limit_seconds=1200,
+    idle_seconds=5, protocols=("udp",), both_directions=False,
 )  # fmt: skip
 FULL = Effort(
     repetitions=3, seconds=5, warm_up=1, pings=25, cpu_seconds=2, memory_seconds=5, thorough=True, settle_seconds=30,
-    idle_seconds=30, protocols=("tcp", "udp"), both_directions=True, limit_seconds=5400,
+    idle_seconds=30, protocols=("tcp", "udp"), both_directions=True,
 )  # fmt: skip
 
 
@@ -331,6 +333,27 @@ FIO_JOBS = {
 def _fio(metric: str, seconds: str) -> list[str]:
     common = ["--name=q8s", "--filename=/data/fio", "--size=64m", "--ioengine=libaio", "--time_based"]
     return ["fio", *common, f"--runtime={seconds}", "--output-format=json", *FIO_JOBS[metric]]
+
+
+def limit_seconds(left: Sequence[Mapping[str, Any]], effort: Effort) -> int:
+    """Return the seconds after which the pods are removed, whatever happened.
+
+    :param left: the measurements that are left
+    """
+    return _START_SECONDS + sum(_OVERHEAD_SECONDS + _duration(one, effort) for one in left)
+
+
+def _duration(measurement: Mapping[str, Any], effort: Effort) -> int:
+    """Return for how many seconds a measurement runs."""
+    by_tool = {
+        "sleep": effort.idle_seconds,
+        "ping": effort.pings // 5 + 2,
+        "sockperf": effort.seconds,
+        "iperf3": effort.seconds + effort.warm_up,
+        "7za": 60,
+    }
+    of_machine = effort.memory_seconds if measurement["group"] == "memory" else effort.cpu_seconds
+    return by_tool.get(measurement["tool"], of_machine)
 
 
 def fill_addresses(measurement: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str, Any]:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Optional, TypedDict
 
-from ansible_collections.q8s.emu.plugins.module_utils import _bench_parse, _bench_resume
+from ansible_collections.q8s.emu.plugins.module_utils import _bench_parse, _bench_plan, _bench_resume
 from ansible_collections.q8s.emu.plugins.module_utils._read import Place
 from ansible_collections.q8s.emu.plugins.module_utils._results_folder import Kind
 
 SCHEMA = "q8s-bench/1"
 _TICKS_PER_SECOND = 100  # of /proc/PID/stat: USER_HZ, the same on every architecture that Q8S knows
+_TIMED_OUT = (124, 143)  # of timeout(1), of coreutils and of busybox
 
 
 class _Node(TypedDict):
@@ -196,7 +197,9 @@ def measured(run: Mapping[str, Any], samples: Mapping[str, Sequence[Sample]]) ->
     except _bench_parse.ParseError as problem:
         reason = str(run.get("stderr") or "").strip().splitlines()
         error = f"{problem} ({reason[-1]})" if reason else str(problem)
-    if not error and run.get("rc") not in (0, None):
+    if run.get("rc") in _TIMED_OUT:
+        error = f"it had not ended after {_bench_plan.TIMEOUT} s"
+    elif not error and run.get("rc") not in (0, None):
         error = f"exit code {run['rc']}: {str(run.get('stderr') or '').strip() or 'no message'}"
     since, until = (
         figures.pop("from_epoch_s", _epoch(run.get("start"))),

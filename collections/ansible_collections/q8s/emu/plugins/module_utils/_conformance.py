@@ -86,6 +86,56 @@ def check_ready(items: Sequence[Mapping[str, Any]], wanted: Sequence[str]) -> No
         raise ConformanceError("\n".join([*problems, "hint: `q8s-run status FILE` shows why a node is not Ready"]))
 
 
+def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Check that results and the cluster belong together.
+
+    :param before: what a resumed run has to know of the results: ``cluster``, ``kubernetes`` and ``nodes``
+    :param now: the same of the cluster
+    :raises ConformanceError: they differ
+    """
+    lines = [
+        f"{what} was {before[key]}, and is {now[key]}"
+        for key, what in (("cluster", "the cluster"), ("kubernetes", "Kubernetes"))
+        if before[key] != now[key]
+    ]
+    old, new = ({node["name"]: node for node in one["nodes"]} for one in (before, now))
+    lines += [f"node {name} is no longer in the cluster" for name in old if name not in new]
+    lines += [f"node {name} was not in the cluster" for name in new if name not in old]
+    lines += [
+        f"node {name} had {key} {old[name][key]}, and has {new[name][key]}"
+        for name in old
+        for key in ("kind", "architecture")
+        if name in new and old[name].get(key, new[name][key]) != new[name][key]
+    ]
+    if lines:
+        hint = "hint: such results cannot be mixed; --force measures everything again"
+        raise ConformanceError("\n".join([*lines, hint]))
+
+
+def blocking_taints(taints: Sequence[str]) -> list[str]:
+    """Return the keys of those taints that keep pods from a node.
+
+    :param taints: in Kubernetes' form: ``key=value:Effect`` or ``key:Effect``
+    """
+    parts = [taint.rpartition(":") for taint in taints]
+    return list(dict.fromkeys(key.partition("=")[0] for key, _, effect in parts if effect != "PreferNoSchedule"))
+
+
+def check_schedulable(workers: Mapping[str, Collection[str]]) -> None:
+    """Check that the tests' pods, which tolerate no taint, have a worker.
+
+    :param workers: the keys of the taints that keep pods from each worker
+    :raises ConformanceError: each worker has one, or there is none
+    """
+    if all(workers.values()):
+        named = ", ".join(f"{name} has {' and '.join(keys)}" for name, keys in workers.items())
+        raise ConformanceError(
+            "no worker is without taints, and the tests' pods tolerate none: "
+            f"{named or 'the cluster has no workers'}\n"
+            "hint: remove the taints of a VM type in the cluster file, then `q8s-run deploy FILE` removes them from its nodes"
+        )
+
+
 def read_specs(listing: str) -> list[str]:
     """Return the names of the conformance specs in what ``e2e.test --list-tests`` prints."""
     names = [line.partition(": ")[2].strip() for line in listing.splitlines() if line.startswith("    ")]

@@ -348,11 +348,14 @@ def states(
     result: dict[tuple[str, str], tuple[str, str]] = {}
     for pair, link in matrix.items():
         shaper = pair[0] if pair[0] in guests else pair[1]
-        other = addresses.get(pair[1] if shaper == pair[0] else pair[0], "")
+        peer = pair[1] if shaper == pair[0] else pair[0]
+        other = addresses.get(peer, "")
         if shaper not in guests:
             state = "not shaped: control planes run on the cloud's servers"
         elif shaper not in in_force:
             state = f"unknown: {shaper} did not answer"
+        elif not other:
+            state = f"not shaped: {peer} has no server"
         else:
             found = in_force[shaper]["outgoing" if shaper == pair[0] else "incoming"].get(other)
             state = "in force" if found == link else f"not in force: {describe(found) if found else 'nothing'} is"

@@ -101,4 +101,12 @@ complete:
   description: Whether every test that can run has a result.
   type: bool
   returned: when written
+ended:
+  description: The number of tests of the batch that have a result.
+  type: int
+  returned: when written
+reason:
+  description: Why a test of the batch has no result, empty if all have one.
+  type: str
+  returned: when written
 """

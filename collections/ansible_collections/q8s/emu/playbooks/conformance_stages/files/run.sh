@@ -1,5 +1,6 @@
 #!/bin/sh
-# Run the tests of each NUMBER.focus in a folder at the same time. Each process writes NUMBER/junit_01.xml and NUMBER.log.
+# run.sh FOLDER TAINTS: run the tests of each NUMBER.focus in a folder at the same time, and wait for no node that has one of
+# these taints, keys with commas between them. Each process writes NUMBER/junit_01.xml and NUMBER.log.
 # The controller touches the file `asked` as long as it waits. When it has not for two minutes, all processes are stopped.
 set -eu
 cd "$1"
@@ -7,7 +8,7 @@ pids=
 for focus in *.focus; do
     number=${focus%.focus}
     ../e2e.test --kubeconfig=/etc/kubernetes/admin.conf --kubectl-path=/var/lib/q8s/bin/kubectl --provider=skeleton \
-        --node-os-distro=debian --disable-log-dump --non-blocking-taints=node-role.kubernetes.io/control-plane \
+        --node-os-distro=debian --disable-log-dump --non-blocking-taints="$2" \
         --ginkgo.no-color --ginkgo.silence-skips --ginkgo.timeout=2h --ginkgo.focus="$(cat "$focus")" \
         --report-dir="$PWD/$number" >"$number.log" 2>&1 &
     pids="$pids $!"
