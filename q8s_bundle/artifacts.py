@@ -108,7 +108,7 @@ def ensure(choice: Choice, missing: Sequence[str]) -> dict[str, Any]:
     require_ability(choice, missing)
     parts = {name: Part(name, number, len(missing)) for number, name in enumerate(missing, 1)}
     # Run both concurrently: mmdebstrap uses one core, and Go builds do not use all cores all the time.
-    with cache.locked(cache.builds_lock(), fcntl.LOCK_SH):
+    with cache.patiently_locked(cache.builds_lock(), "wait for a removal from the cache", fcntl.LOCK_SH):
         programs, guests = _side_by_side(lambda: _nodes(choice, parts), lambda: _guests(choice, parts))
         pods = _archives(choice, parts)
     return _answer(choice, programs, guests, pods)

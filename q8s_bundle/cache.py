@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,12 +23,14 @@ from pathlib import Path
 from typing import Final
 
 from q8s_bundle.errors import BundleError
+from q8s_bundle.progress import ended_by, step
 
 # The names of our packages, each with its original one: renaming a package must not change the keys of its sources.
 _PACKAGES: Final = ((b"q8s_bundle", b"bundle"), (b"q8s_lab", b"lab"))
 # kinds of entries
 _WITH_PACKAGES: Final = frozenset({"debs", "trees", "rootfs", "kernels", "images", "bundles", "bench", "conformance"})
 _GENERATION: Final = "generation"
+_POLL_SECONDS: Final = 0.2
 _KEY_LENGTH = 16  # hex digits of SHA-256: 64 bits are plenty for hundreds of entries, and short to read
 
 
@@ -118,19 +121,20 @@ def _content(file: Path) -> bytes:
 
 
 def entry(kind: str, name: str, key: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
-    """Build an entry if it is not in the cache. A concurrent caller for the same entry waits.
+    """Build an entry if it is not in the cache. A concurrent caller for the same entry waits, and says so.
 
     :param build: fills the folder that it is called with, which is then renamed to the entry. If it raises, the folder
         is removed
     :returns: the folder of the entry, and whether this call built it
     :raises NotCachedError: the entry is not in the cache, and builds are not allowed
+    :raises BundleError: ``end_running`` was called during the wait
     """
     if found := find(kind, name, key):
         return found, False
     require_builds(name)
     home = cache_root() / kind
     final = _folder(kind, name, key)
-    with locked(lock_file(final)):
+    with patiently_locked(lock_file(final), f"wait for another build of {name}"):
         if final.is_dir():
             return final, False
         _remove_abandoned(home, f".{final.name}.")
@@ -235,6 +239,35 @@ def locked(path: Path, mode: int = fcntl.LOCK_EX) -> Iterator[None]:
     with path.open("w") as handle:
         fcntl.flock(handle, mode)
         yield
+
+
+@contextmanager
+def patiently_locked(path: Path, what: str, mode: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold a lock as ``locked`` does. While another process holds it, show a step, and stop on ``end_running``.
+
+    ``flock`` without a timeout would not end in a thread that is not the main one: signals do not interrupt it there.
+
+    :param what: the step, for example "wait for another build of pause-x86_64"
+    :raises BundleError: ``end_running`` was called
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        if not _lock(handle.fileno(), mode):
+            stop = threading.Event()
+            with step(what), ended_by(stop.set):
+                while not _lock(handle.fileno(), mode):
+                    if stop.wait(_POLL_SECONDS):
+                        raise BundleError(f"Failed to {what}: the build was stopped")
+        yield
+
+
+def _lock(descriptor: int, mode: int) -> bool:
+    """Lock a file if no other process holds a lock on it, and return whether it is locked."""
+    try:
+        fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def builds_lock() -> Path:

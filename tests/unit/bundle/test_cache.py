@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from q8s_bundle import cache
+from q8s_bundle.errors import BundleError
+from q8s_bundle.progress import end_running
+from q8s_lab.machine import wait
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +107,53 @@ def test_two_at_once_build_once() -> None:
         thread.join()
     assert len(calls) == 1
     assert sorted(results) == [False, False, False, True]
+
+
+@pytest.fixture
+def other_build(root: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that holds the lock of an entry, until it is killed."""
+    lock = root / "kind" / ".name-0123.lock"
+    lock.parent.mkdir(parents=True)
+    with subprocess.Popen(["flock", "--no-fork", lock, "sleep", "60"]) as process:
+        assert wait(lambda: lock.exists() and not free(lock), 10)
+        yield process
+        process.kill()
+
+
+def free(lock: Path) -> bool:
+    return subprocess.run(["flock", "--nonblock", lock, "true"], check=False).returncode == 0
+
+
+def test_a_wait_for_another_build_is_said_once(
+    other_build: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = threading.Thread(target=lambda: cache.entry("kind", "name", "0123", lambda folder: None))
+    done.start()
+    time.sleep(1)
+    assert done.is_alive()
+    other_build.kill()
+    done.join(10)
+    assert not done.is_alive()
+    said = [line.partition(" ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert said[0] == "wait for another build of name ..." and len(said) == 2, "and when it ends"
+
+
+def test_a_wait_for_another_build_can_be_stopped(other_build: subprocess.Popen[bytes]) -> None:
+    errors: list[str] = []
+
+    def ask() -> None:
+        try:
+            cache.entry("kind", "name", "0123", lambda folder: None)
+        except BundleError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    time.sleep(0.5)
+    end_running()
+    thread.join(10)
+    assert errors == ["Failed to wait for another build of name: the build was stopped"]
+    assert other_build.poll() is None
 
 
 def test_record_and_recall_survive_the_rename(tmp_path: Path) -> None:
