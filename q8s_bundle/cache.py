@@ -4,7 +4,7 @@ Every entry is a folder ``<cache>/<kind>/<name>-<key>``. The key is a hash of ev
 an entry never becomes stale: it is complete, or it does not exist. Concurrent processes build an entry only once.
 
 Only Debian's packages change without any of our sources: what contains them depends on the generation as well, a text
-in the cache that ``bundle refresh`` changes.
+in the cache that ``bundle refresh`` changes when its build has succeeded.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _PACKAGES: Final = ((b"q8s_bundle", b"bundle"), (b"q8s_lab", b"lab"))
 # kinds of entries
 _WITH_PACKAGES: Final = frozenset({"debs", "trees", "rootfs", "kernels", "images", "bundles", "bench", "conformance"})
 _GENERATION: Final = "generation"
+_NEXT_GENERATION: Final = "Q8S_BUNDLE_GENERATION"  # environment variable of a process that builds the next generation
 _POLL_SECONDS: Final = 0.2
 _KEY_LENGTH = 16  # hex digits of SHA-256: 64 bits are plenty for hundreds of entries, and short to read
 
@@ -164,10 +165,12 @@ def _folder(kind: str, name: str, key: str) -> Path:
 
 
 def generation() -> str:
-    """Return the text of the current generation; empty for the first one.
+    """Return the text of the current generation, or of the one that is being built; empty for the first one.
 
     :raises BundleError: the file is not text
     """
+    if own := os.environ.get(_NEXT_GENERATION):
+        return own
     file = cache_root() / _GENERATION
     try:
         return file.read_text(encoding="ascii")
@@ -178,6 +181,19 @@ def generation() -> str:
             f"Failed to read {file}: is not ASCII text",
             "remove it: builds then use the first generation's packages; `q8s-run bundle refresh` begins a new one",
         ) from None
+
+
+@contextmanager
+def building_generation(text: str) -> Iterator[None]:
+    """Use a generation in this process and its children within the context. Other processes use the current one.
+
+    :param text: what no earlier generation has
+    """
+    os.environ[_NEXT_GENERATION] = text
+    try:
+        yield
+    finally:
+        del os.environ[_NEXT_GENERATION]
 
 
 def set_generation(text: str) -> None:

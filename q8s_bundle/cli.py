@@ -208,14 +208,16 @@ def _build(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv:
 
 def _refresh(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     """Build everything that contains Debian's packages again. If that fails, the earlier artifacts remain in use."""
-    before, code = cache.generation(), _FAILED
-    cache.set_generation(datetime.now(UTC).isoformat())
+    generation, code = datetime.now(UTC).isoformat(), _FAILED
     try:
-        # In a user namespace, the command that runs again is `build`: the generation has begun.
-        code = _build(parser, arguments, ["build", *argv[1:]])
+        # The generation is in the environment until everything is built: a process that is killed changes nothing.
+        # In a user namespace, the command that runs again is therefore `build`.
+        with cache.building_generation(generation):
+            code = _build(parser, arguments, ["build", *argv[1:]])
+        if code == _DONE:
+            cache.set_generation(generation)
     finally:
         if code != _DONE:
-            cache.set_generation(before)
             say("nothing was refreshed: deploys use what was built before")
     return code
 

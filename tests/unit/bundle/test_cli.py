@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from q8s_bundle import artifacts, cache, cli, image, node, requirements
+from q8s_bundle import artifacts, cache, cli, image, namespace, node, requirements
 from q8s_bundle.cache import Artifact
 from q8s_bundle.errors import BundleError
 from q8s_bundle.image.cloud import CloudImage
@@ -207,9 +208,13 @@ def test_a_refresh_that_fails_changes_nothing(
 ) -> None:
     def fail(architecture: object, supply: object) -> NodeArtifacts:
         generations.append(cache.generation())
+        kept.append((tmp_path / "cache/generation").read_text())
+        inherited.append(namespace.environment(os.environ).get("Q8S_BUNDLE_GENERATION", ""))
         raise BundleError("Failed to fetch 12 Debian packages")
 
     generations: list[str] = []
+    kept: list[str] = []
+    inherited: list[str] = []
     monkeypatch.setenv("Q8S_CACHE", str(tmp_path / "cache"))
     assert cli.main(["refresh", "--arch", "x86_64"]) == 0
     first = cache.generation()
@@ -217,5 +222,7 @@ def test_a_refresh_that_fails_changes_nothing(
     monkeypatch.setattr(node, "ensure_worker", fail)
     assert cli.main(["refresh", "--arch", "x86_64"]) == 1
     assert generations[0] not in ("", first), "the build looked for packages of today"
+    assert kept == [first], "a refresh that is killed now changes nothing"
+    assert inherited == generations, "a build in a user namespace belongs to the same generation"
     assert cache.generation() == first
     assert "nothing was refreshed" in capsys.readouterr().err
