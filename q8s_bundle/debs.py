@@ -1,7 +1,7 @@
 """Download Debian packages of any architecture and suite with apt, separate from the machine's own apt state.
 
-The mirrors are those in the machine's apt sources. apt verifies the archive's signature and the checksum of each
-package. Maintainer scripts are not run.
+The mirrors are those in the apt sources of a machine that runs Debian, or ``Q8S_DEBIAN_MIRROR``. apt verifies the
+archive's signature and the checksum of each package. Maintainer scripts are not run.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from q8s_bundle.errors import BundleError
 from q8s_bundle.progress import run, step
 
 _SOURCES: Final = Path("/etc/apt")
+_RELEASE: Final = Path("/etc/os-release")
 _KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _RECIPE: Final = "1"
 
@@ -80,10 +81,16 @@ def choose_mirrors(sources: Sequence[Source], codename: str) -> Mirrors | None:
 def mirrors() -> Mirrors:
     """Return ``Q8S_DEBIAN_MIRROR`` (a URI, for machines that are not Debian), else the machine's Debian mirrors.
 
-    :raises BundleError: the apt sources name no mirror, or Debian's keyring is missing
+    :raises BundleError: the machine is not Debian, the apt sources name no mirror, or Debian's keyring is missing
     """
     if own := os.environ.get("Q8S_DEBIAN_MIRROR"):
         return Mirrors(own, None)
+    if not is_debian():
+        raise BundleError(
+            "Failed to find a Debian mirror: this machine is not Debian, so its apt sources name mirrors of another "
+            "distribution",
+            "set Q8S_DEBIAN_MIRROR to the URI of a mirror of Debian, and install debian-archive-keyring",
+        )
     sources: list[Source] = []
     for file in sorted(_SOURCES.glob("sources.list.d/*")):
         if file.suffix in (".sources", ".list"):
@@ -103,13 +110,26 @@ def mirrors() -> Mirrors:
 def machine_suite() -> str:
     """Return the code name of the machine's release (os-release(5)), such as ``bookworm``.
 
-    :raises BundleError: /etc/os-release has none
+    :raises BundleError: /etc/os-release has none, or is missing
     """
-    for line in Path("/etc/os-release").read_text().splitlines():
-        name, _, value = line.partition("=")
-        if name == "VERSION_CODENAME":
-            return value.strip('"')
-    raise BundleError("Failed to tell this machine's release: /etc/os-release has no VERSION_CODENAME")
+    if suite := _release().get("VERSION_CODENAME"):
+        return suite
+    raise BundleError("Failed to tell this machine's release: /etc/os-release is missing or has no VERSION_CODENAME")
+
+
+def is_debian() -> bool:
+    """Return whether the machine runs Debian itself, and not a distribution that is derived from it."""
+    return _release().get("ID") == "debian"
+
+
+def _release() -> dict[str, str]:
+    """Return the variables of os-release(5); none where the file is missing, as on macOS."""
+    try:
+        lines = _RELEASE.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return {}
+    pairs = (line.partition("=") for line in lines if "=" in line)
+    return {name: value.strip("\"'") for name, _, value in pairs}
 
 
 def fetch(architecture: str, suite: str, names: Sequence[str]) -> tuple[Path, bool]:

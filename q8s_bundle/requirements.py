@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from q8s_bundle import namespace
+from q8s_bundle import debs, namespace
 from q8s_bundle.errors import BundleError
 from q8s_bundle.node import toolchain, versions
 
@@ -85,6 +85,12 @@ def _programs(missing: Collection[str], cloud_images: Collection[str]) -> Iterat
     needs_go = nodes or any(name.startswith(("conformance-agnhost-", "conformance-tests-")) for name in missing)
     if needs_go and (reason := toolchain.obstacle()):
         yield Obstacle("a Go toolchain is missing", reason.hint or "install Go")
+    # Add-ons and the program of the conformance tests have no Debian packages in them.
+    if any(not name.startswith(("addon-", "conformance-tests-")) for name in missing):
+        try:
+            debs.mirrors()
+        except BundleError as error:
+            yield Obstacle(str(error).partition(": ")[2], error.hint or "install Debian")
 
 
 def _has(program: str) -> bool:

@@ -245,5 +245,7 @@ def _c_environment(program: Program, architecture: Architecture) -> dict[str, st
 
 def seccomp_tree(architecture: Architecture) -> tuple[Path, bool]:
     """Return the folder with libseccomp for an architecture, and whether it was fetched now."""
-    # The machine's own suite: the static library must fit the C library that the machine's compiler links.
-    return debs.tree(architecture.debian, debs.machine_suite(), ("libseccomp-dev", "libseccomp2"))
+    # The machine's own suite: the static library must fit the C library that the machine's compiler links. Debian's
+    # archive has no suites of Ubuntu and others.
+    suite = debs.machine_suite() if debs.is_debian() else versions.DEBIAN_SUITE
+    return debs.tree(architecture.debian, suite, ("libseccomp-dev", "libseccomp2"))

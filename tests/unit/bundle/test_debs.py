@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
+from q8s_bundle import debs, requirements
 from q8s_bundle.debs import Mirrors, Source, choose_mirrors, parse_sources
+from q8s_bundle.errors import BundleError
 
 DEB822 = """\
 Types: deb deb-src
@@ -49,3 +55,42 @@ def test_the_mirror_is_the_one_of_the_machines_own_release() -> None:
     assert choose_mirrors(sources, "bookworm") == Mirrors("http://d.example", "http://s.example")
     assert choose_mirrors(sources[:2], "bookworm") == Mirrors("http://d.example", None)
     assert choose_mirrors(sources, "trixie") is None
+
+
+@pytest.fixture
+def ubuntu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ubuntu 24.04, with sources that have a mirror for its release."""
+    (tmp_path / "os-release").write_text('NAME="Ubuntu"\nID=ubuntu\nID_LIKE=debian\nVERSION_CODENAME=noble\n')
+    (tmp_path / "sources.list").write_text("deb http://archive.ubuntu.example/ubuntu noble main\n")
+    monkeypatch.setattr(debs, "_RELEASE", tmp_path / "os-release")
+    monkeypatch.setattr(debs, "_SOURCES", tmp_path)
+    monkeypatch.setattr(debs, "_KEYRING", tmp_path / "sources.list")
+    monkeypatch.delenv("Q8S_DEBIAN_MIRROR", raising=False)
+
+
+def test_mirrors_of_another_distribution_are_not_used(ubuntu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BundleError, match="this machine is not Debian") as refused:
+        debs.mirrors()
+    assert refused.value.hint is not None and "set Q8S_DEBIAN_MIRROR" in refused.value.hint
+    monkeypatch.setenv("Q8S_DEBIAN_MIRROR", "http://mirror.example/debian")
+    assert debs.mirrors() == Mirrors("http://mirror.example/debian", None)
+
+
+def test_a_machine_without_a_debian_mirror_cannot_build(ubuntu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a deploy with --build auto builds on the cluster."""
+
+    def mirror_reasons(artifact: str) -> list[str]:
+        return [one.hint for one in requirements.obstacles([artifact]) if "is not Debian" in one.reason]
+
+    assert all("set Q8S_DEBIAN_MIRROR" in hint for hint in mirror_reasons("image-x86_64"))
+    assert mirror_reasons("image-x86_64") and mirror_reasons("bundle-x86_64")
+    assert mirror_reasons("addon-metrics_server-x86_64") == []
+    monkeypatch.setenv("Q8S_DEBIAN_MIRROR", "http://mirror.example/debian")
+    assert mirror_reasons("image-x86_64") == []
+
+
+def test_a_machine_without_os_release_has_no_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As macOS, where the cache can be listed."""
+    monkeypatch.setattr(debs, "_RELEASE", tmp_path / "os-release")
+    with pytest.raises(BundleError, match="os-release is missing"):
+        debs.machine_suite()
