@@ -189,7 +189,9 @@ def _download(architecture: str, suite: str, names: Sequence[str], folder: Path)
     with step(what), tempfile.TemporaryDirectory(prefix="q8s-apt-") as state:
         config = _write_config(Path(state), architecture, suite)
         environment = dict(os.environ, APT_CONFIG=str(config), LC_ALL="C.UTF-8")
-        run(f"read the package lists of {suite} for {architecture}", ["apt-get", "update"], log=log, env=environment)
+        # apt-get update by itself succeeds without the lists of a mirror that is not reachable.
+        update = ["apt-get", "update", "--error-on=any"]
+        run(f"read the package lists of {suite} for {architecture}", update, log=log, env=environment)
         run(what, ["apt-get", "download", *names], log=log, env=environment, cwd=folder)
 
 

@@ -94,3 +94,13 @@ def test_a_machine_without_os_release_has_no_suite(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(debs, "_RELEASE", tmp_path / "os-release")
     with pytest.raises(BundleError, match="os-release is missing"):
         debs.machine_suite()
+
+
+def test_a_mirror_that_is_not_reachable_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """apt is the machine's own."""
+    monkeypatch.setenv("Q8S_CACHE", str(tmp_path))
+    monkeypatch.setenv("Q8S_DEBIAN_MIRROR", "http://127.0.0.1:9/debian")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with pytest.raises(BundleError, match=r"^Failed to read the package lists of trixie for amd64: exit") as failed:
+        debs.fetch("amd64", "trixie", ["hello"])
+    assert "127.0.0.1" in str(failed.value)
