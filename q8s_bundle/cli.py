@@ -19,6 +19,7 @@ from q8s_bundle import (
     namespace,
     node,
     pack,
+    search_path,
 )
 from q8s_bundle.errors import BundleError
 from q8s_bundle.image import cloud
@@ -34,6 +35,7 @@ _INTERRUPTED: Final = 130
 
 def main(argv: Sequence[str]) -> int:
     """Run ``bundle ...`` and return the exit code: 0 done, 1 failed, 2 wrong arguments, 130 interrupted."""
+    search_path.complete_own()
     parser = _parser()
     arguments = parser.parse_args(argv)
     namespace.end_with_parent()

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from q8s_bundle import cache
+from q8s_bundle import cache, search_path
 
 # The namespace needs ids 0 to 65534 (nobody). One is the user's own; /etc/subuid provides the others.
 _IDS: Final = 65534
@@ -126,8 +126,7 @@ def environment(user: Mapping[str, str]) -> dict[str, str]:
     package = str(Path(__file__).resolve().parent.parent)
     return {
         **user,
-        # mke2fs and other programs are in folders that an ordinary user's PATH lacks.
-        "PATH": os.pathsep.join([user.get("PATH") or os.defpath, "/usr/local/sbin", "/usr/sbin", "/sbin"]),
+        "PATH": search_path.complete(user.get("PATH", "")),
         "HOME": str(Path.home()),
         "Q8S_CACHE": str(cache.cache_root()),
         "PYTHONPATH": os.pathsep.join([package, *filter(None, [user.get("PYTHONPATH")])]),

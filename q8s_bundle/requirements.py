@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from q8s_bundle import debs, namespace
+from q8s_bundle import debs, namespace, search_path
 from q8s_bundle.errors import BundleError
 from q8s_bundle.node import toolchain, versions
 
@@ -95,9 +95,7 @@ def _programs(missing: Collection[str], cloud_images: Collection[str]) -> Iterat
 
 def _has(program: str) -> bool:
     """Return whether this machine has a program."""
-    # An ordinary user's PATH may lack the folders of mke2fs and depmod.
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
-    return shutil.which(program, path=path) is not None
+    return shutil.which(program, path=search_path.complete(os.environ.get("PATH", ""))) is not None
 
 
 def _rights(missing: Collection[str], cloud_images: Collection[str], *, able: bool) -> Iterator[Obstacle]:

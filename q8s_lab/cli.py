@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from q8s_bundle import search_path
 from q8s_bundle.parser import Parser
 from q8s_lab import cloud_image, control, hosts, images, servers
 from q8s_lab.errors import LabError
@@ -33,6 +34,7 @@ _VERBS: Final = {
 
 def main(argv: Sequence[str]) -> int:
     """Run ``lab ...`` and return the exit code: 0 done, 1 failed, 2 wrong arguments, 130 interrupted."""
+    search_path.complete_own()
     arguments = _parser().parse_args(argv)
     try:
         settings = load()

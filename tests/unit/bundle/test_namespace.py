@@ -7,12 +7,14 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from q8s_bundle import cache, namespace, requirements
+from q8s_bundle import cache, cli, namespace, requirements
 from q8s_bundle.node import versions
+from q8s_lab import cli as lab_cli
 
 FOREIGN = next(name for name in versions.ARCHITECTURES if name != platform.machine())
 
@@ -46,6 +48,18 @@ def test_environment_keeps_the_cache_of_the_user(monkeypatch: pytest.MonkeyPatch
     assert made["Q8S_CACHE"] == str(tmp_path / ".cache/q8s")
     assert made["PATH"].split(":")[0] == "/usr/bin" and "/usr/sbin" in made["PATH"].split(":")
     assert made["https_proxy"] == "http://proxy:3128"
+
+
+@pytest.mark.parametrize("main", [cli.main, lab_cli.main], ids=["bundle", "lab"])
+def test_programs_of_root_are_found_with_the_path_of_cron(
+    main: Callable[[Sequence[str]], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert shutil.which("mke2fs") is None
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert shutil.which("mke2fs") is not None
+    assert os.environ["PATH"].startswith("/usr/bin:/bin:")
 
 
 def refused(
