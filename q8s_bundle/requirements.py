@@ -24,11 +24,16 @@ _ALWAYS: Final = {
     "tar": "tar",
     "zstd": "zstd",
 }
-_FOR_IMAGES: Final = {"depmod": "kmod", "mmdebstrap": "mmdebstrap", "openssl": "openssl"}
+_FOR_IMAGES: Final = {"depmod": "kmod", "mmdebstrap": "mmdebstrap", "openssl": "openssl", "systemctl": "systemd"}
 _FOR_CLOUD_IMAGES: Final = {"sfdisk": "fdisk"}
 _FOR_FOREIGN_IMAGES: Final = {"arch-test": "arch-test"}
 _FOR_PROGRAMS: Final = {"gcc": "gcc", "pkg-config": "pkg-config"}
 _FOR_NAMESPACE: Final = {"newgidmap": "uidmap", "newuidmap": "uidmap", "unshare": "util-linux"}
+
+
+# The first words of the names of artifacts that a deploy builds. Other commands build the others, on this machine.
+_DEPLOYED: Final = ("addon-", "bundle-", "control-plane-", "image-")
+_ON_SERVER: Final = "Q8S_BUNDLE_ON_SERVER"  # environment variable of a build on the cluster (q8s.emu.cluster_build)
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ def explain(found: Sequence[Obstacle], missing: Collection[str]) -> BundleError:
     """
     reasons = "; ".join(obstacle.reason for obstacle in found)
     hints = "; ".join(obstacle.hint for obstacle in found)
-    return BundleError(
-        f"Failed to build {', '.join(missing)} on this machine: {reasons}",
-        f"{hints}. Or build on the cluster: q8s-run deploy FILE --build cluster",
-    )
+    elsewhere = ""
+    if all(name.startswith(_DEPLOYED) for name in missing) and not os.environ.get(_ON_SERVER):
+        elsewhere = ". Or build on the cluster: q8s-run deploy FILE --build cluster"
+    return BundleError(f"Failed to build {', '.join(missing)} on this machine: {reasons}", f"{hints}{elsewhere}")

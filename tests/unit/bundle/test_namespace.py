@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from ansible_collections.q8s.emu.plugins.action.cluster_build import Order
 
 from q8s_bundle import cache, cli, namespace, requirements
 from q8s_bundle.node import versions
@@ -126,6 +127,32 @@ def test_a_machine_without_a_range_and_with_a_cloud_image(monkeypatch: pytest.Mo
     ]
     error = requirements.explain(found, [f"image-{machine}"])
     assert error.hint is not None and "usermod --add-subuids" in error.hint and "--build cluster" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("missing", "on_server", "said"),
+    [
+        (["bundle-x86_64", "control-plane-x86_64", "image-x86_64", "addon-metrics_server-x86_64"], False, True),
+        (["bundle-x86_64", "bench-x86_64"], False, False),
+        (["conformance-agnhost-x86_64"], False, False),
+        (["bundle-x86_64"], True, False),
+    ],
+)
+def test_a_build_on_the_cluster_is_proposed_where_it_helps(
+    missing: list[str], on_server: bool, said: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = Order([], "/sources", "/build", {}).environment_file if on_server else ""
+    for name, _, value in (line.partition("=") for line in environment.splitlines() if line.startswith("Q8S_BUNDLE")):
+        monkeypatch.setenv(name, value.strip('"'))
+    error = requirements.explain([requirements.Obstacle("no gcc", "install it")], missing)
+    assert error.hint is not None and ("--build cluster" in error.hint) is said
+
+
+def test_a_guest_image_needs_systemctl(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(namespace, "needed", lambda: False)
+    monkeypatch.setattr(shutil, "which", lambda name, **options: None if name == "systemctl" else f"/usr/bin/{name}")
+    (found,) = requirements.obstacles([f"image-{platform.machine()}"])
+    assert found.hint == "as root: apt-get install systemd"
 
 
 def test_root_needs_no_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
