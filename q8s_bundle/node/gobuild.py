@@ -216,15 +216,19 @@ def _go_environment(flags: str) -> dict[str, str]:
 
 
 def module_folder(program: Program, module: str) -> Path:
-    """Return the folder with the sources of a module that a program is built from, as Go downloaded it.
+    """Return the folder with the sources of a module that a program is built from. Download it if Go does not have it.
 
-    :raises BundleError: Go does not have it
+    A program in the cache does not mean that Go still has its modules: ``go clean -modcache`` removes them.
+
+    :raises BundleError: Go does not have it, and cannot download it
     """
     environment = _go_environment("-mod=readonly")
-    command = [toolchain.require(), "list", "-m", "-f", "{{.Dir}}", module]
-    done = subprocess.run(
-        command, cwd=_MODULES / program.module, env=environment, capture_output=True, text=True, check=False
-    )
+    log = cache.cache_root() / "logs" / f"{program.name}-modules.log"
+    log.unlink(missing_ok=True)
+    go, folder = toolchain.require(), _MODULES / program.module
+    run(f"download the Go module {module}", [go, "mod", "download", module], log=log, cwd=folder, env=environment)
+    command = [go, "list", "-m", "-f", "{{.Dir}}", module]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode or not done.stdout.strip():
         raise BundleError(f"Failed to find the sources of {module}: {done.stderr.strip() or 'Go has not fetched them'}")
     return Path(done.stdout.strip())

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from q8s_bundle.node import gobuild, versions
+from q8s_bundle.errors import BundleError
+from q8s_bundle.node import gobuild, toolchain, versions
 
 MODULES = Path(gobuild.__file__).parent / "go"
 X86 = versions.ARCHITECTURES["x86_64"]
@@ -62,3 +66,47 @@ def test_programs_with_c_are_linked_statically() -> None:
     assert "-static" in gobuild.RUNC.ldflags(ARM)
     assert "-static" in gobuild.FLANNEL.ldflags(X86)
     assert "-static" not in gobuild.FLANNEL.ldflags(ARM)  # no C there: Go links statically by itself
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> gobuild.Program:
+    """A program that requires example.org/m, which a module proxy has. Go has downloaded nothing yet."""
+    go = toolchain.find()
+    if go is None:
+        pytest.skip("this machine has no Go")
+    place = tmp_path / "proxy/example.org/m/@v"
+    place.mkdir(parents=True)
+    (place / "v1.0.0.info").write_text('{"Version": "v1.0.0"}')
+    (place / "v1.0.0.mod").write_text("module example.org/m\n")
+    with zipfile.ZipFile(place / "v1.0.0.zip", "w") as archive:
+        archive.writestr("example.org/m@v1.0.0/go.mod", "module example.org/m\n")
+        archive.writestr("example.org/m@v1.0.0/m.go", "package m\n")
+    folder = tmp_path / "go/tiny"
+    folder.mkdir(parents=True)
+    (folder / "go.mod").write_text("module tiny\n\ngo 1.21\n\nrequire example.org/m v1.0.0\n")
+    for name, value in {
+        "GOPROXY": (tmp_path / "proxy").as_uri(),
+        "GOSUMDB": "off",
+        "GOMODCACHE": str(tmp_path / "first"),
+        "Q8S_CACHE": str(tmp_path / "cache"),
+        "GOTOOLCHAIN": "local",
+    }.items():
+        monkeypatch.setenv(name, value)
+    command = [go, "mod", "download", "example.org/m"]
+    subprocess.run(command, cwd=folder, env={**os.environ, "GOFLAGS": "-mod=mod -modcacherw"}, check=True)
+    monkeypatch.setenv("GOMODCACHE", str(tmp_path / "cleaned"))
+    monkeypatch.setattr(gobuild, "_MODULES", tmp_path / "go")
+    return gobuild.Program("tiny", "tiny", {"tiny": "tiny"})
+
+
+def test_sources_of_a_module_that_go_no_longer_has_are_downloaded(program: gobuild.Program, tmp_path: Path) -> None:
+    sums = (tmp_path / "go/tiny/go.sum").read_text()
+    assert "example.org/m v1.0.0 h1:" in sums
+    assert (gobuild.module_folder(program, "example.org/m") / "m.go").read_text() == "package m\n"
+    assert (tmp_path / "go/tiny/go.sum").read_text() == sums, "the key of the program stays the same"
+
+
+def test_sources_that_cannot_be_downloaded_are_named(program: gobuild.Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOPROXY", "off")
+    with pytest.raises(BundleError, match=r"^Failed to download the Go module example\.org/m: exit code 1"):
+        gobuild.module_folder(program, "example.org/m")
