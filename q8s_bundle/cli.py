@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +34,15 @@ from q8s_bundle.progress import muted, say, use_json
 _DONE: Final = 0
 _FAILED: Final = 1
 _INTERRUPTED: Final = 130
+_PURPOSES: Final = {
+    "build": "build the bundles",
+    "refresh": "refresh the bundles",
+    "ensure": "build the bundles",
+    "list": "list the cache",
+    "prune": "prune the cache",
+    "pack": "pack the sources",
+    "verify": "verify the cache",
+}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -48,18 +60,37 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
+        if "no space left on device" in str(error).lower():  # the last lines of a tool's log; Go writes it small
+            print(f"hint: {_space_hint()}", file=sys.stderr)
         return _FAILED
     except OSError as error:
-        print(f"error: Failed to build the bundles: {error}", file=sys.stderr)
+        print(f"error: Failed to {_PURPOSES[arguments.command]}: {error}", file=sys.stderr)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            print(f"hint: {_space_hint()}", file=sys.stderr)
         return _FAILED
     except KeyboardInterrupt:
         say("interrupted: finished artifacts are kept in the cache")
         return _INTERRUPTED
 
 
+def _space_hint() -> str:
+    """Return the free space of the folders that builds write to, and how to have more."""
+    folders = dict.fromkeys((cache.cache_root(), Path(tempfile.gettempdir())))
+    free = ", ".join(f"{size(_free_space(folder))} in {folder}" for folder in folders)
+    return (
+        f"free are {free}. `q8s-run bundle prune` removes what is not used; Q8S_CACHE and TMPDIR select other folders"
+    )
+
+
+def _free_space(folder: Path) -> int:
+    """Return the free space in bytes of a folder's file system. The folder may be missing."""
+    existing = next(one for one in (folder, *folder.parents) if one.exists())
+    return shutil.disk_usage(existing).free
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="q8s-run bundle", description="Build node bundles and guest images, and keep them in a cache.")
-    commands = parser.add_subparsers(required=True, metavar="command")
+    commands = parser.add_subparsers(required=True, metavar="command", dest="command")
     build = commands.add_parser(
         "build", help="build the artifacts that are not in the cache, and list the paths of all"
     )

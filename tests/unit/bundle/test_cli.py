@@ -174,6 +174,29 @@ def test_a_failure_is_a_message_and_a_hint(
     ]
 
 
+def test_an_error_of_the_system_names_what_the_command_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["pack", str(tmp_path / "missing/archive")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: Failed to pack the sources: [Errno 2] No such file") and "hint" not in said
+
+
+def test_a_full_disk_is_explained(
+    built: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill(architecture: object, supply: object) -> NodeArtifacts:
+        run("write the disk", ["dd", "if=/dev/zero", "of=/dev/full", "count=1"], log=tmp_path / "log")
+        raise AssertionError
+
+    monkeypatch.setenv("Q8S_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(node, "ensure_worker", fill)
+    for arguments in (["pack", "/dev/full"], ["ensure", "--arch", "x86_64"]):
+        assert cli.main(arguments) == 1
+        error, *_, hint = capsys.readouterr().err.splitlines()
+        assert "No space left on device" in error or "Failed to write the disk" in error
+        assert re.match(rf"hint: free are [\d.]+ [kMG]B in {tmp_path}/cache, [\d.]+ [kMG]B in /", hint), hint
+        assert "q8s-run bundle prune" in hint and "Q8S_CACHE" in hint and "TMPDIR" in hint
+
+
 def test_a_failure_ends_what_runs_beside_it(
     built: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
