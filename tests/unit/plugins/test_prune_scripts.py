@@ -25,7 +25,14 @@ def run(role: str, folder: Path, **variables: str) -> list[str]:
 def test_the_artifact_server_keeps_what_it_serves(tmp_path: Path) -> None:
     addon = "addon-metrics_server-x86_64"
     served = [f"bundle-x86_64-{NEW}.qcow2", f"control-plane-x86_64-{NEW}", f"{addon}-{NEW}.tar.gz"]
-    others = ["notes-x86_64", f"root-x86_64-{OLD}.qcow2.old", f"backup-x86_64-{OLD}.tar.gz"]
+    uploading = f"{addon}-{NEW}.tar.gz.part"
+    others = [
+        uploading,
+        f"notes-x86_64-{OLD}.part",
+        "notes-x86_64",
+        f"root-x86_64-{OLD}.qcow2.old",
+        f"backup-x86_64-{OLD}.tar.gz",
+    ]
     earlier = [
         f"bundle-x86_64-{OLD}.qcow2",
         f"control-plane-x86_64-{OLD}",
@@ -33,6 +40,8 @@ def test_the_artifact_server_keeps_what_it_serves(tmp_path: Path) -> None:
         f"{addon}-{OLD}.tar.gz",
         f"bench-x86_64-{OLD}.tar.gz",
         f"conformance-tests-x86_64-{OLD}.tar.gz",
+        f"bundle-aarch64-{OLD}.qcow2.part",
+        f"kernel-aarch64-{OLD}.part",
     ]
     for name in (*served, *others, *earlier):
         (tmp_path / name).touch()
@@ -50,8 +59,10 @@ def test_a_host_keeps_what_its_guest_boots_from(tmp_path: Path) -> None:
         disk, backing = tmp_path / f"{name}.qcow2", tmp_path / base
         command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", backing, disk]
         subprocess.run(command, check=True)
+    for name in (f"root-x86_64-{NEW}.qcow2.part", f"kernel-aarch64-{OLD}.part"):
+        (tmp_path / name).touch()
     # The guest has an older kernel than the newest image.
-    for name in (f"kernel-x86_64-{OLD}", f"kernel-x86_64-{NEW}", f"initrd-x86_64-{OLD}", "own-file"):
+    for name in (f"kernel-x86_64-{OLD}", f"kernel-x86_64-{NEW}", f"initrd-x86_64-{OLD}", "own-file", "own.part"):
         (tmp_path / name).touch()
     kernel = (
         f"    <kernel>{tmp_path}/kernel-x86_64-{OLD}</kernel>\n    <initrd>{tmp_path}/initrd-x86_64-{OLD}</initrd>\n"
@@ -59,10 +70,28 @@ def test_a_host_keeps_what_its_guest_boots_from(tmp_path: Path) -> None:
     (tmp_path / "arm-1.xml").write_text(f"<domain>\n  <os>\n{kernel}  </os>\n</domain>\n")
     assert run("emulated_worker", tmp_path, NAME="arm-1") == [
         f"bundle-x86_64-{OLD}.qcow2",
+        f"kernel-aarch64-{OLD}.part",
         f"kernel-x86_64-{NEW}",
         f"root-x86_64-{OLD}.qcow2",
+        f"root-x86_64-{NEW}.qcow2.part",
     ]
     assert run("emulated_worker", tmp_path, NAME="arm-1") == []
+
+
+def test_downloads_of_images_leave_nothing(tmp_path: Path) -> None:
+    """The last task of load_images.yml removes what was downloaded, and what an interrupted download left."""
+    (block,) = [
+        task
+        for task in yaml.safe_load((ROLES.parent / "playbooks/tasks/load_images.yml").read_text())
+        if "always" in task
+    ]
+    (task,) = block["always"]
+    command = task["ansible.builtin.raw"].replace("/var/tmp", str(tmp_path))
+    for name in ("pause.tar.gz", "probe.tar.gz.part", "own.part"):
+        (tmp_path / name).touch()
+    command = command.replace("{{ q8s_images_files }}", "pause.tar.gz probe.tar.gz")
+    subprocess.run(["sh", "-c", command], check=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["own.part"]
 
 
 def test_a_build_on_the_control_plane_removes_what_earlier_builds_left(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 # shellcheck shell=sh
-# Removes the images, kernels and bundles that the guest no longer uses, and prints their names. What somebody else put there stays.
+# Removes the images, kernels and bundles that the guest no longer uses, and what interrupted downloads left (.part). Prints the names.
+# What somebody else put there stays.
 # Parameters, as environment variables: FOLDER, NAME
 set -eu
 cd "$FOLDER"
@@ -9,7 +10,7 @@ used=$(
     done
     sed -n 's/^ *<\(kernel\|initrd\)>\(.*\)<.*/\2/p' "$NAME.xml"
 )
-find . -maxdepth 1 -type f -regextype posix-extended -regex '\./(root|kernel|initrd|bundle)-[a-z0-9_]+-[0-9a-f]{12}(\.qcow2)?' -printf '%f\n' |
+find . -maxdepth 1 -type f -regextype posix-extended -regex '\./(root|kernel|initrd|bundle)-[a-z0-9_]+-[0-9a-f]{12}(\.qcow2)?(\.part)?' -printf '%f\n' |
     while read -r file; do
         if ! echo "$used" | sed 's|.*/||' | grep -qxF "$file"; then
             rm "$file"
