@@ -6,6 +6,7 @@ import functools
 import hashlib
 import http.server
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -81,6 +82,21 @@ def test_a_file_is_downloaded_once(call: Call, server: Server, tmp_path: Path) -
     assert [path.name for path in (tmp_path / "host").iterdir()] == ["image"]
 
 
+def test_a_file_is_on_the_disk_before_it_gets_its_name(
+    call: Call, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_size, [path.name for path in (tmp_path / "host").iterdir()]))
+        real(descriptor)
+
+    synced: list[tuple[int, list[str]]] = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", fsync)
+    (server.folder / "image").write_bytes(CONTENT)
+    assert call()["downloaded"] == ["image"]
+    assert synced == [(len(CONTENT), ["image.part"])]
+
+
 def test_a_file_that_is_being_uploaded_is_waited_for(call: Call, server: Server, tmp_path: Path) -> None:
     """The upload takes twice as long as nothing may happen."""
     part = server.folder / "another.part"
@@ -114,7 +130,10 @@ def test_another_content_is_refused_at_once(call: Call, server: Server, tmp_path
     (server.folder / "image").write_bytes(b"something else")
     failed = call(idle_seconds=60)
     digest = hashlib.sha256(b"something else").hexdigest()
-    assert failed["msg"] == f"Failed to download {server.url}/image: its SHA-256 is {digest}, expected {SHA256}"
+    assert failed["msg"] == (
+        f"Failed to download {server.url}/image: its SHA-256 is {digest}, expected {SHA256}. Remove image from the "
+        "folder of the artifact server (/var/lib/q8s-artifacts on the initial control plane), and run this again"
+    )
     assert list((tmp_path / "host").iterdir()) == []
 
 

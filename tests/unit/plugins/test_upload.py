@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +73,27 @@ def test_a_file_arrives_whole(file: upload.File, shown: list[dict[str, Any]]) ->
     assert shown[0]["event"] == "step"
     assert shown[-1]["event"] == "uploaded"
     assert shown[-1]["artifact"] == "bundle-1.qcow2"
+
+
+def test_a_file_is_on_the_disk_before_it_gets_its_name(
+    file: upload.File, shown: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shutil.which("sync")
+    (tmp_path / "sync").write_text(f'#!/bin/sh\nls "{tmp_path}/served" >>"{tmp_path}/synced"\nexec {real} "$@"\n')
+    (tmp_path / "sync").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    Here()._upload(file)
+    assert (tmp_path / "synced").read_text() == "bundle-1.qcow2.part\n"
+    assert Path(file.target).read_bytes() == CONTENT
+
+
+def test_a_copy_with_another_checksum_is_named(
+    file: upload.File, shown: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "pieces", lambda source, offset: iter([b"x" * len(CONTENT)]))
+    with pytest.raises(AnsibleActionFail, match=re.escape(f"Remove {file.part} on the host")):
+        Here()._upload(file)
+    assert not Path(file.target).exists()
 
 
 def test_a_damaged_file_does_not_get_the_name_of_the_good_one(file: upload.File, shown: list[dict[str, Any]]) -> None:

@@ -110,9 +110,14 @@ class ActionModule(ActionBase):
             sent += self._append(file)
             check = f"echo {shlex.quote(f'{checksum}  {file.part}')} | sha256sum --check --status"
             target, part = shlex.quote(file.target), shlex.quote(file.part)
-            if self._shell(f"if {check}; then chmod 0644 {part} && mv -f {part} {target} && echo good; fi").strip():
+            # A file that has its name is not uploaded again, so its content has to survive a crash of the host.
+            keep = f"chmod 0644 {part} && sync {part} && mv -f {part} {target} && echo good"
+            if self._shell(f"if {check}; then {keep}; fi").strip():
                 return sent
-        raise AnsibleActionFail(f"Failed to upload {file.name}: the checksum of the copy is not that of {file.source}")
+        raise AnsibleActionFail(
+            f"Failed to upload {file.name}: the checksum of the copy is not that of {file.source}. "
+            f"Remove {file.part} on the host, and run this again"
+        )
 
     def _append(self, file: File) -> int:
         """Send what the host does not have yet, and return how many bytes that was."""

@@ -150,9 +150,15 @@ def download(file: Wanted) -> None:
         for block in content:
             digest.update(block)
             stream.write(block)
+        # A file that has its name is not downloaded again, so its content has to survive a crash of the host.
+        stream.flush()
+        os.fsync(stream.fileno())
     if digest.hexdigest() != file.sha256:
         os.remove(part)
-        raise DownloadError(f"its SHA-256 is {digest.hexdigest()}, expected {file.sha256}")
+        raise DownloadError(
+            f"its SHA-256 is {digest.hexdigest()}, expected {file.sha256}. Remove {os.path.basename(file.path)} from the "
+            "folder of the artifact server (/var/lib/q8s-artifacts on the initial control plane), and run this again"
+        )
     os.chmod(part, 0o644)
     os.replace(part, file.path)
 
