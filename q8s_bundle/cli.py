@@ -122,7 +122,9 @@ def _parser() -> argparse.ArgumentParser:
     shown = commands.add_parser("list", help="list what is in the cache: size, age, and whether current recipes use it")
     shown.set_defaults(run=_list)
     shown.add_argument("--json", action="store_true", help="JSON on stdout [Q8S_JSON]")
-    pruned = commands.add_parser("prune", help="remove from the cache what current recipes do not use")
+    pruned = commands.add_parser(
+        "prune", help="remove from the cache what current recipes do not use, and what killed builds left"
+    )
     pruned.set_defaults(run=_prune)
     pruned.add_argument(
         "--keep-days",
@@ -299,7 +301,9 @@ def _list(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: 
 
 
 def _prune(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
-    """Remove unused entries from the cache, and list them."""
+    """Remove unused entries and what killed builds left from the cache, and list them."""
+    if not arguments.check and namespace.needed() and contents.needs_namespace() and namespace.refusal() is None:
+        return namespace.run(argv)
     with muted():
         removed = contents.prune(arguments.keep_days, check=arguments.check)
     rows = [(entry.kind, entry.name, size(entry.size), age(entry.unused_seconds)) for entry in removed]

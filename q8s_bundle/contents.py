@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -133,8 +134,42 @@ def _size(folder: Path) -> int:
     return total
 
 
+def abandoned() -> list[Entry]:
+    """Return the folders of builds and removals that were killed. ``check`` and ``prune`` look at nobody else's."""
+    now = time.time()
+    return [
+        Entry(kind, folder.name, folder, _size(folder), max(now - folder.lstat().st_mtime, 0.0), current=False)
+        for kind in KINDS
+        for folder in sorted((cache.cache_root() / kind).glob(".*.tmp"))
+        if _is_free(_lock_of_abandoned(folder))
+    ]
+
+
+def needs_namespace() -> bool:
+    """Return whether another user owns files of an abandoned folder: builds in a user namespace have several owners."""
+    return any(
+        path.lstat().st_uid != os.geteuid() for entry in abandoned() for path in (entry.path, *entry.path.rglob("*"))
+    )
+
+
+def _lock_of_abandoned(folder: Path) -> Path:
+    """Return the lock file of the entry that was to be built in a folder, or removed: ``.NAME-KEY.RANDOM.tmp``."""
+    return cache.lock_file(folder.with_name(folder.name[1:].rsplit(".", 2)[0]))
+
+
+def _is_free(lock: Path) -> bool:
+    """Return whether no process holds a lock. A lock file that does not exist is not created."""
+    if not lock.exists():
+        return True
+    try:
+        with cache.locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            return True
+    except BlockingIOError:
+        return False
+
+
 def prune(keep_days: float, *, check: bool) -> list[Entry]:
-    """Remove the entries that current recipes do not use and that were not used for some days.
+    """Remove the entries that current recipes do not use and that were not used for some days, and abandoned folders.
 
     :param keep_days: keep entries that were used within this number of days
     :param check: whether to remove nothing
@@ -152,6 +187,12 @@ def prune(keep_days: float, *, check: bool) -> list[Entry]:
                 ) from None
         for entry in entries():
             if not entry.current and entry.unused_seconds >= keep_days * _DAY and (check or _remove(entry)):
+                removed.append(entry)
+        for entry in abandoned():
+            if not check:
+                # Without a user namespace, files of other users cannot be removed: see needs_namespace().
+                shutil.rmtree(entry.path, ignore_errors=True)
+            if check or not entry.path.exists():
                 removed.append(entry)
     return removed
 

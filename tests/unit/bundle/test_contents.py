@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -81,6 +83,48 @@ def test_prune_leaves_an_entry_that_is_locked(old: Path) -> None:
     with cache.locked(cache.lock_file(old)):
         os.utime(cache.lock_file(old), (0, 0))
         assert contents.prune(1, check=False) == [] and old.exists()
+
+
+@pytest.fixture
+def killed(root: Path) -> Path:
+    """What a build that was killed left, in a process of its own."""
+    script = (
+        "import os; from q8s_bundle import cache\n"
+        "def build(folder):\n"
+        "    (folder / 'half').write_bytes(b'x' * 100000); os.kill(os.getpid(), 9)\n"
+        "cache.entry('rootfs', 'trixie-x86_64', '0123', build)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(cache.__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=False)
+    (left,) = (root / "rootfs").glob(".*.tmp")
+    return left
+
+
+def test_prune_removes_what_killed_builds_left(killed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gone = killed.with_name(".trixie-x86_64-4567.removed.tmp")
+    gone.mkdir()
+    assert cli.main(["prune", "--check"]) == 0
+    assert "2 entries would be removed, 102 kB" in capsys.readouterr().out and killed.exists()
+    with cache.locked(killed.with_name(".trixie-x86_64-0123.lock")):
+        assert [entry.path for entry in contents.prune(14, check=False)] == [gone]
+    assert cli.main(["prune"]) == 0
+    assert killed.name in capsys.readouterr().out and not killed.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to other users")
+def test_files_of_other_users_are_removed_in_a_namespace(killed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(argv: list[str]) -> int:
+        ran.append(argv)
+        return 0
+
+    ran: list[list[str]] = []
+    monkeypatch.setattr(cli.namespace, "needed", lambda: True)
+    monkeypatch.setattr(cli.namespace, "refusal", lambda: None)
+    monkeypatch.setattr(cli.namespace, "run", run)
+    assert not contents.needs_namespace()
+    os.chown(killed / "half", 100001, 100001)
+    assert cli.main(["prune", "--keep-days", "3"]) == 0
+    assert ran == [["prune", "--keep-days", "3"]]
 
 
 def test_use_makes_an_entry_young(current: Path) -> None:
