@@ -68,7 +68,8 @@ def ubuntu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("Q8S_DEBIAN_MIRROR", raising=False)
 
 
-def test_mirrors_of_another_distribution_are_not_used(ubuntu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("ubuntu")
+def test_mirrors_of_another_distribution_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BundleError, match="this machine is not Debian") as refused:
         debs.mirrors()
     assert refused.value.hint is not None and "set Q8S_DEBIAN_MIRROR" in refused.value.hint
@@ -76,7 +77,8 @@ def test_mirrors_of_another_distribution_are_not_used(ubuntu: None, monkeypatch:
     assert debs.mirrors() == Mirrors("http://mirror.example/debian", None)
 
 
-def test_a_machine_without_a_debian_mirror_cannot_build(ubuntu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("ubuntu")
+def test_a_machine_without_a_debian_mirror_cannot_build(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a deploy with --build auto builds on the cluster."""
 
     def mirror_reasons(artifact: str) -> list[str]:

@@ -125,7 +125,8 @@ class Order:
         """The command that starts the build in a unit of its own."""
         build = shlex.join(["python3", "-m", "q8s_bundle", *self.arguments])
         inner = f"{build} >{self.file('answer.json')} 2>{self.file('progress')}; echo $? >{self.file('exit')}"
-        settings = {"Q8S_CACHE": f"{self.directory}/cache", "HOME": self.directory, **self.environment}
+        own = {"Q8S_CACHE": f"{self.directory}/cache", "HOME": self.directory, "Q8S_BUNDLE_ON_SERVER": "1"}
+        settings = {**own, **self.environment}
         unit = ["systemd-run", "--quiet", f"--unit={UNIT}", f"--working-directory={self.sources}"]
         unit += [f"--setenv={name}={value}" for name, value in settings.items() if value]
         return (
