@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -141,9 +142,9 @@ def test_a_machine_without_a_range_and_with_a_cloud_image(monkeypatch: pytest.Mo
 def test_a_build_on_the_cluster_is_proposed_where_it_helps(
     missing: list[str], on_server: bool, said: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    environment = Order([], "/sources", "/build", {}).environment_file if on_server else ""
-    for name, _, value in (line.partition("=") for line in environment.splitlines() if line.startswith("Q8S_BUNDLE")):
-        monkeypatch.setenv(name, value.strip('"'))
+    command = Order([], "/sources", "/build", {}).start if on_server else ""
+    for name, value in re.findall(r"--setenv=(Q8S_BUNDLE\w+)=(\w+)", command):
+        monkeypatch.setenv(name, value)
     error = requirements.explain([requirements.Obstacle("no gcc", "install it")], missing)
     assert error.hint is not None and ("--build cluster" in error.hint) is said
 
