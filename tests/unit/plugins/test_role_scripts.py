@@ -406,3 +406,24 @@ def test_a_clock_that_stood_still_is_set_forward(
     assert (written.read_text().strip() if written.exists() else None) == (f"--set=@{set_to}" if set_to else None)
     expected = before if set_to else behind
     assert (tmp_path / "run/q8s-clock").read_text().strip() == str(expected)
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_the_node_of_an_earlier_server_is_removed_before_its_successor_registers(check: bool, tmp_path: Path) -> None:
+    """The new kubelet would ask for a certificate with the earlier address: kubelet.go takes it from the node."""
+    for name in ("admin.conf", "bin/kubectl", "calls"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    kubectl = tmp_path / "bin/kubectl"
+    listed = "cp=10.0.0.2\nlost-1=10.0.0.3\nkept-10=10.0.0.4\nnew-1=\nother=10.0.0.9\n"
+    kubectl.write_text(
+        f"#!/bin/sh\nshift 2\n[ $1 = get ] && printf %s '{listed}' && exit\necho \"$@\" >> {tmp_path}/calls\n"
+    )
+    kubectl.chmod(0o755)
+    script = (ROLES / "control_plane/files/earlier_nodes.sh").read_text()
+    script = script.replace("/var/lib/q8s/", f"{tmp_path}/").replace("/etc/kubernetes/", f"{tmp_path}/")
+    nodes = "cp=10.0.0.2 lost-1=10.0.0.7 kept-1=10.0.0.8 kept-10=10.0.0.4 new-1=10.0.0.5"
+    environment = {**os.environ, "NODES": nodes, "CHECK": str(check)}
+    done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["the node lost-1 of the earlier server 10.0.0.3"]
+    assert (tmp_path / "calls").read_text() == ("" if check else "delete node lost-1 --ignore-not-found\n")
