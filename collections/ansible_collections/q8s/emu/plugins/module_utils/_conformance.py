@@ -118,7 +118,7 @@ def blocking_taints(taints: Sequence[str]) -> list[str]:
     :param taints: in Kubernetes' form: ``key=value:Effect`` or ``key:Effect``
     """
     parts = [taint.rpartition(":") for taint in taints]
-    return list(dict.fromkeys(key.partition("=")[0] for key, _, effect in parts if effect != "PreferNoSchedule"))
+    return list(dict.fromkeys(part[0].partition("=")[0] for part in parts if part[2] != "PreferNoSchedule"))
 
 
 def check_schedulable(workers: Mapping[str, Collection[str]]) -> None:
