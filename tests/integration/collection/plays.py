@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from q8s_wrapper.config import REPOSITORY
 
 # The file "off" in the folder has how many connections fail.
 _SSH = """\
@@ -18,6 +22,29 @@ fi
 for last do :; done
 PATH={folder}/bin:$PATH exec sh -c "$last"
 """
+
+
+def copy_collections(
+    folder: Path, replacements: Mapping[str, str] | None = None, files: Sequence[str] = ("**/*.yml",)
+) -> Path:
+    """Copy the collections into a folder, and return the copy.
+
+    :param replacements: what becomes of texts of these files, in this order, such as paths
+    """
+    copy = folder / "ansible_collections"
+    shutil.copytree(REPOSITORY / "collections" / "ansible_collections", copy)
+    for file in [file for pattern in files for file in copy.glob(pattern)] if replacements else []:
+        old = new = file.read_text()
+        for text, other in (replacements or {}).items():
+            new = new.replace(text, other)
+        if new != old:
+            file.write_text(new)
+    return copy
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    """Return what Ansible printed, without line breaks."""
+    return " ".join((done.stdout + done.stderr).replace("\\n", " ").split())
 
 
 def through_ssh(folder: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from ansible_collections.q8s.emu.plugins.filter.bench_plan import bench_plan
 from ansible_collections.q8s.emu.plugins.module_utils import _inventory, _spec
 
 from q8s_wrapper.config import REPOSITORY
-from tests.integration.collection.plays import add_program, play, through_ssh
+from tests.integration.collection.plays import add_program, copy_collections, play, said, through_ssh
 
 INITIAL = "demo-control-plane"
 PING = REPOSITORY / "tests/unit/plugins/bench_output/ping.txt"
@@ -38,16 +37,9 @@ class Stage:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        copy = root / "ansible_collections"
-        shutil.copytree(REPOSITORY / "collections" / "ansible_collections", copy)
-        for file in (copy / "q8s/emu/playbooks").rglob("*.yml"):
-            old = file.read_text()
-            new = old.replace("/var/lib/q8s", f"{root}/q8s").replace("/etc/kubernetes", str(root))
-            if new != old:
-                file.write_text(new)
+        paths = {"/var/lib/q8s": f"{root}/q8s", "/etc/kubernetes": str(root)}
+        copy = copy_collections(root, paths, ["q8s/emu/playbooks/**/*.yml"])
         self.file = copy / "q8s/emu/playbooks/bench_stages/measure.yml"
-        (root / "q8s/bin").mkdir(parents=True)
-        (root / "q8s/q8s").mkdir()
         for name, text in (
             ("bin/systemctl", SYSTEMD),
             ("bin/systemd-run", SYSTEMD),
@@ -55,7 +47,6 @@ class Stage:
             ("q8s/bin/kubectl", KUBECTL),
         ):
             add_program(root / name, text.format(root=root, ping=PING))
-        (root / "q8s").mkdir(exist_ok=True)
         cluster = _spec.load_file(str(REPOSITORY / "examples" / "demo.yaml"))
         ready = {
             "addresses": [{"type": "InternalIP", "address": "10.0.0.7"}],
@@ -98,7 +89,7 @@ class Stage:
         inventory = {"all": {"hosts": hosts, "vars": self.variables, "children": groups}}
         (self.root / "inventory.yml").write_text(json.dumps(inventory))
         done = play(self.root, self.file)
-        return done.returncode, " ".join((done.stdout + done.stderr).replace("\\n", " ").split())
+        return done.returncode, said(done)
 
     def measured(self) -> list[str]:
         """Return the programs that returned figures, in the results."""
@@ -120,8 +111,8 @@ def stage(tmp_path: Path) -> Stage:
 
 def test_ssh_that_fails_for_a_moment_does_not_end_the_benchmark(stage: Stage) -> None:
     (stage.root / "off-later").write_text("3")
-    code, said = stage.run()
-    assert code == 0, said
+    code, output = stage.run()
+    assert code == 0, output
     assert stage.measured().count("ping") == 4
     assert stage.cleaned()
     pinged = next(call for call in stage.calls() if " ping " in call)
@@ -133,16 +124,16 @@ def test_ssh_that_fails_for_a_moment_does_not_end_the_benchmark(stage: Stage) ->
 def test_a_control_plane_that_is_gone_ends_the_benchmark_with_what_to_do(stage: Stage) -> None:
     stage.file.write_text(stage.file.read_text().replace("ssh_retries: 10", "ssh_retries: 1"))
     (stage.root / "off-later").write_text("2")
-    code, said = stage.run()
+    code, output = stage.run()
     assert code != 0
-    assert "Connection refused hint: `q8s-run bench FILE --resume` measures what is missing" in said, said
+    assert "Connection refused hint: `q8s-run bench FILE --resume` measures what is missing" in output, output
     assert sum(" ping " in call for call in stage.calls()) == 1, "nothing else is waited for"
     assert stage.cleaned(), "it is reachable again"
 
 
 def test_when_the_time_is_up_the_benchmark_says_so(stage: Stage) -> None:
     stage.plan["limit_seconds"] = 0
-    code, said = stage.run()
+    code, output = stage.run()
     assert code != 0
-    assert "Failed to measure everything within 0 min: the pods are removed hint: `q8s-run bench FILE" in said, said
+    assert "Failed to measure everything within 0 min: the pods are removed hint: `q8s-run bench FILE" in output, output
     assert stage.cleaned()

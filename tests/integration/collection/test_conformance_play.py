@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from ansible_collections.q8s.emu.plugins.filter.conformance_plan import conforma
 from ansible_collections.q8s.emu.plugins.module_utils import _conformance, _inventory, _spec
 
 from q8s_wrapper.config import REPOSITORY
-from tests.integration.collection.plays import add_program, play, through_ssh
+from tests.integration.collection.plays import add_program, copy_collections, play, said, through_ssh
 
 INITIAL = "demo-control-plane"
 NODES = (INITIAL, "x86-small-1", "arm-mid-1")
@@ -75,14 +74,8 @@ class Stage:
 
     def __init__(self, root: Path, **more: Any) -> None:
         self.root = root
-        copy = root / "ansible_collections"
-        root.mkdir(exist_ok=True)
-        shutil.copytree(REPOSITORY / "collections" / "ansible_collections", copy)
-        for file in (copy / "q8s/emu/playbooks").rglob("*.yml"):
-            old = file.read_text()
-            new = old.replace("/var/lib/q8s", f"{root}/q8s").replace("delay: 5", "delay: 0")
-            if new != old:
-                file.write_text(new)
+        replacements = {"/var/lib/q8s": f"{root}/q8s", "delay: 5": "delay: 0"}
+        copy = copy_collections(root, replacements, ["q8s/emu/playbooks/**/*.yml"])
         self.run_file = copy / "q8s/emu/playbooks/conformance_stages/run.yml"
         programs = {
             "bin/systemctl": SYSTEMCTL,
@@ -123,7 +116,7 @@ class Stage:
     def run(self, stage: str = "run") -> tuple[int, str]:
         """Return Ansible's exit code and output."""
         done = play(self.root, self.run_file.with_name(f"{stage}.yml"))
-        return done.returncode, " ".join((done.stdout + done.stderr).replace("\\n", " ").split())
+        return done.returncode, said(done)
 
     def statuses(self) -> list[str]:
         """Return the status of each test in the results."""

@@ -6,7 +6,6 @@ Ansible runs the real playbook, with modules and a reset in the place of the rea
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 from ansible_collections.q8s.emu.plugins.module_utils import _inventory, _spec
 
 from q8s_wrapper.config import REPOSITORY
-from tests.integration.collection.plays import play
+from tests.integration.collection.plays import copy_collections, play
 
 MODULE = """\
 from ansible.module_utils.basic import AnsibleModule
@@ -33,8 +32,7 @@ def destroy(tmp_path: Path) -> Callable[..., tuple[list[str], str]]:
     """Destroy a cluster whose initial instance existed before; return what was called, and the output."""
     calls = tmp_path / "calls"
     calls.touch()
-    copy = tmp_path / "ansible_collections"
-    shutil.copytree(REPOSITORY / "collections" / "ansible_collections", copy)
+    copy = copy_collections(tmp_path)
     for name in ("servers", "security_group", "keypair"):
         (copy / f"q8s/emu/plugins/modules/{name}.py").write_text(MODULE.format(calls=calls, name=name))
     for name in FILES:

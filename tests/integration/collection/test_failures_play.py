@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from ansible_collections.q8s.emu.plugins.module_utils import _inventory, _spec
 
 from q8s_wrapper.config import REPOSITORY
+from tests.integration.collection.plays import copy_collections
 
 INITIAL = "demo-control-plane"
 WORKERS = ("x86-small-1", "arm-mid-1")
@@ -56,14 +56,9 @@ class Run:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.second = ""  # another control plane
-        self.collections = root / "ansible_collections"
+        paths = {"/var/lib/q8s/bin/kubectl": f"{root}/kubectl", "/etc/kubernetes": f"{root}/etc"}
+        self.collections = copy_collections(root, paths, ["**/*.yml", "**/*.sh"])
         self.stages = self.collections / "q8s/emu/playbooks/stages"
-        shutil.copytree(REPOSITORY / "collections" / "ansible_collections", self.collections)
-        for file in [*self.collections.rglob("*.yml"), *self.collections.rglob("*.sh")]:
-            old = file.read_text()
-            new = old.replace("/var/lib/q8s/bin/kubectl", f"{root}/kubectl").replace("/etc/kubernetes", f"{root}/etc")
-            if new != old:
-                file.write_text(new)
         module = self.collections / "q8s/emu/plugins/modules/nodes_ready.py"
         module.write_text(module.read_text().replace('"default": 600', '"default": 0'))
         uncordon = self.collections / "q8s/emu/roles/control_plane/tasks/uncordon.yml"

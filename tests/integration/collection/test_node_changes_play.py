@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import yaml
 from ansible_collections.q8s.emu.plugins.module_utils import _inventory, _spec
 
 from q8s_wrapper.config import REPOSITORY
+from tests.integration.collection.plays import copy_collections
 
 NODES = ("x86-1", "x86-2", "arm-1")
 VIRSH = """\
@@ -195,16 +195,12 @@ class Cluster:
             path.write_text(shown)
             path.chmod(0o755)
         (self.root / "admin.conf").touch()
-        copy = self.root / "ansible_collections"
-        shutil.copytree(REPOSITORY / "collections" / "ansible_collections", copy)
-        for file in [*copy.rglob("*.yml"), *copy.rglob("guest.py")]:
-            old = file.read_text()
-            new = old.replace("/var/lib/q8s/bin/kubectl", f"{self.root}/bin/kubectl")
-            new = new.replace("/etc/kubernetes/admin.conf", f"{self.root}/admin.conf").replace(
-                "(address, 22)", f"(address, {port})"
-            )
-            if new != old:
-                file.write_text(new)
+        replacements = {
+            "/var/lib/q8s/bin/kubectl": f"{self.root}/bin/kubectl",
+            "/etc/kubernetes/admin.conf": f"{self.root}/admin.conf",
+            "(address, 22)": f"(address, {port})",
+        }
+        copy_collections(self.root, replacements, ["**/*.yml", "**/guest.py"])
 
     def lose(self, node: str, call: str) -> None:
         """Lose the host of a node as soon as a program is called with this."""

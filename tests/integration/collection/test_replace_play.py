@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from ansible_collections.q8s.emu.plugins.module_utils import _inventory, _spec
 
 from q8s_wrapper.config import REPOSITORY
+from tests.integration.collection.plays import copy_collections
 
 MODULE = """\
 import json
@@ -57,17 +57,15 @@ class Cluster:
         children = {name: {"hosts": hosts} for name in ("control_plane", "control_plane_initial")}
         inventory = {"all": {"hosts": hosts, "vars": variables, "children": children}}
         (root / "inventory.yml").write_text(json.dumps(inventory))
-        copy = root / "ansible_collections"
-        shutil.copytree(REPOSITORY / "collections" / "ansible_collections", copy)
+        replacements = {
+            "/var/lib/q8s": f"{root}/q8s",
+            "/etc/kubernetes": f"{root}/kubernetes",
+            "'q8s.emu.program', 'q8s-run'": "'q8s.emu.program', 'a-build'",
+        }
+        copy = copy_collections(root, replacements)
         for name in ("cloud_preflight", "servers"):
             module = copy / "q8s/emu/plugins/modules" / f"{name}.py"
             module.write_text(MODULE.format(calls=self._calls, name=name))
-        for file in copy.rglob("*.yml"):
-            text = file.read_text()
-            new = text.replace("/var/lib/q8s", f"{root}/q8s").replace("/etc/kubernetes", f"{root}/kubernetes")
-            new = new.replace("'q8s.emu.program', 'q8s-run'", "'q8s.emu.program', 'a-build'")
-            if new != text:
-                file.write_text(new)
         self._write("q8s/bin/kubectl", KUBECTL.format(calls=self._calls)).chmod(0o755)
         self._write("q8s/manifest.json", f'{{\n  "kubernetes_version": "{self.version}"\n}}\n')
         for name in ("kubernetes/q8s/initialised", "kubernetes/admin.conf"):

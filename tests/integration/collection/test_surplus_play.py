@@ -7,7 +7,6 @@ tests/e2e/test_control_planes.py does it for real.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from q8s_wrapper.config import REPOSITORY
-from tests.integration.collection.plays import play
+from tests.integration.collection.plays import copy_collections, play
 
 INITIAL, LEAVING = "demo-control-plane", "demo-control-plane-2"
 FORGET = 'import sys\nopen("{calls}", "a").write("forget " + sys.argv[1] + "\\n")\n'
@@ -27,13 +25,7 @@ KUBECTL = '#!/bin/sh\nshift\necho kubectl "$1" "$2" "$3" >> {calls}\n[ "$1" != g
 def run(tmp_path: Path) -> Callable[..., tuple[int, str, list[str]]]:
     """Run the stage; return Ansible's exit code, what it said, and what was called."""
     calls = tmp_path / "calls"
-    copy = tmp_path / "ansible_collections"
-    shutil.copytree(REPOSITORY / "collections" / "ansible_collections", copy)
-    for file in copy.rglob("*.yml"):
-        text = file.read_text()
-        new = text.replace("/var/lib/q8s", f"{tmp_path}/q8s").replace("/etc/kubernetes", f"{tmp_path}/kubernetes")
-        if new != text:
-            file.write_text(new)
+    copy = copy_collections(tmp_path, {"/var/lib/q8s": f"{tmp_path}/q8s", "/etc/kubernetes": f"{tmp_path}/kubernetes"})
     (copy / "q8s/emu/roles/control_plane/files/forget.py").write_text(FORGET.format(calls=calls))
     for name in ("kubernetes/q8s/initialised", "kubernetes/admin.conf", "q8s/bin/kubectl"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

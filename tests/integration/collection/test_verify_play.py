@@ -6,7 +6,6 @@ Ansible runs the real playbook on this machine, with a program in the place of k
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 from ansible_collections.q8s.emu.plugins.module_utils import _inventory, _spec
 
 from q8s_wrapper.config import REPOSITORY
-from tests.integration.collection.plays import play
+from tests.integration.collection.plays import copy_collections, play
 
 INITIAL = "demo-control-plane"
 NODES = (INITIAL, "x86-small-1", "arm-mid-1")
@@ -51,16 +50,13 @@ elif command[0] == "exec":
 @pytest.fixture
 def verify(tmp_path: Path) -> Callable[[str, str], tuple[int, str, str]]:
     """Verify a cluster in which something fails; return Ansible's exit code, its output, and calls of kubectl."""
-    copy = tmp_path / "ansible_collections"
-    shutil.copytree(REPOSITORY / "collections" / "ansible_collections", copy)
-    for file in (copy / "q8s/emu/playbooks").rglob("*.yml"):
-        old = file.read_text()
-        new = old.replace("/var/lib/q8s/bin/kubectl", f"{tmp_path}/kubectl").replace(
-            "/etc/kubernetes", f"{tmp_path}/etc"
-        )
-        new = new.replace("/var/lib/q8s", str(tmp_path)).replace("delay: 2", "delay: 0")
-        if new != old:
-            file.write_text(new)
+    replacements = {
+        "/var/lib/q8s/bin/kubectl": f"{tmp_path}/kubectl",
+        "/etc/kubernetes": f"{tmp_path}/etc",
+        "/var/lib/q8s": str(tmp_path),
+        "delay: 2": "delay: 0",
+    }
+    copy = copy_collections(tmp_path, replacements, ["q8s/emu/playbooks/**/*.yml"])
     (tmp_path / "kubectl").write_text(KUBECTL.format(python=sys.executable, root=tmp_path, nodes=NODES))
     (tmp_path / "kubectl").chmod(0o755)
     (tmp_path / "etc" / "q8s").mkdir(parents=True)
