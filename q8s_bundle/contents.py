@@ -138,18 +138,31 @@ def abandoned() -> list[Entry]:
     """Return the folders of builds and removals that were killed. ``check`` and ``prune`` look at nobody else's."""
     now = time.time()
     return [
-        Entry(kind, folder.name, folder, _size(folder), max(now - folder.lstat().st_mtime, 0.0), current=False)
-        for kind in KINDS
-        for folder in sorted((cache.cache_root() / kind).glob(".*.tmp"))
-        if _is_free(_lock_of_abandoned(folder))
+        Entry(
+            folder.parent.name,
+            folder.name,
+            folder,
+            _size(folder),
+            max(now - folder.lstat().st_mtime, 0.0),
+            current=False,
+        )
+        for folder in _abandoned_folders()
     ]
 
 
 def needs_namespace() -> bool:
     """Return whether another user owns files of an abandoned folder: builds in a user namespace have several owners."""
     return any(
-        path.lstat().st_uid != os.geteuid() for entry in abandoned() for path in (entry.path, *entry.path.rglob("*"))
+        path.lstat().st_uid != os.geteuid() for folder in _abandoned_folders() for path in (folder, *folder.rglob("*"))
     )
+
+
+def _abandoned_folders() -> Iterator[Path]:
+    """Yield the folders of builds and removals that were killed."""
+    for kind in KINDS:
+        for folder in sorted((cache.cache_root() / kind).glob(".*.tmp")):
+            if _is_free(_lock_of_abandoned(folder)):
+                yield folder
 
 
 def _lock_of_abandoned(folder: Path) -> Path:

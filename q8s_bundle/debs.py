@@ -7,6 +7,7 @@ archive's signature and the checksum of each package. Maintainer scripts are not
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import tempfile
@@ -20,7 +21,6 @@ from q8s_bundle.errors import BundleError
 from q8s_bundle.progress import run, step
 
 _SOURCES: Final = Path("/etc/apt")
-_RELEASE: Final = Path("/etc/os-release")
 _KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _RECIPE: Final = "1"
 
@@ -125,11 +125,9 @@ def is_debian() -> bool:
 def _release() -> dict[str, str]:
     """Return the variables of os-release(5); none where the file is missing, as on macOS."""
     try:
-        lines = _RELEASE.read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
+        return platform.freedesktop_os_release()
+    except OSError:
         return {}
-    pairs = (line.partition("=") for line in lines if "=" in line)
-    return {name: value.strip("\"'") for name, _, value in pairs}
 
 
 def fetch(architecture: str, suite: str, names: Sequence[str]) -> tuple[Path, bool]:

@@ -13,14 +13,10 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Let SIGTERM, and the end of the terminal (SIGHUP), do what Ctrl-C does. ``nohup`` stays in force."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     handled = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
     for number in handled:
-        signal.signal(number, interrupt)
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
@@ -60,9 +61,9 @@ def test_the_mirror_is_the_one_of_the_machines_own_release() -> None:
 @pytest.fixture
 def ubuntu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ubuntu 24.04, with sources that have a mirror for its release."""
-    (tmp_path / "os-release").write_text('NAME="Ubuntu"\nID=ubuntu\nID_LIKE=debian\nVERSION_CODENAME=noble\n')
+    release = {"NAME": "Ubuntu", "ID": "ubuntu", "ID_LIKE": "debian", "VERSION_CODENAME": "noble"}
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: release)
     (tmp_path / "sources.list").write_text("deb http://archive.ubuntu.example/ubuntu noble main\n")
-    monkeypatch.setattr(debs, "_RELEASE", tmp_path / "os-release")
     monkeypatch.setattr(debs, "_SOURCES", tmp_path)
     monkeypatch.setattr(debs, "_KEYRING", tmp_path / "sources.list")
     monkeypatch.delenv("Q8S_DEBIAN_MIRROR", raising=False)
@@ -91,9 +92,13 @@ def test_a_machine_without_a_debian_mirror_cannot_build(monkeypatch: pytest.Monk
     assert mirror_reasons("image-x86_64") == []
 
 
-def test_a_machine_without_os_release_has_no_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_os_release_has_no_suite(monkeypatch: pytest.MonkeyPatch) -> None:
     """As macOS, where the cache can be listed."""
-    monkeypatch.setattr(debs, "_RELEASE", tmp_path / "os-release")
+
+    def missing() -> dict[str, str]:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(platform, "freedesktop_os_release", missing)
     with pytest.raises(BundleError, match="os-release is missing"):
         debs.machine_suite()
 
