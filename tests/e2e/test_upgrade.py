@@ -1,6 +1,6 @@
-"""An upgrade of Kubernetes: from the previous minor version to the newest, with a Deployment that outlives it.
+"""Upgrades of three control planes, from the oldest minor version to the newest. A Deployment outlives them.
 
-Builds the previous version's programs from source, if they are not cached. ``make test-long`` runs it.
+Builds the older versions' programs from source, if they are not cached. ``make test-long`` runs it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from tests.e2e.clusters import Q8S_RUN, Cluster, small_cluster
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.e2e,
-    pytest.mark.long("half an hour"),
+    pytest.mark.long("an hour"),
 ]
-NEWEST, PREVIOUS = KUBERNETES_VERSIONS[:2]
+NEWEST, PREVIOUS, OLDEST = KUBERNETES_VERSIONS
 NAME, WORKER = "upgrade", "x86-small-1"
+CONTROL_PLANES = (f"{NAME}-control-plane", f"{NAME}-control-plane-2", f"{NAME}-control-plane-3")
 # Tolerates the control plane's taint: while the only worker is drained, its pod runs there.
 DEPLOYMENT = """
 apiVersion: apps/v1
@@ -42,8 +43,8 @@ spec:
 
 @pytest.fixture(scope="module")
 def cluster(lab: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with small_cluster(lab, tmp_path_factory.mktemp("upgrade"), NAME, 0) as found:
-        set_version(found, PREVIOUS)
+    with small_cluster(lab, tmp_path_factory.mktemp("upgrade"), NAME, len(CONTROL_PLANES) - 1) as found:
+        set_version(found, OLDEST)
         yield found
 
 
@@ -92,15 +93,45 @@ def interrupt_upgrade(cluster: Cluster) -> None:
 
 @pytest.fixture(scope="module")
 def deployed(cluster: Cluster) -> str:
-    """The cluster of the previous version, with the Deployment. The checksum of its CA."""
+    """The cluster of the oldest version, with the Deployment. The checksum of its CA."""
     cluster.command("deploy", "--yes")
     on_control_plane(cluster, f"echo {shlex.quote(DEPLOYMENT)} | kubectl apply -f -")
     on_control_plane(cluster, "kubectl rollout status deployment/lasting --timeout=300s")
     return ca(cluster)
 
 
-def test_the_previous_version_runs(cluster: Cluster, deployed: str) -> None:
-    assert kubelets(cluster) == {f"{NAME}-control-plane": f"v{PREVIOUS}", WORKER: f"v{PREVIOUS}"}
+def assert_upgraded(cluster: Cluster, version: str, authority: str) -> None:
+    """Assert that all of a cluster has a version, and that it is the cluster that it was."""
+    assert kubelets(cluster) == dict.fromkeys((*CONTROL_PLANES, WORKER), f"v{version}")
+    assert kubectl(cluster, "version")["serverVersion"]["gitVersion"] == f"v{version}"
+    for component in ("kube-apiserver", "kube-controller-manager", "kube-scheduler"):
+        pods = kubectl(cluster, "--namespace=kube-system", "get", "pods", f"--selector=component={component}")["items"]
+        found = {pod["spec"]["nodeName"]: pod["spec"]["containers"][0]["image"] for pod in pods}
+        assert found == dict.fromkeys(CONTROL_PLANES, f"registry.k8s.io/{component}:v{version}")
+    assert images(cluster, "daemonset", "kube-proxy") == [f"registry.k8s.io/kube-proxy:v{version}"]
+    assert ca(cluster) == authority
+    on_control_plane(cluster, "kubectl rollout status deployment/lasting --timeout=300s")
+    assert kubectl(cluster, "get", "deployment", "lasting")["metadata"]["generation"] == 1
+
+
+def test_the_oldest_version_runs(cluster: Cluster, deployed: str) -> None:
+    assert_upgraded(cluster, OLDEST, deployed)
+    cluster.command("verify")
+
+
+def test_no_minor_version_is_skipped(cluster: Cluster, deployed: str) -> None:
+    set_version(cluster, NEWEST)
+    for command in ("plan", "deploy --yes", "upgrade --check", "upgrade --yes"):
+        done = cluster.attempt(command)
+        assert done.returncode == 2
+        assert f"set it to {PREVIOUS} and run" in done.stdout + done.stderr
+    assert set(kubelets(cluster).values()) == {f"v{OLDEST}"}
+
+
+def test_upgrade_to_the_next_minor_version(cluster: Cluster, deployed: str) -> None:
+    set_version(cluster, PREVIOUS)
+    cluster.command("upgrade", "--yes")
+    assert_upgraded(cluster, PREVIOUS, deployed)
 
 
 def test_a_deploy_with_a_newer_version_names_the_upgrade(cluster: Cluster, deployed: str) -> None:
@@ -112,7 +143,7 @@ def test_a_deploy_with_a_newer_version_names_the_upgrade(cluster: Cluster, deplo
     assert set(kubelets(cluster).values()) == {f"v{PREVIOUS}"}
 
 
-def test_upgrade(cluster: Cluster, deployed: str) -> None:
+def test_an_upgrade_that_was_killed_is_continued(cluster: Cluster, deployed: str) -> None:
     said = cluster.command("upgrade --check")
     assert f"would be upgraded from v{PREVIOUS} to v{NEWEST}" in said
     assert set(kubelets(cluster).values()) == {f"v{PREVIOUS}"}
@@ -124,12 +155,7 @@ def test_upgrade(cluster: Cluster, deployed: str) -> None:
     assert kubelets(cluster)[WORKER] == f"v{PREVIOUS}"
 
     cluster.command("upgrade", "--yes")
-    assert kubelets(cluster) == {f"{NAME}-control-plane": f"v{NEWEST}", WORKER: f"v{NEWEST}"}
-    assert kubectl(cluster, "version")["serverVersion"]["gitVersion"] == f"v{NEWEST}"
-    assert images(cluster, "daemonset", "kube-proxy") == [f"registry.k8s.io/kube-proxy:v{NEWEST}"]
-    assert ca(cluster) == deployed
-    on_control_plane(cluster, "kubectl rollout status deployment/lasting --timeout=300s")
-    assert kubectl(cluster, "get", "deployment", "lasting")["metadata"]["generation"] == 1
+    assert_upgraded(cluster, NEWEST, deployed)
 
 
 def test_the_upgraded_cluster_is_whole(cluster: Cluster, deployed: str) -> None:
