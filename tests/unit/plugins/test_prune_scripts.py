@@ -96,12 +96,13 @@ def test_downloads_of_images_leave_nothing(tmp_path: Path) -> None:
 
 def test_a_build_on_the_control_plane_removes_what_earlier_builds_left(tmp_path: Path) -> None:
     """Ansible runs the last tasks of the build, from the one that serves what was built."""
-    old, new = f"bundle-x86_64-{OLD}.qcow2", f"bundle-x86_64-{NEW}.qcow2"
+    old, new, same = f"bundle-x86_64-{OLD}.qcow2", f"bundle-x86_64-{NEW}.qcow2", f"kernel-x86_64-{NEW}"
     served, cache = tmp_path / "q8s-artifacts", tmp_path / "q8s-build"
     for folder in (served, cache):
         folder.mkdir()
-    for file in (served / old, served / "own-file", cache / new):
+    for file in (served / old, served / "own-file", cache / new, served / same, cache / same):
         file.write_text("x")
+    (cache / "earlier").hardlink_to(served / same)
     for name in ("build_on_cluster.yml", "prune_cluster_build.yml"):
         text = (ROLES.parent / "playbooks/tasks" / name).read_text()
         (tmp_path / name).write_text(text.replace("/var/lib/", f"{tmp_path}/"))
@@ -115,13 +116,13 @@ def test_a_build_on_the_control_plane_removes_what_earlier_builds_left(tmp_path:
             "artifact_server_directory": str(served),
             "q8s_build_sources": str(REPOSITORY),
             "q8s_built": {},
-            "q8s_remote": {"bundle": {"artifacts": {"bundle-x86_64": {"name": new, "path": str(cache / new)}}}},
+            "q8s_remote": {"bundle": {"artifacts": {n: {"name": n, "path": str(cache / n)} for n in (new, same)}}},
         },
         "tasks": [{"ansible.builtin.set_fact": {"q8s_built": {}}}, *tasks],
     }
     (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
     environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(REPOSITORY / "collections")}
-    for changed in (2, 0):  # the link, and the file of the earlier build
+    for changed in (2, 0):  # the links, and the file of the earlier build
         done = subprocess.run(
             [Path(sys.executable).with_name("ansible-playbook"), tmp_path / "play.yml"],
             env=environment,
@@ -130,4 +131,5 @@ def test_a_build_on_the_control_plane_removes_what_earlier_builds_left(tmp_path:
             check=False,
         )
         assert done.returncode == 0 and f"changed={changed} " in done.stdout, done.stdout + done.stderr
-        assert sorted(file.name for file in served.iterdir()) == [new, "own-file"]
+        assert sorted(file.name for file in served.iterdir()) == [new, same, "own-file"]
+        assert (served / same).samefile(cache / same), "the link to the earlier build's kernel is replaced"
