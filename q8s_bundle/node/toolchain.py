@@ -58,6 +58,13 @@ def obstacle() -> BundleError | None:
     """Return why this machine has no Go toolchain and cannot fetch it, or None if it has one or can."""
     if find() or _proxies():
         return None
+    if os.environ.get("GOPROXY"):
+        return BundleError(
+            "Failed to build from source: there is no Go toolchain on this machine, and GOPROXY has no URL from which "
+            "it can be fetched",
+            "add the URL of a Go module proxy to GOPROXY (https, without user and password), or install Go (as root: "
+            "apt-get install golang-go)",
+        )
     return BundleError(
         "Failed to build from source: there is no Go toolchain on this machine, and no Go module proxy to fetch it",
         f"set GOPROXY to the URL (https) of a Go module proxy, or install Go: from version 1.21 it fetches "

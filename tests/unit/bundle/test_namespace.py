@@ -142,8 +142,8 @@ def test_a_machine_without_a_range_and_with_a_cloud_image(monkeypatch: pytest.Mo
 def test_a_build_on_the_cluster_is_proposed_where_it_helps(
     missing: list[str], on_server: bool, said: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = Order([], "/sources", "/build", {}).start if on_server else ""
-    for name, value in re.findall(r"--setenv=(Q8S_BUNDLE\w+)=(\w+)", command):
+    environment = Order([], "/sources", "/build", {}).environment_file if on_server else ""
+    for name, value in re.findall(r'^(Q8S_BUNDLE\w+)="(\w+)"$', environment, re.MULTILINE):
         monkeypatch.setenv(name, value)
     error = requirements.explain([requirements.Obstacle("no gcc", "install it")], missing)
     assert error.hint is not None and ("--build cluster" in error.hint) is said

@@ -9,13 +9,25 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.errors import AnsibleConnectionFailure
+import yaml
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 from ansible_collections.q8s.emu.plugins.action import cluster_build
 from ansible_collections.q8s.emu.plugins.action.cluster_build import Order
 
+from q8s_bundle.node import toolchain
+from q8s_wrapper.config import REPOSITORY
+
+TASKS = "collections/ansible_collections/q8s/emu/playbooks/tasks"
+
 # A systemd of a kind: a unit runs in the background, and is active while its process lives.
 SYSTEMD_RUN = """#!/bin/sh
-while [ "${1#--}" != "$1" ]; do case $1 in --setenv=*) export "${1#--setenv=}";; esac; shift; done
+echo "$*" >>"$UNIT_PID.arguments"
+while [ "${1#--}" != "$1" ]; do
+    case $1 in --property=EnvironmentFile=*) set -a; . "${1#--property=EnvironmentFile=}"; set +a;; esac
+    shift
+done
 trap '' HUP  # the terminal goes, and the unit stays
 "$@" & echo $! >"$UNIT_PID"
 """
@@ -42,10 +54,15 @@ class Here(cluster_build.ActionModule):
         self._connection = SimpleNamespace(reset=lambda: None)
         self.breaks = breaks
 
-    def _low_level_execute_command(self, cmd: str, **_: object) -> dict[str, Any]:
+    def _low_level_execute_command(self, cmd: str, in_data: bytes | None = None, **_: object) -> dict[str, Any]:
         if self.breaks:
             self.breaks -= 1
             raise AnsibleConnectionFailure("lost")
+        if in_data is not None:
+            plain = subprocess.run(
+                ["sh", "-c", cmd], env=self._environment, input=in_data, capture_output=True, check=False
+            )
+            return {"rc": plain.returncode, "stdout": plain.stdout.decode(), "stderr": plain.stderr.decode()}
         # On a terminal, as Ansible's ssh asks for one when it has nothing to send.
         command = ["script", "--quiet", "--return", "--command", cmd, "/dev/null"]
         done = subprocess.run(
@@ -127,6 +144,78 @@ def test_another_build_ends_first(
     here._start(other)
     assert here._follow(other)[0] == 0
     assert (tmp_path / "runs").read_text() == "run\nrun\n"
+    waits = [event["text"] for event in shown if isinstance(event, dict) and event["event"] == "line"]
+    assert len(waits) == 1, "it is said once"
+    assert waits[0].startswith(f"waiting for another build on the server to end: {order.name} ")
+    assert "systemctl stop q8s-build.service" in waits[0]
+
+
+def test_a_build_with_another_environment_is_another_build(
+    tmp_path: Path, environment: dict[str, str], order: Order, shown: list[object]
+) -> None:
+    """After a corrected proxy, the build with the wrong one is not followed."""
+    build(tmp_path, 'sleep 0.5; echo "$GOPROXY"')
+    Here(environment)._start(order)
+    corrected = Order(order.arguments, order.sources, order.directory, {"GOPROXY": "https://proxy.example.org"})
+    here = Here(environment)
+    here._start(corrected)
+    assert here._follow(corrected)[0] == 0
+    assert (tmp_path / "answer.json").read_text() == "https://proxy.example.org\n"
+
+
+def test_passwords_of_the_environment_are_in_no_argument(
+    tmp_path: Path, environment: dict[str, str], order: Order, shown: list[object]
+) -> None:
+    secret = "https://ada:s3cr\"e$t`\\'x@proxy.example.org"
+    build(tmp_path, f'stat --format=%a {tmp_path}/environment 2>&1; printf "%s" "$GOPROXY"')
+    private = Order(order.arguments, order.sources, order.directory, {"GOPROXY": secret})
+    here = Here(environment)
+    here._shell("write", private.keep_environment, private.environment_file.encode())
+    assert (tmp_path / "environment").stat().st_mode & 0o777 == 0o600
+    here._start(private)
+    assert here._follow(private)[0] == 0
+    said, _, value = (tmp_path / "answer.json").read_text().partition("\n")
+    assert "No such file" in said, "the file is removed when the build has read it"
+    assert value == secret
+    assert "s3cr" not in (tmp_path / "pid.arguments").read_text() + private.start + private.name
+
+
+@pytest.mark.parametrize(
+    ("proxy", "installed"),
+    [
+        ("", True),
+        ("direct", True),
+        ("off", True),
+        ("http://proxy.example.org", True),
+        ("file:///srv/proxy,direct", True),
+        ("https://ada:secret@proxy.example.org/go", True),
+        ("https://proxy.example.org", False),
+        ("http://proxy.example.org|https://proxy.example.org:8443/go,direct", False),
+        ("https://ada:secret@proxy.example.org, https://proxy.example.org/@go", False),
+    ],
+)
+def test_go_is_installed_unless_the_build_can_fetch_it(
+    proxy: str, installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOPROXY", proxy)
+    monkeypatch.setattr(toolchain, "_installed", lambda: iter(()))
+    tasks = yaml.safe_load((REPOSITORY / TASKS / "build_on_cluster.yml").read_text())
+    packages = next(task["vars"]["q8s_go_packages"] for task in tasks if task["name"] == "Install what a build needs")
+    expression = packages.replace("lookup('ansible.builtin.env', 'GOPROXY')", "proxy")
+    assert expression != packages
+    templar = Templar(DataLoader(), variables={"proxy": proxy})
+    assert templar.template(trust_as_template(expression)) == (["golang-go"] if installed else [])
+    fetched = [url for url in toolchain._proxies() if url.startswith("https:")]
+    assert bool(fetched) is not installed, "as the build decides"
+
+
+def test_a_command_that_fails_is_no_lost_connection(
+    tmp_path: Path, environment: dict[str, str], order: Order, shown: list[object]
+) -> None:
+    (tmp_path / "systemd-run").write_text("#!/bin/sh\necho 'Failed to connect to bus' >&2; exit 1\n")
+    with pytest.raises(AnsibleActionFail, match=r"^Failed to start the build on the server: Failed to connect to bus$"):
+        Here(environment)._start(order)
+    assert not (tmp_path / "environment").exists()
 
 
 @pytest.mark.parametrize(

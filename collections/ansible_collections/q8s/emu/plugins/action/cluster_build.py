@@ -9,6 +9,7 @@ follows it instead of starting another one.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import time
@@ -16,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible_collections.q8s.emu.plugins.action.bundle import served, show, take
 
@@ -47,21 +48,30 @@ class ActionModule(ActionBase):
         code, problems = self._follow(order)
         if code:
             return {**result, "failed": True, "msg": problems}
-        bundle = json.loads(self._shell(f"cat {order.file('answer.json')}"))
+        bundle = json.loads(self._shell("read the result of the build", f"cat {order.file('answer.json')}"))
         return {**result, "changed": bundle["changed"], "bundle": bundle, **served(bundle, elsewhere=True)}
 
     def _start(self, order: Order) -> None:
         """Start the build, unless the same one is running. Let a different one end first."""
-        while (running := self._shell(order.running).strip()) and running != order.name:
+        shown = ""
+        while (running := self._running(order)) and running != order.name:
+            if running != shown:
+                show({"event": "line", "text": waiting(running)})
+                shown = running
             time.sleep(_PAUSE)
         if not running:
-            self._shell(order.start)
+            self._shell("write the environment of the build", order.keep_environment, order.environment_file.encode())
+            self._shell("start the build", order.start)
+
+    def _running(self, order: Order) -> str:
+        """Return the name of the build that is running, empty if none is."""
+        return self._shell("look for an earlier build", order.running).strip()
 
     def _follow(self, order: Order) -> tuple[int, str]:
         """Show the build's progress until the build has ended. Return its exit code and its error message."""
         seen, other = 0, list[str]()
         while True:
-            text, state = self._shell(order.look(seen)).rsplit(_SEPARATOR, 1)
+            text, state = self._shell("read the progress of the build", order.look(seen)).rsplit(_SEPARATOR, 1)
             whole = text[: text.rfind("\n") + 1]
             seen += len(whole.encode())
             for line in whole.splitlines():
@@ -70,19 +80,23 @@ class ActionModule(ActionBase):
             if state.isdecimal():
                 return int(state), "\n".join(other).strip() or f"the build exited with code {state}"
             if state != "active":
-                reason = self._shell(f"systemctl show --property=Result --value {UNIT}").strip()
+                ask = f"systemctl show --property=Result --value {UNIT}"
+                reason = self._shell("read why the build ended", ask).strip()
                 return 1, f"the build on the server ended without a result ({UNIT}: {reason or state})"
             time.sleep(_PAUSE)
 
-    def _shell(self, command: str) -> str:
+    def _shell(self, purpose: str, command: str, data: bytes | None = None) -> str:
         """Return the output of a shell command on the server. While the connection is lost, try again.
 
-        :raises AnsibleConnectionFailure: the server has been unreachable for too long, or the command failed
+        :param purpose: what the command does, for the message: "start the build"
+        :param data: the command's standard input
+        :raises AnsibleActionFail: the command failed
+        :raises AnsibleConnectionFailure: the server has been unreachable for too long
         """
         deadline = time.monotonic() + _LOST_SECONDS
         while True:
             try:
-                done = self._low_level_execute_command(command)
+                done = self._low_level_execute_command(command, in_data=data)
             except AnsibleConnectionFailure:
                 if time.monotonic() > deadline:
                     raise
@@ -90,11 +104,20 @@ class ActionModule(ActionBase):
                 time.sleep(_PAUSE)
                 continue
             if done["rc"]:
-                raise AnsibleConnectionFailure(
-                    f"Failed to follow the build: {done['stderr'].strip() or done['stdout']}"
-                )
+                reason = done["stderr"].strip() or done["stdout"].strip() or f"exit code {done['rc']}"
+                raise AnsibleActionFail(f"Failed to {purpose} on the server: {reason}")
             # Ansible may run the command on a terminal, which ends lines with two characters.
             return str(done["stdout"]).replace("\r\n", "\n")
+
+
+def waiting(name: str) -> str:
+    """Return the text that tells which build is waited for.
+
+    :param name: its name (:attr:`Order.name`)
+    """
+    return (
+        f"waiting for another build on the server to end: {name} (to stop it, run there as root: systemctl stop {UNIT})"
+    )
 
 
 @dataclass(frozen=True)
@@ -112,8 +135,27 @@ class Order:
 
     @property
     def name(self) -> str:
-        """What tells this build from another one: its sources and its arguments."""
-        return shlex.join([self.sources, *self.arguments])
+        """What tells this build from another one: its sources, its arguments, and a hash of its environment."""
+        settings = json.dumps(self._settings, sort_keys=True).encode()
+        return shlex.join([self.sources, *self.arguments, f"environment={hashlib.sha256(settings).hexdigest()[:12]}"])
+
+    @property
+    def _settings(self) -> dict[str, str]:
+        """The environment variables of the build."""
+        own = {"Q8S_CACHE": f"{self.directory}/cache", "HOME": self.directory, "Q8S_BUNDLE_ON_SERVER": "1"}
+        return {name: value for name, value in {**own, **self.environment}.items() if value}
+
+    @property
+    def environment_file(self) -> str:
+        """The content of the unit's EnvironmentFile (systemd.exec(5)). Settings may have passwords: see ``start``."""
+        escapes = str.maketrans({character: f"\\{character}" for character in '\\"$`'})
+        return "".join(f'{name}="{value.translate(escapes)}"\n' for name, value in self._settings.items())
+
+    @property
+    def keep_environment(self) -> str:
+        """The command that writes its standard input to the unit's EnvironmentFile, which only root can read."""
+        file = self.file("environment")
+        return f"rm -f {file} && umask 077 && cat >{file}"
 
     @property
     def running(self) -> str:
@@ -122,16 +164,21 @@ class Order:
 
     @property
     def start(self) -> str:
-        """The command that starts the build in a unit of its own."""
+        """The command that starts the build in a unit of its own.
+
+        The environment is not in arguments, which every user of the server can read.
+        """
         build = shlex.join(["python3", "-m", "q8s_bundle", *self.arguments])
-        inner = f"{build} >{self.file('answer.json')} 2>{self.file('progress')}; echo $? >{self.file('exit')}"
-        own = {"Q8S_CACHE": f"{self.directory}/cache", "HOME": self.directory, "Q8S_BUNDLE_ON_SERVER": "1"}
-        settings = {**own, **self.environment}
+        inner = (
+            f"rm -f {self.file('environment')}; "
+            f"{build} >{self.file('answer.json')} 2>{self.file('progress')}; echo $? >{self.file('exit')}"
+        )
         unit = ["systemd-run", "--quiet", f"--unit={UNIT}", f"--working-directory={self.sources}"]
-        unit += [f"--setenv={name}={value}" for name, value in settings.items() if value]
+        unit += [f"--property=EnvironmentFile={self.directory}/environment"]
         return (
             f"systemctl reset-failed {UNIT} 2>/dev/null; rm -f {self.file('exit')} {self.file('progress')} && "
-            f"printf %s {shlex.quote(self.name)} >{self.file('running')} && {shlex.join([*unit, 'sh', '-c', inner])}"
+            f"printf %s {shlex.quote(self.name)} >{self.file('running')} && {shlex.join([*unit, 'sh', '-c', inner])} "
+            f"|| {{ rm -f {self.file('environment')}; exit 1; }}"
         )
 
     def look(self, seen: int) -> str:
