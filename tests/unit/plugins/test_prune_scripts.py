@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import yaml
@@ -94,6 +96,45 @@ def test_downloads_of_images_leave_nothing(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["own.part"]
 
 
+def test_sources_that_were_unpacked_by_half_are_unpacked_again(tmp_path: Path) -> None:
+    """Ansible runs the tasks of the build that pack and unpack its sources."""
+    text = (ROLES.parent / "playbooks/tasks/unpack_build_sources.yml").read_text()
+    play = {
+        "hosts": "localhost",
+        "connection": "local",
+        "gather_facts": False,
+        "vars": {"q8s_state_dir": str(tmp_path)},
+        "tasks": yaml.safe_load(text.replace("/var/lib/", f"{tmp_path}/")),
+    }
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    with (tmp_path / "packed").open("wb") as output:
+        command = [sys.executable, "-m", "q8s_bundle", "pack", tmp_path / "archive"]
+        subprocess.run(command, cwd=REPOSITORY, check=True, stdout=output)
+    checksum = json.loads((tmp_path / "packed").read_text())["sha256"]
+    sources = tmp_path / f"q8s-build/sources-{checksum[:12]}"
+    half = sources.with_name(f"{sources.name}.new")
+    half.mkdir(parents=True)
+    (half / "left").touch()
+    for changed in (True, False):
+        done = play_on_this_machine(tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert ("Rename the folder" in done.stdout and "changed=0" not in done.stdout) is changed
+        assert (sources / "q8s_bundle/packages.txt").exists() and not (sources / "left").exists()
+        assert not half.exists()
+        assert time.time() - sources.stat().st_mtime < 600, "its age decides when it is removed"
+
+
+def play_on_this_machine(folder: Path) -> subprocess.CompletedProcess[str]:
+    programs = Path(sys.executable).parent
+    environment = {
+        **os.environ,
+        "ANSIBLE_COLLECTIONS_PATH": str(REPOSITORY / "collections"),
+        "PATH": f"{programs}:{os.environ['PATH']}",
+    }
+    command = [programs / "ansible-playbook", folder / "play.yml"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
 def test_a_build_on_the_control_plane_removes_what_earlier_builds_left(tmp_path: Path) -> None:
     """Ansible runs the last tasks of the build, from the one that serves what was built."""
     old, new, same = f"bundle-x86_64-{OLD}.qcow2", f"bundle-x86_64-{NEW}.qcow2", f"kernel-x86_64-{NEW}"
@@ -121,15 +162,8 @@ def test_a_build_on_the_control_plane_removes_what_earlier_builds_left(tmp_path:
         "tasks": [{"ansible.builtin.set_fact": {"q8s_built": {}}}, *tasks],
     }
     (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
-    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(REPOSITORY / "collections")}
     for changed in (2, 0):  # the links, and the file of the earlier build
-        done = subprocess.run(
-            [Path(sys.executable).with_name("ansible-playbook"), tmp_path / "play.yml"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = play_on_this_machine(tmp_path)
         assert done.returncode == 0 and f"changed={changed} " in done.stdout, done.stdout + done.stderr
         assert sorted(file.name for file in served.iterdir()) == [new, same, "own-file"]
         assert (served / same).samefile(cache / same), "the link to the earlier build's kernel is replaced"
