@@ -17,6 +17,7 @@ from ansible_collections.q8s.emu.plugins.action import cluster_build
 from ansible_collections.q8s.emu.plugins.action.cluster_build import Order
 
 from q8s_bundle.node import toolchain
+from q8s_lab.machine import wait
 from q8s_wrapper.config import REPOSITORY
 
 TASKS = "collections/ansible_collections/q8s/emu/playbooks/tasks"
@@ -40,6 +41,7 @@ if [ -s "$UNIT_PID" ] && kill -0 "$(cat "$UNIT_PID")" 2>/dev/null; then [ "$1" =
 [ "$1" = --quiet ] || echo inactive; exit 3
 """
 PYTHON = """#!/bin/sh
+case "$*" in *--check) echo noise >&2; echo "{\\"missing\\": [$MISSING]}"; exit 0;; esac
 echo '{"event": "step", "text": "build it"}' >&2
 echo run >>"$RUNS"
 {script}
@@ -163,6 +165,83 @@ def test_a_build_with_another_environment_is_another_build(
     assert (tmp_path / "answer.json").read_text() == "https://proxy.example.org\n"
 
 
+def test_what_go_left_is_removed_after_a_good_build(
+    tmp_path: Path, environment: dict[str, str], order: Order, shown: list[object]
+) -> None:
+    old, recent, left = tmp_path / "sources-old", tmp_path / "sources-recent", tmp_path / ".cache/go-build"
+    for folder in (old, recent, left):
+        folder.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    mine = Order(order.arguments, str(tmp_path / "sources-mine"), order.directory, {})
+    Path(mine.sources).mkdir()
+    os.utime(mine.sources, (0, 0))
+    script = (
+        'mkdir -p "$GOMODCACHE/m" "$GOCACHE"; touch "$GOTMPDIR/x" "$GOMODCACHE/m/f"; chmod a-w "$GOMODCACHE/m"; exit '
+    )
+    for code, kept in ((1, True), (0, False)):
+        build(tmp_path, script + str(code))
+        here = Here(environment)
+        here._start(mine)
+        assert here._follow(mine)[0] == code
+        assert wait(lambda here=here: not here._running(mine), 10)
+        assert {folder.exists() for folder in (tmp_path / "go", left, old)} == {kept}
+        assert recent.exists() and Path(mine.sources).exists()
+
+
+@pytest.mark.parametrize(
+    ("missing", "source", "free", "said"),
+    [
+        ([], "auto", 0, None),
+        (["bundle-aarch64", "control-plane-x86_64", "image-aarch64"], "auto", 12e9, None),
+        (["bundle-aarch64", "control-plane-x86_64", "image-aarch64"], "auto", 5e9, "warning"),
+        (["bundle-aarch64", "control-plane-x86_64", "image-aarch64"], "upstream", 5e9, None),
+        (["bundle-aarch64", "control-plane-x86_64", "image-aarch64"], "auto", 4e9, "error"),
+        (["bundle-aarch64", "control-plane-x86_64", "image-aarch64"], "source", 11e9, "error"),
+        (["bundle-x86_64", "control-plane-x86_64"], "source", 7.1e9, None),
+    ],
+)
+def test_the_free_space_is_checked_before_a_build(
+    missing: list[str],
+    source: str,
+    free: float,
+    said: str | None,
+    tmp_path: Path,
+    environment: dict[str, str],
+    shown: list[object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A disk of a size that the machine of the test does not have.
+    (tmp_path / "df").write_text(f"#!/bin/sh\necho Avail; echo {free:.0f}\n")
+    (tmp_path / "df").chmod(0o755)
+    warnings: list[str] = []
+    monkeypatch.setattr(cluster_build.Display, "warning", lambda _self, text: warnings.append(text))
+    build(tmp_path, "exit 0")
+    order = Order(["ensure", f"--source={source}"], str(tmp_path), str(tmp_path), {})
+    here = Here({**environment, "MISSING": ", ".join(f'"{name}"' for name in missing)})
+    if said == "error":
+        with pytest.raises(AnsibleActionFail, match=r"Failed to build on the server: .* GB of free space .*\nhint: "):
+            here._start(order)
+        assert not (tmp_path / "runs").exists()
+    else:
+        here._start(order)
+        assert here._follow(order)[0] == 0
+    assert bool(warnings) is (said == "warning")
+    if warnings:
+        assert f"{tmp_path} has 5.0 GB of free space on the server" in warnings[0]
+        assert "needs about 11.5 GB, or 4.5 GB if upstream's releases can be downloaded" in warnings[0]
+
+
+def test_what_go_has_downloaded_counts_as_free(
+    tmp_path: Path, environment: dict[str, str], order: Order, shown: list[object]
+) -> None:
+    here = Here(environment)
+    before = sum(map(int, here._shell("look", order.space).split()))
+    (tmp_path / "go").mkdir()
+    (tmp_path / "go/module").write_bytes(b"x" * (64 << 20))
+    free, kept = map(int, here._shell("look", order.space).split())
+    assert kept >= 64 << 20 and abs(free + kept - before) < 4e9
+
+
 def test_passwords_of_the_environment_are_in_no_argument(
     tmp_path: Path, environment: dict[str, str], order: Order, shown: list[object]
 ) -> None:
@@ -212,6 +291,7 @@ def test_go_is_installed_unless_the_build_can_fetch_it(
 def test_a_command_that_fails_is_no_lost_connection(
     tmp_path: Path, environment: dict[str, str], order: Order, shown: list[object]
 ) -> None:
+    build(tmp_path, "exit 0")
     (tmp_path / "systemd-run").write_text("#!/bin/sh\necho 'Failed to connect to bus' >&2; exit 1\n")
     with pytest.raises(AnsibleActionFail, match=r"^Failed to start the build on the server: Failed to connect to bus$"):
         Here(environment)._start(order)

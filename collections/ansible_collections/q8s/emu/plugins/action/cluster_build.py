@@ -13,18 +13,25 @@ import hashlib
 import json
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
 from ansible_collections.q8s.emu.plugins.action.bundle import served, show, take
 
 UNIT: Final = "q8s-build.service"
 _PAUSE: Final = 3  # seconds between two looks at the build
 _LOST_SECONDS: Final = 600  # for which the server may be unreachable
 _SEPARATOR: Final = "\x1e"
+# Free space for a build, in bytes, rounded up. The Go modules were measured; the others are estimates.
+_GO_MODULES: Final = 4.0e9  # all modules (3.6 GB), and the toolchain
+_FROM_SOURCE: Final = 3.0e9  # for an architecture: Go's build cache, programs, bundle
+_FROM_RELEASES: Final = 1.5e9  # for an architecture: upstream's releases, few Go modules, bundle
+_GUEST_IMAGE: Final = 1.5e9  # packages, the unpacked system, and the disk before and after its compression
+_ARCHIVE: Final = 0.5e9
 
 
 class ActionModule(ActionBase):
@@ -60,12 +67,36 @@ class ActionModule(ActionBase):
                 shown = running
             time.sleep(_PAUSE)
         if not running:
+            self._require_space(order)
             self._shell("write the environment of the build", order.keep_environment, order.environment_file.encode())
             self._shell("start the build", order.start)
 
     def _running(self, order: Order) -> str:
         """Return the name of the build that is running, empty if none is."""
         return self._shell("look for an earlier build", order.running).strip()
+
+    def _require_space(self, order: Order) -> None:
+        """Check that the server's disk has room for what its cache lacks.
+
+        :raises AnsibleActionFail: it has less than any build needs
+        """
+        missing = json.loads(self._shell("look for what is missing in the cache", order.check))["missing"]
+        available = sum(map(int, self._shell("read the free space", order.space).split()))
+        least, most = required_space(missing, order.arguments)
+        if available >= most:
+            return
+        text = (
+            f"{order.directory} has {available / 1e9:.1f} GB of free space on the server, and a build of "
+            f"{', '.join(missing)} needs about {most / 1e9:.1f} GB"
+        )
+        if least < most:
+            text += f", or {least / 1e9:.1f} GB if upstream's releases can be downloaded"
+        if available < least:
+            raise AnsibleActionFail(
+                f"Failed to build on the server: {text}\n"
+                "hint: use a flavor with a larger disk for the control plane, or build on this machine (--build here)"
+            )
+        Display().warning(text)
 
     def _follow(self, order: Order) -> tuple[int, str]:
         """Show the build's progress until the build has ended. Return its exit code and its error message."""
@@ -110,6 +141,27 @@ class ActionModule(ActionBase):
             return str(done["stdout"]).replace("\r\n", "\n")
 
 
+def required_space(missing: Collection[str], arguments: Sequence[str]) -> tuple[float, float]:
+    """Return how many bytes a build needs: at least (with upstream's releases), and if all is built from source.
+
+    :param missing: names of the missing artifacts
+    :param arguments: arguments of the build
+    """
+    if not missing:
+        return 0.0, 0.0
+    nodes = {name.rpartition("-")[2] for name in missing if name.startswith(("bundle-", "control-plane-"))}
+    images = sum(name.startswith("image-") for name in missing)
+    archives = sum(not name.startswith(("bundle-", "control-plane-", "image-")) for name in missing)
+    others = images * _GUEST_IMAGE + archives * _ARCHIVE
+    least = others + len(nodes) * _FROM_RELEASES
+    most = others + len(nodes) * _FROM_SOURCE + (_GO_MODULES if nodes or archives else 0.0)
+    if "--source=source" in arguments:
+        return most, most
+    if "--source=upstream" in arguments:
+        return least, least
+    return least, most
+
+
 def waiting(name: str) -> str:
     """Return the text that tells which build is waited for.
 
@@ -142,7 +194,14 @@ class Order:
     @property
     def _settings(self) -> dict[str, str]:
         """The environment variables of the build."""
-        own = {"Q8S_CACHE": f"{self.directory}/cache", "HOME": self.directory, "Q8S_BUNDLE_ON_SERVER": "1"}
+        own = {
+            "Q8S_CACHE": f"{self.directory}/cache",
+            "HOME": self.directory,
+            "Q8S_BUNDLE_ON_SERVER": "1",
+            "GOMODCACHE": f"{self.directory}/go/pkg/mod",
+            "GOCACHE": f"{self.directory}/go/build",
+            "GOTMPDIR": f"{self.directory}/go/temporary",
+        }
         return {name: value for name, value in {**own, **self.environment}.items() if value}
 
     @property
@@ -158,6 +217,23 @@ class Order:
         return f"rm -f {file} && umask 077 && cat >{file}"
 
     @property
+    def check(self) -> str:
+        """The command that prints what the cache has, and what is missing there."""
+        progress = self.file("progress")
+        command = shlex.join(["env", f"Q8S_CACHE={self.directory}/cache", f"HOME={self.directory}", *self._program])
+        return f"cd {shlex.quote(self.sources)} && {command} --check 2>{progress} || {{ cat {progress}; exit 1; }}"
+
+    @property
+    def space(self) -> str:
+        """The command that prints the free space of the folder and what earlier builds left there of Go's, in bytes."""
+        used = f"du --summarize --block-size=1 {self.file('go')} 2>/dev/null | cut -f1"
+        return f"df --output=avail --block-size=1 {shlex.quote(self.directory)} | tail -n 1; {used}"
+
+    @property
+    def _program(self) -> list[str]:
+        return ["python3", "-m", "q8s_bundle", *self.arguments]
+
+    @property
     def running(self) -> str:
         """The command that prints the name of the build that is running, if there is one."""
         return f"systemctl --quiet is-active {UNIT} && cat {self.file('running')} || true"
@@ -166,12 +242,17 @@ class Order:
     def start(self) -> str:
         """The command that starts the build in a unit of its own.
 
-        The environment is not in arguments, which every user of the server can read.
+        The environment is not in arguments, which every user of the server can read. What Go downloaded and compiled is
+        kept until a build has succeeded. Programs are in the cache then, and Go's files would fill the disk.
         """
-        build = shlex.join(["python3", "-m", "q8s_bundle", *self.arguments])
+        # Earlier versions of Q8S left sources of each version, and Go's files in the default folders.
+        sources = f"{self.file('')} -maxdepth 1 -name 'sources-*' -mmin +1440 ! -path {shlex.quote(self.sources)}"
         inner = (
-            f"rm -f {self.file('environment')}; "
-            f"{build} >{self.file('answer.json')} 2>{self.file('progress')}; echo $? >{self.file('exit')}"
+            f"rm -f {self.file('environment')}; mkdir -p {self.file('go/temporary')}; "
+            f"{shlex.join(self._program)} >{self.file('answer.json')} 2>{self.file('progress')}; code=$?; "
+            f"if [ $code = 0 ]; then rm -rf {self.file('go')} {self.file('.cache/go-build')}; "
+            f"find {sources} -exec rm -rf {{}} +; fi; "
+            f"echo $code >{self.file('exit')}"
         )
         unit = ["systemd-run", "--quiet", f"--unit={UNIT}", f"--working-directory={self.sources}"]
         unit += [f"--property=EnvironmentFile={self.directory}/environment"]
