@@ -13,7 +13,8 @@ version_added: 0.2.0
 description:
   - Runs the program that builds what nodes run as a systemd unit of the server, and shows each of its steps.
   - The build goes on when the controller or the connection is lost. The next run of the task follows it.
-  - What is in the server's cache is not built again.
+  - What is in the server's cache is not built again. The rest needs free space, which is checked first.
+  - What Go downloaded and compiled, and sources that were not used for a day, are removed after a successful build.
   - This is an action plugin.
 author:
   - Q8S contributors (!UNKNOWN)
@@ -36,7 +37,10 @@ options:
     type: path
     required: true
   environment:
-    description: Environment variables of the build, such as proxies.
+    description:
+      - Environment variables of the build, such as proxies. They may have passwords. The build reads them from a file that only
+        root can read, and removes it.
+      - While a build with other arguments or another environment is running, the task waits.
     type: dict
     default: {}
 """
