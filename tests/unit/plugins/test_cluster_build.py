@@ -136,6 +136,18 @@ def test_a_build_that_is_running_is_followed(
     assert (tmp_path / "runs").read_text() == "run\n"
 
 
+def test_a_command_that_is_repeated_starts_one_build(
+    tmp_path: Path, environment: dict[str, str], order: Order, shown: list[object]
+) -> None:
+    """The connection was lost after the server had started the build, before it answered."""
+    build(tmp_path, "sleep 1")
+    here = Here(environment)
+    here._start(order)
+    here._shell("start the build", order.start)
+    assert here._follow(order)[0] == 0
+    assert (tmp_path / "runs").read_text() == "run\n"
+
+
 def test_another_build_ends_first(
     tmp_path: Path, environment: dict[str, str], order: Order, shown: list[object]
 ) -> None:

@@ -256,10 +256,12 @@ class Order:
         )
         unit = ["systemd-run", "--quiet", f"--unit={UNIT}", f"--working-directory={self.sources}"]
         unit += [f"--property=EnvironmentFile={self.directory}/environment"]
+        # A lost connection repeats the command: the build may have been started.
         return (
+            f'if [ "$({self.running})" != {shlex.quote(self.name)} ]; then '
             f"systemctl reset-failed {UNIT} 2>/dev/null; rm -f {self.file('exit')} {self.file('progress')} && "
             f"printf %s {shlex.quote(self.name)} >{self.file('running')} && {shlex.join([*unit, 'sh', '-c', inner])} "
-            f"|| {{ rm -f {self.file('environment')}; exit 1; }}"
+            f"|| {{ rm -f {self.file('environment')}; exit 1; }}; fi"
         )
 
     def look(self, seen: int) -> str:
