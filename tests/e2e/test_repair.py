@@ -28,6 +28,12 @@ HOST: Final = f"{NAME}-{WORKER}"
 NODES: Final = {WORKER, CONTROL_PLANE}
 VIRSH: Final = "virsh --connect qemu:///system"
 NOTICED: Final = 120  # seconds within which a repaired cluster is reported as well, on a machine under load
+PRESSURE: Final = 300  # seconds for which a kubelet keeps DiskPressure when space is free again (its own default)
+# Allocates what is free at once, and writes the rest: Kubernetes wants 10 % of a disk free.
+FILL: Final = (
+    "fallocate --length $(( $(df --output=avail --block-size=1 / | tail -n 1) - (64 << 20) )) /full"
+    " && { head --bytes 1G /dev/zero > /full-2; df /; }"
+)
 
 
 @dataclass(frozen=True)
@@ -113,14 +119,14 @@ def status(cluster: Cluster) -> tuple[int, dict[str, dict[str, Any]]]:
     return done.returncode, {row["node"]: row for row in json.loads(done.stdout)}
 
 
-def wait_until_well(cluster: Cluster) -> dict[str, dict[str, Any]]:
+def wait_until_well(cluster: Cluster, seconds: float = NOTICED) -> dict[str, dict[str, Any]]:
     """Wait until ``status`` finds no problem. Return its rows."""
     begin = time.monotonic()
     while True:
         code, rows = status(cluster)
         if code == 0:
             return rows
-        assert time.monotonic() - begin < NOTICED, {name: row["problem"] for name, row in rows.items()}
+        assert time.monotonic() - begin < seconds, {name: row["problem"] for name, row in rows.items()}
 
 
 @pytest.mark.parametrize("name", BREAKS)
@@ -145,6 +151,22 @@ def test_a_control_plane_that_registered_again_takes_no_ordinary_pods(cluster: C
     node = json.loads(text[text.index("{") : text.rindex("}") + 1])
     assert "node-role.kubernetes.io/control-plane" in node["metadata"]["labels"]
     assert "node-role.kubernetes.io/control-plane" in [taint["key"] for taint in node["spec"]["taints"]]
+
+
+def test_a_full_disk_is_named_and_the_node_is_well_when_it_is_freed(cluster: Cluster) -> None:
+    wait_until_well(cluster)
+    on(cluster, WORKER, FILL)
+    begin = time.monotonic()
+    while "has DiskPressure" not in (row := status(cluster)[1][WORKER])["problem"]:
+        assert time.monotonic() - begin < NOTICED, row
+    assert row["hint"].endswith(f" {WORKER} -- df -h")
+
+    # A deploy neither repairs a full disk nor fails because of it.
+    cluster.command("deploy", "--yes")
+    on(cluster, WORKER, "rm /full /full-2")
+    assert set(wait_until_well(cluster, NOTICED + PRESSURE)) == NODES
+    cluster.command("verify")
+    assert changes(cluster.command("deploy")) == 0
 
 
 def test_one_failure_stays_one_failure(cluster: Cluster) -> None:
