@@ -80,7 +80,7 @@ def with_nodes(*nodes: dict[str, Any]) -> dict[str, Any]:
             without(HOST),
             ("absent", "unknown", "Ready"),
             "has no server demo-arm-mid-1",
-            "q8s-run deploy FILE: it creates the server",
+            "create the server: q8s-run deploy FILE",
         ),
         (
             {**WELL, HOST: server(q8s_status="ERROR", q8s_fault="No valid host was found")},
@@ -88,7 +88,12 @@ def with_nodes(*nodes: dict[str, Any]) -> dict[str, Any]:
             "is in ERROR: No valid host was found",
             "--yes",
         ),
-        ({**WELL, HOST: server(q8s_status="SHUTOFF")}, ("SHUTOFF", "unknown", "Ready"), "switched off", "starts"),
+        (
+            {**WELL, HOST: server(q8s_status="SHUTOFF")},
+            ("SHUTOFF", "unknown", "Ready"),
+            "switched off",
+            "start the server",
+        ),
         (
             {**WELL, HOST: server(q8s_status="PAUSED")},
             ("PAUSED", "unknown", "Ready"),
@@ -105,13 +110,13 @@ def with_nodes(*nodes: dict[str, Any]) -> dict[str, Any]:
             {**WELL, HOST: server(q8s_domain={"rc": 1, "stdout": "", "stderr": "error: failed to get domain"})},
             ("ACTIVE", "absent", "Ready"),
             "has no guest",
-            "q8s-run deploy FILE --limit arm-mid-1: it creates the guest",
+            "create the guest: q8s-run deploy FILE --limit arm-mid-1",
         ),
         (
             {**WELL, HOST: server(q8s_domain={"rc": 0, "stdout": "shut off\n"})},
             ("ACTIVE", "shut off", "Ready"),
             "the guest arm-mid-1 is shut off",
-            "starts the guest",
+            "start the guest",
         ),
         (with_nodes(*NODES[:2]), ("ACTIVE", "running", "absent"), "has not joined", "q8s-run logs FILE arm-mid-1"),
         (
@@ -224,7 +229,7 @@ def test_a_surplus_server_and_its_node_are_one_row() -> None:
     )
     (row,) = [row for row in rows if "arm-mid-2" in (row["node"] + row["host"])]
     assert (row["node"], row["server"], row["kubernetes"]) == ("arm-mid-2", "ACTIVE", "Ready")
-    assert row["hint"].startswith("q8s-run deploy FILE --yes")
+    assert row["hint"].endswith(": q8s-run deploy FILE --yes")
 
 
 def unreachable(message: str, **more: Any) -> dict[str, Any]:
@@ -272,9 +277,9 @@ NO_LIBVIRT = "error: failed to connect to the hypervisor\nerror: Failed to conne
 @pytest.mark.parametrize(
     ("hosts", "guest", "problem", "hint"),
     [
-        (on_host("now 9\nqemu\n", 1, NO_LIBVIRT), "running", "the guest runs on without it", "it starts libvirt"),
+        (on_host("now 9\nqemu\n", 1, NO_LIBVIRT), "running", "the guest runs on without it", "start libvirt: "),
         (on_host("now 9\n", 1, NO_LIBVIRT), "unknown", "libvirt on the host", "q8s-run deploy FILE --limit arm-mid-1"),
-        (on_host("now 9\n", 127, "virsh: not found"), "unknown", "has no libvirt yet", "it installs it"),
+        (on_host("now 9\n", 127, "virsh: not found"), "unknown", "has no libvirt yet", "install it: "),
         (
             on_host("paused (user)\n"),
             "paused",
@@ -309,46 +314,46 @@ unit q8s-rules-check.timer active disabled
             "(missing: nat -A PREROUTING -j Q8S_PRE and 1 more); "
             "the unit q8s-guest.service on the host demo-arm-mid-1 is inactive and disabled; "
             "the unit q8s-rules-check.timer on the host demo-arm-mid-1 is disabled",
-            "q8s-run deploy FILE --limit arm-mid-1: it repairs that",
+            "repair that: q8s-run deploy FILE --limit arm-mid-1",
         ),
         (
             "unit gone.service missing missing\nrunning (booted)\n",
             "the unit gone.service on the host demo-arm-mid-1 is missing",
-            "q8s-run deploy FILE --limit arm-mid-1: it repairs that",
+            "repair that: q8s-run deploy FILE --limit arm-mid-1",
         ),
         (
             FLUSHED.splitlines()[2] + "\npaused (user)\n\nnow 900\nstarted 60\nqemu\n",
             "the guest arm-mid-1 is paused; "
             "the unit q8s-guest.service on the host demo-arm-mid-1 is inactive and disabled",
-            "q8s-run deploy FILE --limit arm-mid-1: it repairs that",
+            "repair that: q8s-run deploy FILE --limit arm-mid-1",
         ),
         (
             "unit libvirtd.service active disabled\npaused (I/O error)\n",
             "the guest arm-mid-1 is paused, since its host's disk failed or is full; "
             "the unit libvirtd.service on the host demo-arm-mid-1 is disabled",
             "free space (q8s-run ssh FILE demo-arm-mid-1 -- df -h), then "
-            "q8s-run deploy FILE --limit arm-mid-1: it repairs that",
+            "repair that: q8s-run deploy FILE --limit arm-mid-1",
         ),
         (
             "running (booted)\n\nnow 900\nstarted 60\nqemu\ndefinition is missing\nautostart is off\n",
             "libvirt has no definition of the guest arm-mid-1 any more, and would forget it when it ends",
-            "q8s-run deploy FILE --limit arm-mid-1: it repairs that",
+            "repair that: q8s-run deploy FILE --limit arm-mid-1",
         ),
         (
             "running (booted)\nautostart is off\n",
             "the guest arm-mid-1 would not start with its host: its autostart is off",
-            "q8s-run deploy FILE --limit arm-mid-1: it repairs that",
+            "repair that: q8s-run deploy FILE --limit arm-mid-1",
         ),
         (
             "running (booted)\n\nnow 900\nstarted 60\nqemu\nnetwork is cut\n",
             "the guest arm-mid-1 is cut off: "
             "its network interface is not in the network q8s of libvirt on the host demo-arm-mid-1",
-            "q8s-run deploy FILE --limit arm-mid-1: it repairs that",
+            "repair that: q8s-run deploy FILE --limit arm-mid-1",
         ),
         (
             "running (booted)\n\nnow 900\nstarted 60\nqemu\nkubelet refuses\n",
             "the kubelet of arm-mid-1 does not run, though its guest does",
-            "q8s-run deploy FILE --limit arm-mid-1: it repairs that",
+            "repair that: q8s-run deploy FILE --limit arm-mid-1",
         ),
     ],
 )
@@ -371,7 +376,7 @@ def test_a_kubelet_of_a_control_plane_that_does_not_run_is_named_though_kubernet
     assert rows[CONTROL_PLANE]["kubernetes"] == "Ready" and rows[WORKER]["problem"] == ""
     assert (
         rows[CONTROL_PLANE]["problem"] == "the unit kubelet.service on the host demo-control-plane is inactive"
-    ) and rows[CONTROL_PLANE]["hint"] == "q8s-run deploy FILE: it repairs that"
+    ) and rows[CONTROL_PLANE]["hint"] == "repair that: q8s-run deploy FILE"
     told = {"rc": 1, "stdout": "unit kubelet.service failed enabled\n", "stderr": "connection refused"}
     row = table({**WELL, CONTROL_PLANE: server(q8s_kubernetes=told)})[CONTROL_PLANE]
     assert row["problem"] == "the unit kubelet.service on the host demo-control-plane is failed"

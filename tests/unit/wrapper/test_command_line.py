@@ -599,7 +599,7 @@ ROW = {
     "kubernetes": "NotReady",
     "version": "v1.36.3",
     "problem": "the server demo-arm-mid-1 is switched off",
-    "hint": "deploy again: it starts the server",
+    "hint": "start the server: deploy again",
 }
 
 
@@ -612,7 +612,7 @@ def test_status(ansible: Any, capsys: pytest.CaptureFixture[str]) -> None:
         "arm-mid-1  aarch64       10.0.0.3  SHUTOFF  unknown  NotReady\n"
         "\n"
         "arm-mid-1: the server demo-arm-mid-1 is switched off\n"
-        "  hint: deploy again: it starts the server\n"
+        "  hint: start the server: deploy again\n"
     )
     assert cli.main(["status", str(EXAMPLE), "--json"]) == ExitCode.FAILED
     assert json.loads(capsys.readouterr().out) == [ROW]

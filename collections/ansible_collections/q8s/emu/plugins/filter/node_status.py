@@ -55,7 +55,7 @@ _value:
       kubernetes: NotReady
       version: v1.36.3
       problem: the server demo-arm-mid-1 is switched off
-      hint: "deploy again: it starts the server"
+      hint: "start the server: deploy again"
 """
 
 

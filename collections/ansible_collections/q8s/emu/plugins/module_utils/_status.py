@@ -197,17 +197,17 @@ def _server_problem(
     if status == "ACTIVE":
         return None
     if status == "absent":
-        lost = ", or says what would be lost with the old one" if spec.initial else ""
-        return f"the cloud has no server {name}", f"{_DEPLOY}: it creates the server{lost}"
+        lost = ", or see what would be lost with the old one" if spec.initial else ""
+        return f"the cloud has no server {name}", f"create the server{lost}: {_DEPLOY}"
     if status == "ERROR":
         fault = str(variables.get("q8s_fault") or "")
         reason = f": {fault}" if fault else ""
-        fix = f"{_DEPLOY} --yes: it replaces the server"
+        fix = f"replace the server: {_DEPLOY} --yes"
         if spec.initial:
-            fix = f"openstack server reboot --hard {name}; if that fails: {_DEPLOY} says what would be lost with it"
+            fix = f"openstack server reboot --hard {name}; if that fails, see what would be lost with it: {_DEPLOY}"
         return f"the server {name} is in ERROR{reason}", fix
     if status == "SHUTOFF":
-        return f"the server {name} is switched off", f"{_DEPLOY}: it starts the server"
+        return f"the server {name} is switched off", f"start the server: {_DEPLOY}"
     if status in RECOVERY_COMMANDS:
         return f"the server {name} is {status}", f"openstack server {RECOVERY_COMMANDS[status]} {name}"
     return f"the server {name} is {status}", "wait until it is ACTIVE: q8s-run status FILE"
@@ -277,7 +277,7 @@ def _machine_problem(
         return of_guest
     limit = f" --limit {spec.node}" if spec.vm_type else ""
     space = f"{_free_space(spec)}, then " if _is_out_of_space(guest) else ""
-    return "; ".join([*(of_guest or ())[:1], *found]), f"{space}{_DEPLOY}{limit}: it repairs that"
+    return "; ".join([*(of_guest or ())[:1], *found]), f"{space}repair that: {_DEPLOY}{limit}"
 
 
 def _is_out_of_space(guest: Guest) -> bool:
@@ -299,12 +299,12 @@ def _guest_problem(spec: ServerSpec, guest: Guest, variables: Mapping[str, Any])
         return None
     limited = f"{_DEPLOY} --limit {spec.node}"
     if answer.get("rc") == 127:
-        return f"the host {spec.name} has no libvirt yet", f"{limited}: it installs it"
+        return f"the host {spec.name} has no libvirt yet", f"install it: {limited}"
     if answer.get("rc") != 0 and guest.state != "absent":
         runs = "; the guest runs on without it" if guest.state == "running" else ""
-        return f"libvirt on the host {spec.name} does not answer{runs}", f"{limited}: it starts libvirt"
+        return f"libvirt on the host {spec.name} does not answer{runs}", f"start libvirt: {limited}"
     if guest.state == "absent":
-        return f"the host {spec.name} has no guest", f"{limited}: it creates the guest"
+        return f"the host {spec.name} has no guest", f"create the guest: {limited}"
     if guest.state in _RESUMED_BY:
         command = f"q8s-run ssh FILE {spec.name} -- {_VIRSH} {_RESUMED_BY[guest.state]} {spec.node}"
         full = _is_out_of_space(guest)
@@ -312,7 +312,7 @@ def _guest_problem(spec: ServerSpec, guest: Guest, variables: Mapping[str, Any])
         space = f"{_free_space(spec)}, then " if full else ""
         return f"the guest {spec.node} is {guest.state}{reason}", f"{space}{command}"
     if guest.state not in ("running", "unknown"):
-        return f"the guest {spec.node} is {guest.state}", f"{limited}: it starts the guest"
+        return f"the guest {spec.node} is {guest.state}", f"start the guest: {limited}"
     return None
 
 
@@ -323,7 +323,7 @@ def _api_server_problem(
     own = variables.get("q8s_kubernetes") if spec.vm_type is None else None
     problem = _api_problem(own) if own else ""
     if own and own.get("rc") == 127:
-        return f"{spec.node} has no Kubernetes yet", f"{_DEPLOY}: it installs it"
+        return f"{spec.node} has no Kubernetes yet", f"install it: {_DEPLOY}"
     ended = str((variables.get("control_plane_certificates") or {}).get("ended") or "")
     if ended:
         return ended, _certificates.RENEW
@@ -383,7 +383,7 @@ def _surplus_server(name: str, variables: Mapping[str, Any], nodes: Optional[Map
         "kubernetes": "" if node is None else _readiness(node, Guest("")),
         "version": node["status"]["nodeInfo"]["kubeletVersion"] if node else "",
         "problem": f"the cluster file does not ask for the server {name}",
-        "hint": f"{_DEPLOY} --yes: it drains and removes it; or add it to the file again",
+        "hint": f"add it to the file again, or drain and remove it: {_DEPLOY} --yes",
     }
 
 
