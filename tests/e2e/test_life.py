@@ -1,7 +1,7 @@
-"""A week of a cluster in fast motion: edits of its file, more workers, reboots, a lost host, fewer workers, destroy.
+"""A week of a cluster in fast motion: edits, more workers, reboots, a lost host, an upgrade, fewer workers, destroy.
 
 An edit is announced, done only after a yes, node by node, and nothing else is touched. The tests build on each other,
-in the order of the file. They take about twenty minutes, so ``make test-long`` runs them.
+in the order of the file. They take half an hour, so ``make test-long`` runs them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import openstack
 import pytest
 import yaml
+from ansible_collections.q8s.emu.plugins.module_utils._spec import KUBERNETES_VERSIONS
 
 from q8s_lab import settings
 from tests.e2e.clusters import DEMO, Q8S_RUN, changes, connection, is_ready
@@ -25,9 +26,10 @@ from tests.e2e.clusters import DEMO, Q8S_RUN, changes, connection, is_ready
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.e2e,
-    pytest.mark.long("twenty minutes"),
+    pytest.mark.long("half an hour"),
 ]
 NAME = "life"
+NEWEST, PREVIOUS = KUBERNETES_VERSIONS[:2]
 EDITED, OTHER = "x86-edit-1", "x86-keep-1"
 # The figures are those of a machine with nothing else to do. They may be missed by this factor, so that one that is
 # three times slower passes; each is printed beside what was wanted. Q8S_TEST_SLOWNESS=1 demands the figures themselves.
@@ -38,10 +40,11 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo with two types of one architecture, of which the tests edit one."""
+    """The demo of the previous version of Kubernetes, with two types of one architecture; the tests edit one."""
     path = tmp_path_factory.mktemp("life") / "cluster.yaml"
     data = yaml.safe_load(DEMO.read_text().replace("demo", NAME))
     data["remote_ip_prefix"] = str(settings.load().subnet)
+    data["kubernetes_version"] = PREVIOUS
     machine = data["vm_types"]["types"]["x86-small"]
     data["vm_types"]["types"] = {"x86-edit": dict(machine), "x86-keep": dict(machine)}
     data["cluster_definition"]["worker"] = {"x86-edit": 1, "x86-keep": 1}
@@ -63,7 +66,13 @@ def q8s(lab: Mapping[str, str], file: Path) -> Iterator[Run]:
     def run(verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [Q8S_RUN, verb, file, *arguments]
         done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900, check=False
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=1500,
+            check=False,
         )
         print(*command, done.stdout, done.stderr, f"exit code {done.returncode}", sep="\n")
         return done
@@ -253,6 +262,18 @@ def test_a_lost_host_is_named_and_the_next_deploy_creates_it_again(
     assert {name: number for name, number in servers(cloud).items() if name != lost} == {
         name: number for name, number in hosts.items() if name != lost
     }
+
+
+def test_an_upgrade_keeps_every_node(
+    before: Any, q8s: Run, nodes: Callable[[], Any], file: Path, cloud: openstack.connection.Connection
+) -> None:
+    was, hosts = nodes(), servers(cloud)
+    file.write_text(file.read_text().replace(PREVIOUS, NEWEST))
+    assert q8s("upgrade", "--yes", "--parallel", "2").returncode == 0
+    now = nodes()
+    assert set(now) == set(was) and all(is_ready(node) for node in now.values())
+    assert {node["status"]["nodeInfo"]["kubeletVersion"] for node in now.values()} == {f"v{NEWEST}"}
+    assert servers(cloud) == hosts
 
 
 def test_fewer_workers(
