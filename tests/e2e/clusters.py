@@ -42,7 +42,7 @@ class Cluster:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=1500,
+            timeout=2700,
             check=False,
         )
         print(time.strftime("%H:%M:%S"), verb, *others, done.stdout, done.stderr, sep="\n", flush=True)

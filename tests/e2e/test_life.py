@@ -71,7 +71,7 @@ def q8s(lab: Mapping[str, str], file: Path) -> Iterator[Run]:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=1500,
+            timeout=2700,
             check=False,
         )
         print(*command, done.stdout, done.stderr, f"exit code {done.returncode}", sep="\n")
