@@ -45,7 +45,17 @@ end() {
 for name in apiserver apiserver-kubelet-client; do end $name ca; done
 end front-proxy-client front-proxy-ca
 for name in apiserver-etcd-client etcd/server etcd/peer etcd/healthcheck-client; do end $name etcd/ca; done
+# The kubelet's own, as after a year in which the server was switched off: it does not start again.
+cd /var/lib/kubelet/pki
+name=kubelet-client-1970-01-01-00-00-00
+openssl pkey -in kubelet-client-current.pem -out $name.key
+openssl x509 -x509toreq -in kubelet-client-current.pem -signkey $name.key |
+    openssl x509 -req -CA /etc/kubernetes/pki/ca.crt -CAkey /etc/kubernetes/pki/ca.key -days 0 -out $name.crt
+(umask 077; cat $name.crt $name.key > $name.pem)
+rm $name.crt $name.key
+ln -sfn /var/lib/kubelet/pki/$name.pem kubelet-client-current.pem
 for name in etcd kube-apiserver; do crictl stop $(crictl ps --quiet --label io.kubernetes.container.name=$name); done
+systemctl restart kubelet.service
 """
 # In the guest: asks the API by its name, with a new connection each time, and prints when it answered.
 WATCH: Final = """\
@@ -318,6 +328,7 @@ def test_a_deploy_renews_certificates_that_have_ended_everywhere(deployed: dict[
         cluster.run("ssh", name, "--", f"sudo sh -c {shlex.quote(END_CERTIFICATES)}")
     rows = cluster.rows()
     assert all("have ended" in rows[name]["problem"] and "renew" in rows[name]["hint"] for name in CONTROL_PLANES)
+    assert all("kubelet-client" in rows[name]["problem"] for name in CONTROL_PLANES)
     assert "They would be renewed" in " ".join(cluster.run("deploy", "--check", code=1).split())
     cluster.run("deploy", "--yes")
     cluster.wait_until_ready({*CONTROL_PLANES, WORKER}, FIRST)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import ssl
 import subprocess
+import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import jinja2
 import pytest
 import yaml
+from ansible_collections.q8s.emu.plugins.module_utils import _certificates
 
 ROLES = Path(__file__).parents[3] / "collections/ansible_collections/q8s/emu/roles"
 STUB = "nameserver 127.0.0.53\noptions edns0\n"
@@ -215,6 +218,64 @@ def test_a_new_certificate_of_the_api_server_has_the_names_of_the_one_before(
     (said,) = role_script("serving.sh", NAMES="now", ADDRESS="10.0.0.3", SERVICES="10.96.0.0/12", PATH=path)
     assert said.endswith("--apiserver-cert-extra-sans=before.example.org,203.0.113.9,now")
     assert sorted(path.name for path in pki.iterdir()) == ["apiserver.crt", "key"]
+
+
+@pytest.mark.parametrize("embedded", [False, True], ids=["link", "embedded"])
+def test_a_control_plane_whose_kubelet_was_switched_off_for_too_long_is_renewed(
+    embedded: bool, role_script: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """The kubelet does not start with a client certificate that has ended, and without it no static pod."""
+    ca = tmp_path / "etc/kubernetes/pki/ca"
+    current = tmp_path / "var/lib/kubelet/pki/kubelet-client-current.pem"
+    for folder in (ca.parent, current.parent):
+        folder.mkdir(parents=True)
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    authority = ["openssl", "req", "-x509", *key, "-subj", "/CN=kubernetes", "-days", "9"]
+    subprocess.run([*authority, "-keyout", f"{ca}.key", "-out", f"{ca}.crt"], check=True, capture_output=True)
+    old = current.with_name("kubelet-client-2025-01-01-00-00-00.pem")
+    request = [
+        "openssl",
+        "req",
+        "-new",
+        *key,
+        "-subj",
+        "/CN=old",
+        "-keyout",
+        tmp_path / "key",
+        "-out",
+        tmp_path / "new",
+    ]
+    subprocess.run(request, check=True, capture_output=True)
+    sign = ["openssl", "x509", "-req", "-in", tmp_path / "new", "-signkey", tmp_path / "key", "-days", "0", "-out", old]
+    subprocess.run(sign, check=True, capture_output=True)
+    current.symlink_to(old)
+    words = ("client-certificate-data: AA==", "client-key-data: AA==") if embedded else ()
+    put(tmp_path, "/etc/kubernetes/kubelet.conf", "".join(f"    {word}\n" for word in words))
+    put(tmp_path, "/bin/kubeadm", "#!/bin/sh\nexit 0\n")
+    put(tmp_path, "/bin/systemctl", f'#!/bin/sh\necho "$@"; openssl x509 -noout -checkend 60 -in {current}\n')
+    for name in ("kubeadm", "systemctl"):
+        (tmp_path / "bin" / name).chmod(0o755)
+
+    def ended() -> str:
+        lines = role_script("certificates.sh", ROOT=str(tmp_path), NAMES="")
+        return str(_certificates.report(lines, "cp", 30)["ended"])
+
+    time.sleep(1)  # it ends in the second in which it was signed
+    assert ended().endswith(" and are refused: kubelet-client")
+    lines = role_script("renew.sh", NODE="demo-control-plane", PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
+    assert lines == ["restart kubelet.service", "Certificate will not expire"], "it is new before the kubelet starts"
+    assert ended() == ""
+    assert current.is_symlink() and current.resolve() != old, "the kubelet rotates only links"
+    assert current.stat().st_mode & 0o777 == 0o600
+    openssl = ["openssl", "verify", "-purpose", "sslclient", "-CAfile", f"{ca}.crt", str(current)]
+    subprocess.run(openssl, check=True, capture_output=True)
+    ssl.create_default_context().load_cert_chain(current)  # the key is the certificate's
+    subject = ["openssl", "x509", "-noout", "-subject", "-nameopt", "RFC2253", "-in", str(current)]
+    shown = subprocess.run(subject, capture_output=True, text=True, check=True).stdout.strip()
+    assert shown == "subject=CN=system:node:demo-control-plane,O=system:nodes"
+    conf = (tmp_path / "etc/kubernetes/kubelet.conf").read_text().split()
+    assert conf == (["client-certificate:", str(current), "client-key:", str(current)] if embedded else [])
+    assert not [path for path in current.parent.iterdir() if "new" in path.name]
 
 
 def test_what_an_earlier_release_deployed_has_an_owner(role_script: Callable[..., list[str]], tmp_path: Path) -> None:
