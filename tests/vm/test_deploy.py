@@ -247,6 +247,7 @@ def test_after_a_reboot_the_rules_come_before_the_network(cluster: Deployment, r
     for table, chain, ours in (
         ("nat", "PREROUTING", "Q8S_PRE"),
         ("nat", "POSTROUTING", "Q8S_POST"),
+        ("filter", "INPUT", "Q8S_IN"),
         ("filter", "FORWARD", "Q8S_FWD"),
     ):
         listed = cluster.read(f"iptables --wait --table {table} --list-rules {chain}").splitlines()

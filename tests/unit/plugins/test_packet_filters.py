@@ -170,6 +170,49 @@ def test_what_the_rules_of_a_worker_host_override_is_no_obstacle(run: Run, comma
     assert forward_drops(run(PROBE, *commands).splitlines()) == []
 
 
+INPUT_DROPS = (
+    "the chain input of nftables table inet filter drops what comes in, also the guest's connections to the API"
+)
+
+
+@pytest.mark.parametrize(
+    ("commands", "found"),
+    [
+        # the rules of Q8S are ahead of these
+        (["iptables -P INPUT DROP", "iptables -A INPUT -j REJECT"], []),
+        ([nft("inet filter", chain("input", "tcp dport 22 accept", policy="drop"))], [INPUT_DROPS]),
+        ([nft("inet filter", chain("input", "ct state established,related accept", "reject"))], [INPUT_DROPS]),
+        ([nft("inet filter", chain("input", 'iifname "virbr0" counter accept', policy="drop"))], []),
+        ([nft("inet filter", chain("input", "tcp dport { 22, 6443 } accept", policy="drop"))], []),
+        ([nft("inet filter", "chain own {\ntcp dport 6443 accept\n}", chain("input", "jump own", policy="drop"))], []),
+        ([nft("inet other", "chain own {\ntcp dport 6443 accept\n}"), nft("inet filter", chain("input", "drop"))],
+         [INPUT_DROPS]),
+    ],
+)  # fmt: skip
+def test_a_host_that_keeps_its_guest_from_the_proxy_is_refused(run: Run, commands: list[str], found: list[str]) -> None:
+    assert forward_drops(run(PROBE, *commands).splitlines(), proxied=True) == found
+
+
+def test_iptables_legacy_keeps_a_guest_from_the_proxy() -> None:
+    lines = [f"iptables-legacy {line}" for line in ("-P INPUT DROP", "-A INPUT -i lo -j ACCEPT", "-P FORWARD ACCEPT")]
+    assert forward_drops(lines) == []
+    assert forward_drops(lines, proxied=True) == [
+        "the policy DROP of the chain INPUT of iptables-legacy drops what comes in, "
+        "also the guest's connections to the API"
+    ]
+
+
+def test_statements_that_an_older_nft_prints_as_text_are_conditions() -> None:
+    base: dict[str, Any] = {"family": "ip", "table": "mine", "name": "ahead", "hook": "forward", "policy": "accept"}
+
+    def found(*statements: object) -> list[str]:
+        rule = {"family": "ip", "table": "mine", "chain": "ahead", "expr": list(statements)}
+        return forward_drops([f"nftables {json.dumps({'nftables': [{'chain': base}, {'rule': rule}]})}"])
+
+    assert found("flow add @f", {"drop": None}) == found("notrack") == []
+    assert found({"counter": None}, "drop") == ["the chain ahead of nftables table ip mine drops what is forwarded"]
+
+
 @pytest.mark.skipif(not shutil.which("iptables-legacy"), reason="iptables-legacy is not installed")
 @pytest.mark.parametrize(
     ("commands", "place"),

@@ -6,7 +6,7 @@ import ipaddress
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from tests.unit.plugins.network_namespace import namespace
 ROLES = Path(__file__).parents[3] / "collections/ansible_collections/q8s/emu/roles"
 ROLE = ROLES / "qemu_host"
 JUMPS = [("nat", "PREROUTING", "Q8S_PRE"), ("nat", "OUTPUT", "Q8S_OUT"), ("nat", "POSTROUTING", "Q8S_POST")]
-JUMPS += [("filter", "FORWARD", "Q8S_FWD")]
+JUMPS += [("filter", "INPUT", "Q8S_IN"), ("filter", "FORWARD", "Q8S_FWD")]
 
 
 class Host:
@@ -115,6 +115,7 @@ def test_rules_name_no_interface_but_the_guests_bridge(host: Host) -> None:
         (["-t", "nat", "-D", "OUTPUT", "-j", "Q8S_OUT"], "missing: nat -A OUTPUT -j Q8S_OUT"),
         # as libvirt, Docker and ufw insert themselves
         (["-I", "FORWARD", "-j", "REJECT"], "missing: filter -A FORWARD -j Q8S_FWD"),
+        (["-I", "INPUT", "-j", "ACCEPT"], "missing: filter -A INPUT -j Q8S_IN"),
         (["-t", "nat", "-I", "Q8S_PRE", "-j", "ACCEPT"], "unexpected: nat -A Q8S_PRE -j ACCEPT"),
     ],
 )
@@ -178,9 +179,95 @@ def test_several_control_planes_are_reached_through_the_hosts_proxy(host: Host) 
         f"-A Q8S_PRE -d 10.254.1.5/32 {there}",
         "-A Q8S_PRE -i virbr0 -j RETURN",
     ]
+    host.iptables("-P", "INPUT", "DROP")
+    proxy = "-A Q8S_IN -s 192.168.1.3/32 -d 192.168.1.1/32 -i virbr0 -p tcp -m tcp --dport 6443 -j ACCEPT"
+    assert host.iptables("-S", "Q8S_IN").splitlines()[1] == proxy
     host.api_servers = []
     host.write("10.254.1.3")
     assert host.rules.read_text() == before
+
+
+@contextmanager
+def network(host: Host) -> Iterator[tuple[list[str], list[str]]]:
+    """Give a host a guest that listens on every port used here, and another server; returns how to enter both."""
+    with ExitStack() as stack:
+        guest, other = (stack.enter_context(namespace()) for _ in range(2))
+        links = (
+            ("virbr0", guest, "192.168.1.1/24", "192.168.1.3/24"),
+            ("ens3", other, "10.254.1.3/24", "10.254.1.9/24"),
+        )
+        enter = [["nsenter", f"--net=/proc/{holder}/ns/net"] for holder in (guest, other)]
+        for inside, (name, holder, here, there) in zip(enter, links, strict=True):
+            for command in (
+                [*host.enter, "ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", str(holder)],
+                [*host.enter, "ip", "address", "add", here, "dev", name],
+                [*host.enter, "ip", "link", "set", name, "up"],
+                [*inside, "ip", "address", "add", there, "dev", "eth0"],
+                [*inside, "ip", "link", "set", "eth0", "up"],
+                [*inside, "ip", "link", "set", "lo", "up"],
+            ):
+                subprocess.run(command, check=True, capture_output=True)
+        subprocess.run([*enter[0], "ip", "address", "add", "10.254.1.3/32", "dev", "lo"], check=True)
+        subprocess.run([*enter[0], "ip", "route", "add", "default", "via", "192.168.1.1"], check=True)
+        yield enter[0], enter[1]
+
+
+# Listens on port 80, and answers what comes.
+ECHO = """\
+import socket
+server = socket.create_server(("", 80))
+print("ready", flush=True)
+while True:
+    connection, _ = server.accept()
+    connection.sendall(connection.recv(100))
+"""
+# Connects to the node's port 80, and sends segments of that connection that are far out of its window.
+# Prints whether it is reset for them.
+STRAY = """\
+import random, socket, struct
+connection = socket.create_connection(("10.254.1.3", 80), 5)
+port = connection.getsockname()[1]
+node, own = socket.inet_aton("10.254.1.3"), socket.inet_aton("10.254.1.9")
+raw, replies = (socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) for _ in range(2))
+for _ in range(5):
+    head = struct.pack("!HHIIBBHHH", port, 80, random.getrandbits(32), random.getrandbits(32), 80, 16, 512, 0, 0)
+    total = sum(struct.unpack("!16H", own + node + struct.pack("!HH", 6, len(head)) + head))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    raw.sendto(head[:16] + struct.pack("!H", ~total & 0xFFFF) + head[18:], ("10.254.1.3", 0))
+connection.settimeout(5)
+try:
+    connection.sendall(b"well")
+    print(connection.recv(100).decode())
+except ConnectionResetError:
+    pass
+replies.settimeout(0.5)
+try:
+    while True:
+        reply = replies.recv(4096)
+        if reply[12:16] == node and reply[20:24] == struct.pack("!HH", 80, port) and reply[33] & 4:
+            print("reset")
+            break
+except TimeoutError:
+    pass
+"""
+
+
+def test_a_stray_packet_does_not_end_a_connection_of_the_guest(host: Host) -> None:
+    """The connection table does not translate it, so it comes to the host, which knows no such connection."""
+    with network(host) as (guest, other), ExitStack() as stack:
+        server = subprocess.Popen([*guest, sys.executable, "-c", ECHO], stdout=subprocess.PIPE)
+        stack.callback(server.wait)
+        stack.callback(server.kill)
+        assert server.stdout is not None and server.stdout.readline() == b"ready\n"
+
+        def stray() -> list[str]:
+            done = subprocess.run([*other, sys.executable, "-c", STRAY], capture_output=True, text=True, check=True)
+            return done.stdout.splitlines()
+
+        assert stray() == ["well"]
+        host.iptables("-F", "Q8S_IN")
+        assert "reset" in stray(), "the host answers such a packet, were it not for the rule"
 
 
 METADATA, ELSEWHERE = "169.254.169.254", "198.51.100.1"

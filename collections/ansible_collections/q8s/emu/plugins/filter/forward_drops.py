@@ -27,6 +27,12 @@ options:
     type: list
     elements: str
     required: true
+  proxied:
+    description:
+      - Whether the guest reaches the Kubernetes API through the proxy on its host. Then what drops incoming packets counts, too, unless its table has a
+        rule that accepts packets from C(virbr0) or to port 6443.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -45,9 +51,9 @@ _value:
 """
 
 
-def forward_drops(lines: Iterable[str]) -> list[str]:
+def forward_drops(lines: Iterable[str], proxied: bool = False) -> list[str]:
     """Return what was found. See DOCUMENTATION."""
-    return _packet_filters.forward_drops(lines)
+    return _packet_filters.forward_drops(lines, proxied)
 
 
 class FilterModule:

@@ -15,6 +15,8 @@ from ansible_collections.q8s.emu.plugins.module_utils._survey import Survey
 # Statements of nftables that every packet passes.
 _NEUTRAL = ("counter", "log")
 _DROPS = ("drop", "reject")
+# What a rule names that lets a guest in to its host's proxy: the bridge, or the API's port.
+_PROXY = ("virbr0", 6443)
 _Rules = Mapping[tuple[str, str, str], Sequence[Sequence[Any]]]
 
 
@@ -26,12 +28,13 @@ class Drop(NamedTuple):
     remedy: str  # the command that removes it
 
 
-def nftables_drops(ruleset: str) -> Iterator[Drop]:
+def nftables_drops(ruleset: str, proxied: bool = False) -> Iterator[Drop]:
     """Yield the base chains for IPv4 that drop everything, except those of ``iptables``, whose rules iptables_drops judges.
 
     The verdict of such a chain is final: no rule of another table accepts what it drops.
 
     :param ruleset: what ``nft --json list ruleset`` printed, empty without nft. Unlike its text, it names the matches of iptables' extensions.
+    :param proxied: spare what drops incoming packets if a rule of its table accepts those of a guest to its host's proxy
     """
     objects = json.loads(ruleset)["nftables"] if ruleset else []
     rules: dict[tuple[str, str, str], list[Sequence[Any]]] = {}
@@ -42,6 +45,8 @@ def nftables_drops(ruleset: str) -> Iterator[Drop]:
         if chain.get("hook") not in ("input", "forward") or family not in ("ip", "inet"):
             continue
         if (family, table) == ("ip", "filter") and name in ("INPUT", "FORWARD"):
+            continue
+        if proxied and chain["hook"] == "input" and _admits_guest(key, rules):
             continue
         if (_verdict(key, rules) or chain.get("policy")) in _DROPS:
             yield Drop(
@@ -56,7 +61,7 @@ def _verdict(chain: tuple[str, str, str], rules: _Rules) -> str:
     for statements in rules.get(chain, ()):
         if not statements or not all(_is_neutral(statement) for statement in statements[:-1]):
             continue
-        ((kind, value),) = statements[-1].items()
+        kind, value = _parts(statements[-1])
         if kind in ("accept", *_DROPS):
             return str(kind)
         if kind == "return":
@@ -68,8 +73,35 @@ def _verdict(chain: tuple[str, str, str], rules: _Rules) -> str:
     return ""
 
 
-def _is_neutral(statement: Mapping[str, Any]) -> bool:
-    ((kind, value),) = statement.items()
+def _admits_guest(chain: tuple[str, str, str], rules: _Rules) -> bool:
+    return any(
+        _parts(statements[-1])[0] == "accept" and any(_names(statements, word) for word in _PROXY)
+        for (family, table, _name), chain_rules in rules.items()
+        if (family, table) == chain[:2]
+        for statements in chain_rules
+        if statements
+    )
+
+
+def _names(value: Any, word: object) -> bool:
+    """Whether a statement has a word anywhere in it, as in a set of ports."""
+    if isinstance(value, Mapping):
+        return any(_names(one, word) for one in value.values())
+    if isinstance(value, list):
+        return any(_names(one, word) for one in value)
+    return bool(value == word)
+
+
+def _parts(statement: Any) -> tuple[str, Any]:
+    """Return a statement's kind and its value. Before version 1.0.6, nft prints some statements as text."""
+    if isinstance(statement, Mapping) and len(statement) == 1:
+        ((kind, value),) = statement.items()
+        return str(kind), value
+    return (statement if isinstance(statement, str) else ""), None
+
+
+def _is_neutral(statement: Any) -> bool:
+    kind, value = _parts(statement)
     return kind in _NEUTRAL or (kind == "xt" and value == {"type": "match", "name": "comment"})
 
 
@@ -111,15 +143,19 @@ def _unconditional_target(words: Sequence[str]) -> str:
     return words[1] if words[:1] == ["-j"] else ""
 
 
-def forward_drops(lines: Iterable[str]) -> list[str]:
+def forward_drops(lines: Iterable[str], proxied: bool = False) -> list[str]:
     """Return what drops the packets between a guest and others, each in a clause. The rules of Q8S cannot accept what these drop.
 
     :param lines: what ``probe.sh`` of the role qemu_host printed on the host
+    :param proxied: whether the guest reaches the API through a proxy on the host, where its packets come in
     """
     survey = Survey(lines)
     result = ["firewalld runs or starts at boot"] if "firewalld" in survey.all("unit") else []
+    traffic = {"forward": "what is forwarded"}
+    if proxied:
+        traffic["input"] = "what comes in, also the guest's connections to the API"
     drops = [
-        *nftables_drops(survey.get("nftables")),
-        *iptables_drops(survey.all("iptables-legacy"), "iptables-legacy", policies=["FORWARD"]),
+        *nftables_drops(survey.get("nftables"), proxied),
+        *iptables_drops(survey.all("iptables-legacy"), "iptables-legacy", [hook.upper() for hook in traffic]),
     ]
-    return result + [f"{drop.place} drops what is forwarded" for drop in drops if drop.hook == "forward"]
+    return result + [f"{drop.place} drops {traffic[drop.hook]}" for drop in drops if drop.hook in traffic]

@@ -18,6 +18,9 @@ done
 if command -v nft > /dev/null; then echo "nftables $(nft --json --stateless --terse list ruleset 2>/dev/null)"; fi
 # iptables-legacy creates a table when it is asked for it. Where iptables is iptables-legacy, the rules of Q8S are ahead of the others.
 if grep -qs '^filter$' /proc/net/ip_tables_names; then
-    case $(iptables --version) in *nf_tables*) iptables-legacy --list-rules FORWARD 2>/dev/null | sed 's/^/iptables-legacy /' ;; esac
+    case $(iptables --version) in
+        *nf_tables*)
+            for chain in INPUT FORWARD; do iptables-legacy --list-rules $chain 2>/dev/null; done | sed 's/^/iptables-legacy /' ;;
+    esac
 fi
 exit 0
