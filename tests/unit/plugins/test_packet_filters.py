@@ -29,7 +29,7 @@ def run() -> Run:
 
     def run(file: Path, *commands: str) -> str:
         script = "\n".join(["set -e", *commands, "set +e", file.read_text()])
-        environment = {**os.environ, "PACKAGES": "qemu-utils"}
+        environment = {**os.environ, "PACKAGES": "qemu-utils", "RESOLV_CONF": ""}
         command = [*unshare, "sh", "-c", script]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         assert done.stderr == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -26,15 +27,18 @@ Probe = Callable[..., list[str]]
 def probe(tmp_path: Path) -> Probe:
     """Run k8s_common's probe below a folder in which some files are; returns its lines."""
     script = (ROLES / "k8s_common/files/probe.sh").read_text()
+    resolv_conf = (ROLES / "k8s_common/files/resolv_conf.sh").read_text()
     for name in ("/etc/", "/var/", "/sys/", "/run/", "/usr/local/", "/opt/"):
         script = script.replace(f" {name}", f" {tmp_path}{name}")
+        resolv_conf = re.sub(f"(?<=[ =]){name}", f"{tmp_path}{name}", resolv_conf)
 
     def run(files: dict[str, str]) -> list[str]:
         for name, text in files.items():
             path = tmp_path / name.lstrip("/")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        environment = {**os.environ, "ROOT": f"{tmp_path}/var/lib/q8s", "ARCHIVE": "abc", "PACKAGES": "no-such-package"}
+        wanted = {"ARCHIVE": "abc", "PACKAGES": "no-such-package", "RESOLV_CONF": resolv_conf}
+        environment = {**os.environ, "ROOT": f"{tmp_path}/var/lib/q8s", **wanted}
         done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True)
         return [line.replace(str(tmp_path), "") for line in done.stdout.splitlines()]
 
@@ -67,21 +71,50 @@ def test_the_cgroup_driver_is_the_hosts_and_stays(probe: Probe, files: dict[str,
     assert f"cgroup-driver {expected}" in probe(files)
 
 
+RESOLVED, MANAGER = "/run/systemd/resolve/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf"
+OWN, OUTER = "nameserver 127.0.0.1\nnameserver ::1\n", "search example.org\nnameserver 10.0.0.2\n"
+
+
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        ({"/etc/resolv.conf": "nameserver 10.0.0.2\n"}, "/etc/resolv.conf"),
-        ({"/etc/resolv.conf": STUB, "/run/systemd/resolve/resolv.conf": "x"}, "/run/systemd/resolve/resolv.conf"),
+        ({"/etc/resolv.conf": OUTER}, "/etc/resolv.conf"),
+        ({"/etc/resolv.conf": STUB, RESOLVED: OUTER}, RESOLVED),
         # resolved runs, and is not what /etc/resolv.conf asks
-        (
-            {"/etc/resolv.conf": "nameserver 10.0.0.2\n", "/run/systemd/resolve/resolv.conf": "x"},
-            "/etc/resolv.conf",
-        ),
+        ({"/etc/resolv.conf": OUTER, RESOLVED: "nameserver 10.0.0.3\n"}, "/etc/resolv.conf"),
+        ({"/etc/resolv.conf": OWN, MANAGER: OUTER}, MANAGER),
+        ({"/etc/resolv.conf": STUB, RESOLVED: "# none\n", MANAGER: OUTER}, MANAGER),
+        ({"/etc/resolv.conf": OWN + OUTER}, "/etc/resolv.conf"),
+        ({"/etc/resolv.conf": OWN, RESOLVED: STUB}, ""),
+        # without a network beyond the cluster's
+        ({"/etc/resolv.conf": ""}, "/etc/resolv.conf"),
+        ({}, "/etc/resolv.conf"),
     ],
-    ids=["without resolved", "resolved", "resolved unused"],
-)
+    ids=["without resolved", "resolved", "resolved unused", "NetworkManager", "both", "some on loopback",
+         "only on loopback", "empty", "none"],
+)  # fmt: skip
 def test_pods_never_ask_the_stub_resolver(probe: Probe, files: dict[str, str], expected: str) -> None:
     assert f"resolv-conf {expected}" in probe(files)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [(OUTER, OUTER), (OWN + OUTER, OUTER), (OWN, ""), ("", ""), ("\n\n", "\n\n")],
+    ids=["outer", "some on loopback", "only on loopback", "empty", "blank"],
+)
+def test_a_guest_gets_the_name_servers_that_it_reaches(text: str, expected: str, tmp_path: Path) -> None:
+    put(tmp_path, "/etc/resolv.conf", text)
+    put(tmp_path, "/key", "key")
+    tasks = yaml.safe_load((ROLES / "emulated_worker/tasks/configure.yml").read_text())
+    command = tasks[0]["ansible.builtin.command"]["argv"][:4]
+    resolv_conf = (ROLES / "emulated_worker/files/resolv_conf.sh").read_text()
+    resolv_conf = re.sub("(?<=[ =])/(etc|run)/", rf"{tmp_path}/\1/", resolv_conf)
+    files = [str(tmp_path / "key"), "/dev/null", "/dev/null", "/dev/null"]
+    environment = {**os.environ, "RESOLV_CONF": resolv_conf}
+    done = subprocess.run([*command, *files], env=environment, capture_output=True, text=True, check=True)
+    lines = done.stdout.rstrip("\n").splitlines()  # as Ansible registers it
+    assert base64.b64decode(lines[0]).decode() == "key"
+    assert base64.b64decode(lines[4]).decode() == expected
 
 
 def test_files_and_links_of_the_users_own_are_seen_and_q8ss_links_are_not(probe: Probe, tmp_path: Path) -> None:
@@ -328,13 +361,25 @@ def test_a_control_plane_knows_the_others_in_etc_hosts(tmp_path: Path) -> None:
     assert run(f"10.0.0.9 my-demo-api demo-api2\n{written}").startswith("10.0.0.9 my-demo-api demo-api2\n")
 
 
+@pytest.mark.parametrize(("found", "own"), [("/etc/resolv.conf", False), ("", True)])
+def test_a_worker_host_says_when_it_knows_only_name_servers_of_its_own(found: str, own: bool) -> None:
+    script = ROLES / "qemu_host/files/probe.sh"
+    environment = {**os.environ, "PACKAGES": "dpkg", "RESOLV_CONF": f"echo {found}"}
+    done = subprocess.run(["sh", script], env=environment, capture_output=True, text=True, check=True)
+    assert ("own-name-server" in done.stdout.splitlines()) is own
+
+
 @pytest.mark.parametrize(
     ("wanted", "installed"), [("dpkg", True), ("dpkg libc-bin", True), ("dpkg no-such-package", False)]
 )
 def test_a_worker_host_says_whether_all_packages_are_installed(wanted: str, installed: bool) -> None:
     script = ROLES / "qemu_host/files/probe.sh"
     done = subprocess.run(
-        ["sh", script], env={**os.environ, "PACKAGES": wanted}, capture_output=True, text=True, check=True
+        ["sh", script],
+        env={**os.environ, "PACKAGES": wanted, "RESOLV_CONF": ""},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert ("packages" in done.stdout.splitlines()) is installed
 

@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # Prints what this host has already, one word or "key value" a line. Changes nothing.
-# Parameters, as environment variables: ROOT, ARCHIVE, PACKAGES (words)
+# Parameters, as environment variables: ROOT, ARCHIVE, PACKAGES (words), RESOLV_CONF (resolv_conf.sh)
 
 [ ! -e "$ROOT/.unpacked-$ARCHIVE" ] || echo unpacked
 for record in "$ROOT"/.unpacked-*; do
@@ -33,12 +33,7 @@ if [ -z "$driver" ]; then
 fi
 echo "cgroup-driver $driver"
 
-# Not the stub of systemd-resolved, to which CoreDNS would send its own questions in a circle.
-if grep -qs '^nameserver 127\.0\.0\.5[34]' /etc/resolv.conf && [ -e /run/systemd/resolve/resolv.conf ]; then
-    echo "resolv-conf /run/systemd/resolve/resolv.conf"
-else
-    echo "resolv-conf /etc/resolv.conf"
-fi
+echo "resolv-conf $(sh -c "$RESOLV_CONF")"
 # Files and links of the user's own where Q8S would put a link.
 for path in /etc/crictl.yaml /opt/cni/bin /usr/local/bin/kubeadm /usr/local/bin/kubectl /usr/local/bin/kubelet /usr/local/bin/crictl /usr/local/bin/ctr; do
     case $(readlink "$path") in "$ROOT"/*) continue ;; esac

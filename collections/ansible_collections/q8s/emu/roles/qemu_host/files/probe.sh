@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # Prints what decides how this host becomes a worker host, one word or "key value" a line. Changes nothing.
-# Parameter, as an environment variable: PACKAGES (words)
+# Parameters, as environment variables: PACKAGES (words), RESOLV_CONF (resolv_conf.sh)
 
 # shellcheck disable=SC2086 # words
 installed=$(dpkg-query --show --showformat='${db:Status-Status}\n' $PACKAGES 2>/dev/null | grep -c '^installed$')
@@ -10,6 +10,7 @@ if [ "$installed" = "$(echo $PACKAGES | wc -w)" ]; then echo packages; fi
 . /etc/os-release
 case "$ID $VERSION_ID" in "debian 12" | "ubuntu 22.04") [ -x /usr/sbin/dnsmasq ] || echo dnsmasq ;; esac
 sed -n 's/^-A Q8S_PRE -i virbr0 -d \([0-9.]*\) -p tcp --dport 6443 .*/api-server \1/p' /etc/q8s/iptables.rules 2>/dev/null
+if [ -z "$(sh -c "$RESOLV_CONF")" ]; then echo own-name-server; fi
 
 # q8s.emu.forward_drops reads these lines.
 for action in is-active is-enabled; do

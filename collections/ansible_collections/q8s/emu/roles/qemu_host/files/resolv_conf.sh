@@ -1,0 +1,1 @@
+../../k8s_common/files/resolv_conf.sh
