@@ -110,11 +110,15 @@ def test_a_guest_gets_the_name_servers_that_it_reaches(text: str, expected: str,
     resolv_conf = (ROLES / "emulated_worker/files/resolv_conf.sh").read_text()
     resolv_conf = re.sub("(?<=[ =])/(etc|run)/", rf"{tmp_path}/\1/", resolv_conf)
     files = [str(tmp_path / "key"), "/dev/null", "/dev/null", "/dev/null"]
-    environment = {**os.environ, "RESOLV_CONF": resolv_conf}
+    environment = {**os.environ, "RESOLV_CONF": resolv_conf, "GIVEN": str(tmp_path / "given")}
     done = subprocess.run([*command, *files], env=environment, capture_output=True, text=True, check=True)
     lines = done.stdout.rstrip("\n").splitlines()  # as Ansible registers it
     assert base64.b64decode(lines[0]).decode() == "key"
     assert base64.b64decode(lines[4]).decode() == expected
+    assert lines[5:] == ["", "end"], "the guest was given nothing before"
+    put(tmp_path, "/given", "1450 QUFBQQ==\n")
+    again = subprocess.run([*command, *files], env=environment, capture_output=True, text=True, check=True)
+    assert again.stdout.splitlines()[4:] == [lines[4], "1450 QUFBQQ==", "end"]
 
 
 def test_files_and_links_of_the_users_own_are_seen_and_q8ss_links_are_not(probe: Probe, tmp_path: Path) -> None:
@@ -359,6 +363,31 @@ def test_a_control_plane_knows_the_others_in_etc_hosts(tmp_path: Path) -> None:
     assert run(written) == run(complete) == run(f"{written}10.0.0.3 demo-api\n") == complete
     assert run(f"10.0.0.9 demo-api\n{written}10.0.0.3 demo-api\n10.0.0.5 demo-api\n") == complete, "others than before"
     assert run(f"10.0.0.9 my-demo-api demo-api2\n{written}").startswith("10.0.0.9 my-demo-api demo-api2\n")
+
+
+def test_a_guest_that_runs_gets_new_name_servers_and_another_mtu(tmp_path: Path) -> None:
+    unshare = ["unshare", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"]), "--net", "--mount"]
+    if subprocess.run([*unshare, "mount", "-t", "sysfs", "none", "/sys"], capture_output=True, check=False).returncode:
+        pytest.skip("this kernel gives this user no network of its own")
+    put(tmp_path, "/etc/resolv.conf", "nameserver 10.0.0.2\n")
+    script = (ROLES / "emulated_worker/files/network_live.sh").read_text().replace(" /etc/", f" {tmp_path}/etc/")
+    mac = "52:54:00:fe:01:03"
+    around = f"""\
+mount -t sysfs none /sys
+ip link add eth0 mtu 1500 address {mac} type bridge
+ip link add cni0 mtu 1450 type bridge
+sh -c "$SCRIPT"
+echo again
+sh -c "$SCRIPT"
+cat /sys/class/net/eth0/mtu /sys/class/net/cni0/mtu
+"""
+    servers = "nameserver 10.0.0.3\nsearch example.org\n"
+    given = {"SCRIPT": script, "MAC": mac, "MTU": "1400", "RESOLV_CONF": base64.b64encode(servers.encode()).decode()}
+    done = subprocess.run(
+        [*unshare, "sh", "-ec", around], env={**os.environ, **given}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["servers", "mtu", "again", "1400", "1450"], "it says what has changed"
+    assert (tmp_path / "etc/resolv.conf").read_text() == servers
 
 
 @pytest.mark.parametrize(("found", "own"), [("/etc/resolv.conf", False), ("", True)])
