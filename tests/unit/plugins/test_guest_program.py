@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -78,6 +79,7 @@ class Machine:
     def __init__(self, script: Any, monkeypatch: pytest.MonkeyPatch, who: list[str]) -> None:
         self.calls: list[str] = []
         self.state = "running"
+        self.silent = (0.0, 0.0)  # from when to when libvirt does not answer
         self.now = 0.0
         self.end = float("inf")
         answers = iter(who)
@@ -88,6 +90,7 @@ class Machine:
         monkeypatch.setattr(script, "console", lambda _: b"." * int(min(self.now, self.printed_until)))
         monkeypatch.setattr(script, "last_words", lambda _: "")
         monkeypatch.setattr(script, "virsh", self.virsh)
+        monkeypatch.setattr(script, "domstate", self.domstate)
         monkeypatch.setattr(script.time, "sleep", self.sleep)
         monkeypatch.setattr(script.time, "monotonic", lambda: self.now)
 
@@ -100,6 +103,9 @@ class Machine:
         if arguments[0] != "domstate":
             self.calls.append(arguments[0])
         return self.state
+
+    def domstate(self, *_: str) -> str:
+        return "" if self.silent[0] <= self.now < self.silent[1] else self.state
 
 
 def test_an_idle_guest_that_nobody_answers_for_is_reset(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +129,37 @@ def test_a_guest_that_prints_is_waited_for(
     machine.printed_until = printed_until
     with pytest.raises(SystemExit, match=f"no ssh after {ends} s"):
         script.wait("guest", "192.0.2.1", 600)
+
+
+def test_a_restart_of_libvirt_does_not_end_the_wait(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(script, monkeypatch, ["kernel"] * 100 + ["sshd"])
+    machine.silent = (20, 75)
+    assert script.wait("guest", "192.0.2.1", 600) == {"resets": 0, "ended": []}
+
+
+def test_a_libvirt_that_does_not_answer_ends_the_wait(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(script, monkeypatch, ["kernel"])
+    machine.silent = (20, 1e9)
+    machine.printed_until = 1e9
+    with pytest.raises(SystemExit, match="guest: libvirt has not told its machine's state for 60 s"):
+        script.wait("guest", "192.0.2.1", 600)
+    assert machine.now == pytest.approx(81, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("program", "state"),
+    [
+        ("echo 'running (booted)'", "running (booted)"),
+        ("echo 'error: failed to connect to the hypervisor' >&2; exit 1", ""),
+    ],
+)
+def test_what_virsh_says_of_its_failure_is_no_state(
+    script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, state: str
+) -> None:
+    (tmp_path / "virsh").write_text(f"#!/bin/sh\n{program}\n")
+    (tmp_path / "virsh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert script.domstate("guest", "--reason") == state
 
 
 def watched(script: Any, machine: Machine, seconds: float) -> list[str]:

@@ -32,6 +32,7 @@ PAUSE = 20.0  # seconds between two looks at a watched guest
 IDLE = 0.25  # of one CPU; a guest that boots uses or waits for a whole one, a CPU that hangs leaves the others alive
 RESETS = 3
 PATIENCE = 6  # times TIMEOUT, for a guest that prints
+RESTART = 60.0  # seconds for which libvirt may not answer, as while it restarts
 VIRSH = ["virsh", "--quiet", "--connect", "qemu:///system"]
 
 
@@ -96,10 +97,20 @@ class Idleness:
         return length if self.busy - before < IDLE * length else 0.0
 
 
-def virsh(*arguments):
+def ask(*arguments):
     return subprocess.run(
         [*VIRSH, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, check=False
-    ).stdout.strip()
+    )
+
+
+def virsh(*arguments):
+    return ask(*arguments).stdout.strip()
+
+
+def domstate(name, *options):
+    """Return the machine's state, empty where libvirt does not tell."""
+    done = ask("domstate", name, *options)
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def last_words(name):
@@ -141,7 +152,7 @@ def watch(name, address):
     idleness, mended = Idleness(name, WATCHED_WINDOW), 0
     while True:
         time.sleep(PAUSE)
-        state = virsh("domstate", name, "--reason")
+        state = domstate(name, "--reason")
         if state in ("shut off (crashed)", "shut off (failed)", "crashed (panicked)") and mended < RESETS:
             mended += 1
             say(f"the machine is {state}: starting it{last_words(name)}")
@@ -170,11 +181,23 @@ def wait(name, address, timeout):
     start = progress = time.monotonic()
     printed = len(console(name))
     idleness, resets, ended = Idleness(name, WINDOW), 0, []
+    known = start  # when libvirt told the machine's state
     while True:
         who = answer(address)
         if who == "sshd":
             return {"resets": resets, "ended": ended}
-        state = virsh("domstate", name)
+        reason = domstate(name, "--reason")
+        state = reason.partition(" (")[0]
+        if not state:
+            if time.monotonic() - known > RESTART:
+                sys.exit(
+                    f"Failed to boot the guest {name}: libvirt has not told its machine's state for {RESTART:.0f} s: "
+                    f"{virsh('domstate', name)}{last_words(name)}"
+                )
+            idleness.forget()
+            time.sleep(1)
+            continue
+        known = time.monotonic()
         if state in ("shut off", "crashed") and resets < RESETS:
             ended.append(last_words(name))
             virsh("start", name)
@@ -182,7 +205,6 @@ def wait(name, address, timeout):
             idleness.forget()
             continue
         if state != "running":
-            reason = virsh("domstate", name, "--reason")
             if reason == "paused (starting up)":  # by the watch
                 time.sleep(1)
                 continue
