@@ -508,39 +508,93 @@ def test_a_guest_of_an_earlier_release_keeps_its_containers(tmp_path: Path, earl
     assert not list((tmp_path / "etc/containerd/conf.d").iterdir())
 
 
+class Clock:
+    """A guest's clocks, in seconds, and the script that looks at them."""
+
+    def __init__(self, folder: Path, rtc_ahead: int) -> None:
+        self.folder, self.now, self.up, self.rtc = folder, 1000.0, 100.0, 1000.0 + rtc_ahead
+        self.script = (ROLES / "emulated_worker/templates/q8s-clock.j2").read_text()
+        for name in ("/run/", "/sys/", "/proc/"):
+            self.script = self.script.replace(name, f"{folder}{name}")
+        put(folder, "/run/systemd/timesync/synchronized")
+
+    def runs(self, seconds: float) -> None:
+        self.now, self.up, self.rtc = self.now + seconds, self.up + seconds, self.rtc + seconds
+
+    def stands_still(self, seconds: float) -> None:
+        self.rtc += seconds
+
+    def is_set_by(self, seconds: float) -> None:
+        """A time server corrects it."""
+        self.now += seconds
+        put(self.folder, "/run/systemd/timesync/synchronized")
+
+    def look(self) -> None:
+        put(self.folder, "/sys/class/rtc/rtc0/since_epoch", f"{int(self.rtc)}\n")
+        put(self.folder, "/proc/uptime", f"{self.up:.2f} 7.11\n")
+        written = self.folder / "set"
+        put(self.folder, "/bin/date", f'#!/bin/sh\n[ $1 = +%s ] && echo {int(self.now)} || echo "$1" > {written}\n')
+        (self.folder / "bin/date").chmod(0o755)
+        environment = {**os.environ, "PATH": f"{self.folder}/bin:{os.environ['PATH']}"}
+        subprocess.run(["sh", "-c", self.script], env=environment, check=True, capture_output=True)
+        if written.exists():
+            self.now = float(written.read_text().removeprefix("--set=@"))
+            written.unlink()
+
+
+@pytest.mark.parametrize("rtc_ahead", [0, 3, -460])
 @pytest.mark.parametrize(
-    ("behind", "before", "synchronized", "set_to"),
+    ("happens", "behind"),
     [
-        (460, 0, False, 1460),  # a suspension
-        (463, 3, False, 1460),  # the RTC was 3 s ahead all the time
-        (0, None, False, None),
-        (460, None, False, None),  # the first look: nothing is known of before
-        (1, 0, False, None),
-        (-460, 0, False, None),
-        (460, 0, True, None),  # a time server set it back
+        ([("stands_still", 460)], 0),
+        ([("stands_still", 1)], 1),
+        ([], 0),
+        # a time server set it back, forward, or forward after the standstill
+        ([("is_set_by", -460)], 460),
+        ([("is_set_by", 460)], -460),
+        ([("stands_still", 460), ("is_set_by", 460)], 0),
+        # a time server was asked just before the machine stood still
+        ([("is_set_by", 0), ("stands_still", 460)], 0),
+        ([("is_set_by", -100), ("stands_still", 460)], 100),
     ],
 )
 def test_a_clock_that_stood_still_is_set_forward(
-    tmp_path: Path, behind: int, before: int | None, synchronized: bool, set_to: int | None
+    tmp_path: Path, rtc_ahead: int, happens: list[tuple[str, float]], behind: int
 ) -> None:
-    script = (ROLES / "emulated_worker/templates/q8s-clock.j2").read_text()
-    for folder in ("/run/", "/sys/"):
-        script = script.replace(folder, f"{tmp_path}{folder}")
-    put(tmp_path, "/sys/class/rtc/rtc0/since_epoch", f"{1000 + behind}\n")
-    put(tmp_path, "/bin/date", f'#!/bin/sh\ncase $1 in +%s) echo 1000 ;; *) echo "$1" > {tmp_path}/set ;; esac\n')
-    (tmp_path / "bin/date").chmod(0o755)
-    (tmp_path / "run").mkdir()
-    if before is not None:
-        put(tmp_path, "/run/q8s-clock", f"{before}\n")
-        os.utime(tmp_path / "run/q8s-clock", (1, 1))
-    if synchronized:
-        put(tmp_path, "/run/systemd/timesync/synchronized")
-    environment = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
-    subprocess.run(["sh", "-c", script], env=environment, check=True, capture_output=True)
-    written = tmp_path / "set"
-    assert (written.read_text().strip() if written.exists() else None) == (f"--set=@{set_to}" if set_to else None)
-    expected = before if set_to else behind
-    assert (tmp_path / "run/q8s-clock").read_text().strip() == str(expected)
+    clock = Clock(tmp_path, rtc_ahead)
+    clock.look()
+    clock.runs(30)
+    for what, seconds in happens:
+        getattr(clock, what)(seconds)
+    clock.runs(30)
+    clock.look()
+    assert clock.rtc - rtc_ahead - clock.now == behind
+    clock.runs(60)
+    clock.look()
+    assert clock.rtc - rtc_ahead - clock.now == behind, "it is set once"
+
+
+def test_a_clock_that_loses_a_little_each_minute_is_set_forward(tmp_path: Path) -> None:
+    clock = Clock(tmp_path, 0)
+    for _ in range(20):
+        clock.look()
+        clock.runs(59)
+        clock.stands_still(1.4)
+        clock.look()
+        assert clock.rtc - clock.now < 5
+
+
+def test_what_a_time_server_made_up_for_is_not_added_up(tmp_path: Path) -> None:
+    clock = Clock(tmp_path, 0)
+    for _ in range(10):
+        clock.look()
+        clock.runs(30)
+        clock.stands_still(2)
+        clock.is_set_by(2)
+        clock.runs(28)
+    clock.is_set_by(-15)
+    clock.look()
+    assert clock.rtc - clock.now == 15, "it was ahead, and the time server knows best"
 
 
 @pytest.mark.parametrize("check", [False, True])
