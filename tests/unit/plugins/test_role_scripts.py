@@ -399,6 +399,39 @@ def test_a_worker_host_says_when_it_knows_only_name_servers_of_its_own(found: st
 
 
 @pytest.mark.parametrize(
+    ("active", "exists", "said"),
+    [
+        ("libvirtd", True, []),
+        ("libvirtd virtqemud", True, []),
+        ("", True, []),
+        ("virtqemud", True, ["libvirt modular"]),
+        ("virtqemud", False, ["libvirt modular"]),
+        ("", False, ["libvirt missing"]),
+    ],
+)
+def test_a_worker_host_says_when_its_libvirt_has_no_libvirtd(
+    active: str, exists: bool, said: list[str], tmp_path: Path
+) -> None:
+    state = "loaded" if exists else "not-found"
+    text = f"""\
+#!/bin/sh
+for unit; do :; done
+case "$*" in
+    *is-active*) case " {active} " in *" ${{unit%.service}} "*) exit 0 ;; esac; exit 3 ;;
+    show*) echo {state} ;;
+    *) exit 1 ;;
+esac
+"""
+    put(tmp_path, "/bin/systemctl", text)
+    (tmp_path / "bin/systemctl").chmod(0o755)
+    path = f"{tmp_path}/bin:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PACKAGES": "dpkg", "RESOLV_CONF": ""}
+    script = ROLES / "qemu_host/files/probe.sh"
+    done = subprocess.run(["sh", script], env=environment, capture_output=True, text=True, check=True)
+    assert [line for line in done.stdout.splitlines() if line.startswith("libvirt ")] == said
+
+
+@pytest.mark.parametrize(
     ("wanted", "installed"), [("dpkg", True), ("dpkg libc-bin", True), ("dpkg no-such-package", False)]
 )
 def test_a_worker_host_says_whether_all_packages_are_installed(wanted: str, installed: bool) -> None:

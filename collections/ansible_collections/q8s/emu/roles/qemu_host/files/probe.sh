@@ -10,6 +10,14 @@ if [ "$installed" = "$(echo $PACKAGES | wc -w)" ]; then echo packages; fi
 . /etc/os-release
 case "$ID $VERSION_ID" in "debian 12" | "ubuntu 22.04") [ -x /usr/sbin/dnsmasq ] || echo dnsmasq ;; esac
 sed -n 's/^-A Q8S_PRE -i virbr0 -d \([0-9.]*\) -p tcp --dport 6443 .*/api-server \1/p' /etc/q8s/iptables.rules 2>/dev/null
+# libvirt has one daemon, libvirtd, or one for each driver.
+if ! systemctl --quiet is-active libvirtd.service 2>/dev/null; then
+    if systemctl --quiet is-active virtqemud.service 2>/dev/null; then
+        echo "libvirt modular"
+    elif [ "$(systemctl show --property=LoadState --value libvirtd.service 2>/dev/null)" = not-found ]; then
+        echo "libvirt missing"
+    fi
+fi
 if [ -z "$(sh -c "$RESOLV_CONF")" ]; then echo own-name-server; fi
 
 # q8s.emu.forward_drops reads these lines.
