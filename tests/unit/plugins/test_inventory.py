@@ -19,6 +19,7 @@ from ansible_collections.q8s.emu.plugins.module_utils import (
     _hostkeys,
     _inventory,
     _login,
+    _plan_servers,
     _spec,
     _ssh,
     _state,
@@ -168,6 +169,18 @@ def test_variables_without_a_server() -> None:
     assert variables["q8s_environment"] == {"no_proxy": inside, "NO_PROXY": inside}
     assert _spec.load_mapping(json.loads(json.dumps(variables["q8s_cluster"])), "x") == CLUSTER
     assert listed([]) == {}
+
+
+def test_of_two_servers_with_one_name_the_plan_keeps_the_one_that_the_inventory_uses() -> None:
+    old, new = (replace(SERVERS[0], id=f"s{n}", addresses=(f"10.254.1.{n}",), created=f"2026-11-0{n}") for n in (2, 3))
+    for record, expected in (("", "s2"), ("s3", "s3"), ("s2", "s2")):
+        for twins in ([old, new], [new, old]):
+            servers = [*twins, *SERVERS[1:3]]
+            plan = _plan_servers.plan_servers(CLUSTER, _plan_servers.Existing(servers, etcd_server=record))
+            deleted = {change.subject.id for change in plan.of("server", "delete")}
+            (initial, *_) = _inventory.hosts(CLUSTER, servers, "/state/demo", record)
+            assert initial.variables["q8s_server_id"] == expected
+            assert deleted == {"s2", "s3"} - {expected}
 
 
 def test_a_server_without_an_address_has_no_guest() -> None:

@@ -35,6 +35,8 @@ class Recorded:
         self.stuck = stuck
         self.locked = locked
         self.log: list[str] = []
+        self.twins: list[_cloud_objects.Server] = []  # beside the servers that were requested
+        self.warnings: list[str] = []
 
     def find_existing(self, cluster: Any) -> _plan_servers.Existing:
         return self.has
@@ -61,7 +63,8 @@ class Recorded:
         kept = {one.name: one for one in self.has.servers}
         ready = [kept.get(name) or server(name, number=2) for name in sorted(names) if name not in self.broken]
         errors = [server(name, "ERROR", number=2, fault="no host") for name in sorted(names) if name in self.broken]
-        return ready, errors, {}
+        gone = [line.removeprefix("delete ") for line in self.log if line.startswith("delete ")]
+        return ready + [twin for twin in self.twins if twin.id not in gone], errors, {}
 
     def record_etcd_server(self, cluster_name: str, server_id: str) -> None:
         self.log.append(f"record {server_id or 'nothing'}")
@@ -79,7 +82,7 @@ class Recorded:
 def run(cloud: Recorded, cluster: _spec.Cluster = CLUSTER, **params: Any) -> dict[str, Any]:
     defaults = {"state": "present", "nodes": None, "timeout": 1, "public_key": "ssh-ed25519 AAAA"}
     flags = {"remove_surplus": False, "replace_control_plane": False, "partial": False}
-    module: Any = SimpleNamespace(params={**defaults, **flags, **params}, check_mode=False, warn=lambda text: None)
+    module: Any = SimpleNamespace(params={**defaults, **flags, **params}, check_mode=False, warn=cloud.warnings.append)
     resources = ("clusters", "servers", "server_groups", "ports", "floating_ips", "security_groups")
     return servers.apply(module, cluster, SimpleNamespace(**dict.fromkeys(resources, cloud)))
 
@@ -163,6 +166,35 @@ def test_a_survivor_is_recorded_before_the_new_control_plane_exists() -> None:
     result = run(cloud, CLUSTER_OF_TWO, survivors=[second.name])
     assert cloud.log == [f"record {second.id}", f"create {INITIAL}"]
     assert not result["initial_created"], "the kubeconfig stays: it is the same cluster"
+
+
+@pytest.mark.parametrize("name", [INITIAL, WORKER])
+def test_a_server_that_the_cloud_created_twice_is_deleted_before_anything_is_installed(name: str) -> None:
+    cloud = Recorded(_plan_servers.Existing())
+    cloud.twins = [server(name, number=3)]
+    result = run(cloud, partial=True)
+    assert f"delete {name}#3" in cloud.log and name in " ".join(cloud.warnings)
+    assert f"record {INITIAL}#2" in cloud.log
+    assert {one["id"] for one in result["servers"]} == {f"{n}#2" for n in (INITIAL, WORKER, BROKEN)}
+
+
+def test_of_two_control_planes_the_one_with_etcd_stays() -> None:
+    existing = _plan_servers.Existing([server(INITIAL), server(WORKER)], etcd_server=f"{INITIAL}#1")
+    cloud = Recorded(existing)
+    cloud.twins = [server(INITIAL, number=0, created="2026-01-01")]
+    run(cloud, partial=True)
+    assert [line for line in cloud.log if line.startswith("delete")] == [f"delete {INITIAL}#0"]
+
+
+def test_a_twin_in_error_is_deleted_and_not_created_again() -> None:
+    cloud = Recorded(_plan_servers.Existing())
+    cloud.wait_until_active = lambda *_: (  # type: ignore[method-assign]
+        [server(name, number=2) for name in (INITIAL, WORKER, BROKEN)],
+        [server(WORKER, "ERROR", number=3)],
+        {},
+    )
+    assert run(cloud, partial=True)["failed_servers"] == {}
+    assert cloud.log.count(f"create {WORKER}") == 1 and f"delete {WORKER}#3" in cloud.log
 
 
 def test_without_the_new_control_plane_the_others_go_on() -> None:

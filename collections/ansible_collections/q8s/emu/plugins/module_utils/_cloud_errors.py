@@ -23,12 +23,14 @@ T = TypeVar("T")
 class CloudError(Exception):
     """A failed request, or no answer. ``str()`` is a message for people, with a hint line if one helps.
 
-    ``temporary``: the same request can succeed later.
+    ``temporary``: the same request can succeed later. ``unanswered``: the cloud may have done, or still do, what was
+    requested.
     """
 
-    def __init__(self, message: str, temporary: bool = False) -> None:
+    def __init__(self, message: str, temporary: bool = False, unanswered: bool = False) -> None:
         super().__init__(message)
         self.temporary = temporary
+        self.unanswered = unanswered
 
 
 _UNREACHABLE = (
@@ -134,7 +136,8 @@ def doing(what: str) -> Iterator[None]:
         reason, hint = _why(error)
         temporary = _status(error) == 429 or _status(error) >= 500 or type(error).__name__ in _UNREACHABLE
         text = f"Failed to {what}: {reason}" + (f"\nhint: {hint}" if hint else "")
-        raise CloudError(text, temporary) from None
+        unanswered = temporary and _status(error) not in (429, 503)  # these two were rejected before anything was done
+        raise CloudError(text, temporary, unanswered) from None
 
 
 def check_clouds_file(path: str) -> None:

@@ -176,15 +176,16 @@ class FloatingIps:
                 return []
             return [FloatingIp(ip.id, ip.floating_ip_address, ip.fixed_ip_address or "") for ip in listed]
 
-    def associate_floating_ip(self, cluster: Cluster, existing: Optional[FloatingIp]) -> None:
+    def associate_floating_ip(self, cluster: Cluster, existing: Optional[FloatingIp], etcd_server: str) -> None:
         """Associate a floating IP with the initial control plane: the existing one, or a new one.
 
+        :param etcd_server: id of the server that is recorded to have the cluster's CA and etcd
         :raises CloudError: the server has no port in the cluster's subnet, or the external network is not unique
         """
         name = cluster.name_of_initial_instance
         with doing(f"assign a floating IP to {name}"):
-            servers = self._servers.list_servers()
-            server = next((s for s in servers if s.name == name and s.address(cluster.remote_ip_prefix)), None)
+            servers = [s for s in self._servers.list_servers() if s.address(cluster.remote_ip_prefix)]
+            server = _cloud_objects.initial_server(cluster, servers, etcd_server)
             address = server.address(cluster.remote_ip_prefix) if server else None
             ports = self._ports.list_ports(cluster.cluster_name) if server else []
             port = next((p for p in ports if server and p.server_id == server.id and p.address == address), None)

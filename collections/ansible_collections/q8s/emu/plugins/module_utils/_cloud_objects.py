@@ -41,6 +41,7 @@ class Server:
     ram: int = 0
     flavor: str = ""  # its name
     launched: bool = True  # it has run, so it may hold data
+    created: str = ""  # when, in ISO 8601
 
     def address(self, prefix: str) -> Optional[str]:
         """The first address in a network such as 10.254.1.0/24."""
@@ -214,12 +215,29 @@ def foreign_initial(cluster: Cluster, servers: Iterable[Server]) -> tuple[Option
     return (named[0], ()) if named else (None, ())
 
 
-def running_initial(cluster: Cluster, servers: Iterable[Server]) -> str:
-    """Return the id of the initial control plane if it is ACTIVE, else nothing."""
+def order_of_choice(server: Server, etcd_server: str = "") -> tuple[bool, bool, bool, str, str]:
+    """Return a sort key: of several servers with one name, the first is the one to use. Plan and inventory must agree.
+
+    The server with the cluster's CA and etcd comes first, then those that are ACTIVE, then the oldest.
+
+    :param etcd_server: id of the server that is recorded to have the cluster's CA and etcd
+    """
+    lost = server.deleting or server.status in ("ERROR", "DELETED")
+    return server.id != etcd_server, lost, server.status != "ACTIVE", server.created, server.id
+
+
+def initial_server(cluster: Cluster, servers: Sequence[Server], etcd_server: str = "") -> Optional[Server]:
+    """Return the server of the initial control plane, or None. If several have its name, return the one to use."""
     foreign = foreign_initial(cluster, servers)[0]
     name = cluster.name_of_initial_instance
     mine = [s for s in servers if s.name == name and is_ours(s, cluster.cluster_name)]
-    return next((s.id for s in ([foreign] if foreign else mine) if s.status == "ACTIVE" and not s.deleting), "")
+    return foreign or min(mine, key=lambda server: order_of_choice(server, etcd_server), default=None)
+
+
+def running_initial(cluster: Cluster, servers: Sequence[Server]) -> str:
+    """Return the id of the initial control plane if it is ACTIVE, else nothing."""
+    server = initial_server(cluster, servers)
+    return server.id if server and server.status == "ACTIVE" and not server.deleting else ""
 
 
 def is_control_plane(server: Server) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import datetime
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -27,6 +27,8 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, Serv
 _POLL_SECONDS = 1.0
 _ROUNDS = 3
 _SECONDS_BETWEEN_DELETES = 10.0
+# A request without an answer may still be in work: a proxy before Nova gives up after a minute, as a rule.
+_SECONDS_UNTIL_REPEATED = 60.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Servers:
         """Create all servers concurrently. Return the failures by server name; the caller waits for the rest.
 
         After a temporary failure, the servers are listed before the rest is requested again: a cloud may create a server
-        and fail to say so.
+        and fail to say so. It may also create it later: after a request without an answer, they are listed for a while.
 
         :param user_data: returns user-data and metadata for the servers of a request, of which it gets the first
         :param ports: ids of the ports that Q8S created, by server name; Nova creates the port of every other server
@@ -105,18 +107,26 @@ class Servers:
             errors = [(q, r) for q, r in zip(pending, map_concurrently(create, pending)) if isinstance(r, CloudError)]
             failed.update({spec.name: error for request, error in errors for spec in request.specs})
             pending = [request for request, error in errors if error.temporary]
-            if not pending or number == _ROUNDS:
+            expected = {spec.name for request, error in errors if error.unanswered for spec in request.specs}
+            is_last = number == _ROUNDS
+            if not pending or (is_last and not expected):
                 break
-            time.sleep(_POLL_SECONDS * 2**number)
-            there = {
-                s.name
-                for s in self.list_servers()
-                if _cloud_objects.is_ours(s, cluster.cluster_name) and not s.deleting
-            }
+            there = self._wait_until_listed(cluster, expected, _POLL_SECONDS * 2**number)
             pending = [part for request in pending for part in request.without(there)]
-            again = there | {spec.name for request in pending for spec in request.specs}
-            failed = {name: error for name, error in failed.items() if name not in again}
+            again = set() if is_last else {spec.name for request in pending for spec in request.specs}
+            failed = {name: error for name, error in failed.items() if name not in there | again}
         return failed
+
+    def _wait_until_listed(self, cluster: Cluster, expected: Collection[str], pause: float) -> set[str]:
+        """List the cluster's servers until all expected ones are there, but not for long. Return the names of all."""
+        waited = 0.0
+        while True:
+            time.sleep(pause)
+            waited += pause
+            listed = self.list_servers()
+            there = {s.name for s in listed if _cloud_objects.is_ours(s, cluster.cluster_name) and not s.deleting}
+            if there.issuperset(expected) or waited >= _SECONDS_UNTIL_REPEATED:
+                return there
 
     def delete_servers(self, servers: Sequence[Server], timeout: float) -> dict[str, str]:
         """Delete servers concurrently and wait until the last is gone. Repeat the request for a server that stays.
@@ -301,4 +311,5 @@ def _server(found: Any) -> Server:
         int((found.flavor or {}).get("ram") or 0),
         str((found.flavor or {}).get("original_name") or ""),
         bool(found.launched_at),
+        str(found.created_at or ""),
     )

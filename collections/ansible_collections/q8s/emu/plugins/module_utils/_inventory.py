@@ -99,8 +99,9 @@ def hosts(
     path, through = way(cluster, servers, state), gateway(cluster, servers)
     foreign = _cloud_objects.foreign_initial(cluster, servers)[0]
     ours = [server for server in servers if _cloud_objects.is_ours(server, cluster.cluster_name)]
-    # An ACTIVE one first, in case that an interrupted run left two of a name.
-    by_name = {server.name: server for server in sorted(ours, key=lambda s: s.status == "ACTIVE")}
+    # An interrupted run may have left two of a name. The first in the order of choice has to be the last entry of a dict.
+    ours.sort(key=lambda server: _cloud_objects.order_of_choice(server, etcd_server), reverse=True)
+    by_name = {server.name: server for server in ours}
     specs = cluster.servers()
     first = next(
         (s for s in specs if s.name in by_name and by_name[s.name].id == etcd_server and not s.vm_type), specs[0]

@@ -48,21 +48,10 @@ def gateway(cluster: _spec.Cluster, servers: list[_cloud_objects.Server]) -> _cl
         return None
     others = {spec.name for spec in cluster.servers() if not spec.vm_type}
     candidates = [
-        _initial(cluster, servers),
+        _cloud_objects.initial_server(cluster, servers),
         *(s for s in servers if s.name in others and _cloud_objects.is_ours(s, cluster.cluster_name)),
     ]
     return next((server for server in candidates if server is not None and server.floating), None)
-
-
-def _initial(cluster: _spec.Cluster, servers: list[_cloud_objects.Server]) -> _cloud_objects.Server | None:
-    """The initial control plane, if it is there."""
-    foreign = _cloud_objects.foreign_initial(cluster, servers)[0]
-    ours = [
-        s
-        for s in servers
-        if _cloud_objects.is_ours(s, cluster.cluster_name) and s.name == cluster.name_of_initial_instance
-    ]
-    return foreign or next(iter(sorted(ours, key=lambda s: s.status != "ACTIVE")), None)
 
 
 def ssh_arguments(

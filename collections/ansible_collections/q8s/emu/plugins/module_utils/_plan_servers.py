@@ -15,9 +15,11 @@ from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import (
     Server,
     ServerGroup,
     foreign_initial,
+    initial_server,
     is_control_plane,
     is_ours,
     keypair_name,
+    order_of_choice,
 )
 from ansible_collections.q8s.emu.plugins.module_utils._plan import FLOATING_IP, PORT, SERVER, SERVER_GROUP, Change, Plan
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec
@@ -118,8 +120,7 @@ def plan_servers(
     coming: list[Change] = []
     unusable: dict[str, str] = {}
     for spec in wanted:
-        # Of two, the one with the cluster's data counts.
-        candidates = sorted((s for s in ours if s.name == spec.name), key=lambda s: s.id != existing.etcd_server)
+        candidates = _servers_of_name(existing, ours, spec.name)
         anew = bool(loss) or spec.node in replace_nodes
         usable = [s for s in candidates if not anew and not _is_broken(s, patience)]
         broken = [s for s in candidates if s not in usable]
@@ -177,6 +178,12 @@ def creates_initial(cluster: Cluster, existing: Existing, plan: Plan, survivors:
     """Return whether the plan creates the server of an initial control plane that has no other to join: it gets a new CA."""
     created = {change.name for change in plan.of(SERVER, "create", "replace")}
     return cluster.name_of_initial_instance in created and surviving_holder(cluster, existing, survivors) is None
+
+
+def _servers_of_name(existing: Existing, ours: Sequence[Server], name: str) -> list[Server]:
+    """Return the cluster's servers of one name, with the one to use first."""
+    named = [server for server in ours if server.name == name]
+    return sorted(named, key=lambda server: order_of_choice(server, existing.etcd_server))
 
 
 def _joins(cluster: Cluster, holder: Server) -> list[str]:
@@ -374,7 +381,8 @@ def _plan_floating_ip(cluster: Cluster, existing: Existing, foreign: Optional[Se
     floating = list(existing.floating)
     if cluster.access.type != "floating_ip" or (foreign is not None and foreign.floating and not floating):
         return [Change(FLOATING_IP, "delete", name, line, "", item) for item in floating]
-    there = {a for s in existing.servers if s.name == name and not s.deleting for a in s.addresses}
+    server = initial_server(cluster, existing.servers, existing.etcd_server)
+    there = set(server.addresses) if server and not server.deleting else set()
     if not floating:
         return [Change(FLOATING_IP, "create", name, "", line)]
     first = next((item for item in floating if item.fixed in there), floating[0])

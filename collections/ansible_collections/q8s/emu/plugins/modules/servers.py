@@ -206,6 +206,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
     by_name = {spec.name: spec for spec in plan.wanted}
     names = set(by_name) - set(refused) - set(plan.unusable)
     ready, errors, late = cloud.servers.wait_until_active(cluster, names, float(module.params["timeout"]))
+    ready, errors = _delete_twins(module, cloud, existing, ready, errors)
     for server in started:
         if not _cloud_objects.is_ours(server, cluster.cluster_name) and server.name not in refused:
             cloud.servers.wait_until_started(server, float(module.params["timeout"]))
@@ -226,7 +227,8 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
         ready, errors, late = cloud.servers.wait_until_active(
             cluster, names - set(more), float(module.params["timeout"])
         )
-    _record_etcd_server(cluster, cloud, ready, existing)
+        ready, errors = _delete_twins(module, cloud, existing, ready, errors)
+    etcd_server = _record_etcd_server(cluster, cloud, ready, existing)
     failed = {name: _first_line(error) for name, error in sorted(refused.items())}
     faults = {server.name: _cloud_errors.fault(server.fault) for server in errors}
     failed |= {name: f"server {name} is in ERROR: {reason}" for name, (reason, hint) in faults.items()}
@@ -243,7 +245,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
             f"Failed to create {len(failed)} of {len(by_name)} servers:\n{lines}\n" + "\n".join(sorted(hints))
         )
     for change in plan.of(_plan.FLOATING_IP, "create", "attach"):
-        cloud.floating_ips.associate_floating_ip(cluster, change.subject)
+        cloud.floating_ips.associate_floating_ip(cluster, change.subject, etcd_server)
     listed = [
         {"name": server.name, "id": server.id, "address": server.address(cluster.remote_ip_prefix)}
         for server in sorted(ready, key=lambda server: server.name)
@@ -251,14 +253,46 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
     return {"servers": listed, "failed_servers": failed}
 
 
-def _record_etcd_server(cluster: Any, cloud: Any, ready: list[Any], existing: Any) -> None:
-    """Record the initial control plane, before its CA is created: from then on it is never replaced without a yes."""
+def _delete_twins(
+    module: AnsibleModule, cloud: Any, existing: Any, ready: list[Any], errors: list[Any]
+) -> tuple[list[Any], list[Any]]:
+    """Delete surplus servers of one name that this run created, before anything is installed on them.
+
+    A cloud that does not answer in time may create a server twice. Return the lists of servers with one of each name.
+    """
+    before = {server.id for server in existing.servers}
+    by_name: dict[str, list[Any]] = {}
+    for server in sorted((*ready, *errors), key=lambda s: _cloud_objects.order_of_choice(s, existing.etcd_server)):
+        by_name.setdefault(server.name, []).append(server)
+    # One that was there before may hold data. If all were, the next plan reports them.
+    surplus = []
+    chosen = []
+    for twins in by_name.values():
+        chosen.append(twins[0])
+        surplus += [server for server in twins[1:] if server.id not in before]
+    if surplus:
+        names = ", ".join(sorted({server.name for server in surplus}))
+        module.warn(f"The cloud created more than one server of these names; the surplus ones are deleted: {names}")
+        for reason in cloud.servers.delete_servers(surplus, float(module.params["timeout"])).values():
+            module.warn(f"Of several servers of one name, one stays: {reason}")
+    return [s for s in ready if s in chosen], [s for s in errors if s in chosen]
+
+
+def _record_etcd_server(cluster: Any, cloud: Any, ready: list[Any], existing: Any) -> str:
+    """Record the initial control plane, before its CA is created: from then on it is never replaced without a yes.
+
+    Return the recorded id, or nothing.
+    """
     if any(server.id == existing.etcd_server for server in ready):
-        return  # it may be an additional control plane, which stands in for a deleted initial one
+        return str(
+            existing.etcd_server
+        )  # it may be an additional control plane, which stands in for a deleted initial one
     initial = next((server for server in ready if server.name == cluster.name_of_initial_instance), None)
     initial = initial or _cloud_objects.foreign_initial(cluster, existing.servers)[0]
-    if initial is not None:
-        cloud.security_groups.record_etcd_server(cluster.cluster_name, initial.id)
+    if initial is None:
+        return ""
+    cloud.security_groups.record_etcd_server(cluster.cluster_name, initial.id)
+    return str(initial.id)
 
 
 def _make(module: AnsibleModule, cluster: Any, cloud: Any, requests: list[Any], group_id: str) -> dict[str, Any]:
