@@ -225,8 +225,9 @@ def rule_of(**values: Any) -> Any:
     ],
 )
 def test_the_rules_of_a_group(values: dict[str, Any], expected: _cloud_objects.Rule | str) -> None:
-    connection = MagicMock()
-    connection.network.security_groups.return_value = [SimpleNamespace(id="group", created_at="", tags=[])]
+    connection = MagicMock(current_project_id="project")
+    found = {"id": "group", "name": "q8s-cluster", "description": "Q8S cluster demo", "project_id": "project"}
+    connection.network.security_groups.return_value = [SimpleNamespace(**found, created_at="", tags=[])]
     connection.network.security_group_rules.return_value = [rule_of(**values)]
     group = _cloud_security_groups.SecurityGroups(connection).find_security_group("demo")
     assert group is not None and [item.rule for item in group.rules] == [expected]
@@ -258,6 +259,26 @@ def test_a_cloud_without_floating_ips_and_server_groups_has_none() -> None:
     missing = exceptions.NotFoundException("no such path")
     connection.network.ips.side_effect = connection.compute.server_groups.side_effect = missing
     assert _cloud.Cloud(connection).clusters.find_existing(CLUSTER) == _plan_servers.Existing([], [], None, [], {}, "")
+
+
+def test_what_others_have_under_the_clusters_name_is_not_the_clusters() -> None:
+    """An administrator sees every project, and a backend may ignore a filter."""
+    mark = "Q8S cluster demo"
+    pairs = [("theirs", mark, "other"), ("web", "our web server", "project"), ("ours", mark, "project")]
+    connection = MagicMock(current_project_id="project")
+    connection.network.ips.return_value = [
+        named(name, description=text, project_id=project, floating_ip_address=name, fixed_ip_address=None)
+        for name, text, project in pairs
+    ]
+    connection.network.security_groups.return_value = [
+        named("q8s-cluster", id=f"id-{name}", description=text, project_id=project, created_at=name, tags=[name])
+        for name, text, project in reversed(pairs)
+    ]
+    cloud = _cloud.Cloud(connection)
+    assert [ip.address for ip in cloud.floating_ips.list_floating_ips("demo")] == ["ours"]
+    assert cloud.security_groups.find_tags("demo") == ("id-ours", ("ours",))
+    for method in (connection.network.ips, connection.network.security_groups):
+        assert method.call_args.kwargs["project_id"] == "project"
 
 
 def test_one_message_names_everything_that_new_servers_lack() -> None:

@@ -171,7 +171,7 @@ class FloatingIps:
 
         with doing("list the floating IPs"):
             try:
-                listed = list(self._os.network.ips(description=_cloud_objects.mark(cluster_name)))
+                listed = _cloud_objects.list_marked(self._os, self._os.network.ips, cluster_name)
             except (ForbiddenException, NotFoundException):
                 return []
             return [FloatingIp(ip.id, ip.floating_ip_address, ip.fixed_ip_address or "") for ip in listed]

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 from ansible_collections.q8s.emu.plugins.module_utils._spec import REQUIRED_SECURITY_GROUP, Cluster
 
@@ -164,6 +164,22 @@ def record_etcd_server(tags: Sequence[str], server_id: str) -> tuple[str, ...]:
 def mark(cluster_name: str) -> str:
     """What everything of a cluster carries that has no metadata: as description, or as the comment of its key."""
     return f"Q8S cluster {cluster_name}"
+
+
+def list_marked(
+    connection: Any, list_objects: Callable[..., Iterable[Any]], cluster_name: str, **query: str
+) -> list[Any]:
+    """Return the objects of a kind that belong to the project and have the cluster's mark as description.
+
+    The results are compared again: an administrator sees all projects, and a backend may ignore a filter that it does not know.
+
+    :param list_objects: openstacksdk's method that lists the objects
+    :param query: further filters
+    """
+    project = str(connection.current_project_id)
+    description = mark(cluster_name)
+    listed = list_objects(project_id=project, description=description, **query)
+    return [found for found in listed if found.description == description and found.project_id == project]
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,8 @@ class SecurityGroups:
     def find_tags(self, cluster_name: str) -> tuple[str, tuple[str, ...]]:
         """Return id and tags of the cluster's security group; both are empty if there is no group."""
         with doing(f"look up the security group {GROUP}"):
-            found = list(self._os.network.security_groups(name=GROUP, description=_cloud_objects.mark(cluster_name)))
+            groups = _cloud_objects.list_marked(self._os, self._os.network.security_groups, cluster_name, name=GROUP)
+            found = [group for group in groups if group.name == GROUP]
             if not found:
                 return "", ()
             first = min(found, key=lambda group: (group.created_at or "", group.id))

@@ -27,7 +27,8 @@ from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, Serv
 SPREAD = "soft-anti-affinity"
 SURPLUS_HINT = "q8s-run deploy --yes, or ansible-playbook -e q8s_remove_surplus=true, drains and removes it"
 _LOSS = "everything that was created in Kubernetes is lost: the new control plane has another CA and an empty etcd"
-_WORKING = ("ACTIVE", "BUILD", "REBOOT", "HARD_REBOOT", "PASSWORD", "REBUILD")
+# ACTIVE, or on the way to it without anybody's help.
+_WORKING = ("ACTIVE", "BUILD", "REBOOT", "HARD_REBOOT", "PASSWORD", "REBUILD", "MIGRATING", "RESIZE")
 # The subcommand of openstack server that brings a server back to ACTIVE, by its status.
 RECOVERY_COMMANDS = {
     "PAUSED": "unpause",
