@@ -42,6 +42,7 @@ def named(name: str, **more: Any) -> Any:
         "flavor": None,
         "availability_zone": None,
         "launched_at": None,
+        "is_locked": None,
         "fixed_ips": [],
     }
     found.configure_mock(**{**defaults, **more})
@@ -138,6 +139,29 @@ def test_a_server_that_stays_is_named_with_its_status() -> None:
     server = _cloud_objects.Server("id-demo-1", "demo-1", "ACTIVE", (), {})
     left = _cloud_servers.Servers(connection).delete_servers([server], 0)
     assert left == {"id-demo-1": "server demo-1: not removed within 0 s (ACTIVE)"}
+
+
+def test_a_server_that_the_cloud_refuses_to_delete_is_reported_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(_cloud_servers.time, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(_cloud_servers.time, "sleep", lambda seconds: setattr(clock, "now", clock.now + seconds))
+    connection = MagicMock()
+    connection.compute.servers.return_value = [named("demo-1", status="ACTIVE")]
+    connection.compute.delete_server.side_effect = exceptions.ConflictException("Instance is locked")
+    server = _cloud_objects.Server("id-demo-1", "demo-1", "ACTIVE", (), {})
+    left = _cloud_servers.Servers(connection).delete_servers([server], 600)
+    assert (
+        left == {"id-demo-1": "server demo-1: not removed (Failed to remove the server demo-1: Instance is locked)"}
+        or "Instance is locked" in left["id-demo-1"]
+    )
+    assert clock.now < 30
+
+
+def test_a_server_without_a_name_is_read() -> None:
+    connection = MagicMock()
+    connection.compute.servers.return_value = [named("", metadata=None, status="UNKNOWN")]
+    (server,) = _cloud_servers.Servers(connection).list_servers()
+    assert (server.name, server.status, server.locked) == ("", "UNKNOWN", False)
 
 
 class SlowCloud:

@@ -288,6 +288,42 @@ def test_what_stands_in_the_way(servers: list[Server], expected: str) -> None:
     assert expected in " ".join(_plan_servers.plan_servers(CLUSTER, having(servers)).problems)
 
 
+@pytest.mark.parametrize("status", ["MIGRATING", "RESIZE"])
+def test_a_server_that_the_cloud_moves_is_waited_for(status: str) -> None:
+    plan = _plan_servers.plan_servers(CLUSTER, having([server(NAMES[0], status), server(NAMES[1], status), ALL[2]]))
+    assert not plan.changed and not plan.problems and not plan.unusable
+
+
+def test_servers_of_a_cell_that_is_down_are_not_taken_for_deleted_ones() -> None:
+    hidden = [Server(one.id, "", "UNKNOWN") for one in ALL[:2]]
+    for servers, number in ((hidden, "2 servers"), ([hidden[0], *ALL[1:]], "one server")):
+        existing = having(servers, etcd_server=ALL[0].id)
+        for plan in (
+            _plan_servers.plan_servers(CLUSTER, existing, remove_surplus=True, replace_control_plane=True),
+            _plan_servers.plan_servers_absent(CLUSTER, existing),
+        ):
+            (problem,) = plan.problems
+            assert f"cannot show {number} of this project at the moment" in problem and not plan.changes
+    recorded = having([replace(ALL[0], status="UNKNOWN"), *ALL[1:]], etcd_server=ALL[0].id)
+    (problem,) = _plan_servers.plan_servers(CLUSTER, recorded).problems
+    assert "a Nova cell is down" in problem
+
+
+def test_a_locked_server_is_refused_before_it_is_deleted() -> None:
+    locked = [replace(one, locked=True) for one in ALL]
+    assert not _plan_servers.plan_servers(CLUSTER, having(locked)).problems, "nothing has to be deleted"
+    unlock = f"openstack server unlock id-{NAMES[2]}"
+    broken = [*ALL[:2], replace(locked[2], status="ERROR")]
+    for plan in (
+        _plan_servers.plan_servers(CLUSTER, having(broken)),
+        _plan_servers.plan_servers(counted(x86_small=1), having([*ALL[:2], locked[2]]), remove_surplus=True),
+        _plan_servers.plan_servers_absent(CLUSTER, having([*ALL[:2], locked[2]])),
+        _plan_servers.plan_servers_absent(CLUSTER, having(locked), ["arm-mid-1"]),
+    ):
+        (problem,) = plan.problems
+        assert f"the server {NAMES[2]} has to be deleted, and is locked" in problem and unlock in problem
+
+
 def test_a_worker_that_is_paused_stands_in_nobodys_way() -> None:
     plan = _plan_servers.plan_servers(CLUSTER, having([ALL[0], server(NAMES[1], "PAUSED"), *ALL[2:]]))
     assert not plan.changed and not plan.problems

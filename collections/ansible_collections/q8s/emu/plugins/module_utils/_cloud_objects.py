@@ -21,7 +21,7 @@ META_HOST_CA = "q8s_host_ca"
 
 @dataclass(frozen=True)
 class Server:
-    """A server that the cloud has.
+    """A server that the cloud has. Its name is empty, and its status UNKNOWN, while the Nova cell that has it is down.
 
     ``addresses`` are fixed IPv4 addresses, ``fault`` is Nova's reason for ERROR, ``age`` is in seconds. ``deleting``:
     somebody has asked for its removal, whatever its status still says.
@@ -42,6 +42,7 @@ class Server:
     flavor: str = ""  # its name
     launched: bool = True  # it has run, so it may hold data
     created: str = ""  # when, in ISO 8601
+    locked: bool = False  # nobody but an administrator can delete, start or stop it
 
     def address(self, prefix: str) -> Optional[str]:
         """The first address in a network such as 10.254.1.0/24."""

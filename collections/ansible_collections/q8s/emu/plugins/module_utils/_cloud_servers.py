@@ -10,7 +10,7 @@ import datetime
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _plan_servers
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
@@ -131,7 +131,8 @@ class Servers:
     def delete_servers(self, servers: Sequence[Server], timeout: float) -> dict[str, str]:
         """Delete servers concurrently and wait until the last is gone. Repeat the request for a server that stays.
 
-        Return by id of each server that is left the reason in one line: none of them was gone within ``timeout`` seconds.
+        Return by id of each server that is left the reason in one line: the cloud refused twice to delete it, or no further
+        server was gone within ``timeout`` seconds.
         """
 
         def delete(server: Server) -> None:
@@ -139,22 +140,28 @@ class Servers:
                 self._os.compute.delete_server(server.id, ignore_missing=True)
 
         left = list(servers)
-        why: dict[str, str] = {}
+        why: dict[str, CloudError] = {}
+        refused: dict[str, str] = {}
         patience = Patience(timeout)
         asked = -_SECONDS_BETWEEN_DELETES
         while left:
             if time.monotonic() - asked >= _SECONDS_BETWEEN_DELETES:
                 asked = time.monotonic()
                 results = map_concurrently(delete, left)
-                why = {s.id: str(r) for s, r in zip(left, results) if isinstance(r, CloudError)}
-            ids = {server.id for server in left}
+                before, why = why, {s.id: r for s, r in zip(left, results) if isinstance(r, CloudError)}
+                for server in left:
+                    error = why.get(server.id)
+                    if error and not error.temporary and str(error) == str(before.get(server.id)):
+                        refused[server.id] = f"server {server.name}: not removed ({_first_line(error)})"
+            ids = {server.id for server in left} - set(refused)
             left = [server for server in self.list_servers() if server.id in ids and server.status != "DELETED"]
             if left and patience.is_over({server.id for server in left}):
-                reasons = {s.id: why.get(s.id, "").split("\n")[0] or s.fault or s.status for s in left}
-                return {s.id: f"server {s.name}: not removed within {timeout:.0f} s ({reasons[s.id]})" for s in left}
+                reasons = {s.id: _first_line(why.get(s.id, "")) or s.fault or s.status for s in left}
+                late = {s.id: f"server {s.name}: not removed within {timeout:.0f} s ({reasons[s.id]})" for s in left}
+                return {**refused, **late}
             if left:
                 time.sleep(_POLL_SECONDS)
-        return {}
+        return refused
 
     def start_servers(self, servers: Sequence[Server]) -> dict[str, CloudError]:
         """Start servers that are shut off. Return the failures by server name."""
@@ -218,7 +225,8 @@ class Servers:
                     return ready, errors, {}
                 over = over or patience.is_over({(s.name, s.status, s.addresses) for s in servers})
                 if over:
-                    return ready, errors, {name: _late(name, servers, cluster, timeout) for name in waiting}
+                    unseen = sum(not server.name for server in listed)
+                    return ready, errors, {name: _late(name, servers, unseen, cluster, timeout) for name in waiting}
             # Poll a slow cloud less often.
             time.sleep(max(_POLL_SECONDS, time.monotonic() - begin))
 
@@ -275,14 +283,24 @@ def _network_arguments(cluster: Cluster, needs: Needs, request: Request, port: O
     return arguments
 
 
-def _late(name: str, servers: Sequence[Server], cluster: Cluster, timeout: float) -> str:
+def _late(name: str, servers: Sequence[Server], unseen: int, cluster: Cluster, timeout: float) -> str:
+    """Return why a server is not ready, in one line.
+
+    :param unseen: number of servers that the cloud lists without a name
+    """
     found = next((s for s in servers if s.name == name), None)
+    if found is None and unseen:
+        return f"server {name}: {_plan_servers.unseen_problem(unseen)}"
     if found is None:
         return f"server {name}: it was deleted while Q8S waited for it"
     if found.status == "ACTIVE":
         have = ", ".join(found.addresses) or "none"
         return f"server {name}: no address in {cluster.remote_ip_prefix} after {timeout:.0f} s (it has {have})"
     return f"server {name}: still {found.status}; no server changed its state for {timeout:.0f} s"
+
+
+def _first_line(error: Union[CloudError, str]) -> str:
+    return str(error).split("\n", maxsplit=1)[0]
 
 
 def _server(found: Any) -> Server:
@@ -298,7 +316,7 @@ def _server(found: Any) -> Server:
         age = (datetime.datetime.now(datetime.timezone.utc) - created).total_seconds()
     return Server(
         found.id,
-        found.name,
+        found.name or "",
         found.status,
         tuple(addresses["fixed"]),
         dict(found.metadata or {}),
@@ -312,4 +330,5 @@ def _server(found: Any) -> Server:
         str((found.flavor or {}).get("original_name") or ""),
         bool(found.launched_at),
         str(found.created_at or ""),
+        bool(found.is_locked),
     )

@@ -100,6 +100,8 @@ def plan_servers(
     :param survivors: names of control planes that were seen to have the cluster's CA and a working etcd
     """
     servers, ports = existing.servers, existing.ports
+    if unseen := _unseen_servers(existing):
+        return ServersPlan(problems=(unseen_problem(unseen),))
     foreign, found = foreign_initial(cluster, servers)
     problems = list(found)
     ours = [s for s in servers if is_ours(s, cluster.cluster_name) and s.status != "DELETED"]
@@ -152,8 +154,38 @@ def plan_servers(
     changes += _plan_server_group(cluster, existing.group, bool(coming), kept, problems)
     changes += coming
     changes += _plan_floating_ip(cluster, existing, foreign, kept)
-    notes += unusable.values()
-    return ServersPlan(tuple(changes), tuple(kept), tuple(notes), tuple(problems), tuple(wanted), unusable)
+    return ServersPlan(
+        tuple(changes),
+        tuple(kept),
+        (*notes, *unusable.values()),
+        (*problems, *_locked_problems(changes)),
+        tuple(wanted),
+        unusable,
+    )
+
+
+def _unseen_servers(existing: Existing) -> int:
+    """Return how many servers Nova lists without saying what they are: the cell that has them is down."""
+    recorded = existing.etcd_server
+    return sum(not s.name or (s.status == "UNKNOWN" and s.id == recorded) for s in existing.servers)
+
+
+def unseen_problem(number: int) -> str:
+    """Return the message for servers whose cell is down. To a plan, they would look like deleted ones."""
+    what = f"{number} servers of this project" if number > 1 else "one server of this project"
+    return f"the cloud cannot show {what} at the moment (status UNKNOWN: a Nova cell is down); try again later"
+
+
+def _locked_problems(changes: Sequence[Change]) -> list[str]:
+    """Return the servers that have to be deleted and are locked: Nova refuses to delete them."""
+    going = [
+        c.subject.old if c.action == "replace" else c.subject for c in changes if c.action in ("delete", "replace")
+    ]
+    return [
+        f"the server {server.name} has to be deleted, and is locked; unlock it first (openstack server unlock {server.id})"
+        for server in going
+        if isinstance(server, Server) and server.locked
+    ]
 
 
 def surviving_holder(cluster: Cluster, existing: Existing, survivors: Sequence[str] = ()) -> Optional[Server]:
@@ -409,7 +441,9 @@ def plan_servers_absent(cluster: Cluster, existing: Existing, nodes: Optional[Se
         going = {names[node] for node in nodes}
         servers = [Change(SERVER, "delete", s.name, str(s), "", s) for s in ours if s.name in going]
         ports = [Change(PORT, "delete", p.name, str(p), "", p) for p in existing.ports if p.name in going]
-        return Plan((*servers, *ports))
+        return Plan((*servers, *ports), problems=tuple(_locked_problems(servers)))
+    if unseen := _unseen_servers(existing):
+        return Plan(problems=(unseen_problem(unseen),))
     initial = cluster.name_of_initial_instance
     changes = [
         Change(FLOATING_IP, "delete", initial, f"floating IP of {initial}", "", item) for item in existing.floating
@@ -419,4 +453,4 @@ def plan_servers_absent(cluster: Cluster, existing: Existing, nodes: Optional[Se
     if existing.group is not None and existing.group.policy == SPREAD:
         name = existing.group.name
         changes.append(Change(SERVER_GROUP, "delete", name, f"server group {name} {SPREAD}", "", existing.group))
-    return Plan(tuple(changes))
+    return Plan(tuple(changes), problems=tuple(_locked_problems(changes)))

@@ -179,6 +179,8 @@ def _delete(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any) -> Any:
     if left and (not partial or cluster.name_of_initial_instance in [names[number] for number in left]):
         lines = "\n".join(f"- {reason}" for reason in left.values())
         hint = "hint: run it again; if servers stay in this state, ask the administrators of the cloud"
+        if "locked" in lines:
+            hint = "hint: unlock them (openstack server unlock), then run it again"
         raise _cloud.CloudError(f"Failed to remove {len(left)} of {len(names)} servers:\n{lines}\n{hint}")
     if not left:
         return plan
