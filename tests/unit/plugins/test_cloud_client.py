@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -120,7 +121,21 @@ def test_of_two_control_planes_the_one_with_etcd_gets_the_floating_ip() -> None:
     ]
     address = _cloud_objects.FloatingIp("f", "203.0.113.4")
     _cloud.Cloud(connection).floating_ips.associate_floating_ip(CLUSTER, address, "s5")
-    assert connection.network.update_ip.call_args.kwargs["port_id"] == "id-p5"
+    assert connection.network.update_ip.call_args.kwargs == {"port_id": "id-p5", "fixed_ip_address": "10.254.1.5"}
+
+
+def test_a_port_with_several_addresses_gets_the_floating_ip_for_that_in_the_clusters_network() -> None:
+    addresses = [{"version": 4, "addr": a} for a in ("10.254.9.4", "10.254.1.4")]
+    more = {"metadata": {"q8s_cluster": CLUSTER.cluster_name}, "addresses": {"private": addresses}}
+    connection = MagicMock(current_project_id="project")
+    connection.compute.servers.return_value = [named(CLUSTER.name_of_initial_instance, status="ACTIVE", **more)]
+    fixed = [{"ip_address": address} for address in ("2001:db8::4", "10.254.9.4", "10.254.1.4")]
+    device = f"id-{CLUSTER.name_of_initial_instance}"
+    connection.network.ports.return_value = [named("p", device_id=device, fixed_ips=fixed)]
+    connection.network.networks.return_value = [named("external")]
+    outside = replace(CLUSTER, access=_spec.Access("floating_ip", floating_network="external"))
+    _cloud.Cloud(connection).floating_ips.associate_floating_ip(outside, None, "")
+    assert connection.network.create_ip.call_args.kwargs["fixed_ip_address"] == "10.254.1.4"
 
 
 def test_a_refused_server_is_requested_once_and_named() -> None:

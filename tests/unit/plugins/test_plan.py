@@ -581,13 +581,14 @@ def test_members() -> None:
 def test_a_port_without_port_security_takes_no_group() -> None:
     group = held(sorted(_plan_access.wanted_rules(CLUSTER), key=str))
     foreign = server(NAMES[0], cluster=None)
-    open_port = Port("p0", "a", foreign.id, address="10.254.1.9", secured=False)
+    open_port = Port("p0", "a", foreign.id, addresses=("10.254.1.9",), secured=False)
     (problem,) = _plan_access.plan_group(CLUSTER, group, [foreign], [open_port]).problems
     assert problem.startswith(
         f"the port p0 of the server {NAMES[0]} has port security off, and takes no security group"
     )
     assert "openstack port set --enable-port-security p0" in problem
-    elsewhere = [replace(open_port, address="192.168.1.9"), Port("p1", "b", foreign.id, address="10.254.1.9")]
+    elsewhere = [replace(open_port, addresses=(address,)) for address in ("192.168.1.9", "2001:db8::9")]
+    elsewhere.append(Port("p1", "b", foreign.id, addresses=("10.254.1.9",)))
     plan = _plan_access.plan_group(CLUSTER, group, [foreign], elsewhere)
     assert plan.problems == () and [port.id for port in plan.changes[0].subject] == ["p1"]
 

@@ -188,13 +188,13 @@ class FloatingIps:
             server = _cloud_objects.initial_server(cluster, servers, etcd_server)
             address = server.address(cluster.remote_ip_prefix) if server else None
             ports = self._ports.list_ports(cluster.cluster_name) if server else []
-            port = next((p for p in ports if server and p.server_id == server.id and p.address == address), None)
+            port = next((p for p in ports if server and p.server_id == server.id and address in p.addresses), None)
             if port is None:
                 raise CloudError(
                     f"Failed to assign a floating IP to {name}: it has no port with an address in {cluster.remote_ip_prefix}"
                 )
             if existing is not None:
-                self._os.network.update_ip(existing.id, port_id=port.id)
+                self._os.network.update_ip(existing.id, port_id=port.id, fixed_ip_address=address)
                 return
             networks = self._networks.list_external_ids(cluster.access.floating_network)
             if len(networks) != 1:
@@ -203,7 +203,10 @@ class FloatingIps:
                     f"{cluster.access.floating_network}\nhint: set access.floating_network to the id of one"
                 )
             self._os.network.create_ip(
-                floating_network_id=networks[0], port_id=port.id, description=_cloud_objects.mark(cluster.cluster_name)
+                floating_network_id=networks[0],
+                port_id=port.id,
+                fixed_ip_address=address,  # a port may have several
+                description=_cloud_objects.mark(cluster.cluster_name),
             )
 
     def delete_floating_ips(self, floating: Iterable[FloatingIp]) -> None:
@@ -233,13 +236,12 @@ def _subnets(listed: Iterable[Any]) -> tuple[Subnet, ...]:
 
 
 def _port(found: Any, cluster_name: str) -> Port:
-    fixed = found.fixed_ips or [{}]
     return Port(
         found.id,
         found.name or found.id,
         found.device_id or "",
         tuple(found.security_group_ids or ()),
-        str(fixed[0].get("ip_address", "")),
+        tuple(str(fixed["ip_address"]) for fixed in found.fixed_ips or () if fixed.get("ip_address")),
         found.description == _cloud_objects.mark(cluster_name),
         found.is_port_security_enabled is not False,
     )

@@ -65,7 +65,7 @@ class Port:
     name: str
     server_id: str = ""
     groups: tuple[str, ...] = ()
-    address: str = ""
+    addresses: tuple[str, ...] = ()  # IPv4 and IPv6
     ours: bool = False
     secured: bool = True
 

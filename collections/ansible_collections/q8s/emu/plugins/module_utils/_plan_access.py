@@ -156,7 +156,11 @@ def plan_group(cluster: Cluster, group: Optional[Group], servers: Sequence[Serve
 def _is_relevant(port: Port, cluster: Cluster) -> bool:
     """Return whether a port's security groups are Q8S's business: a second NIC elsewhere may have port security off."""
     network = ipaddress.IPv4Network(cluster.remote_ip_prefix)
-    return port.secured or not port.address or ipaddress.IPv4Address(port.address) in network
+    return (
+        port.secured
+        or not port.addresses
+        or any(ipaddress.ip_address(address) in network for address in port.addresses)
+    )
 
 
 def plan_group_absent(
