@@ -179,6 +179,63 @@ def test_a_server_without_a_name_is_read() -> None:
     assert (server.name, server.status, server.locked) == ("", "UNKNOWN", False)
 
 
+class Outage:
+    """A cloud that does not answer for a while, by a clock of its own: listing the servers raises until then."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float, servers: list[Any]) -> None:
+        self.now, self.seconds, self.listed = 0.0, seconds, servers
+        monkeypatch.setattr(_cloud_servers.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(_cloud_servers.time, "sleep", self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def servers(self, details: bool = True, status: str = "") -> list[Any]:
+        self.sleep(1)
+        if self.now < self.seconds:
+            raise UNREACHABLE
+        return [server for server in self.listed if server.status == (status or server.status)]
+
+    def get_server(self, server_id: str) -> Any:
+        return self.servers()[0]
+
+    def delete_server(self, server_id: str, ignore_missing: bool) -> None:
+        self.listed = [server for server in self.listed if server.id != server_id]
+
+
+def test_waits_survive_an_outage_of_some_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = CLUSTER.name_of_initial_instance
+    fixed = {"private": [{"version": 4, "addr": "10.254.1.4"}]}
+    there = named(name, status="ACTIVE", metadata={"q8s_cluster": CLUSTER.cluster_name}, addresses=fixed)
+    server = _cloud_objects.Server(there.id, name, "SHUTOFF", (), {})
+
+    def client(seconds: float) -> _cloud_servers.Servers:
+        return _cloud_servers.Servers(SimpleNamespace(compute=Outage(monkeypatch, seconds, [there])))
+
+    ready, errors, late = client(300).wait_until_active(CLUSTER, [name], 600)
+    assert ([one.name for one in ready], errors, late) == ([name], [], {})
+    client(300).wait_until_started(server, 600)
+    assert client(300).delete_servers([server], 600) == {}
+    for wait in (
+        lambda: client(1000).wait_until_active(CLUSTER, [name], 600),
+        lambda: client(1000).wait_until_started(server, 600),
+        lambda: client(1000).delete_servers([server], 600),
+    ):
+        with pytest.raises(_cloud.CloudError, match="the cloud cannot be reached"):
+            wait()
+
+
+def test_after_a_login_the_address_of_the_cloud_is_not_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hint() -> str:
+        with pytest.raises(_cloud.CloudError) as raised, _cloud_errors.doing("list the servers"):
+            raise UNREACHABLE
+        return str(raised.value).partition("hint: ")[2]
+
+    assert hint().startswith("check auth_url")
+    _cloud_errors.remember_login()
+    assert "auth_url" not in hint() and hint().startswith("the login worked: run it again")
+
+
 class SlowCloud:
     """A cloud that makes one server after the other ACTIVE, by a clock of its own; some stay in BUILD."""
 

@@ -19,6 +19,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
     CloudError,
     check_clouds_file,
     doing,
+    remember_login,
     retry_policy,
 )
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_images import Flavors, Images
@@ -63,6 +64,7 @@ def connect(name: Optional[str] = None) -> Cloud:
         for adapter in adapters:
             adapter.max_retries = retry_policy()
         connection.session.get_token()
+    remember_login()
     return Cloud(connection)
 
 

@@ -33,6 +33,20 @@ class CloudError(Exception):
         self.unanswered = unanswered
 
 
+class _Login:
+    """Whether this process has logged in to a cloud: then its auth_url is right."""
+
+    worked = False
+
+
+_login = _Login()
+
+
+def remember_login() -> None:
+    """Remember that the cloud accepted a login, for the hints of later errors."""
+    _login.worked = True
+
+
 _UNREACHABLE = (
     "ConnectFailure",
     "ConnectTimeout",
@@ -86,7 +100,9 @@ def _why(error: Exception) -> tuple[str, str]:
         what = "does not answer" if "imed out" in reason or "timeout" in reason else "cannot be reached"
         return (
             f"the cloud {what} ({_short(reason)})",
-            "check auth_url in clouds.yaml, the network, and that the cloud runs",
+            "the login worked: run it again when this service answers; if it never does, check interface and region_name in clouds.yaml"
+            if _login.worked
+            else "check auth_url in clouds.yaml, the network, and that the cloud runs",
         )
     if name in ("EndpointNotFound", "NotSupported", "ServiceDisabledException"):
         return reason, "check region_name and interface in clouds.yaml"

@@ -10,7 +10,7 @@ import datetime
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional, Union
+from typing import Any, Optional, TypeVar, Union
 
 from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _plan_servers
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
@@ -29,6 +29,9 @@ _ROUNDS = 3
 _SECONDS_BETWEEN_DELETES = 10.0
 # A request without an answer may still be in work: a proxy before Nova gives up after a minute, as a rule.
 _SECONDS_UNTIL_REPEATED = 60.0
+_SECONDS_WITHOUT_ANSWER = 600.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,18 @@ class Patience:
         if seen != self._seen:
             self._seen, self._end = seen, now + self.seconds
         return now > self._end
+
+    def read(self, function: Callable[[], T]) -> Optional[T]:
+        """Return what a function reads, or None while the cloud does not answer.
+
+        :raises CloudError: the function failed for good, or the cloud has not answered until the deadline
+        """
+        try:
+            return function()
+        except CloudError as error:
+            if not error.temporary or time.monotonic() > self._end:
+                raise
+            return None
 
 
 class Servers:
@@ -120,10 +135,13 @@ class Servers:
     def _wait_until_listed(self, cluster: Cluster, expected: Collection[str], pause: float) -> set[str]:
         """List the cluster's servers until all expected ones are there, but not for long. Return the names of all."""
         waited = 0.0
+        patience = Patience(_SECONDS_WITHOUT_ANSWER)
         while True:
             time.sleep(pause)
+            listed = patience.read(self.list_servers)
+            if listed is None:
+                continue  # without an answer, nobody knows what has been created
             waited += pause
-            listed = self.list_servers()
             there = {s.name for s in listed if _cloud_objects.is_ours(s, cluster.cluster_name) and not s.deleting}
             if there.issuperset(expected) or waited >= _SECONDS_UNTIL_REPEATED:
                 return there
@@ -154,7 +172,11 @@ class Servers:
                     if error and not error.temporary and str(error) == str(before.get(server.id)):
                         refused[server.id] = f"server {server.name}: not removed ({_first_line(error)})"
             ids = {server.id for server in left} - set(refused)
-            left = [server for server in self.list_servers() if server.id in ids and server.status != "DELETED"]
+            listed = patience.read(self.list_servers)
+            if listed is None:
+                time.sleep(_POLL_SECONDS)
+                continue
+            left = [server for server in listed if server.id in ids and server.status != "DELETED"]
             if left and patience.is_over({server.id for server in left}):
                 reasons = {s.id: _first_line(why.get(s.id, "")) or s.fault or s.status for s in left}
                 late = {s.id: f"server {s.name}: not removed within {timeout:.0f} s ({reasons[s.id]})" for s in left}
@@ -187,13 +209,20 @@ class Servers:
 
         :raises CloudError: it is not ACTIVE after ``deadline`` seconds, or is in ERROR
         """
-        end = time.monotonic() + deadline
-        while True:
+
+        def look_up() -> Any:
             with doing(f"look up the server {server.name}"):
-                found = self._os.compute.get_server(server.id)
+                return self._os.compute.get_server(server.id)
+
+        patience = Patience(deadline)
+        while True:
+            found = patience.read(look_up)
+            if found is None:
+                time.sleep(_POLL_SECONDS)
+                continue
             if found.status == "ACTIVE":
                 return
-            if found.status == "ERROR" or time.monotonic() > end:
+            if found.status == "ERROR" or patience.is_over(None):
                 fault = (found.fault or {}).get("message", "")
                 raise CloudError(
                     f"Failed to start the server {server.name}: it is {found.status}" + (f" ({fault})" if fault else "")
@@ -213,10 +242,13 @@ class Servers:
         while True:
             begin = time.monotonic()
             # List without details while servers are built: for details, Nova queries Neutron about every server.
-            building = wanted & self._list_building()
+            listed_building = patience.read(self._list_building)
+            building = wanted & (listed_building or set())
             over = bool(building) and patience.is_over(building)
-            if over or not building:
-                listed = self.list_servers()
+            listed = None
+            if over or (listed_building is not None and not building):
+                listed = patience.read(self.list_servers)
+            if listed is not None:
                 servers = [s for s in listed if s.name in wanted and _cloud_objects.is_ours(s, cluster.cluster_name)]
                 errors = [s for s in servers if s.status == "ERROR"]
                 ready = [s for s in servers if s.status == "ACTIVE" and s.address(cluster.remote_ip_prefix)]
