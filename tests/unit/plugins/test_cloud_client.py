@@ -305,6 +305,7 @@ def test_a_group_in_use_is_deleted_after_its_ports(pauses: list[float]) -> None:
 
 def rule_of(**values: Any) -> Any:
     defaults = dict.fromkeys(("protocol", "port_range_min", "port_range_max", "remote_ip_prefix", "remote_group_id"))
+    defaults["remote_address_group_id"] = None
     return SimpleNamespace(**{"id": "r", "ether_type": "IPv4", "description": "", **defaults, **values})
 
 
@@ -316,6 +317,10 @@ def rule_of(**values: Any) -> Any:
         (
             {"protocol": "tcp", "port_range_min": 2379, "port_range_max": 2379, "remote_group_id": "other"},
             "IPv4 tcp from other",
+        ),
+        (
+            {"protocol": "tcp", "port_range_min": 22, "port_range_max": 22, "remote_address_group_id": "office"},
+            "IPv4 tcp from address group office",
         ),
         ({"ether_type": "IPv6", "remote_group_id": "group"}, "IPv6 any protocol from group"),
     ],

@@ -197,6 +197,23 @@ def test_a_twin_in_error_is_deleted_and_not_created_again() -> None:
     assert cloud.log.count(f"create {WORKER}") == 1 and f"delete {WORKER}#3" in cloud.log
 
 
+def test_a_failed_server_that_stays_does_not_make_its_replacement_fail() -> None:
+    old = server(BROKEN, "ERROR", number=2)
+    cloud = Recorded(_plan_servers.Existing(), stuck=(old.id,))
+    first = True
+
+    def wait(cluster: Any, names: set[str], deadline: float) -> tuple[list[Any], list[Any], dict[str, str]]:
+        nonlocal first
+        ready = [server(name, number=3) for name in sorted(names) if name != BROKEN or not first]
+        first = False
+        return ready, [old], {}
+
+    cloud.wait_until_active = wait  # type: ignore[method-assign]
+    result = run(cloud, partial=True)
+    assert result["failed_servers"] == {} and f"{BROKEN}#3" in {one["id"] for one in result["servers"]}
+    assert f"A server that is replaced stays: server {BROKEN}: not removed" in cloud.warnings
+
+
 def test_without_the_new_control_plane_the_others_go_on() -> None:
     second = replace(server("demo-control-plane-2"), metadata={"q8s_cluster": "demo", "q8s_role": "control_plane"})
     existing = _plan_servers.Existing([second, server(WORKER), server(BROKEN)], etcd_server=f"{INITIAL}#1")

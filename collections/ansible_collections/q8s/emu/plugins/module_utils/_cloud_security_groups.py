@@ -157,6 +157,8 @@ class SecurityGroups:
 
 def _rule(rule: Any, group_id: str) -> Union[Rule, str]:
     """Return a rule in the plan's form, or as text if that form cannot express it."""
+    if rule.remote_address_group_id:
+        return f"{rule.ether_type} {rule.protocol or 'any protocol'} from address group {rule.remote_address_group_id}"
     source = rule.remote_ip_prefix or ""
     if rule.ether_type != "IPv4" or (rule.remote_group_id or group_id) != group_id:
         source = source or rule.remote_group_id or "anywhere"

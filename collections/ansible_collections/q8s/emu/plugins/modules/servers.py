@@ -221,7 +221,9 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
             module.warn(
                 f"The server {server.name} went to ERROR and is replaced: {_cloud_errors.fault(server.fault)[0]}"
             )
-        cloud.servers.delete_servers(replaceable, float(module.params["timeout"]))
+        left = cloud.servers.delete_servers(replaceable, float(module.params["timeout"]))
+        for reason in left.values():
+            module.warn(f"A server that is replaced stays: {reason}")
         # One by one: a cloud that has no room for all servers of a call creates none of them.
         single = [_plan_servers.Request((by_name[server.name],)) for server in replaceable]
         more = _make(module, cluster, cloud, single, group_id)
@@ -229,6 +231,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
         ready, errors, late = cloud.servers.wait_until_active(
             cluster, names - set(more), float(module.params["timeout"])
         )
+        errors = [server for server in errors if server.id not in left]
         ready, errors = _delete_twins(module, cloud, existing, ready, errors)
     etcd_server = _record_etcd_server(cluster, cloud, ready, existing)
     failed = {name: _first_line(error) for name, error in sorted(refused.items())}
