@@ -293,6 +293,28 @@ def test_a_subnet_chooses_its_network() -> None:
     assert (found.id, found.chosen, [item.id for item in found.subnets]) == ("net", True, ["id-one"])
 
 
+@pytest.mark.parametrize(
+    ("external", "shared", "roles", "closed"),
+    [
+        (True, False, ["member"], True),
+        (True, True, ["member"], False),
+        (False, False, ["member"], False),
+        (True, False, ["member", "admin"], False),
+    ],
+)
+def test_which_networks_take_servers(external: bool, shared: bool, roles: list[str], closed: bool) -> None:
+    network = named("net", is_router_external=external, is_shared=shared, is_port_security_enabled=True, mtu=1500)
+    subnet = named("one", network_id="net", cidr="10.0.0.0/24", ip_version=4, allocation_pools=[])
+    connection = MagicMock()
+    connection.session.auth.get_access.return_value.role_names = roles
+    connection.network.networks.side_effect = lambda **query: [network] if query == {"name": "net"} else []
+    connection.network.find_network.return_value = network
+    connection.network.subnets.side_effect = lambda **query: [] if query.get("id") == "net" else [subnet]
+    for name in ("net", "id-one"):
+        (found,) = _cloud_network.Networks(connection).find_networks(name)
+        assert found.closed == closed
+
+
 def test_a_group_in_use_is_deleted_after_its_ports(pauses: list[float]) -> None:
     connection = MagicMock()
     conflict = exceptions.ConflictException("in use")

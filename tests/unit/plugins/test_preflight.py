@@ -145,6 +145,11 @@ def test_shortfalls(changes: dict[str, Any], expected: str) -> None:
     assert any(expected in problem for problem in check(**changes)), check(**changes)
 
 
+def test_an_external_network_takes_no_servers() -> None:
+    (problem,) = check(networks=(replace(GOOD.networks[0], closed=True),))
+    assert "is external and not shared" in problem and "openstack network list --internal" in problem
+
+
 def test_shortfalls_come_together() -> None:
     full = {"instances": Usage(3, 3), "cores": Usage(6, 6), "ram": Usage(11264, 11264)}
     assert len(check(images=(), networks=(), quota=full)) == 5

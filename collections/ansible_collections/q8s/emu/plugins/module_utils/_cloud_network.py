@@ -49,6 +49,7 @@ class Networks:
                 _subnets(network.subnets(network_id=item.id, ip_version=4)),
                 secured=item.is_port_security_enabled is not False,
                 mtu=int(item.mtu or 0),
+                closed=self._is_closed(item),
             )
             for item in found
         ]
@@ -64,12 +65,20 @@ class Networks:
                     chosen=True,
                     secured=owner is None or owner.is_port_security_enabled is not False,
                     mtu=int(owner.mtu or 0) if owner else 0,
+                    closed=owner is not None and self._is_closed(owner),
                 )
             )
         else:
             # If several subnets have the name, an error has to list their ids.
             result += [Network(item.id, item.name, _subnets([item]), chosen=True) for item in chosen]
         return result
+
+    def _is_closed(self, network: Any) -> bool:
+        """Return whether Nova refuses to attach this user's servers: its policy network:attach_external_network."""
+        if not network.is_router_external or network.is_shared:
+            return False
+        session = self._os.session
+        return "admin" not in (session.auth.get_access(session).role_names or ())
 
     def count_addresses(self, networks: list[Network]) -> list[Network]:
         """Return the networks; a single one with the number of addresses in use.

@@ -39,6 +39,11 @@ def network_problems(cluster: Cluster, findings: Findings, plans: Sequence[Plan]
             f"private_network_id: the network {name} has port security off (port_security_enabled), so that its ports have no "
             "security group and are open; its owner can enable it (openstack network set --enable-port-security)"
         )
+    if network.closed:
+        problems.append(
+            f"private_network_id: the network {name} is external and not shared, so that Nova attaches no server of this project to "
+            "it; name a network of the project (openstack network list --internal), and reach its servers with the field access"
+        )
     needed = sum(len(plan.of(SERVER, "create")) for plan in plans)
     if needed > subnet.size - subnet.used:
         problems.append(f"addresses in the subnet {subnet.cidr}: needs {needed}, {subnet.used} of {subnet.size} used")
