@@ -225,8 +225,8 @@ def test_which_server_has_the_data_is_a_tag_beside_others() -> None:
     tags = _cloud_objects.record_etcd_server(("own", "q8s-etcd:old"), "new")
     assert tags == ("own", "q8s-etcd:new") and _cloud_objects.etcd_server(tags) == "new"
     assert _cloud_objects.record_etcd_server(tags, "") == ("own",) and _cloud_objects.etcd_server(("own",)) == ""
-    claimed, _others = _cloud_objects.claim(tags, "me", 1000)
-    assert _cloud_objects.etcd_server(claimed) == "new"
+    tagged, _others = _cloud_objects.run_owner_tags(tags, "me", 1000)
+    assert _cloud_objects.etcd_server(tagged) == "new"
 
 
 def test_nodes_that_are_to_be_replaced_are_planned_as_such() -> None:
@@ -671,13 +671,13 @@ def test_what_a_floating_ip_needs() -> None:
 
 
 def test_two_controllers_are_told() -> None:
-    tags, other = _cloud_objects.claim(("blue",), "alice@one", 1_000_000)
+    tags, other = _cloud_objects.run_owner_tags(("blue",), "alice@one", 1_000_000)
     assert tags == ("blue", "q8s-run:1000000:alice@one") and other == ""
-    assert _cloud_objects.claim(tags, "alice@one", 1_000_300)[1] == "", "the same one, again"
-    assert _cloud_objects.claim(tags, "bob@two", 1_000_300) == (
+    assert _cloud_objects.run_owner_tags(tags, "alice@one", 1_000_300)[1] == "", "the same one, again"
+    assert _cloud_objects.run_owner_tags(tags, "bob@two", 1_000_300) == (
         ("blue", "q8s-run:1000300:bob@two"),
         "alice@one started a run on this cluster 5 min ago",
     )
-    assert _cloud_objects.claim(tags, "bob@two", 1_003_601)[1] == "", "long over"
-    long, _ = _cloud_objects.claim((), "x" * 100, 1_700_000_000)
-    assert len(long[0]) <= 60 and _cloud_objects.claim(long, "x" * 100, 1_700_000_000)[1] == ""
+    assert _cloud_objects.run_owner_tags(tags, "bob@two", 1_003_601)[1] == "", "long over"
+    long, _ = _cloud_objects.run_owner_tags((), "x" * 100, 1_700_000_000)
+    assert len(long[0]) <= 60 and _cloud_objects.run_owner_tags(long, "x" * 100, 1_700_000_000)[1] == ""

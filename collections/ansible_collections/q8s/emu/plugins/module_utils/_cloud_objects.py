@@ -125,27 +125,28 @@ class Group:
     tags: tuple[str, ...] = ()
 
 
-_CLAIM = "q8s-run:"
-_CLAIM_SECONDS = 3600
+_RUN = "q8s-run:"
+_RUN_SECONDS = 3600
 
 
-def claim(tags: Sequence[str], owner: str, now: int) -> tuple[tuple[str, ...], str]:
-    """The group's tags when a run begins, and who else began one within the last hour, in words, if anybody.
+def run_owner_tags(tags: Sequence[str], owner: str, now: int) -> tuple[tuple[str, ...], str]:
+    """Return the group's tags with the owner of a run that starts, and a message about others that started one, or nothing.
 
-    A cloud offers no lock, so this tells and does not hinder. The tags of others stay as they are.
+    OpenStack has no locks, so this is advisory: anyone who starts another run within the next hour sees a warning. Tags that
+    are not Q8S's are kept.
 
-    :param owner: who begins, such as user@host
+    :param owner: who starts the run, such as user@host
     :param now: seconds since 1970
     """
     owner = owner[:40]  # a tag has at most 60 characters, in older releases of Neutron
     others = []
     for tag in tags:
-        when, _colon, who = tag.removeprefix(_CLAIM).partition(":")
-        if tag.startswith(_CLAIM) and when.isdigit() and who != owner and now - int(when) < _CLAIM_SECONDS:
+        when, _colon, who = tag.removeprefix(_RUN).partition(":")
+        if tag.startswith(_RUN) and when.isdigit() and who != owner and now - int(when) < _RUN_SECONDS:
             minutes = max(now - int(when), 0) // 60
             others.append(f"{who} started a run on this cluster {minutes} min ago")
-    kept = [tag for tag in tags if not tag.startswith(_CLAIM)]
-    return (*kept, f"{_CLAIM}{now}:{owner}"), "; ".join(others)
+    kept = [tag for tag in tags if not tag.startswith(_RUN)]
+    return (*kept, f"{_RUN}{now}:{owner}"), "; ".join(others)
 
 
 _ETCD = "q8s-etcd:"

@@ -44,27 +44,27 @@ def run(arguments: Mapping[str, Any], do: Callable[[AnsibleModule, Any, Any], di
         module.exit_json(**result)
 
 
-def told(module: AnsibleModule, plan: Any) -> dict[str, Any]:
-    """What a module returns of its plan. What is left alone is a warning, too."""
+def plan_result(module: AnsibleModule, plan: Any) -> dict[str, Any]:
+    """Return the module's result for a plan. Issue the plan's notes as warnings."""
     for note in plan.notes:
         module.warn(f"{note[0].upper()}{note[1:]}")
     result: dict[str, Any] = plan.to_mapping()
     return result
 
 
-def claim(module: AnsibleModule, cloud: Any, group_id: str, tags: Any, etcd_server: str = "") -> None:
-    """Leave word in the cloud that a run begins here, and warn when somebody else's may still be going on.
+def tag_run_owner(module: AnsibleModule, cloud: Any, group_id: str, tags: Any, etcd_server: str = "") -> None:
+    """Tag the security group with this run's owner, and warn if another run started within the last hour.
 
-    :param etcd_server: id of the server that has the cluster's CA and etcd, to be recorded where nothing is yet
+    :param etcd_server: id of the server that has the cluster's CA and etcd, to record if no server is recorded
     """
     owner = f"{getpass.getuser()}@{socket.gethostname()}"
-    claimed, other = _cloud_objects.claim(tags, owner, int(time.time()))
+    tagged, other = _cloud_objects.run_owner_tags(tags, owner, int(time.time()))
     if other:
         module.warn(f"{other}. Two runs at once undo each other's work: stop one of them")
-    if not _cloud_objects.etcd_server(claimed):
-        claimed = _cloud_objects.record_etcd_server(claimed, etcd_server)
+    if not _cloud_objects.etcd_server(tagged):
+        tagged = _cloud_objects.record_etcd_server(tagged, etcd_server)
     if group_id and not module.check_mode:
-        cloud.security_groups.set_tags(group_id, claimed)
+        cloud.security_groups.set_tags(group_id, tagged)
 
 
 def servers_plan(module: AnsibleModule, cluster: Any, cloud: Any, existing: Any) -> Any:

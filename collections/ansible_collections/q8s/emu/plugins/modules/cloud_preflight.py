@@ -130,7 +130,7 @@ def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     group = cloud.security_groups.find_security_group(name)
     servers, ports = existing.servers, cloud.ports.list_ports(name)
     if group is not None:
-        _module.claim(module, cloud, group.id, group.tags, _cloud_objects.running_initial(cluster, servers))
+        _module.tag_run_owner(module, cloud, group.id, group.tags, _cloud_objects.running_initial(cluster, servers))
     plans = [
         _plan_access.plan_keypair(name, key, module.params["public_key"] or key or "ssh-ed25519 (new)"),
         _plan_access.plan_group(cluster, group, servers, ports),
@@ -149,7 +149,7 @@ def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
         module.fail_json(msg=f"Failed to prepare the cluster: the cloud does not fit\n{text}", problems=problems)
     whole = _plan.joined(plans)
     waiting = any(s.status != "ACTIVE" for s in servers if _cloud_objects.is_ours(s, name))
-    result = _module.told(module, whole)
+    result = _module.plan_result(module, whole)
     return {
         **result,
         "changed": False,

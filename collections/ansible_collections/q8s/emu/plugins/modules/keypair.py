@@ -68,7 +68,7 @@ def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
         )
     if not module.check_mode:
         cloud.keypairs.apply_plan(plan)
-    return {**_module.told(module, plan), "name": name}
+    return {**_module.plan_result(module, plan), "name": name}
 
 
 def main() -> None:

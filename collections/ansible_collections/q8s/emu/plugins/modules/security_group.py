@@ -69,8 +69,8 @@ def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     if plan.changed and not module.check_mode:
         group_id = cloud.security_groups.apply_plan(cluster.cluster_name, group, plan)
         if group is None:
-            _module.claim(module, cloud, group_id, ())
-    return {**_module.told(module, plan), "id": group_id}
+            _module.tag_run_owner(module, cloud, group_id, ())
+    return {**_module.plan_result(module, plan), "id": group_id}
 
 
 def main() -> None:

@@ -142,7 +142,7 @@ def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
         plan = _plan_servers.plan_servers_absent(cluster, existing, module.params["nodes"])
     if plan.problems:
         raise _cloud.CloudError("Failed to plan the servers: " + "; ".join(plan.problems))
-    result = _module.told(module, plan)
+    result = _module.plan_result(module, plan)
     survivors = module.params.get("survivors") or ()
     holder = (
         _plan_servers.surviving_holder(cluster, existing, survivors) if module.params["state"] == "present" else None
