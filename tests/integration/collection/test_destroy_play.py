@@ -129,3 +129,18 @@ def test_a_wrong_request_changes_nothing(
     calls, output = destroy(**variables)
     assert calls == [] and words in output, output
     assert all((tmp_path / name).exists() for name in FILES)
+
+
+def test_another_users_cluster_is_deleted_with_its_key_or_with_consent_only(
+    destroy: Callable[..., tuple[list[str], str]], tmp_path: Path
+) -> None:
+    (tmp_path / "id_ed25519").unlink()
+    calls, output = destroy(q8s_other_users=["u2"])
+    said = " ".join(output.split())
+    assert calls == [] and "was created by another user (u2)" in said, output
+    assert "pass -e q8s_destroy_other_users=true" in said
+    assert "servers absent" in destroy(q8s_other_users=["u2"], q8s_destroy_other_users=True)[0]
+
+
+def test_who_shares_the_key_of_another_users_cluster_deletes_it(destroy: Callable[..., tuple[list[str], str]]) -> None:
+    assert "servers absent" in destroy(q8s_other_users=["u2"])[0]

@@ -119,3 +119,11 @@ def test_servers_that_are_all_listed_are_a_success(deploy: Deploy) -> None:
     (deploy.folder / "next.yml").write_text(deploy.inventory((INITIAL, WORKER, OTHER)))
     code, output = deploy("stages/cloud", "stages/failures")
     assert code == 0, output
+
+
+def test_a_deploy_does_not_touch_a_cluster_of_another_user(deploy: Deploy) -> None:
+    (deploy.folder / "inventory.yml").write_text(deploy.inventory((INITIAL,), q8s_other_users=["u2"]))
+    for playbook in ("stages/preflight", "plan"):
+        code, output = deploy(playbook)
+        assert code == 2 and "was created by another user (u2)" in output and "Choose another cluster_name" in output
+        assert "destroy" not in output.partition("Stop when the cluster is another user")[2]

@@ -44,6 +44,7 @@ def named(name: str, **more: Any) -> Any:
         "availability_zone": None,
         "launched_at": None,
         "is_locked": None,
+        "user_id": None,
         "fixed_ips": [],
     }
     found.configure_mock(**{**defaults, **more})
@@ -199,7 +200,7 @@ class Outage:
     def get_server(self, server_id: str) -> Any:
         return self.servers()[0]
 
-    def delete_server(self, server_id: str, ignore_missing: bool) -> None:
+    def delete_server(self, server_id: str, **_: Any) -> None:
         self.listed = [server for server in self.listed if server.id != server_id]
 
 

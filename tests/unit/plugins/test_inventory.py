@@ -317,6 +317,14 @@ def test_errors_and_what_is_missing_are_visible() -> None:
     }
 
 
+def test_servers_of_another_user_are_seen() -> None:
+    mine, theirs = (replace(SERVERS[n], user_id=user) for n, user in ((0, "me"), (1, "you")))
+    stranger = replace(SERVERS[3], user_id="third")
+    assert _inventory.other_users(CLUSTER, [mine, theirs, stranger, SERVERS[2]], "me") == ["you"]
+    assert _inventory.other_users(CLUSTER, [mine, stranger], "me") == []
+    assert _inventory.other_users(CLUSTER, [mine, theirs], "") == [], "the cloud does not say who is logged in"
+
+
 def test_zones_are_groups() -> None:
     types = tuple(replace(t, zone="rack-1.a") if t.name == "arm-mid" else t for t in CLUSTER.types)
     hosts = {host.name: host for host in _inventory.hosts(replace(CLUSTER, types=types), SERVERS, "/state")}

@@ -20,6 +20,7 @@ description:
     C(zone_<zone>) where the type has a zone, C(server_error) for servers in C(ERROR) (C(q8s_fault) has the cloud's reason), and C(surplus) for servers that
     the file no longer asks for.
   - C(q8s_missing_servers) lists the servers that the file asks for and the cloud does not have, C(q8s_created_servers) those that Q8S created.
+    C(q8s_other_users) has the ids of other users of the cloud who created some of them.
   - The user's SSH configuration is not used for servers and guests. With C(access) of the type C(bastion), they are reached through it. Only the login
     there reads the user's ssh configuration, which has its host key and the user's key. With C(floating_ip), the initial control plane is reached by
     its floating IP, and all others through it; its host key is checked on the way.
@@ -100,6 +101,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._inventory import (
     LocalState,
     cluster_variables,
     hosts,
+    other_users,
     presence_variables,
 )
 
@@ -150,6 +152,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             return
         for key, value in presence_variables(cluster, servers).items():
             inventory.set_variable("all", key, value)
+        inventory.set_variable("all", "q8s_other_users", other_users(cluster, servers, found.user_id))
         for host in hosts(cluster, servers, found.folder, found.etcd_server):
             self._add(inventory, host)
 
@@ -197,7 +200,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 kept = self._cache[key]
                 project = _state.Project(**kept["project"])
                 servers = [_server_of(item) for item in kept["servers"]]
-                return servers, LocalState(_state.folder(root, project, name), project, kept["etcd_server"])
+                folder = _state.folder(root, project, name)
+                return servers, LocalState(folder, project, kept["etcd_server"], kept["user_id"])
         found = _cluster_servers.find(
             _cloud.connect(cloud), cluster, root, move=not context.CLIARGS.get("check", False)
         )
@@ -206,7 +210,12 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         if wanted:
             listed = [asdict(server) for server in found.servers]
             state = found.state
-            self._cache[key] = {"project": asdict(state.project), "servers": listed, "etcd_server": state.etcd_server}
+            self._cache[key] = {
+                "project": asdict(state.project),
+                "servers": listed,
+                "etcd_server": state.etcd_server,
+                "user_id": state.user_id,
+            }
         return found.servers, found.state
 
     def _cluster(self, extra: Mapping[str, Any], path: str) -> _spec.Cluster | None:

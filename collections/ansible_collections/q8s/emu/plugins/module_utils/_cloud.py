@@ -147,6 +147,11 @@ class Cloud:
                 _state.fingerprint(auth, named),
             )
 
+    def user_id(self) -> str:
+        """Return the id of the user that the credentials belong to, or nothing if the cloud does not say it."""
+        with doing("look up the user"):
+            return str(self._os.current_user_id or "")
+
     def list_offer(self) -> dict[str, list[dict[str, Any]]]:
         """Return what a first cluster file can use: networks with their subnets, active images, flavors."""
         with doing("list the networks, images and flavors"):

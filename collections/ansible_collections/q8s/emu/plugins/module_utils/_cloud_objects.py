@@ -43,6 +43,7 @@ class Server:
     launched: bool = True  # it has run, so it may hold data
     created: str = ""  # when, in ISO 8601
     locked: bool = False  # nobody but an administrator can delete, start or stop it
+    user_id: str = ""  # who created it
 
     def address(self, prefix: str) -> Optional[str]:
         """The first address in a network such as 10.254.1.0/24."""

@@ -363,4 +363,5 @@ def _server(found: Any) -> Server:
         bool(found.launched_at),
         str(found.created_at or ""),
         bool(found.is_locked),
+        str(found.user_id or ""),
     )

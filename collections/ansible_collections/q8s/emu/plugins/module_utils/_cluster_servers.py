@@ -52,4 +52,6 @@ def find(cloud: _cloud.Cloud, cluster: _spec.Cluster, root: str, move: bool) -> 
     # With one control plane, there is nothing to choose from.
     several = sum(map(_cloud_objects.is_control_plane, servers)) > 1 or cluster.number_additional_master_nodes
     etcd_server = _cloud_objects.etcd_server(cloud.security_groups.find_tags(name)[1]) if several else ""
-    return ClusterServers(servers, LocalState(place.folder, project, etcd_server), place.note, place.moved)
+    return ClusterServers(
+        servers, LocalState(place.folder, project, etcd_server, cloud.user_id()), place.note, place.moved
+    )

@@ -23,11 +23,15 @@ from ansible_collections.q8s.emu.plugins.module_utils._login import (
 
 @dataclass(frozen=True)
 class LocalState:
-    """The state folder of a cluster, the project that it is for, and the id of the server with the cluster's CA and etcd."""
+    """The state folder of a cluster, and what was read with the servers.
+
+    That is the project, the id of the server with the cluster's CA and etcd, and the id of the user who is logged in.
+    """
 
     folder: str
     project: _state.Project
     etcd_server: str = ""
+    user_id: str = ""
 
 
 def cluster_variables(cluster: _spec.Cluster, state: LocalState | None) -> dict[str, Any]:
@@ -76,6 +80,12 @@ def presence_variables(cluster: _spec.Cluster, servers: list[_cloud_objects.Serv
         "q8s_missing_servers": [name for name in wanted if name not in present],
         "q8s_created_servers": [name for name in wanted if name in created],
     }
+
+
+def other_users(cluster: _spec.Cluster, servers: list[_cloud_objects.Server], user_id: str) -> list[str]:
+    """Return the ids of other users who created servers of the cluster: two users may choose the same name in one project."""
+    creators = {server.user_id for server in servers if _cloud_objects.is_ours(server, cluster.cluster_name)}
+    return sorted(creators - {user_id, ""}) if user_id else []
 
 
 class Host:
