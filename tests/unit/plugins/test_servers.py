@@ -37,6 +37,7 @@ class Recorded:
         self.log: list[str] = []
         self.twins: list[_cloud_objects.Server] = []  # beside the servers that were requested
         self.warnings: list[str] = []
+        self.tags: tuple[str, ...] = ()
 
     def find_existing(self, cluster: Any) -> _plan_servers.Existing:
         return self.has
@@ -68,6 +69,9 @@ class Recorded:
 
     def record_etcd_server(self, cluster_name: str, server_id: str) -> None:
         self.log.append(f"record {server_id or 'nothing'}")
+
+    def find_tags(self, cluster_name: str) -> tuple[str, tuple[str, ...]]:
+        return "group", self.tags
 
     def nothing(self, *_: Any) -> None:
         pass
@@ -184,6 +188,14 @@ def test_of_two_control_planes_the_one_with_etcd_stays() -> None:
     cloud.twins = [server(INITIAL, number=0, created="2026-01-01")]
     run(cloud, partial=True)
     assert [line for line in cloud.log if line.startswith("delete")] == [f"delete {INITIAL}#0"]
+
+
+def test_of_two_control_planes_the_one_whose_etcd_another_run_has_created_stays() -> None:
+    cloud = Recorded(_plan_servers.Existing())
+    cloud.twins = [server(INITIAL, number=3)]
+    cloud.tags = _cloud_objects.record_etcd_server((), f"{INITIAL}#3")
+    run(cloud, partial=True)
+    assert [line for line in cloud.log if line.startswith("delete")] == [f"delete {INITIAL}#2"]
 
 
 def test_a_twin_in_error_is_deleted_and_not_created_again() -> None:

@@ -208,7 +208,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
     by_name = {spec.name: spec for spec in plan.wanted}
     names = set(by_name) - set(refused) - set(plan.unusable)
     ready, errors, late = cloud.servers.wait_until_active(cluster, names, float(module.params["timeout"]))
-    ready, errors = _delete_twins(module, cloud, existing, ready, errors)
+    ready, errors = _delete_twins(module, cluster, cloud, existing, ready=ready, errors=errors)
     for server in started:
         if not _cloud_objects.is_ours(server, cluster.cluster_name) and server.name not in refused:
             cloud.servers.wait_until_started(server, float(module.params["timeout"]))
@@ -232,7 +232,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
             cluster, names - set(more), float(module.params["timeout"])
         )
         errors = [server for server in errors if server.id not in left]
-        ready, errors = _delete_twins(module, cloud, existing, ready, errors)
+        ready, errors = _delete_twins(module, cluster, cloud, existing, ready=ready, errors=errors)
     etcd_server = _record_etcd_server(cluster, cloud, ready, existing)
     failed = {name: _first_line(error) for name, error in sorted(refused.items())}
     faults = {server.name: _cloud_errors.fault(server.fault) for server in errors}
@@ -259,15 +259,21 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
 
 
 def _delete_twins(
-    module: AnsibleModule, cloud: Any, existing: Any, ready: list[Any], errors: list[Any]
+    module: AnsibleModule, cluster: Any, cloud: Any, existing: Any, *, ready: list[Any], errors: list[Any]
 ) -> tuple[list[Any], list[Any]]:
     """Delete surplus servers of one name that this run created, before anything is installed on them.
 
     A cloud that does not answer in time may create a server twice. Return the lists of servers with one of each name.
     """
+    servers = [*ready, *errors]
+    if len({server.name for server in servers}) == len(servers):
+        return ready, errors
+    # Read the record again: a run of somebody else may have created the other one, and its etcd.
+    tags = cloud.security_groups.find_tags(cluster.cluster_name)[1]
+    recorded = _cloud_objects.etcd_server(tags) or existing.etcd_server
     before = {server.id for server in existing.servers}
     by_name: dict[str, list[Any]] = {}
-    for server in sorted((*ready, *errors), key=lambda s: _cloud_objects.order_of_choice(s, existing.etcd_server)):
+    for server in sorted(servers, key=lambda s: _cloud_objects.order_of_choice(s, recorded)):
         by_name.setdefault(server.name, []).append(server)
     # One that was there before may hold data. If all were, the next plan reports them.
     surplus = []
