@@ -26,6 +26,9 @@ class Cloud:
         self.asked.append("project")
         return self.found
 
+    def user_id(self) -> str:
+        return "me"
+
     @property
     def keypairs(self) -> Cloud:
         return self
