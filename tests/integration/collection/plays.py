@@ -29,17 +29,28 @@ def copy_collections(
 ) -> Path:
     """Copy the collections into a folder, and return the copy.
 
-    :param replacements: what becomes of texts of these files, in this order, such as paths
+    :param replacements: what becomes of texts of these files, in this order, such as paths; each must occur
     """
     copy = folder / "ansible_collections"
     shutil.copytree(REPOSITORY / "collections" / "ansible_collections", copy)
+    missing = set(replacements or {})
     for file in [file for pattern in files for file in copy.glob(pattern)] if replacements else []:
         old = new = file.read_text()
         for text, other in (replacements or {}).items():
-            new = new.replace(text, other)
+            if text in new:
+                missing.discard(text)
+                new = new.replace(text, other)
         if new != old:
             file.write_text(new)
+    assert not missing, f"no file of the collections has {missing}"
     return copy
+
+
+def replace_text(file: Path, old: str, new: str) -> None:
+    """Replace a text of a file, which must have it."""
+    text = file.read_text()
+    assert old in text, f"{file} does not have {old}"
+    file.write_text(text.replace(old, new))
 
 
 def said(done: subprocess.CompletedProcess[str]) -> str:

@@ -16,7 +16,7 @@ from ansible_collections.q8s.emu.plugins.filter.bench_plan import bench_plan
 from ansible_collections.q8s.emu.plugins.module_utils import _inventory, _spec
 
 from q8s_wrapper.config import REPOSITORY
-from tests.integration.collection.plays import add_program, copy_collections, play, said, through_ssh
+from tests.integration.collection.plays import add_program, copy_collections, play, replace_text, said, through_ssh
 
 INITIAL = "demo-control-plane"
 PING = REPOSITORY / "tests/unit/plugins/bench_output/ping.txt"
@@ -122,7 +122,7 @@ def test_ssh_that_fails_for_a_moment_does_not_end_the_benchmark(stage: Stage) ->
 
 
 def test_a_control_plane_that_is_gone_ends_the_benchmark_with_what_to_do(stage: Stage) -> None:
-    stage.file.write_text(stage.file.read_text().replace("ssh_retries: 10", "ssh_retries: 1"))
+    replace_text(stage.file, "ssh_retries: 10", "ssh_retries: 1")
     (stage.root / "off-later").write_text("2")
     code, output = stage.run()
     assert code != 0

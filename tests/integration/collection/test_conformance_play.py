@@ -18,7 +18,7 @@ from ansible_collections.q8s.emu.plugins.filter.conformance_plan import conforma
 from ansible_collections.q8s.emu.plugins.module_utils import _conformance, _inventory, _spec
 
 from q8s_wrapper.config import REPOSITORY
-from tests.integration.collection.plays import add_program, copy_collections, play, said, through_ssh
+from tests.integration.collection.plays import add_program, copy_collections, play, replace_text, said, through_ssh
 
 INITIAL = "demo-control-plane"
 NODES = (INITIAL, "x86-small-1", "arm-mid-1")
@@ -143,7 +143,7 @@ def test_ssh_that_fails_for_a_moment_does_not_end_the_run(stage: Stage) -> None:
 
 
 def test_a_control_plane_that_is_gone_ends_the_run_with_what_to_do(stage: Stage) -> None:
-    stage.run_file.write_text(stage.run_file.read_text().replace("ssh_retries: 10", "ssh_retries: 1"))
+    replace_text(stage.run_file, "ssh_retries: 10", "ssh_retries: 1")
     (stage.root / "off-later").write_text("2")
     code, said = stage.run()
     assert code != 0

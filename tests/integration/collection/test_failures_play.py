@@ -16,7 +16,7 @@ import pytest
 from ansible_collections.q8s.emu.plugins.module_utils import _inventory, _spec
 
 from q8s_wrapper.config import REPOSITORY
-from tests.integration.collection.plays import copy_collections
+from tests.integration.collection.plays import copy_collections, replace_text
 
 INITIAL = "demo-control-plane"
 WORKERS = ("x86-small-1", "arm-mid-1")
@@ -59,10 +59,8 @@ class Run:
         paths = {"/var/lib/q8s/bin/kubectl": f"{root}/kubectl", "/etc/kubernetes": f"{root}/etc"}
         self.collections = copy_collections(root, paths, ["**/*.yml", "**/*.sh"])
         self.stages = self.collections / "q8s/emu/playbooks/stages"
-        module = self.collections / "q8s/emu/plugins/modules/nodes_ready.py"
-        module.write_text(module.read_text().replace('"default": 600', '"default": 0'))
-        uncordon = self.collections / "q8s/emu/roles/control_plane/tasks/uncordon.yml"
-        uncordon.write_text(uncordon.read_text().replace("retries: 20", "retries: 1"))
+        replace_text(self.collections / "q8s/emu/plugins/modules/nodes_ready.py", '"default": 600', '"default": 0')
+        replace_text(self.collections / "q8s/emu/roles/control_plane/tasks/uncordon.yml", "retries: 20", "retries: 1")
         (root / "kubectl").write_text(KUBECTL.format(python=sys.executable, root=root, nodes=[INITIAL, *WORKERS]))
         (root / "kubectl").chmod(0o755)
         (root / "etc" / "q8s").mkdir(parents=True)
