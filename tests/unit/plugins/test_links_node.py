@@ -19,7 +19,7 @@ from ansible_collections.q8s.emu.plugins.filter.linked_guests import linked_gues
 from ansible_collections.q8s.emu.plugins.filter.node_links import node_links
 from ansible_collections.q8s.emu.plugins.module_utils import _links_node, _spec
 from ansible_collections.q8s.emu.plugins.module_utils._links import Impairment, Loss
-from ansible_collections.q8s.emu.plugins.module_utils._links_node import NOTHING, Found, NodeLinks
+from ansible_collections.q8s.emu.plugins.module_utils._links_node import Found, NodeLinks
 
 ROOT = Path(__file__).parents[3]
 ROLE = ROOT / "collections/ansible_collections/q8s/emu/roles/emulated_worker"
@@ -103,7 +103,7 @@ def test_a_new_guest_gets_all_files_and_shapes_at_once() -> None:
 def test_a_guest_that_has_its_links_needs_nothing() -> None:
     both = NodeLinks({"10.254.1.3": delay(1)}, {"10.254.1.2": Impairment(loss=Loss(1, 30))}, EXEMPT)
     assert change(found(both, both), both).command == ""
-    assert change(found(None, None, files=False), replace(NOTHING, exempt=EXEMPT)).command == ""
+    assert change(found(None, None, files=False), NodeLinks(exempt=EXEMPT)).command == ""
 
 
 def test_an_edit_keeps_the_links_that_stay() -> None:
@@ -138,7 +138,7 @@ def test_other_exempt_traffic_loads_all_links_again() -> None:
 
 def test_a_cluster_file_without_links_removes_everything() -> None:
     kept = links(n3=40)
-    result = change(found(kept, kept), replace(NOTHING, exempt=EXEMPT))
+    result = change(found(kept, kept), NodeLinks(exempt=EXEMPT))
     assert "q8s-links stop" in result.command
     assert not result.has_links
     for path in ("/etc/q8s/links.tc", "/etc/q8s/links.json", "multi-user.target.wants/q8s-links.service"):
@@ -200,6 +200,7 @@ def test_a_deploy_looks_at_guests_only_where_the_file_or_the_guest_has_links() -
 def test_what_a_guest_has_after_a_change_needs_none() -> None:
     kept = _links_node.NodeLinks({"10.254.1.2": Impairment(delay=1000)}, exempt=("ssh",))
     now = _links_node.NodeLinks({"10.254.1.2": Impairment(delay=2000)}, exempt=("ssh",))
-    for links in ((kept, now), (kept, kept), (_links_node.NOTHING, now), (_links_node.NOTHING, _links_node.NOTHING)):
+    nothing = _links_node.NodeLinks()
+    for links in ((kept, now), (kept, kept), (nothing, now), (nothing, nothing)):
         found = _links_node.found_after(*links, "program", "unit")
         assert not _links_node.change(found, *links, "program", "unit").command

@@ -31,7 +31,6 @@ _UNIT = "/etc/systemd/system/q8s-links.service"
 _ENABLED = "/etc/systemd/system/multi-user.target.wants/q8s-links.service"
 _BATCH = "/etc/q8s/links.tc"
 _KEPT = "/etc/q8s/links.json"  # what the guest shapes from its next boot on
-_IN_FORCE = "/run/q8s/links.json"  # what it shapes now
 _NEXT_BATCH, _NEXT = "/run/q8s/next.tc", "/run/q8s/next.json"
 _NO_FILES = hashlib.sha256(b"").hexdigest()
 
@@ -56,9 +55,6 @@ class NodeLinks:
             "incoming": {address: asdict(link) for address, link in self.incoming.items()},
             "exempt": list(self.exempt),
         }
-
-
-NOTHING = NodeLinks()
 
 
 def from_mapping(data: Mapping[str, Any]) -> NodeLinks:
