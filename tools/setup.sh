@@ -24,18 +24,33 @@ if [ ${#missing[@]} -gt 0 ]; then
         || die "apt-get could not install ${missing[*]}"
 fi
 
-# Python 3.13 and the locked environment
+# Python 3.13 and the locked environment. Debian 12 has no Python 3.13: there, uv downloads one.
+is_wanted() { [ -x "$1" ] && "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null; }
 python=
 for candidate in "$(command -v pyenv >/dev/null && pyenv root)"/versions/3.13*/bin/python3 "$(command -v python3.13 || true)"; do
-    if [ -x "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null; then python=$candidate; break; fi
+    if is_wanted "$candidate"; then python=$candidate; break; fi
 done
-[ -n "$python" ] || die "no Python 3.13 on this machine" "install it (pyenv install 3.13, or your distribution's python3.13) and run make setup again"
 if [ ! -x "$uv" ]; then
     say "installing uv $uv_version"
-    # uv, which checks the hashes of all that it installs, is one of them
+    # uv, which checks the hashes of all that it installs, is one of them. It is no Python package: an older Python's pip will do.
     locked=$(sed -n "/^uv==$uv_version /,/[^\\\\]$/p" requirements.lock)
-    "$python" -m venv "$cache/uv-$uv_version"
+    if [ -z "$python" ] && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+        [ "$(id -u)" = 0 ] || die "no Python 3.13 on this machine, nor python3-venv to install uv with" "run as root: apt-get install python3-venv"
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >/dev/null || die "apt-get could not install python3-venv"
+    fi
+    "${python:-python3}" -m venv "$cache/uv-$uv_version"
     "$cache/uv-$uv_version/bin/pip" install -q --require-hashes --requirement /dev/stdin <<< "$locked" || die "pip could not install uv $uv_version"
+fi
+if [ -z "$python" ]; then
+    find_managed() { "$uv" python find --managed-python --no-python-downloads 3.13 2>/dev/null || true; }
+    python=$(find_managed)
+    if ! is_wanted "$python"; then
+        say "downloading Python 3.13, which this machine does not have"
+        ways="install one (pyenv install 3.13, or your distribution's python3.13), or set UV_PYTHON_INSTALL_MIRROR to a mirror of python-build-standalone's"
+        "$uv" python install --no-progress 3.13 || die "no Python 3.13 on this machine, and uv could not download it" "$ways releases; then run make setup again"
+        python=$(find_managed)
+        is_wanted "$python" || die "the Python 3.13 that uv downloaded does not start"
+    fi
 fi
 stamp=$(cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)-$("$python" -c 'import sys; print(sys.version_info[:3])')
 if [ "$(cat .venv/.q8s-stamp 2>/dev/null)" != "$stamp" ]; then
