@@ -33,3 +33,10 @@ def test_a_missing_program_is_reported_with_a_hint() -> None:
         AnsibleError, match=r"(?s)the program q8s-test: it is neither in .* nor on PATH\nhint: install it"
     ):
         find_program("q8s-test", "install it")
+
+
+def test_a_missing_q8s_run_is_reported_with_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(AnsibleError, match=r"\nhint: install the Python package q8s, which has it: uv tool install"):
+        find_program("q8s-run")

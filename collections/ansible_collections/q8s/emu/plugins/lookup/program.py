@@ -23,7 +23,9 @@ options:
     type: list
     elements: str
   hint:
-    description: What to do when a program is not found; the error message ends with it.
+    description:
+      - What to do when a program is not found; the error message ends with it.
+      - The default for C(q8s-run) says how it is installed.
     type: str
     required: false
 """
@@ -31,7 +33,7 @@ options:
 EXAMPLES = r"""
 - name: Show where q8s-run is
   ansible.builtin.debug:
-    msg: "{{ lookup('q8s.emu.program', 'q8s-run', hint='uv tool install q8s-*.whl') }}"
+    msg: "{{ lookup('q8s.emu.program', 'q8s-run') }}"
 """
 
 RETURN = r"""
@@ -48,6 +50,8 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
+
+HINTS = {"q8s-run": "install the Python package q8s, which has it: uv tool install q8s-*.whl"}
 
 
 class LookupModule(LookupBase):
@@ -70,6 +74,7 @@ def find_program(name: str, hint: str | None = None) -> str:
     beside = os.path.dirname(sys.executable)
     found = shutil.which(name, path=os.pathsep.join([beside, os.environ.get("PATH") or os.defpath]))
     if found is None:
+        hint = hint or HINTS.get(name)
         reason = f"Failed to find the program {name}: it is neither in {beside} nor on PATH"
         raise AnsibleError(f"{reason}\nhint: {hint}" if hint else reason)
     return os.path.abspath(found)
