@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -94,6 +95,29 @@ def test_downloads_of_images_leave_nothing(tmp_path: Path) -> None:
     command = command.replace("{{ q8s_images_files }}", "pause.tar.gz probe.tar.gz")
     subprocess.run(["sh", "-c", command], check=True)
     assert [file.name for file in tmp_path.iterdir()] == ["own.part"]
+
+
+def test_images_that_are_loaded_later_are_pinned(tmp_path: Path) -> None:
+    """Ansible runs the tasks of load_images.yml without the download, with another program in the place of ctr."""
+    ctr = tmp_path / "q8s/bin/ctr"
+    ctr.parent.mkdir(parents=True)
+    ctr.write_text(f'#!/bin/sh\n[ "$3" != import ] || {{ echo "$@"; cat; }} >> {tmp_path}/imported\n')
+    ctr.chmod(0o755)
+    (tmp_path / "bench.tar.gz").write_bytes(gzip.compress(b"an archive\n"))
+    text = (ROLES.parent / "playbooks/tasks/load_images.yml").read_text()
+    tasks = yaml.safe_load(text.replace("/var/lib", str(tmp_path)).replace("/var/tmp", str(tmp_path)))
+    block = tasks[1]["block"]
+    tasks[1]["block"] = [task for task in block if "q8s.emu.download" not in task]
+    assert len(tasks[1]["block"]) == len(block) - 1
+    images = {"q8s_images": [{"name": "bench:1", "artifact": "bench"}]}
+    artifacts = {"q8s_images_artifacts": {"bench": {"name": "bench.tar.gz", "sha256": "0"}}}
+    play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": images | artifacts}
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([{**play, "tasks": tasks}]))
+    done = play_on_this_machine(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    command, archive = (tmp_path / "imported").read_text().splitlines()
+    assert "--label=io.cri-containerd.pinned=pinned" in command
+    assert archive == "an archive"
 
 
 def test_sources_that_were_unpacked_by_half_are_unpacked_again(tmp_path: Path) -> None:
