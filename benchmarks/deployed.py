@@ -44,7 +44,7 @@ __all__ = [
 STOCK: Final = "/var/tmp/q8s-benchmark-stock"  # on a host: what a stock guest needs
 DEADLINE: Final = 600  # seconds, for a boot
 HINT: Final = "hint: a worker may be without its node now; `q8s-run deploy` brings it back"
-_FOLDER: Final = "/var/lib/q8s-guest"  # emulated_worker_directory
+_FOLDER: Final = "/var/lib/q8s-guest"  # as in the vars/main.yml of the role emulated_worker
 _KUBECTL: Final = "sudo /var/lib/q8s/bin/kubectl --kubeconfig=/etc/kubernetes/admin.conf"
 _VIRSH: Final = "sudo virsh --quiet --connect qemu:///system"
 _TOKEN_HOURS: Final = 3

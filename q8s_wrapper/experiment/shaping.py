@@ -11,7 +11,7 @@ from q8s_wrapper.experiment.machines import COMMAND_SECONDS, CommandError, Machi
 
 _FILES: Final = COLLECTIONS / "ansible_collections" / "q8s" / "emu" / "roles" / "emulated_worker" / "files"
 _CONCURRENT: Final = 50  # connections, as Ansible's forks
-# Says on the host that its guest has links, as the role does.
+# Says on the host that its guest has links, as the role emulated_worker does (vars/main.yml has the folder).
 _MARK: Final = "touch /var/lib/q8s-guest/links"
 _UNMARK: Final = "rm -f /var/lib/q8s-guest/links"
 

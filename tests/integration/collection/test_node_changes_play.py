@@ -132,7 +132,7 @@ class Cluster:
                 vm = _inventory.vm_variables(cluster, spec, f"10.254.1.{number}")
                 folder = root / spec.name
                 self._guest(folder, vm)
-                host |= {"q8s_vm": {**vm, "guest_ip": "127.0.0.1"}, "emulated_worker_directory": str(folder)}
+                host |= {"q8s_vm": {**vm, "guest_ip": "127.0.0.1"}, "guest_folder": str(folder)}
         variables = {
             **_inventory.cluster_variables(cluster, None),
             "ansible_connection": "local",
@@ -199,6 +199,7 @@ class Cluster:
             "/var/lib/q8s/bin/kubectl": f"{self.root}/bin/kubectl",
             "/etc/kubernetes/admin.conf": f"{self.root}/admin.conf",
             "(address, 22)": f"(address, {port})",
+            "__emulated_worker_directory: /var/lib/q8s-guest": '__emulated_worker_directory: "{{ guest_folder }}"',
         }
         copy_collections(self.root, replacements, ["**/*.yml", "**/guest.py"])
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.q8s.emu.plugins.module_utils import _ssh
 
 from q8s_wrapper import cli, runner, state
@@ -25,6 +26,8 @@ from q8s_wrapper.runner import Outcome
 from tests.unit.wrapper import fake_machines
 from tests.unit.wrapper.fake_machines import FakeMachines
 
+ROLE = Path(__file__).parents[3] / "collections/ansible_collections/q8s/emu/roles/emulated_worker"
+GUESTS = yaml.safe_load((ROLE / "vars/main.yml").read_text())["__emulated_worker_directory"]
 EXAMPLE = str(Path(__file__).parents[3] / "examples/edge.yaml")
 LINK = {"from": "node:edge-1", "to": "zone:cloud-site", "delay": "200ms"}
 CONTROL_PLANE, CLOUD, EDGE = "10.254.1.1", "10.254.1.2", "10.254.1.3"
@@ -63,7 +66,7 @@ class Lab:
 
     def marked(self, host: str) -> list[str]:
         """Return what was said on a host about the links of its guest."""
-        lines = [line for line in self.machines.lines() if f" {host} " in line and "q8s-guest/links" in line]
+        lines = [line for line in self.machines.lines() if f" {host} " in line and f"{GUESTS}/links" in line]
         return ["no links" if "rm -f" in line else "links" for line in lines]
 
 
