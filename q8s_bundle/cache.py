@@ -77,8 +77,9 @@ def cache_root() -> Path:
     """Return the folder of the cache: ``Q8S_CACHE``, else ``q8s`` in the user's cache folder (XDG)."""
     if own := os.environ.get("Q8S_CACHE"):
         return Path(own).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "q8s"
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The XDG base directory specification says to ignore relative paths.
+    return (base if base.is_absolute() else Path.home() / ".cache") / "q8s"
 
 
 def content_key(*parts: str | bytes | Path) -> str:

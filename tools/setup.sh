@@ -3,7 +3,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cache=${Q8S_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/q8s}
+# as in q8s_bundle/cache.py
+case ${XDG_CACHE_HOME:-} in /*) cache=$XDG_CACHE_HOME/q8s ;; *) cache=$HOME/.cache/q8s ;; esac
+cache=${Q8S_CACHE:-$cache}
 uv_version=$(sed -n '/"uv==/{s/.*"uv==\([0-9.]*\)".*/\1/p;q}' pyproject.toml)
 uv=$cache/uv-$uv_version/bin/uv
 

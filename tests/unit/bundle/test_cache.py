@@ -27,8 +27,10 @@ def test_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch, root: Pat
     monkeypatch.delenv("Q8S_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
     assert cache.cache_root() == Path("/xdg/q8s")
-    monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setenv("XDG_CACHE_HOME", "xdg")
+    assert cache.cache_root() == Path("/home/ada/.cache/q8s"), "relative paths are ignored"
+    monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache.cache_root() == Path("/home/ada/.cache/q8s")
 
 
