@@ -11,6 +11,7 @@ from typing import Final
 
 from q8s_wrapper.config import add_collections_to_path
 from q8s_wrapper.errors import ExitCode, WrapperError
+from q8s_wrapper.report import join_names
 
 _SERVERS: Final = 3  # servers of the new cluster: a control plane and two workers
 _CONTROL_PLANE_MB: Final = 2048
@@ -148,8 +149,7 @@ def cluster_file(offer: Offer, name: str) -> str:
 
 def _join_names(names: Iterable[str]) -> str:
     """Join at most ten names, sorted, and count the rest."""
-    found = sorted(names)
-    return ", ".join(found[:10]) + (f" and {len(found) - 10} more" if len(found) > 10 else "") or "none"
+    return join_names(sorted(names), 10) or "none"
 
 
 def _ipv4_subnets(network: Network) -> list[tuple[Subnet, ipaddress.IPv4Network]]:

@@ -150,12 +150,14 @@ def _format_rules(names: Sequence[str]) -> str:
     return "; ".join(f"{', '.join(what)} from {source}" for source, what in by_source.items())
 
 
+def join_names(names: Sequence[str], most: int) -> str:
+    """Join names, and count those after the first ones: ``a, b and 3 more``."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def _format_links(row: Mapping[str, Any], width: int) -> list[str]:
     """Format the links that some nodes have to others."""
-    ends = [
-        ", ".join(names[:_LINK_NAMES]) + (f" and {len(names) - _LINK_NAMES} more" if names[_LINK_NAMES:] else "")
-        for names in (row["from"], row["to"])
-    ]
+    ends = [join_names(names, _LINK_NAMES) for names in (row["from"], row["to"])]
     return textwrap.wrap(f"link: {ends[0]} -> {ends[1]}: {row['impairment']}", width, subsequent_indent="  ")
 
 
@@ -198,8 +200,7 @@ def failures(state: State, invocation: Invocation, width: int) -> list[str]:
     lines = []
     for (task, reason, place), same in grouped.items():
         hosts = [failure.host for failure in same]
-        named = ", ".join(hosts[:5]) + (f" and {len(hosts) - 5} more" if len(hosts) > 5 else "")
-        where = "" if hosts == ["localhost"] else f"{named}: "
+        where = "" if hosts == ["localhost"] else f"{join_names(hosts, 5)}: "
         lines += _wrap(f"error: {where}{task}", width)
         lines += [f"  {line}" for line in _shorten_reason(invocation.adapt(reason), width - 2)]
         lines.append(f"  (in {place})")

@@ -20,7 +20,6 @@ from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.experiment import crate, record, secrets, timeline, timeline_page, timeline_record
 
 _TIMELINE: Final = "timeline.json"
-_BENCH_RESULTS: Final = "results.json"
 
 
 def show_timeline(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -163,9 +162,11 @@ def _read_bench(folder: Path) -> dict[str, bytes]:
 
     :raises WrapperError: it is no such folder
     """
-    if not (folder / _BENCH_RESULTS).is_file():
+    if not (folder / folders.RESULTS).is_file():
         raise WrapperError(
-            f"--bench: {folder} has no {_BENCH_RESULTS}", "pass a folder that q8s-run bench wrote", ExitCode.WRONG_INPUT
+            f"--bench: {folder} has no {folders.RESULTS}",
+            "pass a folder that q8s-run bench wrote",
+            ExitCode.WRONG_INPUT,
         )
     return folders.read(folder)
 

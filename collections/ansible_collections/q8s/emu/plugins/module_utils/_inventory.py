@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _hostkeys, _spec, _state
+from ansible_collections.q8s.emu.plugins.module_utils._limit import group_word
 from ansible_collections.q8s.emu.plugins.module_utils._login import (
     gateway,
     is_here,
@@ -131,8 +131,8 @@ def hosts(
             groups = ["control_plane", "control_plane_initial"] if spec is first else ["control_plane"]
             result.append(Host(spec.name, groups + error, variables))
             continue
-        kind = [f"type_{_word(spec.vm_type.name)}", f"arch_{spec.vm_type.architecture}"]
-        kind += [f"zone_{_word(spec.vm_type.zone)}"] if spec.vm_type.zone else []
+        kind = [f"type_{group_word(spec.vm_type.name)}", f"arch_{spec.vm_type.architecture}"]
+        kind += [f"zone_{group_word(spec.vm_type.zone)}"] if spec.vm_type.zone else []
         address = server.address(cluster.remote_ip_prefix)
         if address:
             variables["q8s_vm"] = vm_variables(cluster, spec, address)
@@ -237,8 +237,3 @@ def with_floating(
         replace(server, floating=tuple(by_fixed[a] for a in server.addresses if a in by_fixed) or server.floating)
         for server in servers
     ]
-
-
-def _word(name: str) -> str:
-    """A name as a part of a group's name, which has no other characters."""
-    return re.sub(r"[^A-Za-z0-9_]", "_", name)

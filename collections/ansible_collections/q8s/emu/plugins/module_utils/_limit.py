@@ -38,10 +38,10 @@ def limited_servers(cluster: Cluster, limit: Union[str, Iterable[str], None]) ->
         if spec.vm_type is None:
             names += ["control_plane", *(["control_plane_initial"] if spec.initial else [])]
         else:
-            names += ["worker_hosts", "emulated_workers", f"type_{_word(spec.vm_type.name)}"]
+            names += ["worker_hosts", "emulated_workers", f"type_{group_word(spec.vm_type.name)}"]
             names += [
                 f"arch_{spec.vm_type.architecture}",
-                *([f"zone_{_word(spec.vm_type.zone)}"] if spec.vm_type.zone else []),
+                *([f"zone_{group_word(spec.vm_type.zone)}"] if spec.vm_type.zone else []),
             ]
         for name in names:
             by_name.setdefault(name, set()).add(spec.name)
@@ -63,6 +63,6 @@ def limited_servers(cluster: Cluster, limit: Union[str, Iterable[str], None]) ->
     return [spec.name for spec in cluster.servers() if spec.name in chosen]
 
 
-def _word(name: str) -> str:
+def group_word(name: str) -> str:
     """Return a name as the inventory has it in the name of a group."""
     return re.sub(r"[^A-Za-z0-9_]", "_", name)

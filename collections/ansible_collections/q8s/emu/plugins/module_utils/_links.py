@@ -195,8 +195,12 @@ def known_names(selector: str, endpoints: Iterable[Endpoint]) -> str:
     kind = selector.partition(":")[0]
     known = [{"node": one.name, "type": one.type, "zone": one.zone}.get(kind, "") for one in endpoints]
     names = sorted({name for name in known if name})
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return f"{kind}s: {', '.join(names[:8]) or 'none'}{more}"
+    return f"{kind}s: {join_names(names, 8) or 'none'}"
+
+
+def join_names(names: Sequence[str], most: int) -> str:
+    """Join names, and count those after the first ones: ``a, b and 3 more``."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def directed(rules: Iterable[Rule]) -> list[Rule]:

@@ -443,7 +443,7 @@ def _matrix(
             except ValueError:
                 unknown.append(name)
     if unknown:
-        words = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
+        words = _links.join_names(unknown, 5)
         report.warn(network.at("matrix"), "network.matrix", f"names neither zones nor nodes of this cluster: {words}")
     return [
         Rule(selectors[source], selectors[target], Impairment(delay=delay))
