@@ -21,7 +21,7 @@ def check(output: Path, marker: str, *, force: bool) -> None:
     :raises WrapperError: the folder exists and must not be replaced, or the folder above it does not exist
     """
     if not output.parent.is_dir():
-        raise WrapperError(f"Failed to write {output}: {output.parent} is no folder", code=ExitCode.WRONG_INPUT)
+        raise WrapperError(f"Failed to write {output}: {output.parent} is not a folder", code=ExitCode.WRONG_INPUT)
     if not output.exists() and not output.is_symlink():
         return
     if not (output / marker).is_file():

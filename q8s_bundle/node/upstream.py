@@ -133,7 +133,7 @@ def _take(file: File, architecture: Architecture, folder: Path) -> None:
         (folder / binary).chmod(0o755)
         allowed = _GLIBC if binary == _ON_GLIBC else frozenset()
         if libraries := sorted(set(elf.needed(folder / binary)) - allowed):
-            raise BundleError(f"Failed to take {binary} from {file.url}: it needs {', '.join(libraries)}")
+            raise BundleError(f"Failed to use {binary} from {file.url}: it needs {', '.join(libraries)}")
     packed.unlink(missing_ok=True)
 
 

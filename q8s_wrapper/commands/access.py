@@ -169,7 +169,7 @@ def kubeconfig(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         path = state.find(cluster.cluster_name) / "kubeconfig"
         text = files.read(path)
         if text is None:
-            raise WrapperError(f"Failed to read {path}: it is no kubeconfig", arguments.invocation.command("status"))
+            raise WrapperError(f"Failed to read {path}: it is not a kubeconfig", arguments.invocation.command("status"))
     if arguments.write:
         target = Path(arguments.write).expanduser()
         files.write(target, text, cluster.cluster_name)

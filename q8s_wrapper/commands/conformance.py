@@ -72,7 +72,8 @@ def _variables(arguments: argparse.Namespace, output: Path) -> dict[str, Any]:
             re.compile(getattr(arguments, name) or "")
         except re.error as error:
             raise WrapperError(
-                f"--{name}: {getattr(arguments, name)!r} is no regular expression: {error}", code=ExitCode.WRONG_INPUT
+                f"--{name}: {getattr(arguments, name)!r} is not a regular expression: {error}",
+                code=ExitCode.WRONG_INPUT,
             ) from None
     parallel = 2 if arguments.parallel is None else arguments.parallel
     if parallel < 1:

@@ -253,7 +253,7 @@ def _plot(data: Mapping[str, Any], file: Path, force: bool) -> None:
         )
     target = file.expanduser().resolve()  # the user may have put a link there
     if target.exists() and not target.is_file():  # such as /dev/stdout, in whose place a file would be put
-        raise WrapperError(f"{file} is no ordinary file: nothing was changed", "choose a file", ExitCode.WRONG_INPUT)
+        raise WrapperError(f"{file} is not a regular file: nothing was changed", "choose a file", ExitCode.WRONG_INPUT)
     if target.exists() and not force:
         raise WrapperError(
             f"{file} exists: nothing was changed",

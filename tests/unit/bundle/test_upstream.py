@@ -189,7 +189,7 @@ def test_a_release_without_a_wanted_file_is_refused(server: Server) -> None:
 def test_only_kubelet_may_need_the_nodes_c_library(server: Server) -> None:
     content = DYNAMIC.read_bytes()
     node = publish(server, gobuild.KUBERNETES_NODE, X86, content)
-    with pytest.raises(BundleError, match=r"^Failed to take kubeadm from .*: it needs .*libc\.so\.6"):
+    with pytest.raises(BundleError, match=r"^Failed to use kubeadm from .*: it needs .*libc\.so\.6"):
         Supply("upstream", node).obtain(gobuild.KUBERNETES_NODE, X86)
     assert leftovers() == []
     publish(server, gobuild.KUBERNETES_NODE)

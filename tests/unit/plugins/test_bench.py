@@ -547,13 +547,13 @@ def test_what_is_in_the_folder_is_not_lost(tmp_path: Path) -> None:
     _results_folder.check(output, force=False, hint="")
     output.mkdir()
     (output / "thesis.tex").write_text("years of work")
-    with pytest.raises(_results_folder.OutputError, match="is no folder of results"):
+    with pytest.raises(_results_folder.OutputError, match="is not a folder of results"):
         _results_folder.check(output, force=True, hint="")
     (output / "results.json").write_text("{}")
     with pytest.raises(_results_folder.OutputError, match="has results"):
         _results_folder.check(output, force=False, hint="")
     _results_folder.check(output, force=True, hint="")
-    with pytest.raises(_results_folder.OutputError, match="is no folder"):
+    with pytest.raises(_results_folder.OutputError, match="is not a folder"):
         _results_folder.check(tmp_path / "missing" / "bench", force=False, hint="")
 
 

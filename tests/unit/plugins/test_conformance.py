@@ -48,7 +48,7 @@ def test_focus_chooses_from_all_groups_and_skip_leaves_out() -> None:
     assert names(focus="DNS", skip="for the cluster") and DNS not in names(focus="DNS", skip="for the cluster")
     with pytest.raises(AnsibleFilterError, match="no conformance test has such a name\nhint: --list"):
         conformance_plan(LISTING, focus="no such test")
-    with pytest.raises(AnsibleFilterError, match="is no regular expression"):
+    with pytest.raises(AnsibleFilterError, match="is not a regular expression"):
         conformance_plan(LISTING, focus="(")
 
 

@@ -219,7 +219,7 @@ def test_results_behind_a_link_are_replaced(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"real", "link"}
     link.unlink()
     link.symlink_to(tmp_path / "missing" / "results")
-    with pytest.raises(_results_folder.OutputError, match="missing is no folder"):
+    with pytest.raises(_results_folder.OutputError, match="missing is not a folder"):
         _results_folder.check(link, force=False, hint="")
 
 

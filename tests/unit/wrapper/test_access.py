@@ -259,7 +259,7 @@ def test_a_kubeconfig_that_cannot_be_read_is_fetched_again(
     stored.write_text(text)
     monkeypatch.setattr(access, "fetch_kubeconfig", lambda *_: ExitCode.DONE)
     assert cli.main(["kubeconfig", EXAMPLE]) == ExitCode.FAILED
-    assert f"Failed to read {stored}: it is no kubeconfig" in capsys.readouterr().err
+    assert f"Failed to read {stored}: it is not a kubeconfig" in capsys.readouterr().err
 
 
 def test_of_several_control_planes_one_that_answers_is_named(

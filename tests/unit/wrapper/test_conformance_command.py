@@ -66,7 +66,7 @@ def test_options_reach_the_playbook(played: list[tuple[str, list[str]]], folder:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--focus", "("], "--focus: '(' is no regular expression"),
+        (["--focus", "("], "--focus: '(' is not a regular expression"),
         (["--parallel", "0"], "--parallel: is 0; allowed is a whole number of at least 1"),
         (["--output", "taken"], "taken exists"),
         (["--resume"], "conformance-demo has no results.json"),

@@ -349,7 +349,7 @@ def test_a_device_is_no_kubeconfig_to_merge_into(
     monkeypatch.setenv("KUBECONFIG", os.devnull)
     (folder / "kubeconfig").write_text(json.dumps(KUBECONFIG))
     assert cli.main(["kubeconfig", EXAMPLE, "--merge"]) == ExitCode.WRONG_INPUT
-    assert f"error: Failed to merge into {os.devnull}: is no regular file" in capsys.readouterr().err
+    assert f"error: Failed to merge into {os.devnull}: is not a regular file" in capsys.readouterr().err
     assert Path(os.devnull).is_char_device()
 
 

@@ -158,7 +158,7 @@ def choose(names: Sequence[str], focus: str = "", skip: str = "") -> list[str]:
     try:
         wanted, unwanted = re.compile(focus or "."), re.compile(skip or r"(?!)")
     except re.error as error:
-        raise ConformanceError(f"{focus or skip!r} is no regular expression: {error}") from error
+        raise ConformanceError(f"{focus or skip!r} is not a regular expression: {error}") from error
     chosen = [
         name for name in names if (focus or sig(name) in SIGS) and wanted.search(name) and not unwanted.search(name)
     ]
@@ -224,7 +224,7 @@ def read_junit(text: str) -> dict[str, dict[str, Any]]:
     try:
         root = ET.fromstring(text)
     except ET.ParseError as error:
-        raise ValueError(f"it is no XML: {error}") from error
+        raise ValueError(f"it is not XML: {error}") from error
     found = {}
     for case in root.iter("testcase"):
         label = case.get("name", "")

@@ -68,12 +68,12 @@ def text(path: Union[str, os.PathLike[str]]) -> str:
     """Return the text of a file.
 
     :raises FileNotFoundError: there is no such file
-    :raises ReadError: it is no regular file, may not be read, or is not UTF-8
+    :raises ReadError: it is not a regular file, may not be read, or is not UTF-8
     """
     place = Place(os.fspath(path))
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise place.error("is a folder" if os.path.isdir(path) else "is no regular file")
+            raise place.error("is a folder" if os.path.isdir(path) else "is not a regular file")
         with open(path, "rb") as stream:
             data = stream.read()
     except FileNotFoundError:

@@ -49,11 +49,11 @@ def check(output: Path, *, force: bool, hint: str) -> None:
     """
     parent = output.resolve().parent
     if not parent.is_dir():
-        raise OutputError(f"{parent} is no folder\nhint: create it, or choose another with --output")
+        raise OutputError(f"{parent} is not a folder\nhint: create it, or choose another with --output")
     if not output.exists():
         return
     if not (output / RESULTS).is_file():
-        raise OutputError(f"{output} exists and is no folder of results\nhint: choose another with --output")
+        raise OutputError(f"{output} exists and is not a folder of results\nhint: choose another with --output")
     if not force:
         raise OutputError(f"{output} has results\nhint: {hint}")
 

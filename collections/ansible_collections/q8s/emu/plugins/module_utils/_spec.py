@@ -83,7 +83,7 @@ def load_file(path: str) -> Cluster:
     with open(path, "rb") as stream:
         data = stream.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
-        raise SpecError([Problem(path, 1, 1, "", f"larger than {MAX_FILE_BYTES} bytes: this is no cluster file")])
+        raise SpecError([Problem(path, 1, 1, "", f"larger than {MAX_FILE_BYTES} bytes: this is not a cluster file")])
     report = Report(path, os.path.dirname(path) or ".")
     return _spec_check.cluster(read(data, report), report)
 

@@ -199,7 +199,7 @@ def read(text: Union[str, bytes], report: Report) -> Value:
         message = f"has the character U+{ord(content[error.position]):04X}, which YAML does not allow"
         raise stop(len(lines), len(lines[-1]) + 1, message) from None
     except RecursionError:
-        raise stop(1, 1, "nested too deeply: this is no cluster file") from None
+        raise stop(1, 1, "nested too deeply: this is not a cluster file") from None
     raise stop(1, 1, "empty; a cluster file is a mapping", "`q8s-run init FILE` writes one from what your cloud offers")
 
 
@@ -268,7 +268,7 @@ class _Reader:
         data: Any = None
         if depth > _MAX_DEPTH:
             data = UNUSABLE
-            self.report.fail(place, path, "nested too deeply: this is no cluster file")
+            self.report.fail(place, path, "nested too deeply: this is not a cluster file")
         elif tag is None:
             data = UNUSABLE
         elif isinstance(node, yaml.MappingNode):
@@ -318,7 +318,7 @@ class _Reader:
         for other in merged:
             self._merged += len(other.data)
             if self._merged > _MAX_MERGED:
-                self.report.fail(other, path, f"<< brings in more than {_MAX_MERGED} keys: this is no cluster file")
+                self.report.fail(other, path, f"<< brings in more than {_MAX_MERGED} keys: this is not a cluster file")
                 break
             for key, value in other.data.items():
                 data.setdefault(key, value)
