@@ -199,7 +199,7 @@ class Cluster:
             "/var/lib/q8s/bin/kubectl": f"{self.root}/bin/kubectl",
             "/etc/kubernetes/admin.conf": f"{self.root}/admin.conf",
             "(address, 22)": f"(address, {port})",
-            "__emulated_worker_directory: /var/lib/q8s-guest": '__emulated_worker_directory: "{{ guest_folder }}"',
+            "emulated_worker_directory: /var/lib/q8s-guest": 'emulated_worker_directory: "{{ guest_folder }}"',
         }
         copy_collections(self.root, replacements, ["**/*.yml", "**/guest.py"])
 

@@ -38,7 +38,7 @@ def render() -> Render:
             "emulated_worker_tb_cache_mb": 0,
             "emulated_worker_qemu_args": "",
             "emulated_worker_mac": "52:54:00:fe:01:03",
-            "__emulated_worker_directory": "/var/lib/q8s-guest",
+            "emulated_worker_directory": "/var/lib/q8s-guest",
             "emulated_worker_artifacts": {"kernel": {"name": "kernel-new"}, "initrd": {"name": "initrd-new"}},
             "emulated_worker_cmdline": "root=LABEL=rootfs quiet",
             **changes,

@@ -27,7 +27,7 @@ from tests.unit.wrapper import fake_machines
 from tests.unit.wrapper.fake_machines import FakeMachines
 
 ROLE = Path(__file__).parents[3] / "collections/ansible_collections/q8s/emu/roles/emulated_worker"
-GUESTS = yaml.safe_load((ROLE / "vars/main.yml").read_text())["__emulated_worker_directory"]
+GUESTS = yaml.safe_load((ROLE / "vars/main.yml").read_text())["emulated_worker_directory"]
 EXAMPLE = str(Path(__file__).parents[3] / "examples/edge.yaml")
 LINK = {"from": "node:edge-1", "to": "zone:cloud-site", "delay": "200ms"}
 CONTROL_PLANE, CLOUD, EDGE = "10.254.1.1", "10.254.1.2", "10.254.1.3"
