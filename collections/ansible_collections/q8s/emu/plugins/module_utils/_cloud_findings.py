@@ -70,9 +70,7 @@ class Network:
     chosen: bool = False  # private_network_id named a subnet, the only one in subnets
     secured: bool = True  # new ports take security groups: port_security_enabled
     mtu: int = 0  # 0: not known
-    closed: bool = (
-        False  # Nova lets only administrators attach servers: it is external, and not shared with the project
-    )
+    closed: bool = False  # external, and not shared: Nova lets only administrators attach servers
 
     def subnet(self, prefix: str) -> Optional[Subnet]:
         """Return the first subnet inside a prefix such as 10.254.1.0/24."""

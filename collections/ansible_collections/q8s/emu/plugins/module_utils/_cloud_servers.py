@@ -10,7 +10,7 @@ import datetime
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional, TypeVar, Union
+from typing import Any, Optional, TypeVar
 
 from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _plan_servers
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
@@ -23,6 +23,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._cloud_findings import Net
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import Server, ServerGroup
 from ansible_collections.q8s.emu.plugins.module_utils._plan_servers import Request
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec
+from ansible_collections.q8s.emu.plugins.module_utils._text import first_line
 
 _POLL_SECONDS = 1.0
 _ROUNDS = 3
@@ -170,7 +171,7 @@ class Servers:
                 for server in left:
                     error = why.get(server.id)
                     if error and not error.temporary and str(error) == str(before.get(server.id)):
-                        refused[server.id] = f"server {server.name}: not removed ({_first_line(error)})"
+                        refused[server.id] = f"server {server.name}: not removed ({first_line(error)})"
             ids = {server.id for server in left} - set(refused)
             listed = patience.read(self.list_servers)
             if listed is None:
@@ -178,7 +179,7 @@ class Servers:
                 continue
             left = [server for server in listed if server.id in ids and server.status != "DELETED"]
             if left and patience.is_over({server.id for server in left}):
-                reasons = {s.id: _first_line(why.get(s.id, "")) or s.fault or s.status for s in left}
+                reasons = {s.id: first_line(why.get(s.id, "")) or s.fault or s.status for s in left}
                 late = {s.id: f"server {s.name}: not removed within {timeout:.0f} s ({reasons[s.id]})" for s in left}
                 return {**refused, **late}
             if left:
@@ -329,10 +330,6 @@ def _late(name: str, servers: Sequence[Server], unseen: int, cluster: Cluster, t
         have = ", ".join(found.addresses) or "none"
         return f"server {name}: no address in {cluster.remote_ip_prefix} after {timeout:.0f} s (it has {have})"
     return f"server {name}: still {found.status}; no server changed its state for {timeout:.0f} s"
-
-
-def _first_line(error: Union[CloudError, str]) -> str:
-    return str(error).split("\n", maxsplit=1)[0]
 
 
 def _server(found: Any) -> Server:

@@ -15,6 +15,8 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Optional, TypeVar
 
+from ansible_collections.q8s.emu.plugins.module_utils import _text
+
 DISTRIBUTIONS = ("normal", "pareto", "paretonormal")
 CONTROL_PLANES = "control-planes"
 SELECTORS = f"node:NAME, type:NAME, zone:NAME, {CONTROL_PLANES} or *"
@@ -195,12 +197,7 @@ def known_names(selector: str, endpoints: Iterable[Endpoint]) -> str:
     kind = selector.partition(":")[0]
     known = [{"node": one.name, "type": one.type, "zone": one.zone}.get(kind, "") for one in endpoints]
     names = sorted({name for name in known if name})
-    return f"{kind}s: {join_names(names, 8) or 'none'}"
-
-
-def join_names(names: Sequence[str], most: int) -> str:
-    """Join names, and count those after the first ones: ``a, b and 3 more``."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return f"{kind}s: {_text.join_names(names, 8) or 'none'}"
 
 
 def directed(rules: Iterable[Rule]) -> list[Rule]:

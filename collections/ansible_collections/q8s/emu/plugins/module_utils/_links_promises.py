@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from ansible_collections.q8s.emu.plugins.module_utils import _links, _promises
+from ansible_collections.q8s.emu.plugins.module_utils import _promises, _text
 
 _NAMES = 3  # of the nodes that a row names; a link to all nodes of a large cluster has hundreds
 
@@ -79,7 +79,7 @@ def _of_findings(findings: Sequence[Mapping[str, Any]]) -> Iterator[_Promise]:
 def _row(group: Sequence[_Promise]) -> dict[str, Any]:
     first = group[0]
     names = [one.target for one in group]
-    promise = f"{first.what} to {_links.join_names(names, _NAMES)}"
+    promise = f"{first.what} to {_text.join_names(names, _NAMES)}"
     measured, off = first.text, ""
     if first.values:
         found = sorted(one.values[1] for one in group)

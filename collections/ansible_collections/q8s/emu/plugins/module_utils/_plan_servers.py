@@ -23,6 +23,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import (
 )
 from ansible_collections.q8s.emu.plugins.module_utils._plan import FLOATING_IP, PORT, SERVER, SERVER_GROUP, Change, Plan
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec
+from ansible_collections.q8s.emu.plugins.module_utils._text import join_names
 
 SPREAD = "soft-anti-affinity"
 SURPLUS_HINT = "q8s-run deploy --yes, or ansible-playbook -e q8s_remove_surplus=true, drains and removes it"
@@ -263,7 +264,7 @@ def _control_plane_loss(cluster: Cluster, existing: Existing, foreign: Optional[
         f"the server {name}, which has the cluster's CA and etcd, {state}. Everything that was created in Kubernetes is lost with "
         f"it, and no other server of the cluster can join a new control plane. {way}To give the data up: `q8s-run deploy FILE "
         f"--replace-control-plane` (ansible-playbook: -e q8s_replace_control_plane=true) deletes all servers of the cluster "
-        f"({_listed([s.name for s in ours])}), and creates them again, with a new CA and an empty Kubernetes"
+        f"({join_names([s.name for s in ours], 5)}), and creates them again, with a new CA and an empty Kubernetes"
     )
 
 
@@ -278,10 +279,6 @@ def _gateway_hint(cluster: Cluster, existing: Existing, copies: Sequence[str]) -
         f"(openstack server add floating ip {copies[0]} {address}), and deploy again: it reaches the others through "
         f"{copies[0]}, and moves the address back. "
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _create(spec: ServerSpec, old: Sequence[Server]) -> Change:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, Callable, Optional
 
-from ansible_collections.q8s.emu.plugins.module_utils import _links, _links_sources
+from ansible_collections.q8s.emu.plugins.module_utils import _links, _links_sources, _text
 from ansible_collections.q8s.emu.plugins.module_utils._links import Endpoint, Impairment, Loss, Rule
 from ansible_collections.q8s.emu.plugins.module_utils._links_tc import EXEMPT_PORTS, MAX_QUEUE, rate_of_queue
 from ansible_collections.q8s.emu.plugins.module_utils._spec_edit import LIVE
@@ -443,7 +443,7 @@ def _matrix(
             except ValueError:
                 unknown.append(name)
     if unknown:
-        words = _links.join_names(unknown, 5)
+        words = _text.join_names(unknown, 5)
         report.warn(network.at("matrix"), "network.matrix", f"names neither zones nor nodes of this cluster: {words}")
     return [
         Rule(selectors[source], selectors[target], Impairment(delay=delay))

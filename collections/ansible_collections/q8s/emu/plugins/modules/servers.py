@@ -128,6 +128,7 @@ from ansible_collections.q8s.emu.plugins.module_utils import (
     _module,
     _plan,
     _plan_servers,
+    _text,
 )
 
 
@@ -234,7 +235,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
         errors = [server for server in errors if server.id not in left]
         ready, errors = _delete_twins(module, cluster, cloud, existing, ready=ready, errors=errors)
     etcd_server = _record_etcd_server(cluster, cloud, ready, existing)
-    failed = {name: _first_line(error) for name, error in sorted(refused.items())}
+    failed = {name: _text.first_line(error) for name, error in sorted(refused.items())}
     faults = {server.name: _cloud_errors.fault(server.fault) for server in errors}
     failed |= {name: f"server {name} is in ERROR: {reason}" for name, (reason, hint) in faults.items()}
     failed |= {**late, **plan.unusable}
@@ -294,10 +295,9 @@ def _record_etcd_server(cluster: Any, cloud: Any, ready: list[Any], existing: An
 
     Return the recorded id, or nothing.
     """
+    # It may be an additional control plane, which stands in for a deleted initial one.
     if any(server.id == existing.etcd_server for server in ready):
-        return str(
-            existing.etcd_server
-        )  # it may be an additional control plane, which stands in for a deleted initial one
+        return str(existing.etcd_server)
     initial = next((server for server in ready if server.name == cluster.name_of_initial_instance), None)
     initial = initial or _cloud_objects.foreign_initial(cluster, existing.servers)[0]
     if initial is None:
@@ -333,10 +333,6 @@ def _make(module: AnsibleModule, cluster: Any, cloud: Any, requests: list[Any], 
         ports,
     )
     return refused
-
-
-def _first_line(error: Any) -> str:
-    return str(error).splitlines()[0]
 
 
 def main() -> None:
