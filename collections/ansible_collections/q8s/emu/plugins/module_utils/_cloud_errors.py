@@ -67,8 +67,11 @@ def _status(error: Exception) -> int:
     return int(getattr(error, "status_code", None) or getattr(error, "http_status", None) or 0)
 
 
-def _why(error: Exception) -> tuple[str, str]:
-    """Return the reason of an error, and a hint or nothing."""
+def explain(error: Exception, logged_in: bool) -> tuple[str, str]:
+    """Return the reason of an error, and a hint or nothing.
+
+    :param logged_in: whether the cloud accepted a login before: then its auth_url is right
+    """
     name = type(error).__name__
     status = _status(error)
     details = getattr(error, "details", None)
@@ -101,7 +104,7 @@ def _why(error: Exception) -> tuple[str, str]:
         return (
             f"the cloud {what} ({_short(reason)})",
             "the login worked: run it again when this service answers; if it never does, check interface and region_name in clouds.yaml"
-            if _login.worked
+            if logged_in
             else "check auth_url in clouds.yaml, the network, and that the cloud runs",
         )
     if name in ("EndpointNotFound", "NotSupported", "ServiceDisabledException"):
@@ -149,7 +152,7 @@ def doing(what: str) -> Iterator[None]:
     try:
         yield
     except (SDKException, ClientException, OSError) as error:
-        reason, hint = _why(error)
+        reason, hint = explain(error, _login.worked)
         temporary = _status(error) == 429 or _status(error) >= 500 or type(error).__name__ in _UNREACHABLE
         text = f"Failed to {what}: {reason}" + (f"\nhint: {hint}" if hint else "")
         unanswered = temporary and _status(error) not in (429, 503)  # these two were rejected before anything was done
