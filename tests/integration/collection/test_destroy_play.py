@@ -45,6 +45,7 @@ def destroy(tmp_path: Path) -> Callable[..., tuple[list[str], str]]:
         "q8s_environment": {},
         "q8s_foreign": True,
         "q8s_state_dir": str(tmp_path),
+        "q8s_private_key": str(tmp_path / "id_ed25519"),
     }
 
     def run(reset: tuple[dict[str, Any], ...] = (), host: Any = None, **more: Any) -> tuple[list[str], str]:

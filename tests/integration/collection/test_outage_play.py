@@ -57,6 +57,7 @@ class Deploy:
             "q8s_missing_servers": [spec.name for spec in cluster.servers() if spec.name not in servers],
             "q8s_state_dir": str(self.folder),
             "q8s_state_record": "{}",
+            "q8s_private_key": str(self.folder / "id_ed25519"),
             "ansible_connection": "local",
             "ansible_python_interpreter": sys.executable,
             **more,

@@ -150,6 +150,7 @@ def test_the_types_own_labels_taints_and_key() -> None:
 def test_variables_without_a_server() -> None:
     variables = _inventory.cluster_variables(CLUSTER, LOCAL)
     assert variables["q8s_state_dir"] == "/state/demo"
+    assert variables["q8s_private_key"] == "/state/demo/id_ed25519"
     assert json.loads(variables["q8s_state_record"]) == {
         "auth_url": "https://cloud.example.org:5000",
         "project_id": "p1",

@@ -28,7 +28,8 @@ description:
   - The variables of all hosts (C(q8s_cluster), C(q8s_state_dir), C(q8s_expected_nodes), C(q8s_workers) ...) are set even if no server exists, or the
     cloud does not answer.
   - C(q8s_state_dir) is the cluster's folder below O(state_dir), one for each cloud, project and cluster. Without the cloud's answer it is there only
-    if these credentials deployed the cluster from this machine. C(q8s_state_record) is the text of the file C(cluster.json) in it.
+    if these credentials deployed the cluster from this machine. C(q8s_state_record) is the text of the file C(cluster.json) in it,
+    C(q8s_private_key) the key that logs in to servers and guests.
   - A state folder of an earlier layout, directly below O(state_dir), is moved if its key is the one that the cloud has for the cluster. In check mode
     it is used where it is.
   - A cloud that does not answer gives a warning, and C(q8s_cloud_problem) with the same text.

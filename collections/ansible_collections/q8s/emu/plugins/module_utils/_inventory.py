@@ -68,7 +68,11 @@ def _state_variables(cluster: _spec.Cluster, state: LocalState | None) -> dict[s
     if state is None:
         return {}
     record = _state.record_text(state.folder, state.project, cluster.cluster_name)
-    return {"q8s_state_dir": state.folder, "q8s_state_record": record}
+    return {
+        "q8s_state_dir": state.folder,
+        "q8s_state_record": record,
+        "q8s_private_key": private_key(cluster, state.folder),
+    }
 
 
 def presence_variables(cluster: _spec.Cluster, servers: list[_cloud_objects.Server]) -> dict[str, Any]:

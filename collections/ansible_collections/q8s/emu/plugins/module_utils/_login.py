@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import socket
 
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _hostkeys, _spec, _ssh
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _hostkeys, _spec, _ssh, _state
 
 
 def private_key(cluster: _spec.Cluster, state: str) -> str:
     """The key file that logs in to servers and guests: the user's own, or the one that Q8S made."""
-    return os.path.expanduser(cluster.ssh_private_key) or os.path.join(state, "id_ed25519")
+    return os.path.expanduser(cluster.ssh_private_key) or os.path.join(state, _state.KEY)
 
 
 def server_key(cluster: _spec.Cluster, state: str, foreign: bool) -> str:

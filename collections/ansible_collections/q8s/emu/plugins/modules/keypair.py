@@ -34,7 +34,7 @@ EXAMPLES = r"""
 - name: Upload the ssh key
   q8s.emu.keypair:
     cluster: "{{ q8s_cluster }}"
-    public_key: "{{ lookup('ansible.builtin.file', q8s_state_dir ~ '/id_ed25519.pub') }}"
+    public_key: "{{ lookup('ansible.builtin.file', q8s_private_key ~ '.pub') }}"
 
 - name: Remove the ssh key from the cloud
   q8s.emu.keypair:

@@ -81,7 +81,7 @@ EXAMPLES = r"""
 - name: Create the servers
   q8s.emu.servers:
     cluster: "{{ q8s_cluster }}"
-    public_key: "{{ lookup('ansible.builtin.file', q8s_state_dir ~ '/id_ed25519.pub') }}"
+    public_key: "{{ lookup('ansible.builtin.file', q8s_private_key ~ '.pub') }}"
 
 - name: Remove the servers
   q8s.emu.servers:
