@@ -225,7 +225,7 @@ def _cloud_messages() -> Iterator[tuple[str, str]]:
     ]
     for name, answer in failures:
         error: Exception = type(name, (_CloudAnswer,), {})(answer.message, answer.status_code)
-        yield from dict.fromkeys(_cloud_errors.explain(error, logged_in) for logged_in in (False, True))
+        yield from dict.fromkeys(_cloud_errors.explain(error, logged_in, {}) for logged_in in (False, True))
 
 
 def _playbook_messages() -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ import concurrent.futures
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Optional, TypeVar, Union
 
 from ansible_collections.q8s.emu.plugins.module_utils import _read
@@ -67,10 +67,11 @@ def _status(error: Exception) -> int:
     return int(getattr(error, "status_code", None) or getattr(error, "http_status", None) or 0)
 
 
-def explain(error: Exception, logged_in: bool) -> tuple[str, str]:
+def explain(error: Exception, logged_in: bool, environment: Mapping[str, str]) -> tuple[str, str]:
     """Return the reason of an error, and a hint or nothing.
 
     :param logged_in: whether the cloud accepted a login before: then its auth_url is right
+    :param environment: variables of this process, some of which may name proxies
     """
     name = type(error).__name__
     status = _status(error)
@@ -94,7 +95,7 @@ def explain(error: Exception, logged_in: bool) -> tuple[str, str]:
         )
     if "ProxyError" in reason or "SOCKS support" in reason:
         # their values may hold a password
-        proxies = ", ".join(name for name in _PROXIES if os.environ.get(name)) or "this environment"
+        proxies = ", ".join(name for name in _PROXIES if environment.get(name)) or "this environment"
         return (
             f"the cloud cannot be reached through the proxy of {proxies} ({_short(reason)})",
             "fix or unset the variable, or add the cloud's host to no_proxy",
@@ -152,7 +153,7 @@ def doing(what: str) -> Iterator[None]:
     try:
         yield
     except (SDKException, ClientException, OSError) as error:
-        reason, hint = explain(error, _login.worked)
+        reason, hint = explain(error, _login.worked, os.environ)
         temporary = _status(error) == 429 or _status(error) >= 500 or type(error).__name__ in _UNREACHABLE
         text = f"Failed to {what}: {reason}" + (f"\nhint: {hint}" if hint else "")
         unanswered = temporary and _status(error) not in (429, 503)  # these two were rejected before anything was done
