@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import nullcontext
@@ -17,6 +18,7 @@ from q8s_bundle import (
     conformance,
     image,
     node,
+    pack,
     pod_image,
     requirements,
 )
@@ -83,6 +85,14 @@ class Choice:
         for name in self.conformances:
             recipes += conformance.recipes(known[name], self.kubernetes)
         return {recipe.artifact: recipe for recipe in recipes}
+
+    @property
+    def recipe(self) -> str:
+        """Return a checksum of this choice and of the programs that build it.
+
+        Where it is the same, another machine builds the same, but for newer Debian packages.
+        """
+        return hashlib.sha256(f"{pack.checksum()} {self}".encode()).hexdigest()
 
     def supply(self) -> node.Supply:
         """Return where the bundles' programs are from."""
@@ -167,6 +177,7 @@ def _answer(
     changed += [made.changed for made in guests.values()] + [made.changed for made in pods.values()]
     return {
         "changed": any(changed),
+        "recipe": choice.recipe,
         "kubernetes_version": f"v{versions.KUBERNETES}",
         "source": sources,
         "cmdlines": {name: guest.cmdline for name, guest in guests.items()},

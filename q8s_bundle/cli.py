@@ -94,11 +94,11 @@ def _parser() -> argparse.ArgumentParser:
     build = commands.add_parser(
         "build", help="build the artifacts that are not in the cache, and list the paths of all"
     )
-    build.set_defaults(run=_build, check=False, if_able=False)
+    build.set_defaults(run=_build, check=False, if_able=False, if_cached=False)
     refresh = commands.add_parser(
         "refresh", help="as build, with the versions that Debian's packages have today, security updates among them"
     )
-    refresh.set_defaults(run=_refresh, check=False, if_able=False)
+    refresh.set_defaults(run=_refresh, check=False, if_able=False, if_cached=False)
     command = commands.add_parser("ensure", help="as build, for programs: print the paths as JSON")
     command.set_defaults(run=_ensure)
     for one in (build, refresh, command):
@@ -118,6 +118,11 @@ def _parser() -> argparse.ArgumentParser:
         "--if-able",
         action="store_true",
         help="if this machine cannot build what is missing, list it as --check does, and do not fail [Q8S_IF_ABLE]",
+    )
+    command.add_argument(
+        "--if-cached",
+        action="store_true",
+        help="if something is missing, list it as --check does, and build nothing [Q8S_IF_CACHED]",
     )
     shown = commands.add_parser("list", help="list what is in the cache: size, age, and whether current recipes use it")
     shown.set_defaults(run=_list)
@@ -274,7 +279,12 @@ def _obtain(
         use_json()
     with minors.selected(choice.kubernetes):
         answer = artifacts.look_up(choice)
-        if not (arguments.check or (arguments.if_able and answer["obstacles"])):
+        looks_only = (
+            arguments.check
+            or (arguments.if_able and answer["obstacles"])
+            or (arguments.if_cached and answer["missing"])
+        )
+        if not looks_only:
             if answer["missing"]:
                 if namespace.needed():  # run the command again in a user namespace, where it has the rights for a build
                     artifacts.require_ability(choice, answer["missing"])

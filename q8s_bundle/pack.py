@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -27,10 +28,25 @@ def write_sources(target: Path) -> str:
         tarfile.open(mode="w", fileobj=compressed) as archive,
     ):
         for folder in _FOLDERS:
-            for path in sorted(folder.rglob("*")):
-                if path.is_file() and "__pycache__" not in path.parts:
-                    _add(archive, path, f"{folder.name}/{path.relative_to(folder)}")
+            for path, name in _files(folder):
+                _add(archive, path, f"{folder.name}/{name}")
     return hashlib.sha256(target.read_bytes()).hexdigest()
+
+
+def checksum() -> str:
+    """Return the SHA-256 of what this package builds from: its programs and their data, not its texts for people."""
+    digest = hashlib.sha256()
+    for path, name in _files(_FOLDERS[0]):
+        if path.suffix != ".md":
+            digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the files of a package, without compiled ones, and their names in it."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            yield path, str(path.relative_to(folder))
 
 
 def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:

@@ -443,7 +443,7 @@ _BUNDLE_CHOICE: Final = (
 HANDED_OVER_OPTIONS: Final[Mapping[tuple[str, str], tuple[Option, ...]]] = {
     ("bundle", "build"): _BUNDLE_CHOICE,
     ("bundle", "refresh"): _BUNDLE_CHOICE,
-    ("bundle", "ensure"): (*_BUNDLE_CHOICE, _CHECK, Option("if-able", "")),
+    ("bundle", "ensure"): (*_BUNDLE_CHOICE, _CHECK, Option("if-able", ""), Option("if-cached", "")),
     ("bundle", "list"): (_JSON,),
     ("bundle", "prune"): (Option("keep-days", "", "DAYS"), _CHECK),
     ("lab", "status"): (_JSON,),

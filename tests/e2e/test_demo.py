@@ -178,6 +178,21 @@ def test_a_check_of_it_finds_nothing_to_change(deployed: subprocess.CompletedPro
     assert "deploy --check: 0 changes would be made" in done.stderr
 
 
+def test_a_controller_that_has_built_nothing_uses_what_the_cluster_serves(
+    deployed: subprocess.CompletedProcess[str],
+    q8s: Run,
+    environment: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(environment, "Q8S_CACHE", str(tmp_path))
+    assert "build:" not in q8s("plan").stdout
+    again = q8s("deploy")
+    assert again.returncode == 0
+    assert changes(again.stderr + again.stdout) == 0
+    assert list(tmp_path.glob("programs/*")) == [], "nothing is built"
+
+
 def test_an_edit_of_the_file_is_announced_or_refused(
     deployed: subprocess.CompletedProcess[str], q8s: Run, cluster_file: Path
 ) -> None:

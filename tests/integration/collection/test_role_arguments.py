@@ -21,7 +21,11 @@ ARTIFACTS = [
 BUILT = {
     "artifacts": {key: {"name": f"{key}.img", "sha256": "5f2c"} for key in ("control-plane-x86_64", *ARTIFACTS)},
     "files": [{"name": "root-x86_64.img", "path": "/cache/root-x86_64.img"}],
-    "bundle": {"cmdlines": {"x86_64": "root=x", "aarch64": "root=a"}, "pod_images": {"flannel": "flannel:1"}},
+    "bundle": {
+        "artifacts": {"root-x86_64": {"name": "root-x86_64.img", "sha256": "5f2c", "size": 1}},
+        "cmdlines": {"x86_64": "root=x", "aarch64": "root=a"},
+        "pod_images": {"flannel": "flannel:1"},
+    },
 }
 ROLES = {
     "control_plane_initial": ["artifact_server", "k8s_common", "control_plane"],

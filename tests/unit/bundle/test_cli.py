@@ -15,7 +15,7 @@ from q8s_bundle import artifacts, cache, cli, image, namespace, node, requiremen
 from q8s_bundle.cache import Artifact
 from q8s_bundle.errors import BundleError
 from q8s_bundle.image.cloud import CloudImage
-from q8s_bundle.node import NodeArtifacts
+from q8s_bundle.node import NodeArtifacts, minors
 from q8s_bundle.progress import run
 from q8s_lab.machine import wait
 
@@ -100,6 +100,41 @@ def test_a_machine_that_cannot_build_may_say_so(
     assert answer["obstacles"] == [{"reason": "no gcc", "hint": "install it"}]
     assert cli.main(arguments) == 1
     assert "no gcc" in capsys.readouterr().err
+
+
+def test_a_build_can_depend_on_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def build(*_: object) -> object:
+        raise AssertionError("something is built")
+
+    monkeypatch.setenv("Q8S_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(artifacts, "ensure", build)
+    assert cli.main(["ensure", "--if-cached", "--arch", "x86_64", "--control-plane", "x86_64"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["missing"] == ["control-plane-x86_64", "bundle-x86_64", "image-x86_64"]
+
+
+def test_a_recipe_is_that_of_the_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("Q8S_CACHE", str(tmp_path / "cache"))
+
+    def recipe(*arguments: str) -> str:
+        assert cli.main(["ensure", "--check", "--control-plane", "x86_64", *arguments]) == 0
+        return str(json.loads(capsys.readouterr().out)["recipe"])
+
+    choices = [
+        ["--arch=x86_64"],
+        ["--arch=aarch64"],
+        ["--arch=x86_64", "--source=source"],
+        ["--arch=x86_64", "--addon=metrics_server"],
+        ["--arch=x86_64", f"--kubernetes={list(minors.MINORS)[1]}"],
+        ["--arch=x86_64", f"--image=x86_64,https://example.org/debian.qcow2,sha256:{'0' * 64}"],
+        ["--arch=x86_64", f"--image=x86_64,https://example.org/debian.qcow2,sha256:{'1' * 64}"],
+    ]
+    assert len({recipe(*choice) for choice in choices}) == len(choices)
+    assert recipe(*choices[0]) == recipe(*choices[0])
 
 
 def test_a_look_finds_what_is_cached(built: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,8 +17,8 @@ from ansible.utils.display import Display
 _LINES_KEPT = 20  # of stderr, for the message of a failure
 # q8s-run reads options of a command from these. What the user has set for the command must not count here.
 _OPTIONS = (
-    "Q8S_ADDON", "Q8S_ARCH", "Q8S_BENCH", "Q8S_CHECK", "Q8S_CONFORMANCE", "Q8S_CONTROL_PLANE", "Q8S_IF_ABLE", "Q8S_IMAGE",
-    "Q8S_KUBERNETES", "Q8S_PROGRESS", "Q8S_SOURCE", "Q8S_TESTS",
+    "Q8S_ADDON", "Q8S_ARCH", "Q8S_BENCH", "Q8S_CHECK", "Q8S_CONFORMANCE", "Q8S_CONTROL_PLANE", "Q8S_IF_ABLE",
+    "Q8S_IF_CACHED", "Q8S_IMAGE", "Q8S_KUBERNETES", "Q8S_PROGRESS", "Q8S_SOURCE", "Q8S_TESTS",
 )  # fmt: skip
 
 
@@ -43,6 +43,7 @@ class ActionModule(ActionBase):
                 "source": {"type": "str", "choices": ["auto", "upstream", "source"], "default": "auto"},
                 "guest_images": {"type": "dict", "default": {}},
                 "where": {"type": "str", "choices": ["auto", "here", "cluster"], "default": "auto"},
+                "if_cached": {"type": "bool", "default": False},
             }
         )
         given = validated[1]
@@ -50,14 +51,15 @@ class ActionModule(ActionBase):
             # One run of the program looks up, and builds what is missing unless the cluster does.
             check = self._task.check_mode or given["where"] == "cluster"
             able = ["--if-able"] if given["where"] == "auto" else []
-            bundle = build([*given["command"], *arguments(given, check=check), *able])
+            cached = ["--if-cached"] if given["if_cached"] else []
+            bundle = build([*given["command"], *arguments(given, check=check), *able, *cached])
             elsewhere = on_cluster(given["where"], bundle)
         except BuildError as error:
             return {**result, "failed": True, "msg": str(error)}
         return {
             **result,
             # What is missing here is then built, or found, by the task that builds on the cluster.
-            "changed": bundle["changed"] and not elsewhere,
+            "changed": bundle["changed"] and not elsewhere and not given["if_cached"],
             "bundle": bundle,
             **served(bundle, elsewhere),
             "on_cluster": elsewhere,

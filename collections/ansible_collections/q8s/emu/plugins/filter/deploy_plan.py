@@ -24,7 +24,7 @@ options:
     type: dict
     required: true
   built:
-    description: Result of M(q8s.emu.bundle) in check mode, or of that task when it was skipped.
+    description: Result of M(q8s.emu.bundle) in check mode. Empty if the caches were not looked up.
     type: dict
     required: true
   cluster:

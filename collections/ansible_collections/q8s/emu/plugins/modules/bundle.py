@@ -76,6 +76,10 @@ options:
     type: str
     choices: [auto, here, cluster]
     default: auto
+  if_cached:
+    description: If something is not in the controller's cache, build nothing, as in check mode.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -88,7 +92,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 bundle:
-  description: Path, name, SHA-256 and size of each artifact, kernel command lines, images of pods, and what is missing.
+  description:
+    - Path, name, SHA-256 and size of each artifact, kernel command lines, images of pods, and what is missing.
+    - C(recipe) is a checksum of what was asked for and of the programs that build it.
   type: dict
   returned: success
 artifacts:
