@@ -219,6 +219,33 @@ def test_another_worker_joins_and_no_other_is_touched(
     figure("a node more is Ready", times["ready"], boot + 60, f"one guest boot of {boot:.0f} s + 60 s")
 
 
+def test_a_host_that_is_reset_is_back_unaided(
+    before: Any, q8s: Run, nodes: Callable[[], Any], cloud: openstack.connection.Connection
+) -> None:
+    was, begin = nodes(), time.monotonic()
+    boot = guest_times(q8s)["x86-keep-2"]
+    cloud.compute.reboot_server(servers(cloud)[f"{NAME}-x86-keep-2"], "HARD")
+    while not (is_ready((now := nodes())["x86-keep-2"]) and boots(now)["x86-keep-2"] != boots(was)["x86-keep-2"]):
+        assert time.monotonic() - begin < 600, "the node is not back"
+        time.sleep(2)
+    took, seconds = time.monotonic() - begin, boot["ready"] - boot["power_on"]
+    figure("a node after its host's reset", took, seconds + 30, f"its boot of {seconds:.0f} s + 30 s")
+    assert {name: number for name, number in boots(now).items() if name != "x86-keep-2"} == {
+        name: number for name, number in boots(was).items() if name != "x86-keep-2"
+    }
+
+
+def test_what_changes_nothing_is_quick(before: Any, q8s: Run) -> None:
+    """The cluster has four nodes by now."""
+    for verb, wanted in (("deploy", 30), ("status", 5)):
+        begin = time.monotonic()
+        done = q8s(verb)
+        assert done.returncode == 0
+        figure(f"{verb} of four nodes", time.monotonic() - begin, wanted, "nothing is wrong")
+        if verb == "deploy":
+            assert changes(done.stderr + done.stdout) == 0
+
+
 def test_all_servers_are_rebooted_and_every_node_is_ready_again_unaided(
     before: Any, q8s: Run, nodes: Callable[[], Any], cloud: openstack.connection.Connection
 ) -> None:
