@@ -109,7 +109,7 @@ class Stage:
             "q8s_conformance_session": {"started": "2026-11-29T12:00:00Z", "parallel": 2},
         }
         facts |= {"q8s_cluster_file": str(REPOSITORY / "examples" / "demo.yaml"), **more}
-        groups = {"control_plane_initial": {"hosts": {INITIAL: {}}}}
+        groups = {name: {"hosts": {INITIAL: {}}} for name in ("control_plane", "control_plane_initial")}
         inventory = {"all": {"hosts": {"localhost": facts}, "vars": here, "children": groups}}
         (root / "inventory.yml").write_text(json.dumps(inventory))
 

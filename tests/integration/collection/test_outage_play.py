@@ -19,6 +19,7 @@ from tests.integration.collection.plays import copy_collections, play, said
 INITIAL, WORKER, OTHER = "demo-control-plane", "demo-x86-small-1", "demo-arm-mid-1"
 OUTAGE = "Failed to list the servers: the cloud cannot be reached"
 # The inventory is replaced while the module runs: it is read again afterwards.
+ON_A_CLUSTER = ("verify", "kubeconfig", "bench", "conformance", "link", "record", "renew", "upgrade", "replace")
 MODULE = """\
 import os
 from ansible.module_utils.basic import AnsibleModule
@@ -104,6 +105,17 @@ def test_an_outage_at_the_first_read_is_not_taken_for_a_cluster_without_servers(
     for playbook in ("stages/preflight", "plan"):
         code, output = deploy(playbook)
         assert code == 2 and OUTAGE in output and "TASK [Compare the cluster" not in output, output
+
+
+@pytest.mark.parametrize("playbook", ON_A_CLUSTER)
+def test_what_works_on_a_cluster_fails_without_one(deploy: Deploy, playbook: str) -> None:
+    for variables, reason in (
+        ({}, "The cloud has no control plane of the cluster demo: it is not deployed"),
+        ({"q8s_cloud_problem": OUTAGE}, OUTAGE),
+    ):
+        (deploy.folder / "inventory.yml").write_text(deploy.inventory(q8s_replace="x86-small-1", **variables))
+        code, output = deploy(playbook)
+        assert code == 2 and reason in output, output
 
 
 def test_a_server_that_the_cloud_no_longer_lists_fails_the_run(deploy: Deploy) -> None:
