@@ -83,6 +83,7 @@ def _run(argv: Sequence[str]) -> int:
     check_environment(command.options)
     apply_environment(arguments)
     messages.set_quiet(getattr(arguments, "quiet", False))
+    arguments.rest = rest
     arguments.invocation = invocation.Invocation(invocation.program())
     if command.file:
         named = bool(default and os.environ.get(FILE_VARIABLE))

@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ NAME: Final = "q8s-run"
 # A command with a path is adapted already.
 _COMMAND_WITH_FILE: Final = re.compile(rf"(?<![\w/.-]){NAME} ([a-z]+(?: [a-z]+)?) FILE\b")
 _COMMAND: Final = re.compile(rf"(?<![\w/.-]){NAME}(?= [a-z])")
+_NOT_REPEATED: Final = frozenset({"yes", "json", "quiet", "verbose"})
 
 _called_as = NAME
 
@@ -81,23 +81,36 @@ def of(file: str, *, default: bool = False) -> Invocation:
 
 
 def typed_words(arguments: argparse.Namespace) -> list[str]:
-    """Return the node, or the words of ``link set``, and ``--for``, quoted as they are typed in a command."""
-    node, length = getattr(arguments, "node", None) or [], getattr(arguments, "for", None)
-    words = [node] if isinstance(node, str) else [*node]
-    return [*map(shlex.quote, words), *(["--for", shlex.quote(length)] if length else [])]
+    """Return the node, or the words of ``link set``, quoted as they are typed in a command."""
+    node = getattr(arguments, "node", None) or []
+    return [shlex.quote(word) for word in ([node] if isinstance(node, str) else node)]
 
 
-def selection_options(arguments: argparse.Namespace) -> list[str]:
-    """Return the options that select a part of the run, as they are typed in a command."""
-    values = [(name, getattr(arguments, name, None)) for name in ("limit", "tags", "build")]
-    options = [f"--{name} {shlex.quote(value)}" for name, value in values if value]
-    flags = [name for name in ("check", "replace_control_plane", "skip_links") if getattr(arguments, name, False)]
-    return [*(f"--{name.replace('_', '-')}" for name in flags), *options]
+def typed_options(arguments: argparse.Namespace) -> list[str]:
+    """Return the options of a command as they are typed, without those about its output and the consent of the user."""
+    typed = []
+    for option in arguments.command.options:
+        value = getattr(arguments, option.name.replace("-", "_"), None)
+        if not value or option.name in _NOT_REPEATED:
+            continue
+        if not option.metavar:
+            typed.append(f"--{option.name}")
+        else:
+            values = value if option.several else [value]
+            typed += [f"--{option.name} {shlex.quote(str(one))}" for one in values]
+    return typed
 
 
-def keep_options(keep: Sequence[str]) -> list[str]:
-    """Return the ``--keep`` options as they are typed in a command."""
-    return [f"--keep {what}" for what in keep]
+def typed_rest(arguments: argparse.Namespace) -> list[str]:
+    """Return what follows ``--``, with it, quoted for a shell."""
+    rest = getattr(arguments, "rest", ())
+    return ["--", *map(shlex.quote, rest)] if rest else []
+
+
+def add_option(command: str, option: str) -> str:
+    """Return a command line with one more option, which has to be before ``--``."""
+    before, separator, rest = command.partition(" -- ")
+    return f"{before} {option}{separator}{rest}"
 
 
 def resume_options(arguments: argparse.Namespace) -> list[str]:

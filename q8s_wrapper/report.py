@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.history import Estimate, format_duration
-from q8s_wrapper.invocation import Invocation
+from q8s_wrapper.invocation import Invocation, add_option
 from q8s_wrapper.run_state import Failure, State
 
 _REASON_LINES: Final = 10
@@ -313,8 +313,8 @@ def next_steps(end: End, state: State) -> list[str]:
     what, command = end.what, end.invocation.command
     if end.code == ExitCode.DONE and end.check:
         needed = what == "upgrade" or deleted_servers(state.results.get("q8s_plan") or {}) or changed_nodes(state)
-        agreed = " --yes" if needed else ""
-        return [f"next: {end.again.replace(' --check', '', 1)}{agreed}"]
+        again = end.again.replace(" --check", "", 1)
+        return [f"next: {add_option(again, '--yes') if needed else again}"]
     if end.code == ExitCode.DONE:
         # With the milestones of the guests that have booted, which a deploy does not wait for.
         where_time_went = [command("timeline")] if count_created_servers(state.results.get("q8s_plan") or {}) else []
@@ -336,7 +336,7 @@ def next_steps(end: End, state: State) -> list[str]:
         return steps
     if end.code == ExitCode.WRONG_INPUT:
         if changed_nodes(state):
-            return [f"hint: `{end.again} --yes` changes them one at a time"]
+            return [f"hint: `{add_option(end.again, '--yes')}` changes them one at a time"]
         return [f"hint: fix the cluster file, then run `{end.again}` again"]
     continuation = ": it continues where it stopped" if keeps else ""
     steps = [f"hint: fix the cause, then run `{end.again}` again{continuation}"]

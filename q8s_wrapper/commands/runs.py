@@ -30,7 +30,9 @@ def plan(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         else:
             width = terminal.columns()
             print("\n".join([*report.plan(cloud_plan, estimate, width), *report.node_plan(nodes, width)]))
-            command = session.invocation.command("deploy", *invocation.selection_options(arguments))
+            # deploy has all options of plan.
+            words = [*invocation.typed_options(arguments), *invocation.typed_rest(arguments)]
+            command = session.invocation.command("deploy", *words)
             end = report.End("plan", session.invocation, command, outcome.code)
             for step in report.next_steps(end, outcome.state):
                 messages.info(step)
@@ -102,7 +104,7 @@ def destroy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
                     messages.result(f"{name} is your own server: it stays, and what this cluster put there is removed")
                 _confirm(f"Delete the cluster, {_describe_removal(arguments.keep)}?")
         else:
-            _require_yes(session, arguments, *invocation.keep_options(arguments.keep))
+            _require_yes(session, arguments)
         keep = ["-e", json.dumps({"q8s_keep": arguments.keep})] if arguments.keep else []
         outcome = session.play("destroy", [*keep, *_ansible_options(arguments), *rest])
         if outcome.code == ExitCode.DONE and not arguments.check:
@@ -129,7 +131,7 @@ def replace(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         if _asks_for_confirmation(arguments):
             _confirm(f"Drain {node}, delete its server and create it again?")
         else:
-            _require_yes(session, arguments, node)
+            _require_yes(session, arguments)
         outcome = session.play("replace", ["-e", json.dumps({"q8s_replace": node}), *rest])
         return session.end(outcome)
 
@@ -263,16 +265,15 @@ def _asks_for_confirmation(arguments: argparse.Namespace) -> bool:
     return terminal.is_interactive() and not (arguments.yes or arguments.json or check)
 
 
-def _require_yes(session: Session, arguments: argparse.Namespace, *options: str) -> None:
+def _require_yes(session: Session, arguments: argparse.Namespace) -> None:
     """Refuse to change the cluster without a terminal on which to ask, and without ``--yes``.
 
-    :param options: what else stands in the command that the hint names
     :raises WrapperError: the user has not agreed
     """
     if not arguments.yes and not getattr(arguments, "check", False):
         raise WrapperError(
             f"{session.what}: cannot ask for confirmation without a terminal; --yes is needed",
-            session.invocation.command(session.what, *options, "--yes"),
+            invocation.add_option(session.again, "--yes"),
             ExitCode.WRONG_INPUT,
         )
 

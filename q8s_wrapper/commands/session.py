@@ -36,10 +36,8 @@ class Session:
         self.json: bool = getattr(arguments, "json", False)
         self.folder = folder
         self._changes = changes
-        self._typed = invocation.typed_words(arguments)
-        self._keep: list[str] = getattr(arguments, "keep", [])
+        self._arguments = arguments
         self.check: bool = getattr(arguments, "check", False)
-        self._selection = invocation.selection_options(arguments)
         self.resume: Sequence[str] = ()  # options of a command that keeps what this run has done
         self._verbose: int = getattr(arguments, "verbose", 0)
         self.cluster = cluster
@@ -86,8 +84,7 @@ class Session:
     @property
     def again(self) -> str:
         """The command that runs this again."""
-        options = [*self._typed, *invocation.keep_options(self._keep), *self._selection, *self.resume]
-        return self.invocation.command(self.what, *options)
+        return _again(self._arguments, self.resume)
 
     @property
     def _server_count(self) -> int:
@@ -182,6 +179,17 @@ class Session:
             messages.result(line)
 
 
+def _again(arguments: argparse.Namespace, resume: Sequence[str] = ()) -> str:
+    """Return the command that runs this again.
+
+    :param resume: options in the place of those that were typed, if the command goes on with what this run has done
+    """
+    options = resume or invocation.typed_options(arguments)
+    words = [*invocation.typed_words(arguments), *options, *invocation.typed_rest(arguments)]
+    found: str = arguments.invocation.command(arguments.command.name, *words)
+    return found
+
+
 @contextmanager
 def open_session(
     arguments: argparse.Namespace, cluster: Any = None, *, changes: bool = True, online: bool | None = None
@@ -209,9 +217,7 @@ def open_session(
         else:
             folder = state.cluster_folder(cluster.cluster_name, online=changes if online is None else online)
     except state.CloudUnknownError as error:
-        words = [*invocation.typed_words(arguments), *invocation.selection_options(arguments)]
-        command = arguments.invocation.command(arguments.command.name, *words)
-        raise WrapperError(str(error), f"fix the cause, then run `{command}` again") from None
+        raise WrapperError(str(error), f"fix the cause, then run `{_again(arguments)}` again") from None
     held = state.locked(folder, arguments.command.name) if changes else nullcontext(state.shared(folder))
     with held as lock:
         _warn_of_scenario(arguments, folder, changes)
