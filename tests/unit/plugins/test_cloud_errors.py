@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+
 import pytest
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud_errors
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _cloud_errors
 from urllib3.exceptions import MaxRetryError, ProtocolError, SSLError
 
 
@@ -40,3 +44,38 @@ def test_a_proxy_in_the_way_is_named_without_its_password(
     text = str(raised.value)
     assert f"the cloud cannot be reached through the proxy of {variable} (" in text and "no_proxy" in text
     assert "hunter2" not in text
+
+
+class _Session:
+    """A session whose plugin has no password."""
+
+    def get_token(self) -> None:
+        raise Exception("password is a required attribute")
+
+
+class _Connection:
+    session = _Session()
+
+
+def test_a_missing_password_is_named() -> None:
+    with pytest.raises(_cloud_errors.CloudError, match="no credentials: password is .*\nhint: add it"):
+        _cloud._authenticate(_Connection())
+
+
+@pytest.mark.parametrize(
+    ("cloud", "file", "reason"),
+    [
+        ("lab", "clouds.yaml", "/clouds.yaml does not have it; it has office, work"),
+        ("lab", "nowhere.yaml", "the file of OS_CLIENT_CONFIG_FILE, {folder}/nowhere.yaml, does not exist"),
+        ("work", "clouds.yaml", "auth_url is cloud.example.org:5000; it must begin with http:// or https://"),
+    ],
+)
+def test_a_wrong_choice_of_the_cloud_is_told_without_asking_one(
+    cloud: str, file: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clouds = {name: {"auth": {"auth_url": "cloud.example.org:5000", "username": "ada"}} for name in ("work", "office")}
+    (tmp_path / "clouds.yaml").write_text(json.dumps({"clouds": clouds}))
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / file))
+    monkeypatch.setenv("OS_CLOUD", cloud)
+    with pytest.raises(_cloud_errors.CloudError, match=re.escape(reason.format(folder=tmp_path))):
+        _cloud.login()

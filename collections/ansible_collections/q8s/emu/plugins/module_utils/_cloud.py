@@ -9,6 +9,7 @@ that a test passes its own. Every failure is a CloudError that says what failed,
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 from typing import Any, Optional
@@ -56,6 +57,8 @@ def connect(name: Optional[str] = None) -> Cloud:
     except ImportError as error:
         hint = "run make setup, and ansible from .venv/bin"
         raise CloudError(f"Failed to use the cloud: openstacksdk is missing ({error})\nhint: {hint}") from None
+    # It would print a line of its own where an error follows.
+    logging.getLogger("keystoneauth").addHandler(logging.NullHandler())
     with doing(_log_in(name)):
         connection: Any = Connection(config=_load_config(name))
         # If clouds.yaml has no api_timeout: a cloud that does not answer is an error after this time.
@@ -63,9 +66,30 @@ def connect(name: Optional[str] = None) -> Cloud:
         adapters: Iterable[Any] = connection.session.session.adapters.values()
         for adapter in adapters:
             adapter.max_retries = retry_policy()
-        connection.session.get_token()
+        _authenticate(connection)
     remember_login()
     return Cloud(connection)
+
+
+def _authenticate(connection: Any) -> None:
+    """Log in.
+
+    :raises CloudError: there is no password, for which keystoneauth has no error of its own
+    """
+    from keystoneauth1.exceptions import ClientException
+    from openstack.exceptions import SDKException
+
+    try:
+        connection.session.get_token()
+    except (ClientException, SDKException, OSError):
+        raise
+    except Exception as error:
+        if "required attribute" not in str(error):
+            raise
+        raise CloudError(
+            f"Failed to log in to the cloud: no credentials: {error}"
+            "\nhint: add it to clouds.yaml or secure.yaml, set the OS_* variable, or use an application credential"
+        ) from None
 
 
 def _log_in(name: Optional[str]) -> str:
@@ -90,12 +114,37 @@ def _load_config(name: Optional[str]) -> Any:
                 check_clouds_file(path)
                 break
     try:
-        return loader.OpenStackConfig(app_name="q8s").get_one(cloud=name)
+        clouds = loader.OpenStackConfig(app_name="q8s")
+        wanted = name or os.environ.get("OS_CLOUD")
+        if wanted and wanted not in clouds.get_cloud_names():
+            raise CloudError(
+                f"Failed to {_log_in(wanted)}: {_known_clouds(clouds)}"
+                "\nhint: set OS_CLOUD to a cloud of clouds.yaml (OS_CLIENT_CONFIG_FILE names the file)"
+            )
+        config = clouds.get_one(cloud=name)
+        url = (config.config.get("auth") or {}).get("auth_url")
+        if url and not str(url).startswith(("http://", "https://")):
+            raise CloudError(
+                f"Failed to {_log_in(name)}: auth_url is {url}; it must begin with http:// or https://"
+                "\nhint: fix it in clouds.yaml or OS_AUTH_URL"
+            )
+        return config
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CloudError(
             f"Failed to {_log_in(name)}: clouds.yaml or an OS_* variable has a value of the wrong type ({error})"
             "\nhint: compare clouds.yaml with the one of your cloud's dashboard"
         ) from None
+
+
+def _known_clouds(clouds: Any) -> str:
+    """Return which clouds there are to choose from, and where they are read."""
+    named = os.environ.get("OS_CLIENT_CONFIG_FILE")
+    if named and not os.path.isfile(named):
+        return f"the file of OS_CLIENT_CONFIG_FILE, {named}, does not exist"
+    if not clouds.config_filename:
+        return "there is no clouds.yaml"
+    names = sorted(set(clouds.get_cloud_names()) - {"defaults", "envvars"})
+    return f"{clouds.config_filename} does not have it; it has {', '.join(names) or 'none'}"
 
 
 class Cloud:

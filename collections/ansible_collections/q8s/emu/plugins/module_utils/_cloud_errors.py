@@ -100,7 +100,7 @@ def explain(error: Exception, logged_in: bool, environment: Mapping[str, str]) -
             f"the cloud cannot be reached through the proxy of {proxies} ({_short(reason)})",
             "fix or unset the variable, or add the cloud's host to no_proxy",
         )
-    if name in _UNREACHABLE:
+    if name in _UNREACHABLE or (name == "DiscoveryFailure" and "onnection" in reason):
         what = "does not answer" if "imed out" in reason or "timeout" in reason else "cannot be reached"
         return (
             f"the cloud {what} ({_short(reason)})",
