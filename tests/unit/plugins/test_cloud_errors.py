@@ -58,7 +58,7 @@ class _Connection:
 
 
 def test_a_missing_password_is_named() -> None:
-    with pytest.raises(_cloud_errors.CloudError, match="no credentials: password is .*\nhint: add it"):
+    with pytest.raises(_cloud_errors.CloudError, match=r"no credentials: password is .*\nhint: add it"):
         _cloud._authenticate(_Connection())
 
 
