@@ -6,6 +6,7 @@ import argparse
 import ipaddress
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,11 +18,12 @@ from typing import Any, Final
 from q8s_bundle import search_path
 from q8s_bundle.parser import Parser
 from q8s_lab import cloud_image, control, hosts, images, servers
-from q8s_lab.errors import LabError
+from q8s_lab.errors import LabError, WrongArgumentsError
 from q8s_lab.machine import MachineError
 from q8s_lab.settings import CLOUD_NAME, Settings, load
 
 _IMAGES: Final = cloud_image.STOCK_NAMES
+_LEAST_MEMORY: Final = 256  # MB: systemd and sshd
 _VERBS: Final = {
     "up": "start",
     "down": "stop",
@@ -72,11 +74,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_image(commands)
     host = commands.add_parser("host", help="start or stop one host without OpenStack, to develop roles on")
     host.add_argument("action", choices=("up", "down"))
-    host.add_argument("name")
+    host.add_argument("name", type=_host_name)
     host.add_argument("--ip", type=ipaddress.IPv4Address, help="its address (default: a free one) [Q8S_IP]")
-    host.add_argument("--key", type=Path, help="file with the public key that may log in as debian [Q8S_KEY]")
+    host.add_argument("--key", type=_public_key, help="file with the public key that may log in as debian [Q8S_KEY]")
     host.add_argument(
-        "--memory", type=int, default=4096, metavar="MB", help="its memory limit (default 4096) [Q8S_MEMORY]"
+        "--memory",
+        type=_megabytes,
+        default=4096,
+        metavar="MB",
+        help=f"its memory limit, at least {_LEAST_MEMORY} (default 4096) [Q8S_MEMORY]",
     )
     host.add_argument(
         "--machine",
@@ -92,6 +98,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     host.set_defaults(run=_host)
     return parser
+
+
+def _host_name(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", text):
+        raise argparse.ArgumentTypeError(
+            f"is {text!r}; allowed are lower-case letters, digits and, inside, hyphens, at most 63 characters"
+        )
+    return text
+
+
+def _megabytes(text: str) -> int:
+    if not text.isdecimal() or int(text) < _LEAST_MEMORY:
+        raise argparse.ArgumentTypeError(f"is {text}; allowed is a whole number of at least {_LEAST_MEMORY} (MB)")
+    return int(text)
+
+
+def _public_key(text: str) -> Path:
+    try:
+        words = Path(text).read_text(errors="replace").split()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"is {text}: {error.strerror}") from None
+    if len(words) < 2 or not words[0].startswith(("ssh-", "ecdsa-", "sk-")):
+        raise argparse.ArgumentTypeError(f"is {text}, which has no public key as ssh-keygen writes it to KEY.pub")
+    return Path(text)
 
 
 def _add_image(commands: Any) -> None:
@@ -163,10 +193,13 @@ def _host(settings: Settings, arguments: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         raise LabError(f"Failed to run lab host {arguments.action}: it needs root", hint="run it as root")
     if arguments.action == "down":
-        hosts.down(settings, arguments.name)
+        if not hosts.down(settings, arguments.name):
+            control.say(f"there is no host {arguments.name}")
         return 0
     if arguments.key is None:
-        raise LabError("Failed to start a host: --key is needed")
+        raise WrongArgumentsError(
+            "Failed to start a host: --key is needed", hint="ssh-keygen -t ed25519 -f KEY writes KEY.pub"
+        )
     order = hosts.Order(
         arguments.name, arguments.key, arguments.ip, arguments.memory, arguments.machine, arguments.image
     )

@@ -16,6 +16,12 @@ class LabError(Exception):
         self.hint = hint
 
 
+class WrongArgumentsError(LabError):
+    """An argument of a command of the lab is missing."""
+
+    code = 2
+
+
 class SettingsError(LabError):
     """An environment variable of the lab has an invalid value."""
 

@@ -82,8 +82,8 @@ def up(lab: Settings, order: Order) -> Host:
     with _locked():
         identifier = _identifier(settings, order.name)
         folder = settings.machines / str(identifier)
-        server = servers.find(folder)
-        if server is None:
+        new = servers.find(folder) is None
+        if new:
             settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             settings.log.mkdir(exist_ok=True)
             try:
@@ -110,7 +110,13 @@ def up(lab: Settings, order: Order) -> Host:
                 f"Failed to start {order.name}: a host of that name exists, and it is not a {order.machine}",
                 hint=f"remove it first: q8s-run lab host down {order.name}",
             )
-        machine.start()
+        try:
+            machine.start()
+        except BaseException:
+            if new:
+                servers.remove(folder)
+                _clean_up(settings)
+            raise
         spec = machine.spec
     seconds = _SSH_SECONDS[order.machine]
     # Read the host key from the host's files, which is safer than asking for it over the network.
@@ -214,12 +220,18 @@ def nocloud(*, instance: str, hostname: str, key: str, host_key: str, proxy: str
     }
 
 
-def down(lab: Settings, name: str) -> None:
-    """Remove a host if it exists. After the last one, remove the bridge, the package proxy and the folder, too."""
+def down(lab: Settings, name: str) -> bool:
+    """Remove a host. After the last one, remove the bridge, the package proxy and the folder, too.
+
+    :returns: whether there was a host of this name
+    """
     settings = beside(lab)
     with _locked():
-        servers.remove(settings.machines / str(_identifier(settings, name)))
+        folder = settings.machines / str(_identifier(settings, name))
+        existed = folder.exists()
+        servers.remove(folder)
         _clean_up(settings)
+    return existed
 
 
 def console(lab: Settings, name: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -191,7 +192,8 @@ class Machine:
             target.chmod(mode)
         data = {**asdict(spec), "user_data": spec.user_data.hex()}
         (self.folder / "runner.env").write_text(
-            f"NAME={spec.name}\nHOST={spec.hostname}\nBRIDGE={spec.bridge}\nLOWER={spec.lower}\n"
+            f"NAME={spec.name}\nHOST={shlex.quote(spec.hostname)}\nBRIDGE={spec.bridge}\n"
+            f"LOWER={shlex.quote(spec.lower)}\n"
             f"MEMORY={spec.memory * 1024 * 1024}\nVCPUS={spec.vcpus}\n"
         )
         write_spec(self.folder / "spec.json", data)  # last: the machine exists when this file does
