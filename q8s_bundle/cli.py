@@ -45,10 +45,13 @@ _PURPOSES: Final = {
 }
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run ``bundle ...`` and return the exit code: 0 done, 1 failed, 2 wrong arguments, 130 interrupted."""
+def main(argv: Sequence[str], program: str = "q8s-run") -> int:
+    """Run ``bundle ...`` and return the exit code: 0 done, 1 failed, 2 wrong arguments, 130 interrupted.
+
+    :param program: the name of q8s-run as the user typed it
+    """
     search_path.complete_own()
-    parser = _parser()
+    parser = _parser(program)
     arguments = parser.parse_args(argv)
     namespace.end_with_parent()
     # Handle SIGTERM and SIGHUP like Ctrl-C, to clean up: a containerd may be running.
@@ -88,8 +91,9 @@ def _free_space(folder: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="q8s-run bundle", description="Build node bundles and guest images, and keep them in a cache.")
+def _parser(program: str = "q8s-run") -> argparse.ArgumentParser:
+    about = "Build node bundles and guest images, and keep them in a cache."
+    parser = Parser(prog=f"{program} bundle", description=about)
     commands = parser.add_subparsers(required=True, metavar="command", dest="command")
     build = commands.add_parser(
         "build", help="build the artifacts that are not in the cache, and list the paths of all"

@@ -34,10 +34,13 @@ _VERBS: Final = {
 }
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run ``lab ...`` and return the exit code: 0 done, 1 failed, 2 wrong arguments, 130 interrupted."""
+def main(argv: Sequence[str], program: str = "q8s-run") -> int:
+    """Run ``lab ...`` and return the exit code: 0 done, 1 failed, 2 wrong arguments, 130 interrupted.
+
+    :param program: the name of q8s-run as the user typed it
+    """
     search_path.complete_own()
-    arguments = _parser().parse_args(argv)
+    arguments = _parser(program).parse_args(argv)
     try:
         settings = load()
         return int(arguments.run(settings, arguments))
@@ -62,8 +65,8 @@ def _why(error: Exception) -> str:
     return str(error)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="q8s-run lab", description="A real OpenStack on this machine (root).")
+def _parser(program: str = "q8s-run") -> argparse.ArgumentParser:
+    parser = Parser(prog=f"{program} lab", description="A real OpenStack on this machine (root).")
     commands = parser.add_subparsers(required=True, metavar="up|down|status|reset|image|host", dest="command")
     commands.add_parser("up", help="start it").set_defaults(run=_up)
     commands.add_parser("down", help="stop it, and restore the machine to its previous state").set_defaults(run=_down)

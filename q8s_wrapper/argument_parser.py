@@ -38,7 +38,7 @@ def _text(value: str) -> str:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     top = Parser(
-        prog="q8s-run",
+        prog=invocation.program(),
         description="Deploy a Kubernetes cluster of QEMU-emulated heterogeneous workers onto an OpenStack project.",
         epilog="Every option of these commands is also an environment variable: "
         "--limit is Q8S_LIMIT, --yes is Q8S_YES=1. "
@@ -56,11 +56,12 @@ def parser() -> argparse.ArgumentParser:
 
 def group_help(first: str) -> str:
     """Return the help of the commands whose names begin with the same word, such as ``link``."""
-    parser = Parser(prog=f"q8s-run {first}", add_help=False)
+    program = invocation.program()
+    parser = Parser(prog=f"{program} {first}", add_help=False)
     commands = parser.add_subparsers(metavar="COMMAND")
     for command in group(first):
         commands.add_parser(command.name.split()[1], help=command.help)
-    return f"{parser.format_help()}\nq8s-run {first} COMMAND --help shows its options.\n"
+    return f"{parser.format_help()}\n{program} {first} COMMAND --help shows its options.\n"
 
 
 def require_command(argv: Sequence[str]) -> None:

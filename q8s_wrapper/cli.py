@@ -71,6 +71,9 @@ def _run(argv: Sequence[str]) -> int:
         print(argument_parser.group_help(own[0]), end="")
         return ExitCode.DONE
     own = join_words(own)
+    if not own:
+        print(argument_parser.parser().format_help(), end="")
+        return ExitCode.DONE
     argument_parser.require_command(own)
     own, default = insert_cluster_file(own)
     parser = argument_parser.parser()
@@ -119,7 +122,7 @@ def _hand_over(command: str, argv: Sequence[str]) -> int:
     if command == "lab":
         from q8s_lab.cli import main as lab_main
 
-        return lab_main(argv)
+        return lab_main(argv, invocation.program())
     from q8s_bundle.cli import main as bundle_main
 
-    return bundle_main(argv)
+    return bundle_main(argv, invocation.program())

@@ -24,6 +24,7 @@ from q8s_wrapper.run_state import State
 from q8s_wrapper.state import keep_log
 
 # Seconds until Ansible is killed after SIGINT. Ansible forwards the signal to its workers and their child processes.
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SECONDS_TO_STOP: Final = 15.0
 # Interval at which ansible-runner calls the cancel callback. Its default of 5 s is too long at a terminal.
 _POLL_SECONDS: Final = 0.5
@@ -40,14 +41,18 @@ class Outcome:
 
 
 class _Interrupt:
-    """Handler of SIGINT and SIGTERM. The first signal stops Ansible; the second ends this process at once."""
+    """Handler of SIGINT, SIGTERM and SIGHUP. The first signal stops Ansible; the second ends this process at once.
+
+    SIGHUP is the end of the terminal. ``nohup`` ignores it, and it stays ignored.
+    """
 
     def __init__(self, folder: Path, renderer: Renderer) -> None:
         self.since: float | None = None
         self._interrupt_sent = False
         self._folder = folder
         self._renderer = renderer
-        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._handle) for number in numbers}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.since is not None:

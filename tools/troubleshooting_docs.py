@@ -31,7 +31,7 @@ import q8s_wrapper  # noqa: E402
 
 PAGE: Final = REPOSITORY / "docs" / "troubleshooting.md"
 _COLLECTION: Final = REPOSITORY / "collections" / "ansible_collections" / "q8s" / "emu"
-_ERRORS: Final = frozenset({"WrapperError", "BundleError", "LabError"})
+_ERRORS: Final = frozenset({"WrapperError", "BundleError", "LabError", "WrongArgumentsError"})
 
 _INTRODUCTION: Final = """\
 <!-- Written by tools/troubleshooting_docs.py (make docs) from the code that prints the messages. Do not edit. -->

@@ -204,7 +204,8 @@ def status(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
             messages.warning(session.invocation.adapt(warning))
         rows: list[Mapping[str, Any]] = outcome.state.results["q8s_status_table"]
         if arguments.json:
-            print(json.dumps(rows, indent=2))
+            hinted = [{**row, "hint": session.invocation.adapt(row["hint"])} for row in rows]
+            print(json.dumps(hinted, indent=2))
         else:
             changed = links.describe_recorded(session.folder, session.invocation.command("link clear"))
             print("\n".join([*report.status(rows, session.invocation, terminal.columns()), *changed]))

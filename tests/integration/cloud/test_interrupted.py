@@ -56,7 +56,7 @@ def deploy(cluster: Cluster) -> subprocess.Popen[str]:
 
 
 def past_the_cloud(run: subprocess.Popen[str]) -> None:
-    """Reads what the run says until it has gone on to the hosts; ends it there."""
+    """Reads what the run says until it has gone on to the hosts; ends it there, as a closed terminal does."""
     assert run.stderr is not None
     said = []
     for line in run.stderr:
@@ -65,8 +65,9 @@ def past_the_cloud(run: subprocess.Popen[str]) -> None:
             break
     else:
         pytest.fail("".join(said))
-    run.send_signal(signal.SIGINT)
+    run.send_signal(signal.SIGHUP)
     run.communicate(timeout=60)
+    assert run.returncode == 130
 
 
 @pytest.fixture

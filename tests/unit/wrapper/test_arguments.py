@@ -22,7 +22,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("words", [[], ["ssh", "a.yaml"], ["deploy", "a.yaml", "--frobnicate"]])
+@pytest.mark.parametrize("words", [["--verbose"], ["ssh", "a.yaml"], ["deploy", "a.yaml", "--frobnicate"]])
 def test_wrong_arguments(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(words)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from q8s_wrapper import cli, command_table
+from q8s_wrapper import cli, command_table, invocation
 from q8s_wrapper.errors import ExitCode
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "demo.yaml"
@@ -66,3 +66,19 @@ def test_an_unknown_command(word: str, hint: str, capsys: pytest.CaptureFixture[
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith(f"error: there is no command {word!r}; allowed are init, validate, plan, deploy, ")
     assert second.endswith(hint)
+
+
+def test_without_a_command_it_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == ExitCode.DONE
+    out = capsys.readouterr().out
+    assert out.startswith("usage: q8s-run") and "deploy" in out
+
+
+@pytest.mark.parametrize("words", [["deploy", "c.yaml", "--foo"], ["lab", "up", "--foo"], ["bundle", "list", "--foo"]])
+def test_hints_have_the_name_that_was_typed(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(invocation, "_called_as", ".venv/bin/q8s-run")
+    with pytest.raises(SystemExit):
+        cli.main(words)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("hint: .venv/bin/q8s-run ")
