@@ -9,7 +9,7 @@ from typing import Any
 
 from q8s_wrapper import inventory, invocation, messages, report, tags, terminal
 from q8s_wrapper.commands import load
-from q8s_wrapper.commands.session import Session, open_session
+from q8s_wrapper.commands.session import again, open_session
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.experiment import links, scenario
 
@@ -93,7 +93,9 @@ def _parallel_options(arguments: argparse.Namespace) -> list[str]:
 
 def destroy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Remove everything of the cluster from the cloud."""
-    with open_session(arguments, changes=not arguments.check) as session:
+    cluster = load(arguments.file)
+    _require_consent(arguments)
+    with open_session(arguments, cluster, changes=not arguments.check) as session:
         if _asks_for_confirmation(arguments):
             hosts = inventory.read(session.cluster)
             servers = inventory.created_servers(hosts)
@@ -103,8 +105,6 @@ def destroy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
                 for name in users_own:
                     messages.result(f"{name} is your own server: it stays, and what this cluster put there is removed")
                 _confirm(f"Delete the cluster, {_describe_removal(arguments.keep)}?")
-        else:
-            _require_yes(session, arguments)
         keep = ["-e", json.dumps({"q8s_keep": arguments.keep})] if arguments.keep else []
         outcome = session.play("destroy", [*keep, *_ansible_options(arguments), *rest])
         if outcome.code == ExitCode.DONE and not arguments.check:
@@ -126,27 +126,27 @@ def _describe_removal(keep: Sequence[str]) -> str:
 
 def replace(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Replace one worker: drain it, delete its server, deploy it again."""
-    with open_session(arguments) as session:
-        node = _find_worker(session, arguments.node)
+    cluster = load(arguments.file)
+    node = _find_worker(cluster, arguments)
+    _require_consent(arguments)
+    with open_session(arguments, cluster) as session:
         if _asks_for_confirmation(arguments):
             _confirm(f"Drain {node}, delete its server and create it again?")
-        else:
-            _require_yes(session, arguments)
         outcome = session.play("replace", ["-e", json.dumps({"q8s_replace": node}), *rest])
         return session.end(outcome)
 
 
 def upgrade(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Upgrade Kubernetes to the cluster file's version."""
-    with open_session(arguments, changes=not arguments.check) as session:
+    cluster = load(arguments.file)
+    options = [*_ansible_options(arguments), *_parallel_options(arguments), *rest]
+    _require_consent(arguments)
+    with open_session(arguments, cluster, changes=not arguments.check) as session:
         if _asks_for_confirmation(arguments):
             _confirm(
                 f"Upgrade Kubernetes to {session.cluster.kubernetes_version}? The control planes restart one after the "
                 "other, then each worker is drained and recreated."
             )
-        else:
-            _require_yes(session, arguments)
-        options = [*_ansible_options(arguments), *_parallel_options(arguments), *rest]
         return session.end(session.play("upgrade", options), remember=not arguments.check)
 
 
@@ -157,28 +157,28 @@ def renew(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         return session.end(outcome, remember=not arguments.check)
 
 
-def _find_worker(session: Session, name: str) -> str:
-    """Return the node name of a worker.
+def _find_worker(cluster: Any, arguments: argparse.Namespace) -> str:
+    """Return the node name of the worker that the arguments name, or whose host they name.
 
-    :param name: name of the node or of its host
     :raises WrapperError: no worker has this name
     """
-    workers: dict[str, Any] = {s.node: s for s in session.cluster.servers() if s.vm_type}
+    name: str = arguments.node
+    workers: dict[str, Any] = {s.node: s for s in cluster.servers() if s.vm_type}
     for node, spec in workers.items():
         if name in (node, spec.name):
             return node
-    control_planes = [spec.name for spec in session.cluster.servers() if not spec.vm_type]
+    control_planes = [spec.name for spec in cluster.servers() if not spec.vm_type]
     if name in control_planes and len(control_planes) > 2:
         raise WrapperError(
             f"replace: {name} is not a worker of this cluster, but one of its control planes",
             f"delete its server (openstack server delete {name}) while the others are Ready, then run "
-            f"{session.invocation.command('deploy')}: a new one joins them",
+            f"{arguments.invocation.command('deploy')}: a new one joins them",
             ExitCode.WRONG_INPUT,
         )
     raise WrapperError(
         f"replace: {name} is not a worker of this cluster; "
         f"allowed are {', '.join(workers) or 'none: it has no workers'}",
-        f"{session.invocation.command('status')} shows all nodes; control planes cannot be replaced",
+        f"{arguments.invocation.command('status')} shows all nodes; control planes cannot be replaced",
         ExitCode.WRONG_INPUT,
     )
 
@@ -266,15 +266,15 @@ def _asks_for_confirmation(arguments: argparse.Namespace) -> bool:
     return terminal.is_interactive() and not (arguments.yes or arguments.json or check)
 
 
-def _require_yes(session: Session, arguments: argparse.Namespace) -> None:
-    """Refuse to change the cluster without a terminal on which to ask, and without ``--yes``.
+def _require_consent(arguments: argparse.Namespace) -> None:
+    """Refuse to change the cluster without ``--yes`` where there is no terminal on which to ask.
 
     :raises WrapperError: the user has not agreed
     """
-    if not arguments.yes and not getattr(arguments, "check", False):
+    if not (arguments.yes or getattr(arguments, "check", False) or _asks_for_confirmation(arguments)):
         raise WrapperError(
-            f"{session.what}: cannot ask for confirmation without a terminal; --yes is needed",
-            invocation.add_option(session.again, "--yes"),
+            f"{arguments.command.name}: cannot ask for confirmation without a terminal; --yes is needed",
+            invocation.add_option(again(arguments), "--yes"),
             ExitCode.WRONG_INPUT,
         )
 

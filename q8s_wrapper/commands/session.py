@@ -84,7 +84,7 @@ class Session:
     @property
     def again(self) -> str:
         """The command that runs this again."""
-        return _again(self._arguments, self.resume)
+        return again(self._arguments, self.resume)
 
     @property
     def _server_count(self) -> int:
@@ -179,7 +179,7 @@ class Session:
             messages.result(line)
 
 
-def _again(arguments: argparse.Namespace, resume: Sequence[str] = ()) -> str:
+def again(arguments: argparse.Namespace, resume: Sequence[str] = ()) -> str:
     """Return the command that runs this again.
 
     :param resume: options in the place of those that were typed, if the command goes on with what this run has done
@@ -217,7 +217,7 @@ def open_session(
         else:
             folder = state.cluster_folder(cluster.cluster_name, online=changes if online is None else online)
     except state.CloudUnknownError as error:
-        raise WrapperError(str(error), f"fix the cause, then run `{_again(arguments)}` again") from None
+        raise WrapperError(str(error), f"fix the cause, then run `{again(arguments)}` again") from None
     held = state.locked(folder, arguments.command.name) if changes else nullcontext(state.shared(folder))
     with held as lock:
         _warn_of_scenario(arguments, folder, changes)

@@ -12,6 +12,8 @@ from q8s_wrapper.errors import ExitCode
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "demo.yaml"
 
+EXAMPLE = Path(__file__).parents[3] / "examples" / "demo.yaml"
+
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,3 +95,20 @@ def test_the_file_may_come_from_the_environment(
     # Without the file, the printed command would be about another cluster where the variable is not set.
     assert cli.main(["destroy"]) == ExitCode.WRONG_INPUT
     assert f"hint: q8s-run destroy {EXAMPLE} --yes\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["replace", "nix", "--yes"], "nix is not a worker of this cluster; allowed are x86-small-1, arm-mid-1"),
+        (["replace", "arm-mid-1"], "--yes is needed"),
+        (["upgrade"], "--yes is needed"),
+        (["upgrade", "--yes", "--parallel", "0"], "--parallel: is 0; allowed is a whole number of at least 1"),
+        (["destroy"], "--yes is needed"),
+    ],
+)
+def test_what_the_command_line_lacks_is_told_without_asking_the_cloud(
+    words: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([words[0], str(EXAMPLE), *words[1:]]) == ExitCode.WRONG_INPUT
+    assert reason in " ".join(capsys.readouterr().err.split())
