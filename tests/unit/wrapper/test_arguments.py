@@ -12,8 +12,6 @@ from q8s_wrapper.errors import ExitCode
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "demo.yaml"
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "demo.yaml"
-
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
