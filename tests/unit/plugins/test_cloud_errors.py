@@ -35,7 +35,7 @@ def test_a_proxy_in_the_way_is_named_without_its_password(
     for name in _cloud_errors._PROXIES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, value)
-    with pytest.raises(_cloud_errors.CloudError) as raised, _cloud_errors.doing("log in"):
+    with pytest.raises(_cloud_errors.CloudError) as raised, _cloud_errors.doing("log in", logged_in=False):
         session.Session().get("https://192.0.2.1/v3", authenticated=False)
     text = str(raised.value)
     assert f"the cloud cannot be reached through the proxy of {variable} (" in text and "no_proxy" in text

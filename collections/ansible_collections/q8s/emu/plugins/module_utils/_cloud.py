@@ -19,7 +19,6 @@ from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
     CloudError,
     check_clouds_file,
     doing,
-    remember_login,
     retry_policy,
 )
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_images import Flavors, Images
@@ -40,7 +39,7 @@ def login(name: Optional[str] = None) -> str:
     :param name: a cloud of clouds.yaml; None leaves the choice to the OS_* variables
     :raises CloudError: there are no such credentials
     """
-    with doing(_log_in(name)):
+    with doing(_log_in(name), logged_in=False):
         config = _load_config(name)
         return _state.fingerprint(config.config.get("auth") or {}, config.get_region_name() or "")
 
@@ -56,7 +55,7 @@ def connect(name: Optional[str] = None) -> Cloud:
     except ImportError as error:
         hint = "run make setup, and ansible from .venv/bin"
         raise CloudError(f"Failed to use the cloud: openstacksdk is missing ({error})\nhint: {hint}") from None
-    with doing(_log_in(name)):
+    with doing(_log_in(name), logged_in=False):
         connection: Any = Connection(config=_load_config(name))
         # If clouds.yaml has no api_timeout: a cloud that does not answer is an error after this time.
         connection.session.timeout = connection.session.timeout or _API_SECONDS
@@ -64,7 +63,6 @@ def connect(name: Optional[str] = None) -> Cloud:
         for adapter in adapters:
             adapter.max_retries = retry_policy()
         connection.session.get_token()
-    remember_login()
     return Cloud(connection)
 
 

@@ -33,20 +33,6 @@ class CloudError(Exception):
         self.unanswered = unanswered
 
 
-class _Login:
-    """Whether this process has logged in to a cloud: then its auth_url is right."""
-
-    worked = False
-
-
-_login = _Login()
-
-
-def remember_login() -> None:
-    """Remember that the cloud accepted a login, for the hints of later errors."""
-    _login.worked = True
-
-
 _UNREACHABLE = (
     "ConnectFailure",
     "ConnectTimeout",
@@ -145,15 +131,18 @@ def fault(text: str) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def doing(what: str) -> Iterator[None]:
-    """Raise every error of the cloud in this context as a CloudError that says what failed."""
+def doing(what: str, *, logged_in: bool = True) -> Iterator[None]:
+    """Raise every error of the cloud in this context as a CloudError that says what failed.
+
+    :param logged_in: whether the cloud accepted a login before, as for every request of a client that ``connect`` returned
+    """
     from keystoneauth1.exceptions import ClientException
     from openstack.exceptions import SDKException
 
     try:
         yield
     except (SDKException, ClientException, OSError) as error:
-        reason, hint = explain(error, _login.worked, os.environ)
+        reason, hint = explain(error, logged_in, os.environ)
         temporary = _status(error) == 429 or _status(error) >= 500 or type(error).__name__ in _UNREACHABLE
         text = f"Failed to {what}: {reason}" + (f"\nhint: {hint}" if hint else "")
         unanswered = temporary and _status(error) not in (429, 503)  # these two were rejected before anything was done
