@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
+from ansible_collections.q8s.emu.plugins.plugin_utils._build import served, show, take
 
-_LINES_KEPT = 20  # of stderr, for the message of a failure
 # q8s-run reads options of a command from these. What the user has set for the command must not count here.
 _OPTIONS = (
     "Q8S_ADDON", "Q8S_ARCH", "Q8S_BENCH", "Q8S_CHECK", "Q8S_CONFORMANCE", "Q8S_CONTROL_PLANE", "Q8S_IF_ABLE", "Q8S_IMAGE",
@@ -89,23 +88,6 @@ def on_cluster(where: str, bundle: Mapping[str, Any]) -> bool:
     return bool(bundle.get("missing")) and (where == "cluster" or (where == "auto" and bool(bundle.get("obstacles"))))
 
 
-def served(bundle: Mapping[str, Any], elsewhere: bool) -> dict[str, Any]:
-    """Return what hosts need to know of the artifacts, and the files that the controller uploads.
-
-    :param elsewhere: whether the cluster builds, so that nothing is uploaded
-    """
-    artifacts = bundle["artifacts"]
-    files = (
-        []
-        if elsewhere
-        else [{name: artifact[name] for name in ("name", "path", "sha256")} for artifact in artifacts.values()]
-    )
-    return {
-        "artifacts": {key: {name: artifacts[key][name] for name in ("name", "sha256")} for key in artifacts},
-        "files": files,
-    }
-
-
 def arguments(given: Mapping[str, Any], *, check: bool) -> list[str]:
     """Return the arguments of the build."""
     architectures = list(given["architectures"])
@@ -139,27 +121,3 @@ def stream(argv: Sequence[str], show: Callable[[Mapping[str, Any]], None]) -> tu
         for line in process.stderr or ():
             other = take(line, other, show)
         return process.wait(), process.stdout.read() if process.stdout else "", other
-
-
-def take(line: str, other: list[str], show: Callable[[Mapping[str, Any]], None]) -> list[str]:
-    """Show a line of the build's output if it is progress. Return the newest lines that are no progress.
-
-    :param other: those before this line
-    """
-    try:
-        event = json.loads(line)
-    except ValueError:
-        event = None
-    if isinstance(event, dict):
-        show(event)
-        return other
-    return [*other, line.rstrip().removeprefix("error: ")][-_LINES_KEPT:]  # the deploy has a prefix of its own
-
-
-def show(event: Mapping[str, Any]) -> None:
-    """Show a progress event: to q8s-run as data, to anybody else as a line."""
-    if os.environ.get("Q8S_PROGRESS_EVENTS"):
-        Display().display(json.dumps({"q8s_progress": event}))
-        return
-    where = f"[{event['number']}/{event['total']}] {event['artifact']}: " if "artifact" in event else ""
-    Display().display(f"{where}{event['text']}")

@@ -20,7 +20,7 @@ from typing import Any, Final
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.q8s.emu.plugins.action.bundle import served, show, take
+from ansible_collections.q8s.emu.plugins.plugin_utils._build import served, show, take
 
 UNIT: Final = "q8s-build.service"
 _PAUSE: Final = 3  # seconds between two looks at the build

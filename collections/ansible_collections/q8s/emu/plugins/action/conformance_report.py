@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.q8s.emu.plugins.action.bundle import show
 from ansible_collections.q8s.emu.plugins.module_utils import _conformance, _results_folder
+from ansible_collections.q8s.emu.plugins.plugin_utils._build import show
 
 _HINT: Final = "go on with --resume, replace them with --force, or choose another with --output"
 _LOGS: Final = "logs"

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Final
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
-from ansible_collections.q8s.emu.plugins.action.bundle import show
+from ansible_collections.q8s.emu.plugins.plugin_utils._build import show
 
 _PIECE: Final = 8 << 20  # bytes: of one ssh command, and lost when the connection breaks
 _ATTEMPTS: Final = 5  # for each piece
