@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud_errors
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud_errors, _cloud_requests
 from urllib3.exceptions import MaxRetryError, ProtocolError, SSLError
 
 
 def test_a_certificate_that_is_not_trusted_is_not_asked_for_again() -> None:
-    policy = _cloud_errors.retry_policy()
+    policy = _cloud_requests.retry_policy()
     lost = policy.increment("GET", "/", error=ProtocolError("Connection aborted."))
     assert lost.total == policy.total - 1
     with pytest.raises(MaxRetryError) as ended:

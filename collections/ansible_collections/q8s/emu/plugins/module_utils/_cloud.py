@@ -13,18 +13,14 @@ import os
 from collections.abc import Iterable
 from typing import Any, Optional
 
-from ansible_collections.q8s.emu.plugins.module_utils import _state
+from ansible_collections.q8s.emu.plugins.module_utils import _read, _state
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_clusters import Clusters
-from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
-    CloudError,
-    check_clouds_file,
-    doing,
-    retry_policy,
-)
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import CloudError, doing
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_images import Flavors, Images
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_keypairs import KeyPairs
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_network import FloatingIps, Networks, Ports
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_quota import Quota
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_requests import retry_policy
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_security_groups import SecurityGroups
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_servers import Needs, ServerGroups, Servers
 
@@ -94,6 +90,24 @@ def _load_config(name: Optional[str]) -> Any:
             f"Failed to {_log_in(name)}: clouds.yaml or an OS_* variable has a value of the wrong type ({error})"
             "\nhint: compare clouds.yaml with the one of your cloud's dashboard"
         ) from None
+
+
+def check_clouds_file(path: str) -> None:
+    """Refuse a clouds.yaml or secure.yaml that openstacksdk cannot use.
+
+    :raises CloudError: the file cannot be read, is no YAML, or has no mapping where one has to be
+    """
+    try:
+        data = _read.yaml_data(_read.text(path), _read.Place(path))
+    except (FileNotFoundError, _read.ReadError) as error:
+        reason = error.reason if isinstance(error, _read.ReadError) else error.strerror
+        raise CloudError(f"Failed to read {path}: {reason}\nhint: fix the file") from None
+    clouds = data.get("clouds", {}) if isinstance(data, dict) else None
+    if not isinstance(clouds, dict):
+        raise CloudError(f"Failed to read {path}: it has no mapping `clouds`\nhint: fix the file")
+    for name, cloud in clouds.items():
+        if not isinstance(cloud, dict) or not isinstance(cloud.get("auth", {}), dict):
+            raise CloudError(f"Failed to read {path}: the cloud {name} has no mapping `auth`\nhint: fix the file")
 
 
 class Cloud:

@@ -10,13 +10,9 @@ from collections.abc import Sequence
 from typing import Any, Optional, Union
 
 from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _plan
-from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
-    CloudError,
-    doing,
-    map_concurrently,
-    raise_first,
-)
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import CloudError, doing
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import GROUP, Group, GroupRule, Port, Rule
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_requests import map_concurrently, raise_first
 from ansible_collections.q8s.emu.plugins.module_utils._plan import Plan
 
 _POLL_SECONDS = 1.0
