@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
-from ansible.errors import AnsibleFilterError
 from ansible_collections.q8s.emu.plugins.module_utils import _links_promises, _promises, _spec
+from ansible_collections.q8s.emu.plugins.plugin_utils._filter import reading
 
 DOCUMENTATION = r"""
 name: node_promises
@@ -78,10 +78,8 @@ def node_promises(
     links: Optional[Mapping[str, Any]] = None,
 ) -> list[dict[str, Any]]:
     """Return the rows. See DOCUMENTATION."""
-    try:
+    with reading("cluster"):
         specs = _spec.load_mapping(cluster, "cluster").servers()
-    except _spec.SpecError as error:
-        raise AnsibleFilterError(f"Failed to read the cluster:\n{error}") from error
     by_name = {str(node["metadata"]["name"]): node for node in nodes}
     rows: list[dict[str, Any]] = []
     for spec in specs:
