@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.q8s.emu.plugins.module_utils import _certificates, _host_state
-from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import condition
+from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import condition, epoch, reason
 from ansible_collections.q8s.emu.plugins.module_utils._plan_servers import RECOVERY_COMMANDS
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec, is_additional_control_plane
 
@@ -178,16 +177,9 @@ def _is_stale(node: Mapping[str, Any], guest: Guest) -> bool:
 
     Kubernetes calls a node Ready for 40 s after its machine has ended.
     """
-    times = [_seconds(str(node.get("renewed") or "")), _seconds(str(condition(node).get("lastHeartbeatTime") or ""))]
-    return bool(guest.started) and any(times) and max(times) < guest.started
-
-
-def _seconds(text: str) -> float:
-    """Return a time of Kubernetes' as Unix time, 0 if there is none."""
-    try:
-        return datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc).timestamp()
-    except ValueError:
-        return 0.0
+    times = [epoch(node.get("renewed")), epoch(condition(node).get("lastHeartbeatTime"))]
+    known = [moment for moment in times if moment is not None]
+    return bool(guest.started) and bool(known) and max(known) < guest.started
 
 
 def _server_problem(
@@ -353,14 +345,12 @@ def _kubernetes_problem(
         )
     ready = condition(node)
     if str(ready["status"]) != "True":
-        reason = ready.get("message") or ready.get("reason") or "no reason given"
-        return f"Kubernetes reports it as {row['kubernetes']}: {reason}", f"{limited}; its messages: {logs}"
+        return f"Kubernetes reports it as {row['kubernetes']}: {reason(ready)}", f"{limited}; its messages: {logs}"
     for kind in _PRESSURES:
-        told = condition(node, kind)
-        if told["status"] == "True":
+        found = condition(node, kind)
+        if found["status"] == "True":
             show = {"DiskPressure": "df -h", "MemoryPressure": "free -m"}.get(kind, "journalctl -u kubelet -n 20")
-            reason = told.get("message") or told.get("reason") or "no reason given"
-            return f"{name} has {kind}: {reason}", f"q8s-run ssh FILE {name} -- {show}"
+            return f"{name} has {kind}: {reason(found)}", f"q8s-run ssh FILE {name} -- {show}"
     if node["spec"].get("unschedulable"):
         return (
             f"{name} takes no new pods: it is cordoned",
