@@ -159,7 +159,7 @@ def hosts(
 
 def _surplus(cluster: _spec.Cluster, server: _cloud_objects.Server, state: str, path: str) -> Host:
     """A server that the file no longer asks for, and what is needed to take its node out of Kubernetes."""
-    control_plane = server.metadata.get(_cloud_objects.META_ROLE) == "control_plane"
+    control_plane = _cloud_objects.is_control_plane(server)
     node = server.name if control_plane else _spec.worker_node(cluster.cluster_name, server.name)
     variables = _server_variables(cluster, server, state, path)
     address = server.address(cluster.remote_ip_prefix) or ""
