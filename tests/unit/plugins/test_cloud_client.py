@@ -19,6 +19,7 @@ from ansible_collections.q8s.emu.plugins.module_utils import (
     _cloud_servers,
     _plan_access,
     _plan_servers,
+    _server_requests,
     _spec,
 )
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_findings import Network, Subnet
@@ -66,7 +67,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return slept
 
 
-def create(connection: Any, requests: list[_plan_servers.Request]) -> dict[str, _cloud_errors.CloudError]:
+def create(connection: Any, requests: list[_server_requests.Request]) -> dict[str, _cloud_errors.CloudError]:
     flavors = {spec.flavor: f"id-{spec.flavor}" for spec in CLUSTER.servers()}
     needs = _cloud.Needs("image", Network("net", "private", (SUBNET,)), flavors, ("group",))
     servers = _cloud_servers.Servers(connection)
@@ -74,7 +75,7 @@ def create(connection: Any, requests: list[_plan_servers.Request]) -> dict[str, 
 
 
 def test_a_server_that_exists_after_a_failure_is_not_created_again(pauses: list[float]) -> None:
-    first, second, *_ = (_plan_servers.Request((spec,)) for spec in CLUSTER.servers())
+    first, second, *_ = (_server_requests.Request((spec,)) for spec in CLUSTER.servers())
     there = named(first.name, status="BUILD", metadata={"q8s_cluster": CLUSTER.cluster_name})
     connection = MagicMock()
     connection.compute.servers.return_value = [there]
@@ -92,7 +93,7 @@ def test_a_server_that_exists_after_a_failure_is_not_created_again(pauses: list[
 
 
 def test_a_server_that_comes_a_while_after_a_timeout_is_not_created_again() -> None:
-    request = _plan_servers.Request((CLUSTER.servers()[0],))
+    request = _server_requests.Request((CLUSTER.servers()[0],))
     there = named(request.name, status="BUILD", metadata={"q8s_cluster": CLUSTER.cluster_name})
     connection = MagicMock()
     connection.compute.create_server.side_effect = http_error(504)
@@ -102,7 +103,7 @@ def test_a_server_that_comes_a_while_after_a_timeout_is_not_created_again() -> N
 
 
 def test_a_cloud_that_is_busy_is_asked_again_soon(pauses: list[float]) -> None:
-    request = _plan_servers.Request((CLUSTER.servers()[0],))
+    request = _server_requests.Request((CLUSTER.servers()[0],))
     connection = MagicMock()
     connection.compute.servers.return_value = []
     connection.compute.create_server.side_effect = [http_error(503), None]
@@ -141,7 +142,7 @@ def test_a_port_with_several_addresses_gets_the_floating_ip_for_that_in_the_clus
 
 
 def test_a_refused_server_is_requested_once_and_named() -> None:
-    request = _plan_servers.Request((CLUSTER.servers()[0],))
+    request = _server_requests.Request((CLUSTER.servers()[0],))
     connection = MagicMock()
     connection.compute.create_server.side_effect = exceptions.ForbiddenException("not yours")
     failed = create(connection, [request])

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from ansible_collections.q8s.emu.plugins.module_utils import (
     _cloud_objects,
+    _cloud_tags,
     _plan,
     _plan_access,
     _plan_servers,
     _preflight_quota,
+    _server_requests,
     _spec,
 )
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import (
@@ -72,11 +74,17 @@ def test_hosts_that_are_numbered_from_1_are_asked_for_in_one_call() -> None:
     control = ["demo-control-plane", "demo-control-plane-2", "demo-control-plane-3"]
 
     def asked(*left_out: str) -> list[str]:
-        return [str(request) for request in _plan_servers.requests(spec for spec in specs if spec.name not in left_out)]
+        return [
+            str(request) for request in _server_requests.requests(spec for spec in specs if spec.name not in left_out)
+        ]
 
     servers = [f"server {name}" for name in control]
     assert asked() == [*servers, "3 servers, demo-x86-small-1 to demo-x86-small-3", "server demo-arm-mid-1"]
-    assert [request.name for request in _plan_servers.requests(specs)] == [*control, "demo-x86-small", "demo-arm-mid-1"]
+    assert [request.name for request in _server_requests.requests(specs)] == [
+        *control,
+        "demo-x86-small",
+        "demo-arm-mid-1",
+    ]
     # Nova numbers from 1: what is missing elsewhere is asked for alone
     assert asked(*control, "demo-x86-small-1") == [
         f"server demo-{n}" for n in ("x86-small-2", "x86-small-3", "arm-mid-1")
@@ -88,7 +96,7 @@ def test_hosts_that_are_numbered_from_1_are_asked_for_in_one_call() -> None:
 
 
 def test_what_is_left_of_a_call_is_asked_for_alone() -> None:
-    (*_, request) = _plan_servers.requests(counted(x86_small=3).servers())
+    (*_, request) = _server_requests.requests(counted(x86_small=3).servers())
     assert request.without({"demo-control-plane"}) == [request]
     left = request.without({"demo-x86-small-2"})
     assert [(part.name, len(part.specs)) for part in left] == [("demo-x86-small-1", 1), ("demo-x86-small-3", 1)]
@@ -222,11 +230,11 @@ def test_nothing_is_replaced_while_the_control_plane_runs() -> None:
 
 
 def test_which_server_has_the_data_is_a_tag_beside_others() -> None:
-    tags = _cloud_objects.record_etcd_server(("own", "q8s-etcd:old"), "new")
-    assert tags == ("own", "q8s-etcd:new") and _cloud_objects.etcd_server(tags) == "new"
-    assert _cloud_objects.record_etcd_server(tags, "") == ("own",) and _cloud_objects.etcd_server(("own",)) == ""
-    tagged, _others = _cloud_objects.run_owner_tags(tags, "me", 1000)
-    assert _cloud_objects.etcd_server(tagged) == "new"
+    tags = _cloud_tags.record_etcd_server(("own", "q8s-etcd:old"), "new")
+    assert tags == ("own", "q8s-etcd:new") and _cloud_tags.etcd_server(tags) == "new"
+    assert _cloud_tags.record_etcd_server(tags, "") == ("own",) and _cloud_tags.etcd_server(("own",)) == ""
+    tagged, _others = _cloud_tags.run_owner_tags(tags, "me", 1000)
+    assert _cloud_tags.etcd_server(tagged) == "new"
 
 
 def test_nodes_that_are_to_be_replaced_are_planned_as_such() -> None:
@@ -671,13 +679,13 @@ def test_what_a_floating_ip_needs() -> None:
 
 
 def test_two_controllers_are_told() -> None:
-    tags, other = _cloud_objects.run_owner_tags(("blue",), "alice@one", 1_000_000)
+    tags, other = _cloud_tags.run_owner_tags(("blue",), "alice@one", 1_000_000)
     assert tags == ("blue", "q8s-run:1000000:alice@one") and other == ""
-    assert _cloud_objects.run_owner_tags(tags, "alice@one", 1_000_300)[1] == "", "the same one, again"
-    assert _cloud_objects.run_owner_tags(tags, "bob@two", 1_000_300) == (
+    assert _cloud_tags.run_owner_tags(tags, "alice@one", 1_000_300)[1] == "", "the same one, again"
+    assert _cloud_tags.run_owner_tags(tags, "bob@two", 1_000_300) == (
         ("blue", "q8s-run:1000300:bob@two"),
         "alice@one started a run on this cluster 5 min ago",
     )
-    assert _cloud_objects.run_owner_tags(tags, "bob@two", 1_003_601)[1] == "", "long over"
-    long, _ = _cloud_objects.run_owner_tags((), "x" * 100, 1_700_000_000)
-    assert len(long[0]) <= 60 and _cloud_objects.run_owner_tags(long, "x" * 100, 1_700_000_000)[1] == ""
+    assert _cloud_tags.run_owner_tags(tags, "bob@two", 1_003_601)[1] == "", "long over"
+    long, _ = _cloud_tags.run_owner_tags((), "x" * 100, 1_700_000_000)
+    assert len(long[0]) <= 60 and _cloud_tags.run_owner_tags(long, "x" * 100, 1_700_000_000)[1] == ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _cloud_tags
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import CloudError, doing
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_findings import Findings, Flavor, Network
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_images import Flavors, Images
@@ -58,7 +58,7 @@ class Clusters:
             group,
             floating,
             self._flavor_names(cluster, [server for server in servers if _cloud_objects.is_ours(server, name)]),
-            _cloud_objects.etcd_server(tags),
+            _cloud_tags.etcd_server(tags),
         )
 
     def _flavor_names(self, cluster: Cluster, servers: Sequence[Server]) -> dict[str, str]:

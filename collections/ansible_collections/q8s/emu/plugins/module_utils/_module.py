@@ -14,7 +14,14 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.parameters import env_fallback
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _cloud_objects, _plan, _plan_servers, _spec
+from ansible_collections.q8s.emu.plugins.module_utils import (
+    _cloud,
+    _cloud_objects,
+    _cloud_tags,
+    _plan,
+    _plan_servers,
+    _spec,
+)
 
 STATE = {"type": "str", "choices": ["present", "absent"], "default": "present"}
 
@@ -58,11 +65,11 @@ def tag_run_owner(module: AnsibleModule, cloud: Any, group_id: str, tags: Any, e
     :param etcd_server: id of the server that has the cluster's CA and etcd, to record if no server is recorded
     """
     owner = f"{getpass.getuser()}@{socket.gethostname()}"
-    tagged, other = _cloud_objects.run_owner_tags(tags, owner, int(time.time()))
+    tagged, other = _cloud_tags.run_owner_tags(tags, owner, int(time.time()))
     if other:
         module.warn(f"{other}. Two runs at once undo each other's work: stop one of them")
-    if not _cloud_objects.etcd_server(tagged):
-        tagged = _cloud_objects.record_etcd_server(tagged, etcd_server)
+    if not _cloud_tags.etcd_server(tagged):
+        tagged = _cloud_tags.record_etcd_server(tagged, etcd_server)
     if group_id and not module.check_mode:
         cloud.security_groups.set_tags(group_id, tagged)
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -331,45 +331,6 @@ def _plan_foreign(
             f"{what} has no address in remote_ip_prefix {cluster.remote_ip_prefix} (it has {have}); "
             "attach it to the network of private_network_id"
         )
-
-
-@dataclass(frozen=True)
-class Request:
-    """Servers that are asked for in one call: one, or some that are numbered from 1 on."""
-
-    specs: tuple[ServerSpec, ...]
-
-    @property
-    def name(self) -> str:
-        """What the call has as name. Nova puts the number behind it, if the servers are several."""
-        first = self.specs[0].name
-        return first if len(self.specs) == 1 else first.rpartition("-")[0]
-
-    def __str__(self) -> str:
-        first, last = self.specs[0].name, self.specs[-1].name
-        return f"server {first}" if len(self.specs) == 1 else f"{len(self.specs)} servers, {first} to {last}"
-
-    def without(self, names: Collection[str]) -> list[Request]:
-        """What is left to ask for when the servers of these names are there: all of it, or each other one alone."""
-        left = [spec for spec in self.specs if spec.name not in names]
-        return [self] if len(left) == len(self.specs) else [Request((spec,)) for spec in left]
-
-
-def requests(specs: Iterable[ServerSpec]) -> list[Request]:
-    """The fewest calls for these servers: one for all of a type that are numbered from 1 on, and one for each other.
-
-    Servers of one call get the same user-data. A control plane shares none with another.
-    """
-    alone: list[Request] = []
-    series: dict[str, list[ServerSpec]] = {}
-    for spec in specs:
-        kind = spec.vm_type.name if spec.vm_type else ""
-        number = len(series.get(kind, ())) + 1
-        if kind and spec.name.endswith(f"-{number}"):
-            series.setdefault(kind, []).append(spec)
-        else:
-            alone.append(Request((spec,)))
-    return alone + [Request(tuple(same)) for same in series.values()]
 
 
 def _is_broken(server: Server, patience: float) -> bool:

@@ -123,11 +123,13 @@ from ansible_collections.q8s.emu.plugins.module_utils import (
     _cloud,
     _cloud_errors,
     _cloud_objects,
+    _cloud_tags,
     _hostkeys,
     _identity,
     _module,
     _plan,
     _plan_servers,
+    _server_requests,
     _text,
 )
 
@@ -203,7 +205,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
         group_id = cloud.server_groups.create_server_group(change.name)
     started = [change.subject for change in plan.of(_plan.SERVER, "start")]
     refused = dict(cloud.servers.start_servers(started))
-    requests = _plan_servers.requests(new) + [_plan_servers.Request((spec,)) for spec in again]
+    requests = _server_requests.requests(new) + [_server_requests.Request((spec,)) for spec in again]
     refused |= _make(module, cluster, cloud, requests, group_id)
     # Wait for accepted servers even when others were refused: the next run then finds them complete.
     by_name = {spec.name: spec for spec in plan.wanted}
@@ -226,7 +228,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
         for reason in left.values():
             module.warn(f"A server that is replaced stays: {reason}")
         # One by one: a cloud that has no room for all servers of a call creates none of them.
-        single = [_plan_servers.Request((by_name[server.name],)) for server in replaceable]
+        single = [_server_requests.Request((by_name[server.name],)) for server in replaceable]
         more = _make(module, cluster, cloud, single, group_id)
         refused.update(more)
         ready, errors, late = cloud.servers.wait_until_active(
@@ -271,7 +273,7 @@ def _delete_twins(
         return ready, errors
     # Read the record again: a run of somebody else may have created the other one, and its etcd.
     tags = cloud.security_groups.find_tags(cluster.cluster_name)[1]
-    recorded = _cloud_objects.etcd_server(tags) or existing.etcd_server
+    recorded = _cloud_tags.etcd_server(tags) or existing.etcd_server
     before = {server.id for server in existing.servers}
     by_name: dict[str, list[Any]] = {}
     for server in sorted(servers, key=lambda s: _cloud_objects.order_of_choice(s, recorded)):
@@ -314,7 +316,7 @@ def _make(module: AnsibleModule, cluster: Any, cloud: Any, requests: list[Any], 
     ports: dict[str, str] = {}
     if needs.network.own_ports:
         specs = [spec for request in requests for spec in request.specs]
-        requests = [_plan_servers.Request((spec,)) for spec in specs]  # Nova gives one port to one server only
+        requests = [_server_requests.Request((spec,)) for spec in specs]  # Nova gives one port to one server only
         wanted = [spec.name for spec in specs]
         ports = {p.name: p.id for p in cloud.ports.list_ports(cluster.cluster_name) if p.ours and p.name in wanted}
         missing = [name for name in wanted if name not in ports]
