@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -77,23 +78,20 @@ def tag_run_owner(module: AnsibleModule, cloud: Any, group_id: str, tags: Any, e
 def servers_plan(module: AnsibleModule, cluster: Any, cloud: Any, existing: Any) -> Any:
     """The plan of the servers. Where some have to be made, their network says whether they need ports of Q8S's."""
 
-    def plan(own_ports: bool) -> Any:
-        return _plan_servers.plan_servers(
-            cluster,
-            existing,
-            own_ports=own_ports,
-            remove_surplus=module.params["remove_surplus"],
-            replace_control_plane=module.params["replace_control_plane"],
-            replace_nodes=module.params.get("replace_nodes") or (),
-            survivors=module.params.get("survivors") or (),
-            patience=float(module.params["timeout"]),
-        )
-
-    first = plan(False)
-    if not first.of(_plan.SERVER, "create", "replace"):
-        return first
+    options = _plan_servers.Options(
+        remove_surplus=module.params["remove_surplus"],
+        replace_control_plane=module.params["replace_control_plane"],
+        replace_nodes=module.params.get("replace_nodes") or (),
+        survivors=module.params.get("survivors") or (),
+        patience=float(module.params["timeout"]),
+    )
+    plan = _plan_servers.plan_servers(cluster, existing, options)
+    if not plan.of(_plan.SERVER, "create", "replace"):
+        return plan
     networks = cloud.clusters.find_networks(cluster)
-    return plan(True) if len(networks) == 1 and networks[0].own_ports else first
+    if len(networks) == 1 and networks[0].own_ports:
+        return _plan_servers.plan_servers(cluster, existing, replace(options, own_ports=True))
+    return plan
 
 
 def missing_key(cluster: Any, servers: Any) -> list[str]:

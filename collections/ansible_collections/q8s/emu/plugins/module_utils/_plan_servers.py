@@ -77,28 +77,37 @@ class Replacement:
     spec: ServerSpec
 
 
-def plan_servers(
-    cluster: Cluster,
-    existing: Existing,
-    *,
-    own_ports: bool = False,
-    remove_surplus: bool = False,
-    replace_control_plane: bool = False,
-    replace_nodes: Collection[str] = (),
-    survivors: Sequence[str] = (),
-    patience: float = 600.0,
-) -> ServersPlan:
-    """What has to be made, replaced, removed and started so that exactly the cluster's servers run.
+@dataclass(frozen=True)
+class Options:
+    """What a run asks of the plan of the servers, beside the cluster file.
+
+    :param own_ports: each server that is created gets a port of Q8S's, which chooses the subnet
+    :param remove_surplus: servers that the file no longer asks for are deleted: their nodes have been drained
+    :param replace_control_plane: the data of a lost control plane is given up: all servers are replaced
+    :param replace_nodes: Kubernetes nodes whose servers are replaced, whatever their state
+    :param survivors: names of control planes that were seen to have the cluster's CA and a working etcd
+    :param patience: seconds after which a server in BUILD is replaced
+    """
+
+    own_ports: bool = False
+    remove_surplus: bool = False
+    replace_control_plane: bool = False
+    replace_nodes: Collection[str] = ()
+    survivors: Sequence[str] = ()
+    patience: float = 600.0
+
+
+_DEFAULTS = Options()
+
+
+def plan_servers(cluster: Cluster, existing: Existing, options: Options = _DEFAULTS) -> ServersPlan:
+    """Return what has to be created, replaced, removed and started so that exactly the cluster's servers run.
 
     A server that is in ERROR, is being deleted, or is in BUILD for longer than ``patience`` seconds is replaced. Servers
     that the file no longer asks for stay, with a note, unless ``remove_surplus``: their nodes have to be drained before.
     A server that somebody has paused, or the like, is left out with a note, unless the cluster cannot do without it.
     The server that holds the cluster's CA and etcd is never replaced, unless ``replace_control_plane``: then all servers
     are, because none of them can join another CA. If it was deleted, and others have the same, a new one joins them.
-
-    :param own_ports: each server that is made gets a port of Q8S's, which chooses the subnet
-    :param replace_nodes: Kubernetes nodes whose servers are replaced, whatever their state
-    :param survivors: names of control planes that were seen to have the cluster's CA and a working etcd
     """
     servers, ports = existing.servers, existing.ports
     if unseen := _unseen_servers(existing):
@@ -109,24 +118,24 @@ def plan_servers(
     changes: list[Change] = []
     kept: list[str] = []
     _plan_foreign(cluster, foreign, changes, kept, problems)
-    holder = surviving_holder(cluster, existing, survivors)
+    holder = surviving_holder(cluster, existing, options.survivors)
     joins = holder is not None and holder.id != existing.etcd_server
-    loss = "" if joins else _control_plane_loss(cluster, existing, foreign, patience)
-    problems += [loss] if loss and not replace_control_plane else []
-    notes = [_LOSS] if loss and replace_control_plane else _joins(cluster, holder) if holder and joins else []
+    loss = "" if joins else _control_plane_loss(cluster, existing, foreign, options.patience)
+    problems += [loss] if loss and not options.replace_control_plane else []
+    notes = [_LOSS] if loss and options.replace_control_plane else _joins(cluster, holder) if holder and joins else []
     wanted = [spec for spec in cluster.servers() if not (spec.initial and (foreign or problems))]
     names = {spec.name for spec in wanted}
     surplus = [server for server in ours if server.name not in names]
-    staying = set() if remove_surplus else {server.name for server in surplus}
+    staying = set() if options.remove_surplus else {server.name for server in surplus}
     changes += [Change(SERVER, "delete", s.name, str(s), "", s) for s in surplus if s.name not in staying]
     kept += [str(server) for server in surplus if server.name in staying]
     notes += [f"the file no longer asks for the server {name}; it stays ({SURPLUS_HINT})" for name in sorted(staying)]
-    coming: list[Change] = []
+    created: list[Change] = []
     unusable: dict[str, str] = {}
     for spec in wanted:
         candidates = _servers_of_name(existing, ours, spec.name)
-        anew = bool(loss) or spec.node in replace_nodes
-        usable = [s for s in candidates if not anew and not _is_broken(s, patience)]
+        anew = bool(loss) or spec.node in options.replace_nodes
+        usable = [s for s in candidates if not anew and not _is_broken(s, options.patience)]
         broken = [s for s in candidates if s not in usable]
         if not candidates and any(s.name == spec.name for s in servers):
             problems.append(
@@ -150,10 +159,10 @@ def plan_servers(
                 kept.append(str(server))
                 unusable[spec.name] = _unusable(server)
         else:
-            coming.append(_create(spec, broken))
-    changes += _plan_ports(ports, staying, [change.name for change in coming] if own_ports else [], kept)
-    changes += _plan_server_group(cluster, existing.group, bool(coming), kept, problems)
-    changes += coming
+            created.append(_create(spec, broken))
+    changes += _plan_ports(ports, staying, [change.name for change in created] if options.own_ports else [], kept)
+    changes += _plan_server_group(cluster, existing.group, bool(created), kept, problems)
+    changes += created
     changes += _plan_floating_ip(cluster, existing, foreign, kept)
     return ServersPlan(
         tuple(changes),
@@ -352,7 +361,7 @@ def _plan_ports(ports: Sequence[Port], staying: set[str], wanted: Sequence[str],
 
 
 def _plan_server_group(
-    cluster: Cluster, group: Optional[ServerGroup], coming: bool, kept: list[str], problems: list[str]
+    cluster: Cluster, group: Optional[ServerGroup], creates: bool, kept: list[str], problems: list[str]
 ) -> list[Change]:
     """A server can join a group only when it is made: a group for those that are there already would stay empty."""
     name = keypair_name(cluster.cluster_name)
@@ -360,7 +369,7 @@ def _plan_server_group(
         kept.append(f"server group {name} {group.policy}")
         if cluster.server_group not in ("none", group.policy):
             problems.append(f"the server group {name} has the policy {group.policy}; remove it, or choose another name")
-    elif cluster.server_group != "none" and coming:
+    elif cluster.server_group != "none" and creates:
         return [Change(SERVER_GROUP, "create", name, "", f"server group {name} {cluster.server_group}")]
     return []
 
