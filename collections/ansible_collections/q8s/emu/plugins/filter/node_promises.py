@@ -84,16 +84,12 @@ def node_promises(
     rows: list[dict[str, Any]] = []
     for spec in specs:
         if spec.vm_type:
-            given = wanted.get(spec.node, {})
-            node, answer = by_name.get(spec.node), str(answers.get(spec.node, ""))
+            own = wanted.get(spec.node, {})
+            shown = _promises.Shown(
+                str(answers.get(spec.node, "")), by_name.get(spec.node), (image_disks or {}).get(spec.node)
+            )
             rows += _promises.rows(
-                spec.node,
-                spec.vm_type,
-                answer,
-                node,
-                labels=given.get("labels", {}),
-                taints=given.get("taints", []),
-                image_disk=(image_disks or {}).get(spec.node),
+                spec.node, spec.vm_type, shown, labels=own.get("labels", {}), taints=own.get("taints", [])
             )
     return rows + (_links_promises.rows(links) if links else [])
 
