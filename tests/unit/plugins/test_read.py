@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -144,7 +145,7 @@ def resume_bench(output: Path) -> None:
     _bench_resume.differences(earlier["nodes"], DEMO["nodes"])
     names = [{"name": BENCH["measurements"][0]["name"]}]
     plan = {"measurements": names, "quick": True, "groups": ["cpu"], "effort": {}, "nodes": DEMO["nodes"]}
-    document = _bench_results.document(plan, [], {}, cluster="demo", versions={}, before=before)
+    document = _bench_results.document(plan, [], {}, cluster="demo", versions={}, now=datetime.now(UTC), before=before)
     bench_report.result_files(document)
 
 

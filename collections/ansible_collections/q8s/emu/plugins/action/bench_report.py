@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
@@ -91,9 +92,12 @@ def results(given: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[
         samples,
         cluster=given["cluster"],
         versions=given["versions"],
-        history=read_history(Path(given["history"])) if given["history"] else [],
-        machine=given["machine"],
-        session=given["session"],
+        now=datetime.now(timezone.utc),
+        session=_bench_results.Session(
+            given["session"],
+            given["machine"],
+            read_history(Path(given["history"])) if given["history"] else [],
+        ),
         before=before,
     )
 
