@@ -6,6 +6,7 @@
 Parameters, as environment variables: NETWORK (the XML that is wanted), CHECK (True changes nothing).
 """
 
+import copy
 import json
 import os
 import subprocess
@@ -70,7 +71,7 @@ def main():
     if not define:
         print("".join(f"differs {what}\n" for what in differs), end="")
         return
-    own = ElementTree.fromstring(os.environ["NETWORK"])
+    own = copy.deepcopy(wanted)
     if found is not None:
         own.extend(found.find(tag) for tag in KEPT if found.find(tag) is not None)
     xml = ElementTree.tostring(own, encoding="unicode")
@@ -80,4 +81,5 @@ def main():
         restart(name, wanted)
 
 
-main()
+if __name__ == "__main__":
+    main()
