@@ -9,6 +9,8 @@ import pytest
 from ansible_collections.q8s.emu.plugins.action import bundle
 from ansible_collections.q8s.emu.plugins.plugin_utils import _build
 
+from q8s_wrapper.command_table import HANDED_OVER_OPTIONS
+
 GIVEN = {
     "command": ["q8s-run", "bundle"],
     "architectures": ["aarch64", "x86_64"],
@@ -26,8 +28,13 @@ COMMAND = [
 
 
 def test_command_line() -> None:
-    assert bundle.arguments(GIVEN, check=False) == COMMAND
-    assert bundle.arguments(GIVEN, check=True) == [*COMMAND, "--check"]
+    assert bundle.command_line(GIVEN, check=False) == COMMAND
+    assert bundle.command_line(GIVEN, check=True) == [*COMMAND, "--check"]
+
+
+def test_the_build_reads_no_option_from_the_users_environment() -> None:
+    options = HANDED_OVER_OPTIONS["bundle", "ensure"]
+    assert sorted(bundle._OPTIONS) == sorted(option.variable for option in options)
 
 
 def test_progress_is_passed_on() -> None:

@@ -29,7 +29,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the artifacts, or the build's own error message."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        validated = self.validate_argument_spec(  # type: ignore[no-untyped-call]
+        arguments = self.validate_argument_spec(  # type: ignore[no-untyped-call]
             {
                 "command": {"type": "list", "elements": "str", "required": True},
                 "architectures": {"type": "list", "elements": "str", "required": True},
@@ -43,14 +43,13 @@ class ActionModule(ActionBase):
                 "guest_images": {"type": "dict", "default": {}},
                 "where": {"type": "str", "choices": ["auto", "here", "cluster"], "default": "auto"},
             }
-        )
-        given = validated[1]
+        )[1]
         try:
             # One run of the program looks up, and builds what is missing unless the cluster does.
-            check = self._task.check_mode or given["where"] == "cluster"
-            able = ["--if-able"] if given["where"] == "auto" else []
-            bundle = build([*given["command"], *arguments(given, check=check), *able])
-            elsewhere = on_cluster(given["where"], bundle)
+            check = self._task.check_mode or arguments["where"] == "cluster"
+            able = ["--if-able"] if arguments["where"] == "auto" else []
+            bundle = build([*arguments["command"], *command_line(arguments, check=check), *able])
+            elsewhere = on_cluster(arguments["where"], bundle)
         except BuildError as error:
             return {**result, "failed": True, "msg": str(error)}
         return {
@@ -60,7 +59,7 @@ class ActionModule(ActionBase):
             "bundle": bundle,
             **served(bundle, elsewhere),
             "on_cluster": elsewhere,
-            "arguments": arguments(given, check=False),
+            "arguments": command_line(arguments, check=False),
         }
 
 
@@ -88,19 +87,19 @@ def on_cluster(where: str, bundle: Mapping[str, Any]) -> bool:
     return bool(bundle.get("missing")) and (where == "cluster" or (where == "auto" and bool(bundle.get("obstacles"))))
 
 
-def arguments(given: Mapping[str, Any], *, check: bool) -> list[str]:
-    """Return the arguments of the build."""
-    architectures = list(given["architectures"])
-    argv = ["ensure", "--progress=json", f"--source={given['source']}"]
-    argv += [f"--control-plane={name}" for name in given["control_planes"]]
+def command_line(arguments: Mapping[str, Any], *, check: bool) -> list[str]:
+    """Return the arguments of the build for those of the task."""
+    architectures = list(arguments["architectures"])
+    argv = ["ensure", "--progress=json", f"--source={arguments['source']}"]
+    argv += [f"--control-plane={name}" for name in arguments["control_planes"]]
     argv += [f"--arch={name}" for name in architectures]
-    argv += [f"--bench={name}" for name in given.get("benches") or []]
-    argv += [f"--conformance={name}" for name in given.get("conformance") or []]
-    argv += [f"--tests={name}" for name in given.get("tests") or []]
-    if given.get("kubernetes_version"):
-        argv.append(f"--kubernetes={given['kubernetes_version']}")
-    argv += [f"--addon={name}" for name in given.get("addons") or []]
-    for name, image in sorted(given["guest_images"].items()):
+    argv += [f"--bench={name}" for name in arguments.get("benches") or []]
+    argv += [f"--conformance={name}" for name in arguments.get("conformance") or []]
+    argv += [f"--tests={name}" for name in arguments.get("tests") or []]
+    if arguments.get("kubernetes_version"):
+        argv.append(f"--kubernetes={arguments['kubernetes_version']}")
+    argv += [f"--addon={name}" for name in arguments.get("addons") or []]
+    for name, image in sorted(arguments["guest_images"].items()):
         if name in architectures:
             argv.append(f"--image={name},{image['url']},{image['checksum']}")
     return [*argv, "--check"] if check else argv

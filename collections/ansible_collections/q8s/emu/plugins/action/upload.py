@@ -54,7 +54,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return which files were uploaded, and how many bytes went over the connection."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        given = self.validate_argument_spec(  # type: ignore[no-untyped-call]
+        arguments = self.validate_argument_spec(  # type: ignore[no-untyped-call]
             {
                 "files": {
                     "type": "list",
@@ -69,12 +69,12 @@ class ActionModule(ActionBase):
                 "directory": {"type": "path", "required": True},
             }
         )[1]
-        present = self._names(given["directory"])
-        missing = [file for file in given["files"] if file["name"] not in present]
+        present = self._names(arguments["directory"])
+        missing = [file for file in arguments["files"] if file["name"] not in present]
         files = [
             File(
                 file["path"],
-                f"{given['directory']}/{file['name']}",
+                f"{arguments['directory']}/{file['name']}",
                 os.path.getsize(file["path"]),
                 number,
                 len(missing),
