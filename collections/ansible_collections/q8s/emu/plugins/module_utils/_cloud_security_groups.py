@@ -91,7 +91,7 @@ class SecurityGroups:
         return group_id
 
     def _create_security_group(self, cluster_name: str) -> str:
-        with doing(f"make the security group {GROUP}"):
+        with doing(f"create the security group {GROUP}"):
             created = self._os.network.create_security_group(name=GROUP, description=_cloud_objects.mark(cluster_name))
             return str(created.id)
 
