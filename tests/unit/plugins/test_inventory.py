@@ -238,11 +238,11 @@ def test_this_machine_is_known_by_more_than_its_address(
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(_login, "_INSTANCE_IDS", (str(tmp_path / "instance-id"),))
     monkeypatch.setattr(_login, "_PRODUCT_UUID", str(tmp_path / "product_uuid"))
-    assert _login.is_here("8d0c", address) is here
+    assert _login.is_this_machine("8d0c", address) is here
 
 
 def test_an_initial_instance_that_is_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_inventory, "is_here", lambda server_id, address: server_id == "id")
+    monkeypatch.setattr(_inventory, "is_this_machine", lambda server_id, address: server_id == "id")
     host = listed([Server("id", "demo-control-plane", "ACTIVE", ("10.254.1.4",))])["demo-control-plane"]
     assert host.variables["ansible_connection"] == "local"
     host = listed([Server("other", "demo-control-plane", "ACTIVE", ("10.254.1.4",))])["demo-control-plane"]

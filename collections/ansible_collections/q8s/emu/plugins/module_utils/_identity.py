@@ -75,7 +75,7 @@ def refusal(field: str, has: str, wanted: str) -> str:
     back = f"Set it back to {value}" if value == has else "Set it back"
     return (
         f"{field} is {wanted} in the cluster file, but the cluster has {has}. "
-        f"It cannot be changed while the cluster exists: {edit.text}. {back}, or {edit.way}."
+        f"It cannot be changed while the cluster exists: {edit.text}. {back}, or {edit.remedy}."
     )
 
 

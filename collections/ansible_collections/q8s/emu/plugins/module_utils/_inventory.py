@@ -12,12 +12,12 @@ from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _ho
 from ansible_collections.q8s.emu.plugins.module_utils._limit import group_word
 from ansible_collections.q8s.emu.plugins.module_utils._login import (
     gateway,
-    is_here,
+    is_this_machine,
     private_key,
+    route,
     server_key,
     ssh_arguments,
     ssh_control,
-    way,
 )
 
 
@@ -110,7 +110,7 @@ def hosts(
         is that one after the initial one was deleted, and takes its place in the group ``control_plane_initial``
     """
     result: list[Host] = []
-    path, through = way(cluster, servers, state), gateway(cluster, servers)
+    path, through = route(cluster, servers, state), gateway(cluster, servers)
     foreign = _cloud_objects.foreign_initial(cluster, servers)[0]
     ours = [server for server in servers if _cloud_objects.is_ours(server, cluster.cluster_name)]
     # An interrupted run may have left two of a name. The first in the order of choice has to be the last entry of a dict.
@@ -183,7 +183,7 @@ def _server_variables(
         variables["q8s_fault"] = server.fault
     if foreign:
         variables["q8s_foreign"] = True
-        if address and is_here(server.id, address):
+        if address and is_this_machine(server.id, address):
             variables["ansible_connection"] = "local"
             return variables
     variables["ansible_user"] = cluster.initial_instance_user if foreign else _hostkeys.USER

@@ -22,8 +22,8 @@ def server_key(cluster: _spec.Cluster, state: str, foreign: bool) -> str:
     return own or private_key(cluster, state)
 
 
-def way(cluster: _spec.Cluster, servers: list[_cloud_objects.Server], state: str) -> str:
-    """What leads ssh to servers that it cannot reach directly: an option, or nothing."""
+def route(cluster: _spec.Cluster, servers: list[_cloud_objects.Server], state: str) -> str:
+    """Return the option that leads ssh to servers which it cannot reach directly, or nothing."""
     access = cluster.access
     if access.type == "bastion":
         shared = _socket(state, "bastion", repr(access))
@@ -90,7 +90,7 @@ _INSTANCE_IDS = ("/run/cloud-init/.instance-id", "/var/lib/cloud/data/instance-i
 _PRODUCT_UUID = "/sys/class/dmi/id/product_uuid"  # Nova's id of the server; root alone may read it
 
 
-def is_here(server_id: str, address: str) -> bool:
+def is_this_machine(server_id: str, address: str) -> bool:
     """Return whether a server is this machine.
 
     The address must be one of this machine's: only then can a socket be bound to it. Private addresses are many machines',

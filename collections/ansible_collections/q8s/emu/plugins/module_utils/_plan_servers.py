@@ -247,13 +247,13 @@ def _control_plane_loss(cluster: Cluster, existing: Existing, foreign: Optional[
     holder = next((s for s in same if s.id == recorded), None)
     if not recorded and not foreign and not any(not _is_broken(s, patience) for s in same):
         holder = next((s for s in same if s.launched), None)
-    way = ""
+    remedy = ""
     if holder is not None:
         if foreign or not _is_broken(holder, patience) or (holder.deleting and not others):
             return ""
         state = "is being deleted" if holder.deleting else f"is {holder.status}"
         state += f" ({holder.fault})" if holder.fault else ""
-        way = (
+        remedy = (
             "" if holder.deleting else f"Its disk may be intact: try openstack server reboot --hard {holder.id} first. "
         )
     elif not recorded or not others or (same and not foreign):
@@ -263,15 +263,15 @@ def _control_plane_loss(cluster: Cluster, existing: Existing, foreign: Optional[
         state += f"; the server of that name is another one, {foreign.id})" if foreign else ")"
     copies = [s.name for s in others if is_control_plane(s)]
     if copies:
-        way += f"A copy of etcd is on {', '.join(copies)}: save from there what you need first. "
+        remedy += f"A copy of etcd is on {', '.join(copies)}: save from there what you need first. "
         gone = f"delete the server (openstack server delete {holder.id}), and" if holder else "repair it:"
-        way += (
+        remedy += (
             f"If the API server answers there, {gone} deploy joins a new {name} to the others. " if not foreign else ""
         )
-        way += "" if holder or foreign else _gateway_hint(cluster, existing, copies)
+        remedy += "" if holder or foreign else _gateway_hint(cluster, existing, copies)
     return (
         f"the server {name}, which has the cluster's CA and etcd, {state}. Everything that was created in Kubernetes is lost with "
-        f"it, and no other server of the cluster can join a new control plane. {way}To give the data up: `q8s-run deploy FILE "
+        f"it, and no other server of the cluster can join a new control plane. {remedy}To give the data up: `q8s-run deploy FILE "
         f"--replace-control-plane` (ansible-playbook: -e q8s_replace_control_plane=true) deletes all servers of the cluster "
         f"({join_names([s.name for s in ours], 5)}), and creates them again, with a new CA and an empty Kubernetes"
     )

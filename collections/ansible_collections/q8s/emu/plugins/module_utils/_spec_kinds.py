@@ -25,7 +25,7 @@ class Kind:
         """The value, or None after a problem was reported."""
         raise NotImplementedError
 
-    def words(self) -> str:
+    def description(self) -> str:
         """What is allowed, for the documentation."""
         raise NotImplementedError
 
@@ -41,7 +41,7 @@ class Anything(Kind):
     def read(self, value: Value, path: str, report: Report) -> Any:
         return None
 
-    def words(self) -> str:
+    def description(self) -> str:
         return "anything"
 
     def schema(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Text(Kind):
             return None
         return data
 
-    def words(self) -> str:
+    def description(self) -> str:
         return "text" if self.rule == Text.rule else self.rule
 
     def schema(self) -> dict[str, Any]:
@@ -89,14 +89,14 @@ class Line(Kind):
         if data is None:
             return ""
         if not isinstance(data, str) or not (data.isprintable() and len(data) <= 4096):
-            report.fail(value, path, f"is {found(data)}; must be {self.words()}")
+            report.fail(value, path, f"is {found(data)}; must be {self.description()}")
             return None
         if data.strip() == self.placeholder:
             report.warn(value, path, f"the placeholder {self.placeholder!r} is ignored")
             return ""
         return data.strip()
 
-    def words(self) -> str:
+    def description(self) -> str:
         return "one line of text"
 
     def schema(self) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class Number(Kind):
     def read(self, value: Value, path: str, report: Report) -> Optional[int]:
         data = value.data
         if isinstance(data, bool) or not isinstance(data, int) or not self.low <= data <= self.high:
-            report.fail(value, path, f"is {found(data)}; must be a {self.words()}", self._hint(data))
+            report.fail(value, path, f"is {found(data)}; must be a {self.description()}", self._hint(data))
             return None
         return int(data)
 
@@ -135,7 +135,7 @@ class Number(Kind):
             return f"write the number alone, in {self.unit}"
         return ""
 
-    def words(self) -> str:
+    def description(self) -> str:
         return f"whole number{f' ({self.unit})' if self.unit else ''} from {self.low} to {self.high}"
 
     def schema(self) -> dict[str, Any]:
@@ -161,10 +161,10 @@ class Choice(Kind):
             return self.spellings[text]
         close = report.close(text, list(self.spellings)) if isinstance(text, str) and self.suggest else ""
         hint = f"did you mean {close}?" if close else self.hint
-        report.fail(value, path, f"is {found(data)}; allowed: {self.words()}", hint)
+        report.fail(value, path, f"is {found(data)}; allowed: {self.description()}", hint)
         return None
 
-    def words(self) -> str:
+    def description(self) -> str:
         groups: dict[str, list[str]] = {}
         for spelling, meant in self.spellings.items():
             groups.setdefault(meant, []).append(spelling)
@@ -214,7 +214,7 @@ class Network(Kind):
                 return None
         return network
 
-    def words(self) -> str:
+    def description(self) -> str:
         return f"IPv4 network, /{self.shortest} to /{self.longest}"
 
     def _example(self) -> str:
@@ -250,7 +250,7 @@ class Items(Kind):
             report.fail(value, path, f"has no {self.must_hold}, {self.why}", f"add - {self.must_hold}")
         return tuple(result)
 
-    def words(self) -> str:
+    def description(self) -> str:
         return self.what
 
     def schema(self) -> dict[str, Any]:
@@ -278,7 +278,7 @@ class Names(Kind):
             result[name] = _read(self.of, item, join(path, name), report)
         return result
 
-    def words(self) -> str:
+    def description(self) -> str:
         return self.what
 
     def schema(self) -> dict[str, Any]:
@@ -368,7 +368,7 @@ class Group(Kind):
             return None
         return None if one.default is None else one.kind.read(from_default(one.default, value), path, report)
 
-    def words(self) -> str:
+    def description(self) -> str:
         return self.what
 
     def schema(self) -> dict[str, Any]:

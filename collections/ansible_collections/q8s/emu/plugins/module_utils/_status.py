@@ -142,8 +142,8 @@ def _row(
 
 
 def _machine(node: Optional[Mapping[str, Any]]) -> str:
-    told = node["status"]["nodeInfo"]["architecture"] if node else ""
-    return _MACHINES.get(told, told)
+    architecture = node["status"]["nodeInfo"]["architecture"] if node else ""
+    return _MACHINES.get(architecture, architecture)
 
 
 def _guest(answer: Mapping[str, Any]) -> Guest:
@@ -222,10 +222,10 @@ def _login_problem(spec: ServerSpec, row: Mapping[str, str], variables: Mapping[
     reason = f": {message.splitlines()[-1]}" if message else ""
     if "Permission denied" in message or "Too many authentication failures" in message:
         key = str(variables.get("ansible_ssh_private_key_file") or "of the cluster")
-        way = f"restore the key {key} that the cluster was deployed with"
+        remedy = f"restore the key {key} that the cluster was deployed with"
         return (
             f"the host {name} refuses the login of {user}{reason}",
-            f"{way}; if it is there: {replace}" if replace else way,
+            f"{remedy}; if it is there: {replace}" if replace else remedy,
         )
     if "IDENTIFICATION HAS CHANGED" in message or "Host key verification failed" in message:
         address = row["address"]
