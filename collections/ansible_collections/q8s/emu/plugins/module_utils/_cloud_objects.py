@@ -46,7 +46,7 @@ class Server:
     user_id: str = ""  # who created it
 
     def address(self, prefix: str) -> Optional[str]:
-        """The first address in a network such as 10.254.1.0/24."""
+        """Return the first address in a network such as 10.254.1.0/24."""
         network = ipaddress.IPv4Network(prefix)
         return next((a for a in self.addresses if ipaddress.IPv4Address(a) in network), None)
 
@@ -127,7 +127,7 @@ class Group:
 
 
 def mark(cluster_name: str) -> str:
-    """What everything of a cluster carries that has no metadata: as description, or as the comment of its key."""
+    """Return the mark of everything of a cluster that has no metadata: its description, or the comment of its key."""
     return f"Q8S cluster {cluster_name}"
 
 
@@ -173,17 +173,17 @@ def found_clusters(servers: Iterable[Server], descriptions: Iterable[str]) -> li
 
 
 def keypair_name(cluster_name: str) -> str:
-    """Name of a cluster's key pair in the cloud, and of its server group: these have no place for a mark."""
+    """Return the name of a cluster's key pair in the cloud, and of its server group: these have no place for a mark."""
     return f"q8s-{cluster_name}"
 
 
 def is_ours(server: Server, cluster_name: str) -> bool:
-    """Whether Q8S made the server for that cluster."""
+    """Return whether Q8S created the server for that cluster."""
     return server.metadata.get(META_CLUSTER) == cluster_name
 
 
 def foreign_initial(cluster: Cluster, servers: Iterable[Server]) -> tuple[Optional[Server], tuple[str, ...]]:
-    """The initial instance, if it is a server that Q8S did not make, and why it cannot be used."""
+    """Return the initial instance, if it is a server that Q8S did not create, and why it cannot be used."""
     name = cluster.name_of_initial_instance
     named = [s for s in servers if s.name == name]
     if any(is_ours(s, cluster.cluster_name) for s in named):

@@ -51,7 +51,7 @@ class Finding:
     note: str = ""
 
     def to_mapping(self) -> dict[str, Any]:
-        """The finding in a form that is fit for JSON."""
+        """Return the finding in a form that is fit for JSON."""
         values = {k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(self).items()}
         return {"from": values.pop("source"), "to": values.pop("target"), **values}
 

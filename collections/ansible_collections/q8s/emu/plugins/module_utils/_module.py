@@ -76,7 +76,7 @@ def tag_run_owner(module: AnsibleModule, cloud: Any, group_id: str, tags: Any, e
 
 
 def servers_plan(module: AnsibleModule, cluster: Any, cloud: Any, existing: Any) -> Any:
-    """The plan of the servers. Where some have to be made, their network says whether they need ports of Q8S's."""
+    """Return the plan of the servers. If some are created, their network says whether they need ports of Q8S's."""
 
     options = _plan_servers.Options(
         remove_surplus=module.params["remove_surplus"],

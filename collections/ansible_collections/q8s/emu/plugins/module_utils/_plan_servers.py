@@ -347,7 +347,7 @@ def _is_broken(server: Server, patience: float) -> bool:
 
 
 def _plan_ports(ports: Sequence[Port], staying: set[str], wanted: Sequence[str], kept: list[str]) -> list[Change]:
-    """Ports of Q8S's: a server that comes gets the one that waits for it, or a new one; those of nobody go."""
+    """Plan Q8S's ports: a server that is created gets the one that waits for it, or a new one; unused ones are deleted."""
     changes = []
     there = set()
     for port in ports:
@@ -363,7 +363,7 @@ def _plan_ports(ports: Sequence[Port], staying: set[str], wanted: Sequence[str],
 def _plan_server_group(
     cluster: Cluster, group: Optional[ServerGroup], creates: bool, kept: list[str], problems: list[str]
 ) -> list[Change]:
-    """A server can join a group only when it is made: a group for those that are there already would stay empty."""
+    """Plan the server group. A server joins one only when it is created: without new servers it would stay empty."""
     name = keypair_name(cluster.cluster_name)
     if group is not None:
         kept.append(f"server group {name} {group.policy}")
@@ -375,7 +375,7 @@ def _plan_server_group(
 
 
 def _plan_floating_ip(cluster: Cluster, existing: Existing, foreign: Optional[Server], kept: list[str]) -> list[Change]:
-    """One for the initial control plane, through which the others are reached."""
+    """Plan the floating IP of the initial control plane, through which the others are reached."""
     name = cluster.name_of_initial_instance
     line = f"floating IP of {name}"
     floating = list(existing.floating)
@@ -395,7 +395,7 @@ def _plan_floating_ip(cluster: Cluster, existing: Existing, foreign: Optional[Se
 
 
 def plan_servers_absent(cluster: Cluster, existing: Existing, nodes: Optional[Sequence[str]] = None) -> Plan:
-    """What has to go so that no server of the cluster is left, and nothing that belongs to one.
+    """Return what has to be deleted so that no server of the cluster is left, and nothing that belongs to one.
 
     :param nodes: Kubernetes nodes whose servers alone have to go, each with its port; the rest is not touched then
     """

@@ -28,13 +28,13 @@ class Request:
         return f"server {first}" if len(self.specs) == 1 else f"{len(self.specs)} servers, {first} to {last}"
 
     def without(self, names: Collection[str]) -> list[Request]:
-        """What is left to ask for when the servers of these names are there: all of it, or each other one alone."""
+        """Return what is left to request when the servers of these names exist: all of it, or each other one alone."""
         left = [spec for spec in self.specs if spec.name not in names]
         return [self] if len(left) == len(self.specs) else [Request((spec,)) for spec in left]
 
 
 def requests(specs: Iterable[ServerSpec]) -> list[Request]:
-    """The fewest calls for these servers: one for all of a type that are numbered from 1 on, and one for each other.
+    """Return the fewest calls for these servers: one for all of a type that are numbered from 1 on, and one for each other.
 
     Servers of one call get the same user-data. A control plane shares none with another.
     """

@@ -22,15 +22,15 @@ class Kind:
     """What may stand in a field."""
 
     def read(self, value: Value, path: str, report: Report) -> Any:
-        """The value, or None after a problem was reported."""
+        """Return the value, or None after a problem was reported."""
         raise NotImplementedError
 
     def description(self) -> str:
-        """What is allowed, for the documentation."""
+        """Return what is allowed, for messages and the documentation."""
         raise NotImplementedError
 
     def schema(self) -> dict[str, Any]:
-        """What is allowed, as far as JSON Schema can say it."""
+        """Return what is allowed, as far as JSON Schema can say it."""
         raise NotImplementedError
 
 
@@ -390,7 +390,7 @@ def _read(kind: Kind, value: Value, path: str, report: Report) -> Any:
 
 
 def from_default(default: Any, place: Value) -> Value:
-    """A default as if it stood in the file."""
+    """Return a default as if it stood in the file."""
     if isinstance(default, dict):
         return Value({key: from_default(value, place) for key, value in default.items()}, place.line, place.column)
     data = [from_default(item, place) for item in default] if isinstance(default, list) else default
@@ -398,7 +398,7 @@ def from_default(default: Any, place: Value) -> Value:
 
 
 def is_mapping(value: Value, path: str, what: str, tag: str, report: Report) -> bool:
-    """Whether it is a mapping; a tag must be the one that belongs there."""
+    """Return whether it is a mapping; a tag must be the one that belongs there."""
     if value.tag and value.tag != tag:
         report.fail(value, path, f"the tag is {value.tag}; allowed: {f'{tag} or no tag' if tag else 'no tag'}")
     if not isinstance(value.data, dict):

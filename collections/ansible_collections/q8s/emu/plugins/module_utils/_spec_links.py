@@ -324,7 +324,7 @@ class Links:
     matrix_file: str = field(default="", compare=False)  # beside the cluster file; its delays are in the rules
 
     def to_mapping(self) -> dict[str, Any]:
-        """The links in the file's own form, with the profiles' values in each."""
+        """Return the links in the file's own form, with the profiles' values in each."""
         return {
             "defaults": _fields_of(self.default),
             **({"profiles": {name: dict(one) for name, one in self.profiles.items()}} if self.profiles else {}),

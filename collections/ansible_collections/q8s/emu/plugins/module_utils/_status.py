@@ -206,7 +206,7 @@ def _server_problem(
 
 
 def _login_problem(spec: ServerSpec, row: Mapping[str, str], variables: Mapping[str, Any]) -> Optional[tuple[str, str]]:
-    """What keeps Ansible from asking the host."""
+    """Return what keeps Ansible from asking the host."""
     name = spec.name
     replace = f"q8s-run replace FILE {spec.node}" if spec.vm_type else ""
     asked = variables.get("q8s_domain") if spec.vm_type else variables.get("q8s_kubernetes")
@@ -253,7 +253,7 @@ def _sudo_problem(answer: Mapping[str, Any]) -> bool:
 def _machine_problem(
     spec: ServerSpec, row: Mapping[str, str], variables: Mapping[str, Any], guest: Guest
 ) -> Optional[tuple[str, str]]:
-    """What is wrong with the guest, and what of Q8S is not in force on its host or on a control plane."""
+    """Return what is wrong with the guest, and what of Q8S is not in force on its host or on a control plane."""
     of_guest = _guest_problem(spec, guest, variables)
     answer = variables.get("q8s_domain" if spec.vm_type else "q8s_kubernetes") or {}
     ended = (variables.get("control_plane_certificates") or {}).get("ended")
@@ -311,7 +311,7 @@ def _guest_problem(spec: ServerSpec, guest: Guest, variables: Mapping[str, Any])
 def _api_server_problem(
     spec: ServerSpec, row: Mapping[str, str], variables: Mapping[str, Any], why: str
 ) -> Optional[tuple[str, str]]:
-    """What is wrong with a control plane's API server, or why nothing is known of any node."""
+    """Return what is wrong with a control plane's API server, or why nothing is known of any node."""
     own = variables.get("q8s_kubernetes") if spec.vm_type is None else None
     problem = _api_problem(own) if own else ""
     if own and own.get("rc") == 127:

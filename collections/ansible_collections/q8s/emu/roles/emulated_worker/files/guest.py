@@ -62,7 +62,7 @@ def lacks_kubelet(address):
 
 
 def busy_seconds(name):
-    """The time that QEMU's threads ran or waited for a CPU of the host."""
+    """Return the time that QEMU's threads ran or waited for a CPU of the host."""
     with open(f"/run/libvirt/qemu/{name}.pid") as stream:
         pid = stream.read().strip()
     total = 0
@@ -133,7 +133,7 @@ def console(name):
 
 
 def last_lines(name):
-    """The end of the guest's console, without terminal control."""
+    """Return the end of the guest's console, without terminal control."""
     text = console(name)[-4000:].decode(errors="replace")
     text = re.sub(r"\x1b\[[0-9;?!]*[A-Za-z]", "", text)
     lines = [line for line in text.splitlines() if line.strip()]

@@ -28,7 +28,7 @@ def existing(name, *options):
 
 
 def has(found, wanted):
-    """Whether an element has all that is wanted. libvirt adds settings of its own."""
+    """Return whether an element has all that is wanted. libvirt adds settings of its own."""
     return (
         wanted.attrib.items() <= found.attrib.items()
         and (wanted.text or "").strip() == (found.text or "").strip()
@@ -37,7 +37,7 @@ def has(found, wanted):
 
 
 def active(name):
-    """Whether the network runs."""
+    """Return whether the network runs."""
     done = subprocess.run([*VIRSH, "net-list", "--name"], stdout=subprocess.PIPE, universal_newlines=True, check=True)
     return name in done.stdout.split()
 
