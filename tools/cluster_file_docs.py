@@ -146,7 +146,7 @@ def edits() -> Iterator[tuple[str, Edit]]:
 def _detail(edit: Edit) -> str:
     if edit.effect is not Effect.REFUSED:
         return edit.text
-    return f"{edit.text[:1].upper()}{edit.text[1:]}. To change it: {edit.way}."
+    return f"{edit.text[:1].upper()}{edit.text[1:]}. To change it: {edit.remedy}."
 
 
 def schema() -> str:
@@ -179,7 +179,7 @@ def _table(group: Group, path: str) -> str:
 
 def _row(field: Field, path: str) -> str:
     name = f"`{field.name}`" + (f" or `{field.spelling}`" if field.spelling else "")
-    what = field.kind.words()
+    what = field.kind.description()
     if isinstance(field.kind, Group):
         what = f"[mapping](#{_anchor(f'{path}.{field.name}' if path else field.name)})"
     elif isinstance(field.kind, Names) and isinstance(field.kind.of, Group):

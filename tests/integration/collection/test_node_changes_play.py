@@ -311,7 +311,8 @@ def test_a_host_that_is_lost_during_its_change_fails_alone(cluster: Cluster, nod
     assert of(cluster, node)[-1] == call, cluster.calls
     for other in {"x86-1", "x86-2"} - {node}:
         assert of(cluster, other) == list(RESTART), cluster.calls
-    assert node == "arm-1" or "start" in of(cluster, "arm-1")
+    if node != "arm-1":
+        assert "start" in of(cluster, "arm-1")
 
 
 def test_without_consent_nothing_changes(cluster: Cluster) -> None:

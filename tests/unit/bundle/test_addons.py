@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.q8s.emu.plugins.action.bundle import arguments
+from ansible_collections.q8s.emu.plugins.action.bundle import command_line
 from ansible_collections.q8s.emu.plugins.filter.addon_artifacts import addon_artifacts
 from ansible_collections.q8s.emu.plugins.filter.addon_changes import addon_changes
 from ansible_collections.q8s.emu.plugins.module_utils import _spec_fields
@@ -66,8 +66,8 @@ def test_an_add_on_needs_a_control_plane(root: Path, capsys: pytest.CaptureFixtu
 
 def test_a_deploy_asks_for_the_file_s_add_ons() -> None:
     given = {"architectures": ["x86_64"], "control_planes": ["x86_64"], "source": "auto", "guest_images": {}}
-    assert not [word for word in arguments(given, check=False) if "addon" in word]
-    assert "--addon=metrics_server" in arguments({**given, "addons": ["metrics_server"]}, check=False)
+    assert not [word for word in command_line(given, check=False) if "addon" in word]
+    assert "--addon=metrics_server" in command_line({**given, "addons": ["metrics_server"]}, check=False)
 
 
 def test_the_archive_has_the_program_under_the_image_s_name(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -263,6 +264,7 @@ def plan(nodes: list[Node], groups: list[str]) -> dict[str, Any]:
     }
 
 
+NOW = datetime(2026, 11, 28, 12, 0, 0, tzinfo=UTC)
 RECORDED = {
     "sleep": "", "ping": "ping.txt", "iperf3": "iperf3-tcp.json", "sockperf": "sockperf-udp.txt", "fio": "fio.json",
     "stress-ng": "stress-int64.txt", "openssl": "openssl-aes.txt",
@@ -291,8 +293,8 @@ def document() -> dict[str, Any]:
         {"what": "deploy", "made": 0, "seconds": 5.0, "stages": {"Create servers": 1.0}},
     ]
     found = _bench_results.document(
-        planned, runs, samples, cluster="demo", versions={"kubernetes": "v1.36.3"}, history=history,
-        machine={"load_before": "0.1", "load_after": "0.9"},
+        planned, runs, samples, cluster="demo", versions={"kubernetes": "v1.36.3"}, now=NOW,
+        session=_bench_results.Session(machine={"load_before": "0.1", "load_after": "0.9"}, history=history),
     )  # fmt: skip
     as_read: dict[str, Any] = json.loads(json.dumps(found))
     return as_read
@@ -379,7 +381,7 @@ def test_a_node_that_died_makes_the_results_partial() -> None:
     planned = plan(THREE[:2], ["cpu"])
     runs = [run(one, recorded("stress-int64.txt")) for one in planned["measurements"][:2]]
     runs[1] = run(planned["measurements"][1], "", 1, "error: unable to upgrade connection: pod not found")
-    document = _bench_results.document(planned, runs, {}, cluster="demo", versions={})
+    document = _bench_results.document(planned, runs, {}, cluster="demo", versions={}, now=NOW)
     assert not document["complete"]
     problems = _bench_tables.problems(document)
     assert problems[0].startswith("cpu/integer/cp/1: stress-ng: nothing (error: unable to upgrade connection")
@@ -387,22 +389,33 @@ def test_a_node_that_died_makes_the_results_partial() -> None:
     assert "PARTIAL" in _bench_tables.markdown(document)
 
 
-def results_of(planned: dict[str, Any], names: list[str], before: dict[str, Any] | None = None, **more: Any) -> Any:
+def results_of(planned: dict[str, Any], names: list[str], before: dict[str, Any] | None = None, **session: Any) -> Any:
     """The results after the measurements of these names, from recorded output. Others are not run."""
     runs = [
         run(one, recorded(RECORDED[one["tool"]]) if RECORDED[one["tool"]] else "")
         for one in planned["measurements"]
         if one["name"] in names
     ]
-    return _bench_results.document(planned, runs, {}, cluster="demo", versions={}, before=before, **more)
+    return _bench_results.document(
+        planned,
+        runs,
+        {},
+        cluster="demo",
+        versions={},
+        now=NOW,
+        session=_bench_results.Session(**session),
+        before=before,
+    )
 
 
 def test_a_resumed_benchmark_keeps_what_was_measured_and_measures_the_rest() -> None:
     planned = plan(THREE[:2], ["cpu"])
     names = [one["name"] for one in planned["measurements"]]
     dead = run(planned["measurements"][3], "", 1, "error: pod not found")
-    first = results_of(planned, names[:3], session="one", machine={"load_before": "1", "load_after": ""})
-    first = _bench_results.document(planned, [dead], {}, cluster="demo", versions={}, before=first, session="one")
+    first = results_of(planned, names[:3], started="one", machine={"load_before": "1", "load_after": ""})
+    first = _bench_results.document(
+        planned, [dead], {}, cluster="demo", versions={}, now=NOW, session=_bench_results.Session("one"), before=first
+    )
     assert not first["complete"] and first["missing"] == names[4:]
     assert [(one["started"], one["measured"]) for one in first["sessions"]] == [("one", 4)]
     assert _bench_resume.describe(first) is None
@@ -413,7 +426,7 @@ def test_a_resumed_benchmark_keeps_what_was_measured_and_measures_the_rest() -> 
     assert [one["name"] for one in part["measurements"]] == names[3:]
 
     rest = [one["name"] for one in part["measurements"]]
-    second = results_of(planned, rest, first, session="two", machine={"load_before": "2", "load_after": "3"})
+    second = results_of(planned, rest, first, started="two", machine={"load_before": "2", "load_after": "3"})
     assert second["complete"] and [one["name"] for one in second["measurements"]] == names
     kept = {one["name"]: one for one in first["measurements"]}
     assert all(one == kept[one["name"]] for one in second["measurements"][:3])

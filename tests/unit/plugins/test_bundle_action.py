@@ -7,6 +7,9 @@ import sys
 
 import pytest
 from ansible_collections.q8s.emu.plugins.action import bundle
+from ansible_collections.q8s.emu.plugins.plugin_utils import _build
+
+from q8s_wrapper.command_table import HANDED_OVER_OPTIONS
 
 GIVEN = {
     "command": ["q8s-run", "bundle"],
@@ -25,8 +28,13 @@ COMMAND = [
 
 
 def test_command_line() -> None:
-    assert bundle.arguments(GIVEN, check=False) == COMMAND
-    assert bundle.arguments(GIVEN, check=True) == [*COMMAND, "--check"]
+    assert bundle.command_line(GIVEN, check=False) == COMMAND
+    assert bundle.command_line(GIVEN, check=True) == [*COMMAND, "--check"]
+
+
+def test_the_build_reads_no_option_from_the_users_environment() -> None:
+    options = HANDED_OVER_OPTIONS["bundle", "ensure"]
+    assert sorted(bundle._OPTIONS) == sorted(option.variable for option in options)
 
 
 def test_progress_is_passed_on() -> None:
@@ -45,12 +53,12 @@ sys.exit(3)
 @pytest.mark.parametrize("as_data", [True, False])
 def test_what_is_shown(as_data: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
-    monkeypatch.setattr(bundle.Display, "display", lambda self, text: shown.append(text))
+    monkeypatch.setattr(_build.Display, "display", lambda self, text: shown.append(text))
     monkeypatch.delenv("Q8S_PROGRESS_EVENTS", raising=False)
     if as_data:
         monkeypatch.setenv("Q8S_PROGRESS_EVENTS", "1")
     event = {"event": "note", "text": "one", "artifact": "bundle-aarch64", "number": 1, "total": 2}
-    bundle.show(event)
+    _build.show(event)
     assert shown == [json.dumps({"q8s_progress": event}) if as_data else "[1/2] bundle-aarch64: one"]
 
 

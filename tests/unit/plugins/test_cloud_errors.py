@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _cloud_errors
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _cloud_errors, _cloud_requests
 from urllib3.exceptions import MaxRetryError, ProtocolError, SSLError
 
 
 def test_a_certificate_that_is_not_trusted_is_not_asked_for_again() -> None:
-    policy = _cloud_errors.retry_policy()
+    policy = _cloud_requests.retry_policy()
     lost = policy.increment("GET", "/", error=ProtocolError("Connection aborted."))
     assert lost.total == policy.total - 1
     with pytest.raises(MaxRetryError) as ended:
@@ -39,7 +39,7 @@ def test_a_proxy_in_the_way_is_named_without_its_password(
     for name in _cloud_errors._PROXIES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, value)
-    with pytest.raises(_cloud_errors.CloudError) as raised, _cloud_errors.doing("log in"):
+    with pytest.raises(_cloud_errors.CloudError) as raised, _cloud_errors.doing("log in", logged_in=False):
         session.Session().get("https://192.0.2.1/v3", authenticated=False)
     text = str(raised.value)
     assert f"the cloud cannot be reached through the proxy of {variable} (" in text and "no_proxy" in text

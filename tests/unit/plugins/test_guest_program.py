@@ -88,7 +88,7 @@ class Machine:
         monkeypatch.setattr(script, "busy_seconds", lambda _: 0.0)
         self.printed_until = 0.0
         monkeypatch.setattr(script, "console", lambda _: b"." * int(min(self.now, self.printed_until)))
-        monkeypatch.setattr(script, "last_words", lambda _: "")
+        monkeypatch.setattr(script, "log_tail", lambda _: "")
         monkeypatch.setattr(script, "virsh", self.virsh)
         monkeypatch.setattr(script, "domstate", self.domstate)
         monkeypatch.setattr(script.time, "sleep", self.sleep)

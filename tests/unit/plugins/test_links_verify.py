@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible_collections.q8s.emu.plugins.module_utils import _links_measure, _links_tc, _links_verify
+from ansible_collections.q8s.emu.plugins.module_utils import _links_measure, _links_series, _links_tc, _links_verify
 from ansible_collections.q8s.emu.plugins.module_utils._links import Impairment, Loss
 from ansible_collections.q8s.emu.plugins.module_utils._links_measure import Probe
 
@@ -254,7 +254,7 @@ def test_counters_that_take_long_to_read_break_no_promise() -> None:
 
 def test_a_reply_that_comes_twice_counts_once() -> None:
     text = series("link", around(3, 10)) + "icmp_seq=1 ttl=63 time=3.1 ms (DUP!)\n"
-    assert len(_links_measure.read_pings(text).times) == 10
+    assert len(_links_series.read_pings(text).times) == 10
 
 
 def everything(count: int) -> list[Probe]:

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from ansible_collections.q8s.emu.plugins.module_utils import (
     _cloud_objects,
+    _cloud_tags,
     _plan,
     _plan_access,
     _plan_servers,
     _preflight_quota,
+    _server_requests,
     _spec,
 )
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import (
@@ -72,11 +74,17 @@ def test_hosts_that_are_numbered_from_1_are_asked_for_in_one_call() -> None:
     control = ["demo-control-plane", "demo-control-plane-2", "demo-control-plane-3"]
 
     def asked(*left_out: str) -> list[str]:
-        return [str(request) for request in _plan_servers.requests(spec for spec in specs if spec.name not in left_out)]
+        return [
+            str(request) for request in _server_requests.requests(spec for spec in specs if spec.name not in left_out)
+        ]
 
     servers = [f"server {name}" for name in control]
     assert asked() == [*servers, "3 servers, demo-x86-small-1 to demo-x86-small-3", "server demo-arm-mid-1"]
-    assert [request.name for request in _plan_servers.requests(specs)] == [*control, "demo-x86-small", "demo-arm-mid-1"]
+    assert [request.name for request in _server_requests.requests(specs)] == [
+        *control,
+        "demo-x86-small",
+        "demo-arm-mid-1",
+    ]
     # Nova numbers from 1: what is missing elsewhere is asked for alone
     assert asked(*control, "demo-x86-small-1") == [
         f"server demo-{n}" for n in ("x86-small-2", "x86-small-3", "arm-mid-1")
@@ -88,7 +96,7 @@ def test_hosts_that_are_numbered_from_1_are_asked_for_in_one_call() -> None:
 
 
 def test_what_is_left_of_a_call_is_asked_for_alone() -> None:
-    (*_, request) = _plan_servers.requests(counted(x86_small=3).servers())
+    (*_, request) = _server_requests.requests(counted(x86_small=3).servers())
     assert request.without({"demo-control-plane"}) == [request]
     left = request.without({"demo-x86-small-2"})
     assert [(part.name, len(part.specs)) for part in left] == [("demo-x86-small-1", 1), ("demo-x86-small-3", 1)]
@@ -156,7 +164,7 @@ def test_the_clusters_data_is_not_lost_without_a_yes(
     (problem,) = plan.problems
     assert "Everything that was created in Kubernetes is lost" in problem and state in problem
     assert advice in problem and "q8s-run deploy FILE --replace-control-plane" in problem
-    agreed = _plan_servers.plan_servers(CLUSTER, existing, replace_control_plane=True)
+    agreed = _plan_servers.plan_servers(CLUSTER, existing, _plan_servers.Options(replace_control_plane=True))
     assert not agreed.problems and "is lost" in agreed.notes[0]
     # none of the old servers can join the new control plane
     foreign = any(not _cloud_objects.is_ours(one, "demo") for one in servers)
@@ -175,7 +183,7 @@ THIRD = replace(SECOND, name="demo-control-plane-3", id="id-demo-control-plane-3
 def test_a_deleted_control_plane_joins_those_that_survived() -> None:
     existing = having([*WORKERS, SECOND, THIRD], etcd_server=f"id-{NAMES[0]}")
     assert _plan_servers.plan_servers(TRIO, existing).problems, "nobody has seen that they have the cluster's data"
-    plan = _plan_servers.plan_servers(TRIO, existing, survivors=[THIRD.name, SECOND.name])
+    plan = _plan_servers.plan_servers(TRIO, existing, _plan_servers.Options(survivors=[THIRD.name, SECOND.name]))
     assert not plan.problems and told(plan) == [f"create server {NAMES[0]}"]
     assert plan.notes == (
         f"the control plane {NAMES[0]} was deleted: a new one joins {THIRD.name}, which has the cluster's CA and etcd",
@@ -191,13 +199,13 @@ def test_a_control_plane_that_runs_or_may_come_back_has_no_stand_in() -> None:
     for status in ("ACTIVE", "SHUTOFF", "ERROR"):
         existing = having([server(NAMES[0], status), *WORKERS, SECOND, THIRD], etcd_server=f"id-{NAMES[0]}")
         assert _plan_servers.surviving_holder(TRIO, existing, [SECOND.name]) is None
-    (problem,) = _plan_servers.plan_servers(TRIO, existing, survivors=[SECOND.name]).problems
+    (problem,) = _plan_servers.plan_servers(TRIO, existing, _plan_servers.Options(survivors=[SECOND.name])).problems
     assert f"openstack server delete id-{NAMES[0]}" in problem and f"deploy joins a new {NAMES[0]}" in problem
 
 
 def test_a_stand_in_in_error_is_not_replaced() -> None:
     existing = having([*ALL, replace(SECOND, status="ERROR"), THIRD], etcd_server=SECOND.id)
-    (problem,) = _plan_servers.plan_servers(TRIO, existing, survivors=[THIRD.name]).problems
+    (problem,) = _plan_servers.plan_servers(TRIO, existing, _plan_servers.Options(survivors=[THIRD.name])).problems
     assert f"the server {SECOND.name}, which has the cluster's CA and etcd, is ERROR" in problem
 
 
@@ -218,19 +226,19 @@ def test_a_control_plane_without_data_is_created(servers: list[Server], recorded
 
 def test_nothing_is_replaced_while_the_control_plane_runs() -> None:
     existing = having(ALL, etcd_server=f"id-{NAMES[0]}")
-    assert not _plan_servers.plan_servers(CLUSTER, existing, replace_control_plane=True).changed
+    assert not _plan_servers.plan_servers(CLUSTER, existing, _plan_servers.Options(replace_control_plane=True)).changed
 
 
 def test_which_server_has_the_data_is_a_tag_beside_others() -> None:
-    tags = _cloud_objects.record_etcd_server(("own", "q8s-etcd:old"), "new")
-    assert tags == ("own", "q8s-etcd:new") and _cloud_objects.etcd_server(tags) == "new"
-    assert _cloud_objects.record_etcd_server(tags, "") == ("own",) and _cloud_objects.etcd_server(("own",)) == ""
-    tagged, _others = _cloud_objects.run_owner_tags(tags, "me", 1000)
-    assert _cloud_objects.etcd_server(tagged) == "new"
+    tags = _cloud_tags.record_etcd_server(("own", "q8s-etcd:old"), "new")
+    assert tags == ("own", "q8s-etcd:new") and _cloud_tags.etcd_server(tags) == "new"
+    assert _cloud_tags.record_etcd_server(tags, "") == ("own",) and _cloud_tags.etcd_server(("own",)) == ""
+    tagged, _others = _cloud_tags.run_owner_tags(tags, "me", 1000)
+    assert _cloud_tags.etcd_server(tagged) == "new"
 
 
 def test_nodes_that_are_to_be_replaced_are_planned_as_such() -> None:
-    plan = _plan_servers.plan_servers(CLUSTER, having(ALL), replace_nodes=["arm-mid-1"])
+    plan = _plan_servers.plan_servers(CLUSTER, having(ALL), _plan_servers.Options(replace_nodes=["arm-mid-1"]))
     assert told(plan) == [f"replace server {NAMES[2]}"]
 
 
@@ -238,7 +246,7 @@ def test_surplus_stays_and_is_named() -> None:
     extra = server("demo-arm-mid-2")
     plan = _plan_servers.plan_servers(CLUSTER, having([*ALL, extra]))
     assert not plan.changed and "no longer asks for the server demo-arm-mid-2; it stays" in plan.notes[0]
-    plan = _plan_servers.plan_servers(CLUSTER, having([*ALL, extra]), remove_surplus=True)
+    plan = _plan_servers.plan_servers(CLUSTER, having([*ALL, extra]), _plan_servers.Options(remove_surplus=True))
     assert told(plan) == ["delete server demo-arm-mid-2"] and plan.notes == ()
 
 
@@ -269,7 +277,7 @@ def test_a_count_touches_no_other_node(
     before: dict[str, int], after: dict[str, int], gone: list[str], coming: list[str]
 ) -> None:
     there = [server(spec.name) for spec in counted(**before).servers()]
-    plan = _plan_servers.plan_servers(counted(**after), having(there), remove_surplus=True)
+    plan = _plan_servers.plan_servers(counted(**after), having(there), _plan_servers.Options(remove_surplus=True))
     assert told(plan) == [f"delete server demo-{name}" for name in gone] + [
         f"create server demo-{name}" for name in coming
     ]
@@ -299,7 +307,9 @@ def test_servers_of_a_cell_that_is_down_are_not_taken_for_deleted_ones() -> None
     for servers, number in ((hidden, "2 servers"), ([hidden[0], *ALL[1:]], "one server")):
         existing = having(servers, etcd_server=ALL[0].id)
         for plan in (
-            _plan_servers.plan_servers(CLUSTER, existing, remove_surplus=True, replace_control_plane=True),
+            _plan_servers.plan_servers(
+                CLUSTER, existing, _plan_servers.Options(remove_surplus=True, replace_control_plane=True)
+            ),
             _plan_servers.plan_servers_absent(CLUSTER, existing),
         ):
             (problem,) = plan.problems
@@ -316,7 +326,9 @@ def test_a_locked_server_is_refused_before_it_is_deleted() -> None:
     broken = [*ALL[:2], replace(locked[2], status="ERROR")]
     for plan in (
         _plan_servers.plan_servers(CLUSTER, having(broken)),
-        _plan_servers.plan_servers(counted(x86_small=1), having([*ALL[:2], locked[2]]), remove_surplus=True),
+        _plan_servers.plan_servers(
+            counted(x86_small=1), having([*ALL[:2], locked[2]]), _plan_servers.Options(remove_surplus=True)
+        ),
         _plan_servers.plan_servers_absent(CLUSTER, having([*ALL[:2], locked[2]])),
         _plan_servers.plan_servers_absent(CLUSTER, having(locked), ["arm-mid-1"]),
     ):
@@ -397,7 +409,7 @@ def test_ports_come_before_their_servers_and_are_used_again() -> None:
         Port("p2", "demo-old-1", ours=True),
         Port("p3", NAMES[1], ours=True),
     ]
-    plan = _plan_servers.plan_servers(CLUSTER, having(ALL[:1], ports), own_ports=True)
+    plan = _plan_servers.plan_servers(CLUSTER, having(ALL[:1], ports), _plan_servers.Options(own_ports=True))
     assert told(plan) == [
         "delete port demo-old-1",
         f"delete port {NAMES[1]}",
@@ -410,7 +422,9 @@ def test_ports_come_before_their_servers_and_are_used_again() -> None:
 
 
 def test_an_initial_instance_of_others_needs_no_port() -> None:
-    plan = _plan_servers.plan_servers(CLUSTER, having([server(NAMES[0], cluster=None)]), own_ports=True)
+    plan = _plan_servers.plan_servers(
+        CLUSTER, having([server(NAMES[0], cluster=None)]), _plan_servers.Options(own_ports=True)
+    )
     assert [change.name for change in plan.of("port")] == NAMES[1:]
 
 
@@ -649,7 +663,7 @@ def test_a_lost_floating_ip_is_moved_to_a_survivor() -> None:
         existing = having([second, *ALL[1:]], floating=[FloatingIp("f", "203.0.113.4", fixed)], etcd_server="gone")
         (problem,) = _plan_servers.plan_servers(cluster, existing).problems
         assert (f"(openstack server add floating ip {second.name} 203.0.113.4)" in problem) == said
-    plan = _plan_servers.plan_servers(cluster, existing, survivors=[second.name])
+    plan = _plan_servers.plan_servers(cluster, existing, _plan_servers.Options(survivors=[second.name]))
     assert told(plan) == [f"create server {NAMES[0]}", f"attach {IP}"], "it comes back"
 
 
@@ -671,13 +685,13 @@ def test_what_a_floating_ip_needs() -> None:
 
 
 def test_two_controllers_are_told() -> None:
-    tags, other = _cloud_objects.run_owner_tags(("blue",), "alice@one", 1_000_000)
+    tags, other = _cloud_tags.run_owner_tags(("blue",), "alice@one", 1_000_000)
     assert tags == ("blue", "q8s-run:1000000:alice@one") and other == ""
-    assert _cloud_objects.run_owner_tags(tags, "alice@one", 1_000_300)[1] == "", "the same one, again"
-    assert _cloud_objects.run_owner_tags(tags, "bob@two", 1_000_300) == (
+    assert _cloud_tags.run_owner_tags(tags, "alice@one", 1_000_300)[1] == "", "the same one, again"
+    assert _cloud_tags.run_owner_tags(tags, "bob@two", 1_000_300) == (
         ("blue", "q8s-run:1000300:bob@two"),
         "alice@one started a run on this cluster 5 min ago",
     )
-    assert _cloud_objects.run_owner_tags(tags, "bob@two", 1_003_601)[1] == "", "long over"
-    long, _ = _cloud_objects.run_owner_tags((), "x" * 100, 1_700_000_000)
-    assert len(long[0]) <= 60 and _cloud_objects.run_owner_tags(long, "x" * 100, 1_700_000_000)[1] == ""
+    assert _cloud_tags.run_owner_tags(tags, "bob@two", 1_003_601)[1] == "", "long over"
+    long, _ = _cloud_tags.run_owner_tags((), "x" * 100, 1_700_000_000)
+    assert len(long[0]) <= 60 and _cloud_tags.run_owner_tags(long, "x" * 100, 1_700_000_000)[1] == ""

@@ -304,7 +304,9 @@ def test_a_model_of_a_type_without_workers_is_nobodys_business() -> None:
 
 def test_what_goes_makes_room() -> None:
     there = [server(spec.name, vcpus=2, ram=4096) for spec in counted(x86_small=2, arm_mid=1).servers()]
-    plan = _plan_servers.plan_servers(counted(x86_small=1, arm_mid=2), having(there), remove_surplus=True)
+    plan = _plan_servers.plan_servers(
+        counted(x86_small=1, arm_mid=2), having(there), _plan_servers.Options(remove_surplus=True)
+    )
     assert told(plan) == ["delete server demo-x86-small-2", "create server demo-arm-mid-2"]
     assert not any(_preflight_quota.needed_quota([plan], GOOD.flavors).values())
 

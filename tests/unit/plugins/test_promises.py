@@ -115,7 +115,7 @@ def test_a_taint_that_is_gone() -> None:
     node = kubernetes_node("arm-mid-1")
 
     def taint_problem() -> str:
-        rows = _promises.rows("arm-mid-1", vm_type, ARM, node, labels={}, taints=[taint])
+        rows = _promises.rows("arm-mid-1", vm_type, _promises.Shown(ARM, node), labels={}, taints=[taint])
         return next(str(row["problem"]) for row in rows if row["promise"] == "taints")
 
     assert taint_problem() == "arm-mid-1: taints: none instead of arch=arm:NoSchedule"

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -144,7 +145,7 @@ def resume_bench(output: Path) -> None:
     _bench_resume.differences(earlier["nodes"], DEMO["nodes"])
     names = [{"name": BENCH["measurements"][0]["name"]}]
     plan = {"measurements": names, "quick": True, "groups": ["cpu"], "effort": {}, "nodes": DEMO["nodes"]}
-    document = _bench_results.document(plan, [], {}, cluster="demo", versions={}, before=before)
+    document = _bench_results.document(plan, [], {}, cluster="demo", versions={}, now=datetime.now(UTC), before=before)
     bench_report.result_files(document)
 
 
@@ -263,13 +264,29 @@ def test_a_state_record_with_any_other_value_says_nothing_or_is_read(tmp_path: P
     record = json.loads(path.read_text())
     for text in [*texts(record), json.dumps({**record, "auth_url": "https://["})]:
         path.write_text(text)
-        found = _state.known_project(str(tmp_path), "demo", "login")
-        assert found is None or _state.cloud_folder(found)
-        json.loads(_state.record_text(str(place), project, "demo"))
-        try:
+        data = json.loads(text) if is_state_record(json.loads(text)) else {}
+        named = _state.Project(data["auth_url"], data["project_id"], data.get("region", "")) if data else None
+        logins = data.get("logins", [])
+        known = _state.known_project(str(tmp_path), "demo", "login")
+        assert known == (named if "login" in logins else None), text
+        assert json.loads(_state.record_text(str(place), project, "demo"))["logins"] == sorted({"login", *logins}), text
+        if named and (named, data["cluster_name"]) != (project, "demo"):
+            with pytest.raises(_state.StateError, match=f"{_state.RECORD} names cluster {data['cluster_name']} in"):
+                _state.check(str(place), project, "demo")
+        else:
             _state.check(str(place), project, "demo")
-        except _state.StateError as error:
-            assert f"{_state.RECORD} names cluster" in str(error)
+
+
+def is_state_record(data: Any) -> bool:
+    """Return whether every value of a record has its type, and the address is a URL."""
+    texts_of = {"auth_url": None, "project_id": None, "cluster_name": None, "region": ""}
+    return (
+        isinstance(data, dict)
+        and all(isinstance(data.get(name, default), str) for name, default in texts_of.items())
+        and data["auth_url"] != "https://["
+        and isinstance(data.get("logins", []), list)
+        and all(isinstance(login, str) for login in data.get("logins", []))
+    )
 
 
 def test_an_annotation_that_a_user_has_edited(tmp_path: Path) -> None:

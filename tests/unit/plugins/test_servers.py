@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _cloud_objects, _plan_servers, _spec
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _cloud_objects, _cloud_tags, _plan_servers, _spec
 from ansible_collections.q8s.emu.plugins.modules import servers
 
 CLUSTER = _spec.load_file(str(Path(__file__).parents[3] / "examples" / "demo.yaml"))
@@ -193,7 +193,7 @@ def test_of_two_control_planes_the_one_with_etcd_stays() -> None:
 def test_of_two_control_planes_the_one_whose_etcd_another_run_has_created_stays() -> None:
     cloud = Recorded(_plan_servers.Existing())
     cloud.twins = [server(INITIAL, number=3)]
-    cloud.tags = _cloud_objects.record_etcd_server((), f"{INITIAL}#3")
+    cloud.tags = _cloud_tags.record_etcd_server((), f"{INITIAL}#3")
     run(cloud, partial=True)
     assert [line for line in cloud.log if line.startswith("delete")] == [f"delete {INITIAL}#2"]
 

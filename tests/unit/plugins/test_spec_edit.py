@@ -41,7 +41,7 @@ def test_every_class_has_a_meaning_and_a_refusal_its_reason_and_a_way_out() -> N
     assert set(MEANINGS) == set(Effect)
     for path, edit in EDITS.items():
         if edit.effect is Effect.REFUSED:
-            assert edit.text and edit.way, path
+            assert edit.text and edit.remedy, path
             assert not edit.text.endswith("."), path
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud_errors, _cloud_objects, _state
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _cloud_objects, _state
 
 ONE = _state.Project("https://one.example.org:5000", "p1", "north", "login-1")
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIATbSFIAoKCLyojckQoDUv+sRJPfwQtsZYqckaz2L3fo"
@@ -135,8 +135,8 @@ def test_clusters_are_known_by_what_carries_their_name() -> None:
 def test_a_clouds_file_that_cannot_be_used(text: str, tmp_path: Path) -> None:
     path = tmp_path / "clouds.yaml"
     path.write_text(text)
-    with pytest.raises(_cloud_errors.CloudError, match=f"Failed to read {path}: ") as refused:
-        _cloud_errors.check_clouds_file(str(path))
+    with pytest.raises(_cloud.CloudError, match=f"Failed to read {path}: ") as refused:
+        _cloud.check_clouds_file(str(path))
     assert str(refused.value).endswith("\nhint: fix the file")
     path.write_text("clouds: {a: {auth: {auth_url: x}}}")
-    _cloud_errors.check_clouds_file(str(path))
+    _cloud.check_clouds_file(str(path))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,7 +35,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Check the folder, or write it and return the tables."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        given = self.validate_argument_spec(  # type: ignore[no-untyped-call]
+        arguments = self.validate_argument_spec(  # type: ignore[no-untyped-call]
             {
                 "output": {"type": "path", "required": True},
                 "force": {"type": "bool", "default": False},
@@ -52,15 +53,15 @@ class ActionModule(ActionBase):
                 "machine": {"type": "dict", "default": {}},
             }
         )[1]
-        output = Path(given["output"])
+        output = Path(arguments["output"])
         try:
-            before = _results_folder.read(output, _bench_results.KIND) if given["resume"] else None
+            before = _results_folder.read(output, _bench_results.KIND) if arguments["resume"] else None
             if before is None:
-                _results_folder.check(output, force=given["force"], hint=_HINT)
-            if given["state"] == "checked":
+                _results_folder.check(output, force=arguments["force"], hint=_HINT)
+            if arguments["state"] == "checked":
                 return {**result, "changed": False, "earlier": resumable(output, before) if before else {}}
-            document = results(given, before)
-            write(output, document, timeline(given), keep=before is not None)
+            document = results(arguments, before)
+            write(output, document, timeline(arguments), keep=before is not None)
         except (_results_folder.OutputError, OSError) as error:
             reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
             return {**result, "failed": True, "msg": f"Failed to write the results: {reason}"}
@@ -78,30 +79,35 @@ def resumable(output: Path, before: Mapping[str, Any]) -> dict[str, Any]:
     return _bench_resume.earlier(before)
 
 
-def results(given: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
+def results(arguments: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the document from the arguments of the task.
 
     :param before: the results so far, to which those of the task are added
     """
-    samples = {f"node/{name}": _bench_results.node_samples(text) for name, text in given["node_samples"].items()}
-    samples |= {f"qemu/{name}": _bench_results.process_samples(text) for name, text in given["host_samples"].items()}
+    samples = {f"node/{name}": _bench_results.node_samples(text) for name, text in arguments["node_samples"].items()}
+    samples |= {
+        f"qemu/{name}": _bench_results.process_samples(text) for name, text in arguments["host_samples"].items()
+    }
     return _bench_results.document(
-        given["plan"],
-        given["runs"],
+        arguments["plan"],
+        arguments["runs"],
         samples,
-        cluster=given["cluster"],
-        versions=given["versions"],
-        history=read_history(Path(given["history"])) if given["history"] else [],
-        machine=given["machine"],
-        session=given["session"],
+        cluster=arguments["cluster"],
+        versions=arguments["versions"],
+        now=datetime.now(timezone.utc),
+        session=_bench_results.Session(
+            arguments["session"],
+            arguments["machine"],
+            read_history(Path(arguments["history"])) if arguments["history"] else [],
+        ),
         before=before,
     )
 
 
-def timeline(given: Mapping[str, Any]) -> str:
+def timeline(arguments: Mapping[str, Any]) -> str:
     """Return the chart of the deploy's timeline: from the file that q8s-run wrote, else as the results have it."""
-    earlier = [Path(given["output"]) / _TIMELINE] if given["resume"] else []
-    for file in [*([Path(given["timeline"])] if given["timeline"] else []), *earlier]:
+    earlier = [Path(arguments["output"]) / _TIMELINE] if arguments["resume"] else []
+    for file in [*([Path(arguments["timeline"])] if arguments["timeline"] else []), *earlier]:
         with suppress(FileNotFoundError, _read.ReadError):  # what was measured is worth more than a chart
             return _read.text(file).strip()
     return ""

@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
+from ansible_collections.q8s.emu.plugins.plugin_utils._build import served, show, take
 
-_LINES_KEPT = 20  # of stderr, for the message of a failure
 # q8s-run reads options of a command from these. What the user has set for the command must not count here.
 _OPTIONS = (
     "Q8S_ADDON", "Q8S_ARCH", "Q8S_BENCH", "Q8S_CHECK", "Q8S_CONFORMANCE", "Q8S_CONTROL_PLANE", "Q8S_IF_ABLE",
@@ -30,7 +29,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the artifacts, or the build's own error message."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        validated = self.validate_argument_spec(  # type: ignore[no-untyped-call]
+        arguments = self.validate_argument_spec(  # type: ignore[no-untyped-call]
             {
                 "command": {"type": "list", "elements": "str", "required": True},
                 "architectures": {"type": "list", "elements": "str", "required": True},
@@ -45,25 +44,24 @@ class ActionModule(ActionBase):
                 "where": {"type": "str", "choices": ["auto", "here", "cluster"], "default": "auto"},
                 "if_cached": {"type": "bool", "default": False},
             }
-        )
-        given = validated[1]
+        )[1]
         try:
             # One run of the program looks up, and builds what is missing unless the cluster does.
-            check = self._task.check_mode or given["where"] == "cluster"
-            able = ["--if-able"] if given["where"] == "auto" else []
-            cached = ["--if-cached"] if given["if_cached"] else []
-            bundle = build([*given["command"], *arguments(given, check=check), *able, *cached])
-            elsewhere = on_cluster(given["where"], bundle)
+            check = self._task.check_mode or arguments["where"] == "cluster"
+            able = ["--if-able"] if arguments["where"] == "auto" else []
+            cached = ["--if-cached"] if arguments["if_cached"] else []
+            bundle = build([*arguments["command"], *command_line(arguments, check=check), *able, *cached])
+            elsewhere = on_cluster(arguments["where"], bundle)
         except BuildError as error:
             return {**result, "failed": True, "msg": str(error)}
         return {
             **result,
             # What is missing here is then built, or found, by the task that builds on the cluster.
-            "changed": bundle["changed"] and not elsewhere and not given["if_cached"],
+            "changed": bundle["changed"] and not elsewhere and not arguments["if_cached"],
             "bundle": bundle,
             **served(bundle, elsewhere),
             "on_cluster": elsewhere,
-            "arguments": arguments(given, check=False),
+            "arguments": command_line(arguments, check=False),
         }
 
 
@@ -91,36 +89,19 @@ def on_cluster(where: str, bundle: Mapping[str, Any]) -> bool:
     return bool(bundle.get("missing")) and (where == "cluster" or (where == "auto" and bool(bundle.get("obstacles"))))
 
 
-def served(bundle: Mapping[str, Any], elsewhere: bool) -> dict[str, Any]:
-    """Return what hosts need to know of the artifacts, and the files that the controller uploads.
-
-    :param elsewhere: whether the cluster builds, so that nothing is uploaded
-    """
-    artifacts = bundle["artifacts"]
-    files = (
-        []
-        if elsewhere
-        else [{name: artifact[name] for name in ("name", "path", "sha256")} for artifact in artifacts.values()]
-    )
-    return {
-        "artifacts": {key: {name: artifacts[key][name] for name in ("name", "sha256")} for key in artifacts},
-        "files": files,
-    }
-
-
-def arguments(given: Mapping[str, Any], *, check: bool) -> list[str]:
-    """Return the arguments of the build."""
-    architectures = list(given["architectures"])
-    argv = ["ensure", "--progress=json", f"--source={given['source']}"]
-    argv += [f"--control-plane={name}" for name in given["control_planes"]]
+def command_line(arguments: Mapping[str, Any], *, check: bool) -> list[str]:
+    """Return the arguments of the build for those of the task."""
+    architectures = list(arguments["architectures"])
+    argv = ["ensure", "--progress=json", f"--source={arguments['source']}"]
+    argv += [f"--control-plane={name}" for name in arguments["control_planes"]]
     argv += [f"--arch={name}" for name in architectures]
-    argv += [f"--bench={name}" for name in given.get("benches") or []]
-    argv += [f"--conformance={name}" for name in given.get("conformance") or []]
-    argv += [f"--tests={name}" for name in given.get("tests") or []]
-    if given.get("kubernetes_version"):
-        argv.append(f"--kubernetes={given['kubernetes_version']}")
-    argv += [f"--addon={name}" for name in given.get("addons") or []]
-    for name, image in sorted(given["guest_images"].items()):
+    argv += [f"--bench={name}" for name in arguments.get("benches") or []]
+    argv += [f"--conformance={name}" for name in arguments.get("conformance") or []]
+    argv += [f"--tests={name}" for name in arguments.get("tests") or []]
+    if arguments.get("kubernetes_version"):
+        argv.append(f"--kubernetes={arguments['kubernetes_version']}")
+    argv += [f"--addon={name}" for name in arguments.get("addons") or []]
+    for name, image in sorted(arguments["guest_images"].items()):
         if name in architectures:
             argv.append(f"--image={name},{image['url']},{image['checksum']}")
     return [*argv, "--check"] if check else argv
@@ -141,27 +122,3 @@ def stream(argv: Sequence[str], show: Callable[[Mapping[str, Any]], None]) -> tu
         for line in process.stderr or ():
             other = take(line, other, show)
         return process.wait(), process.stdout.read() if process.stdout else "", other
-
-
-def take(line: str, other: list[str], show: Callable[[Mapping[str, Any]], None]) -> list[str]:
-    """Show a line of the build's output if it is progress. Return the newest lines that are no progress.
-
-    :param other: those before this line
-    """
-    try:
-        event = json.loads(line)
-    except ValueError:
-        event = None
-    if isinstance(event, dict):
-        show(event)
-        return other
-    return [*other, line.rstrip().removeprefix("error: ")][-_LINES_KEPT:]  # the deploy has a prefix of its own
-
-
-def show(event: Mapping[str, Any]) -> None:
-    """Show a progress event: to q8s-run as data, to anybody else as a line."""
-    if os.environ.get("Q8S_PROGRESS_EVENTS"):
-        Display().display(json.dumps({"q8s_progress": event}))
-        return
-    where = f"[{event['number']}/{event['total']}] {event['artifact']}: " if "artifact" in event else ""
-    Display().display(f"{where}{event['text']}")

@@ -20,7 +20,7 @@ from typing import Any, Final
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.q8s.emu.plugins.action.bundle import served, show, take
+from ansible_collections.q8s.emu.plugins.plugin_utils._build import served, show, take
 
 UNIT: Final = "q8s-build.service"
 _PAUSE: Final = 3  # seconds between two looks at the build
@@ -40,7 +40,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the artifacts, or the build's own error message."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        given = self.validate_argument_spec(  # type: ignore[no-untyped-call]
+        arguments = self.validate_argument_spec(  # type: ignore[no-untyped-call]
             {
                 "arguments": {"type": "list", "elements": "str", "required": True},
                 "sources": {"type": "path", "required": True},
@@ -50,7 +50,7 @@ class ActionModule(ActionBase):
         )[1]
         if self._task.check_mode:
             return {**result, "skipped": True, "msg": "nothing is built in check mode"}
-        order = Order(given["arguments"], given["sources"], given["directory"], given["environment"])
+        order = Order(arguments["arguments"], arguments["sources"], arguments["directory"], arguments["environment"])
         self._start(order)
         code, problems = self._follow(order)
         if code:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.q8s.emu.plugins.action.bundle import show
 from ansible_collections.q8s.emu.plugins.module_utils import _conformance, _results_folder
+from ansible_collections.q8s.emu.plugins.plugin_utils._build import show
 
 _HINT: Final = "go on with --resume, replace them with --force, or choose another with --output"
 _LOGS: Final = "logs"
@@ -28,7 +28,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Check the folder, or add results to it and return the summary."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        given = self.validate_argument_spec(  # type: ignore[no-untyped-call]
+        arguments = self.validate_argument_spec(  # type: ignore[no-untyped-call]
             {
                 "output": {"type": "path", "required": True},
                 "force": {"type": "bool", "default": False},
@@ -44,15 +44,15 @@ class ActionModule(ActionBase):
                 "session": {"type": "dict", "default": {}},
             }
         )[1]
-        output = Path(given["output"])
+        output = Path(arguments["output"])
         try:
-            before = _results_folder.read(output, _conformance.KIND) if given["resume"] else None
+            before = _results_folder.read(output, _conformance.KIND) if arguments["resume"] else None
             if before is None:
-                _results_folder.check(output, force=given["force"], hint=_HINT)
-            if given["state"] == "checked":
+                _results_folder.check(output, force=arguments["force"], hint=_HINT)
+            if arguments["state"] == "checked":
                 return {**result, "changed": False, "earlier": earlier(output, before) if before else {}}
-            new = _conformance.outcomes(given["processes"], given["reports"], given["logs"])
-            document = results(given, new, before)
+            new = _conformance.outcomes(arguments["processes"], arguments["reports"], arguments["logs"])
+            document = results(arguments, new, before)
             found = files(document, new, logs(output) if before else {})
             _results_folder.write(output, found, keep=before is not None)
         except (_results_folder.OutputError, OSError) as error:
@@ -85,13 +85,13 @@ def earlier(output: Path, before: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def results(
-    given: Mapping[str, Any], new: Mapping[str, Mapping[str, Any]], before: Mapping[str, Any] | None
+    arguments: Mapping[str, Any], new: Mapping[str, Mapping[str, Any]], before: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Return the document from the arguments of the task."""
-    planned = given["plan"]
-    about = {name: given[name] for name in ("cluster", "kubernetes", "nodes")}
+    planned = arguments["plan"]
+    about = {name: arguments[name] for name in ("cluster", "kubernetes", "nodes")}
     about |= {name: planned[name] for name in ("focus", "skip")}
-    return _conformance.document(planned, new, before, about=about, session=given["session"])
+    return _conformance.document(planned, new, before, about=about, session=arguments["session"])
 
 
 def logs(output: Path) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Final
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
-from ansible_collections.q8s.emu.plugins.action.bundle import show
+from ansible_collections.q8s.emu.plugins.plugin_utils._build import show
 
 _PIECE: Final = 8 << 20  # bytes: of one ssh command, and lost when the connection breaks
 _ATTEMPTS: Final = 5  # for each piece
@@ -54,7 +54,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return which files were uploaded, and how many bytes went over the connection."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        given = self.validate_argument_spec(  # type: ignore[no-untyped-call]
+        arguments = self.validate_argument_spec(  # type: ignore[no-untyped-call]
             {
                 "files": {
                     "type": "list",
@@ -69,12 +69,12 @@ class ActionModule(ActionBase):
                 "directory": {"type": "path", "required": True},
             }
         )[1]
-        present = self._names(given["directory"])
-        missing = [file for file in given["files"] if file["name"] not in present]
+        present = self._names(arguments["directory"])
+        missing = [file for file in arguments["files"] if file["name"] not in present]
         files = [
             File(
                 file["path"],
-                f"{given['directory']}/{file['name']}",
+                f"{arguments['directory']}/{file['name']}",
                 os.path.getsize(file["path"]),
                 number,
                 len(missing),

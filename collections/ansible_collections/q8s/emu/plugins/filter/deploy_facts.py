@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.q8s.emu.plugins.module_utils import _deploy_facts
+from ansible_collections.q8s.emu.plugins.plugin_utils._filter import variables_of
 
 DOCUMENTATION = r"""
 name: deploy_facts
@@ -43,8 +44,7 @@ _value:
 
 def deploy_facts(hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return the facts. See DOCUMENTATION."""
-    # hostvars has no get(): asking it for a host that is not there is an error.
-    return _deploy_facts.deploy_facts({str(name): hosts[name] for name in hosts})
+    return _deploy_facts.deploy_facts(variables_of(hosts))
 
 
 class FilterModule:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
-from ansible_collections.q8s.emu.plugins.module_utils import _links_cluster, _links_measure, _links_verify, _spec
+from ansible_collections.q8s.emu.plugins.module_utils import _links_cluster, _links_measure, _links_verify
+from ansible_collections.q8s.emu.plugins.plugin_utils._filter import reading
 
 DOCUMENTATION = r"""
 name: link_commands
@@ -53,10 +53,8 @@ def link_commands(
     hosts: Mapping[str, Mapping[str, Any]], cluster: Mapping[str, Any], overrides: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, str]:
     """Return the commands. See DOCUMENTATION."""
-    try:
+    with reading("links"):
         known = _links_cluster.read_cluster(hosts, cluster, overrides)
-    except _spec.SpecError as error:
-        raise AnsibleFilterError(f"Failed to read the links:\n{error}") from error
     probes = _links_verify.probes(known.matrix(), known.guests, known.addresses)
     guests = _links_verify.by_guest(probes)
     return {guest: _links_measure.shell_command(own, turn) for turn, (guest, own) in enumerate(guests.items())}

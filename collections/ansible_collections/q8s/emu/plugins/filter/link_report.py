@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
-from ansible_collections.q8s.emu.plugins.module_utils import _links_cluster, _links_node, _links_report, _spec
+from ansible_collections.q8s.emu.plugins.module_utils import _links_cluster, _links_node, _links_report
+from ansible_collections.q8s.emu.plugins.plugin_utils._filter import reading
 
 DOCUMENTATION = r"""
 name: link_report
@@ -70,10 +70,8 @@ def link_report(
     measured: bool = False,
 ) -> dict[str, Any]:
     """Return the report. See DOCUMENTATION."""
-    try:
+    with reading("links"):
         known = _links_cluster.read_cluster(hosts, cluster, overrides)
-    except _spec.SpecError as error:
-        raise AnsibleFilterError(f"Failed to read the links:\n{error}") from error
 
     def printed(variable: str) -> dict[str, str]:
         """Return what a command that a variable of the guests registers has printed."""

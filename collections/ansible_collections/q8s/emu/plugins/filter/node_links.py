@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
-from ansible_collections.q8s.emu.plugins.module_utils import _links_cluster, _links_node, _spec
+from ansible_collections.q8s.emu.plugins.module_utils import _links_cluster, _links_node
+from ansible_collections.q8s.emu.plugins.plugin_utils._filter import reading
 
 DOCUMENTATION = r"""
 name: node_links
@@ -55,10 +55,8 @@ def node_links(
     hosts: Mapping[str, Mapping[str, Any]], cluster: Mapping[str, Any], overrides: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
     """Return what each guest shapes. See DOCUMENTATION."""
-    try:
+    with reading("links"):
         known = _links_cluster.read_cluster(hosts, cluster, overrides)
-    except _spec.SpecError as error:
-        raise AnsibleFilterError(f"Failed to read the links:\n{error}") from error
     nothing = _links_node.NodeLinks(exempt=known.cluster.links.exempt)
     kept = _links_node.node_links(known.cluster, known.addresses)
     now = _links_node.node_links(known.cluster, known.addresses, known.overrides) if known.overrides else kept

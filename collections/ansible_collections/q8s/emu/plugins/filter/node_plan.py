@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
 from ansible_collections.q8s.emu.plugins.module_utils import _guest_changes, _spec
+from ansible_collections.q8s.emu.plugins.plugin_utils._filter import reading, variables_of
 
 DOCUMENTATION = r"""
 name: node_plan
@@ -68,12 +68,9 @@ def node_plan(
 ) -> dict[str, Any]:
     """Return the plan. See DOCUMENTATION."""
     selected = list(servers)
-    # hostvars has no get(): asking it for a host that is not there is an error.
-    known = {name: hosts[name] for name in selected if name in hosts}
-    try:
+    known = variables_of(hosts, selected)
+    with reading("cluster"):
         return _guest_changes.node_plan(_spec.load_mapping(cluster, "cluster"), known, selected).to_mapping()
-    except _spec.SpecError as error:
-        raise AnsibleFilterError(f"Failed to read the cluster:\n{error}") from error
 
 
 class FilterModule:

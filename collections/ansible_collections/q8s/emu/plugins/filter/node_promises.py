@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
-from ansible.errors import AnsibleFilterError
 from ansible_collections.q8s.emu.plugins.module_utils import _links_promises, _promises, _spec
+from ansible_collections.q8s.emu.plugins.plugin_utils._filter import reading
 
 DOCUMENTATION = r"""
 name: node_promises
@@ -78,24 +78,18 @@ def node_promises(
     links: Optional[Mapping[str, Any]] = None,
 ) -> list[dict[str, Any]]:
     """Return the rows. See DOCUMENTATION."""
-    try:
+    with reading("cluster"):
         specs = _spec.load_mapping(cluster, "cluster").servers()
-    except _spec.SpecError as error:
-        raise AnsibleFilterError(f"Failed to read the cluster:\n{error}") from error
     by_name = {str(node["metadata"]["name"]): node for node in nodes}
     rows: list[dict[str, Any]] = []
     for spec in specs:
         if spec.vm_type:
-            given = wanted.get(spec.node, {})
-            node, answer = by_name.get(spec.node), str(answers.get(spec.node, ""))
+            own = wanted.get(spec.node, {})
+            shown = _promises.Shown(
+                str(answers.get(spec.node, "")), by_name.get(spec.node), (image_disks or {}).get(spec.node)
+            )
             rows += _promises.rows(
-                spec.node,
-                spec.vm_type,
-                answer,
-                node,
-                labels=given.get("labels", {}),
-                taints=given.get("taints", []),
-                image_disk=(image_disks or {}).get(spec.node),
+                spec.node, spec.vm_type, shown, labels=own.get("labels", {}), taints=own.get("taints", [])
             )
     return rows + (_links_promises.rows(links) if links else [])
 

@@ -1,15 +1,15 @@
 # Copyright: Q8S contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How each node of a cluster is, as a table."""
+"""Build the node status table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
 from ansible_collections.q8s.emu.plugins.module_utils import _spec, _status
+from ansible_collections.q8s.emu.plugins.plugin_utils._filter import reading, variables_of
 
 DOCUMENTATION = r"""
 name: node_status
@@ -60,18 +60,14 @@ _value:
 
 
 def node_status(hosts: Mapping[str, Mapping[str, Any]], cluster: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The table. See DOCUMENTATION."""
-    # hostvars has no get(): asking it for a host that is not there is an error.
-    known = {str(name): hosts[name] for name in hosts}
-    try:
-        return _status.node_rows(_spec.load_mapping(cluster, "cluster"), known)
-    except _spec.SpecError as error:
-        raise AnsibleFilterError(f"Failed to read the cluster:\n{error}") from error
+    """Return a row for each node. See DOCUMENTATION."""
+    with reading("cluster"):
+        return _status.node_rows(_spec.load_mapping(cluster, "cluster"), variables_of(hosts))
 
 
 class FilterModule:
-    """What Ansible looks for."""
+    """Ansible's entry point: filter names and functions."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """The filters of this file by name."""
+        """Return the filters of this file by name."""
         return {"node_status": node_status}

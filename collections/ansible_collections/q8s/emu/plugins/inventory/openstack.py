@@ -113,7 +113,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     NAME = "q8s.emu.openstack"
 
     def verify_file(self, path: str) -> bool:
-        """Whether the file is an inventory of ours."""
+        """Return whether the file is an inventory of ours."""
         return bool(super().verify_file(path)) and path.endswith((".q8s.yml", ".q8s.yaml"))
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
@@ -234,13 +234,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
 
 
 def _server_of(item: Mapping[str, Any]) -> _cloud_objects.Server:
-    """A server as the cache keeps it: JSON has lists only."""
+    """Return a server from what the cache keeps of it: JSON has lists only."""
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in item.items()}
     return _cloud_objects.Server(**values)
 
 
 def explain(error: _spec.SpecError | OSError) -> str:
-    """Why a cluster file could not be read, with every mistake and its place."""
+    """Return why a cluster file could not be read, with every mistake and its place."""
     if isinstance(error, _spec.SpecError):
         return f"Failed to read the cluster file:\n{error.text()}"
     hint = "hint: `q8s-run init FILE` writes one from what your cloud offers"
@@ -248,7 +248,7 @@ def explain(error: _spec.SpecError | OSError) -> str:
 
 
 def cluster_fields(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The cluster's fields among extra variables, and those that look like a field with a typing error."""
+    """Return the cluster's fields among extra variables, and those that look like a field with a typing error."""
 
     def close(name: str) -> bool:
         return bool(difflib.get_close_matches(name, _spec.FIELDS, 1, 0.85))

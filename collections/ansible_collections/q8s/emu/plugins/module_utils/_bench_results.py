@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Optional, TypedDict
 
@@ -116,6 +116,23 @@ class Sample:
     busy: float
     total: float
     memory_mib: float
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session of a benchmark.
+
+    :param started: when it began; empty for the time at which its results are written
+    :param machine: the load of the control plane before and after
+    :param history: recorded runs of q8s-run, from old to new
+    """
+
+    started: str = ""
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    history: Sequence[Mapping[str, Any]] = ()
+
+
+_UNKNOWN_SESSION = Session()
 
 
 def node_samples(text: str) -> list[Sample]:
@@ -281,9 +298,8 @@ def document(
     *,
     cluster: str,
     versions: Mapping[str, Any],
-    history: Sequence[Mapping[str, Any]] = (),
-    machine: Optional[Mapping[str, Any]] = None,
-    session: str = "",
+    now: datetime,
+    session: Session = _UNKNOWN_SESSION,
     before: Optional[Mapping[str, Any]] = None,
 ) -> dict[str, Any]:
     """Return the results of a benchmark, as ``results.json`` has them.
@@ -292,12 +308,10 @@ def document(
     :param runs: Ansible's results of the commands that ran
     :param samples: samples by ``node/NODE`` and ``qemu/NODE``
     :param versions: versions of what was measured
-    :param history: recorded runs of q8s-run
-    :param machine: the load of the control plane before and after
-    :param session: when the session began that ran the commands; now if empty
+    :param now: the time, in UTC
     :param before: the results so far, of this session and of earlier ones
     """
-    now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    written = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     earlier: Mapping[str, Any] = before or {"measurements": [], "idle": {}, "deploy_stages": []}
     new = [measured(run, samples) for run in runs if isinstance(run.get("item"), Mapping)]
     planned = [one["name"] for one in plan["measurements"]]
@@ -309,12 +323,16 @@ def document(
         if result["group"] == "idle":
             idle = idle_load(samples, _epoch(result["start"]), _epoch(result["end"]))
     sessions = _bench_resume.sessions(
-        earlier.get("sessions", []), started=session or now, now=now, measured=len(new), machine=machine or {}
+        earlier.get("sessions", []),
+        started=session.started or written,
+        now=written,
+        measured=len(new),
+        machine=session.machine,
     )
     return {
         "schema": SCHEMA,
         "cluster": cluster,
-        "created": now,
+        "created": written,
         "complete": not missing and not any(result["error"] for result in results),
         "missing": missing,
         "quick": bool(plan["quick"]),
@@ -328,5 +346,5 @@ def document(
         "idle": idle,
         "measurements": results,
         "summary": summarize(results),
-        "deploy_stages": deploy_stages(history) or list(earlier["deploy_stages"]),
+        "deploy_stages": deploy_stages(session.history) or list(earlier["deploy_stages"]),
     }

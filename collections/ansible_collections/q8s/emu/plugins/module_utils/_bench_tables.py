@@ -153,7 +153,7 @@ def _describe(node: Mapping[str, Any]) -> str:
 
 
 def _bandwidth(document: Mapping[str, Any]) -> Table:
-    """Bandwidth in Mbit/s of each pair of nodes (the paper's Table 2)."""
+    """Return the bandwidth in Mbit/s of each pair of nodes (the paper's Table 2)."""
     nodes = _kinds(document)
     columns = [(path, protocol) for path in ("pod-pod", "pod-service") for protocol in ("tcp", "udp")]
     found: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
@@ -180,7 +180,7 @@ def _path_of(entry: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]]) -
 
 
 def _latency(document: Mapping[str, Any]) -> Table:
-    """Round-trip times of ping, and of sockperf with small messages."""
+    """Return the round-trip times of ping, and of sockperf with small messages."""
     nodes = _kinds(document)
     rows = []
     for entry in _summary(document, metric="latency", figure="rtt_mean_ms"):
@@ -196,7 +196,7 @@ def _latency(document: Mapping[str, Any]) -> Table:
 
 
 def _loads(document: Mapping[str, Any]) -> list[Table]:
-    """CPU (Table 3) and memory (Table 4) of client and server, idle and under load."""
+    """Return CPU (Table 3) and memory (Table 4) of client and server, idle and under load."""
     nodes = _kinds(document)
     cpu: list[tuple[str, ...]] = []
     memory: list[tuple[str, ...]] = []
@@ -240,7 +240,7 @@ def _number(value: Optional[float]) -> str:
 
 
 def _machines(document: Mapping[str, Any]) -> Table:
-    """Speed of each kind of node in CPU and memory, and relative to a native core of the same run."""
+    """Return the speed of each kind of node in CPU and memory, and relative to a native core of the same run."""
     nodes = _kinds(document)
     measured = [node for node in nodes.values() if any(e["client"] == node["name"] for e in _machine_entries(document))]
     native = next((node["name"] for node in measured if not node["emulated"]), None)
@@ -271,7 +271,7 @@ def _machine_entries(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _disks(document: Mapping[str, Any]) -> Table:
-    """Rate and operations of each node's disk."""
+    """Return rate and operations of each node's disk."""
     nodes = _kinds(document)
     found: dict[tuple[str, str], dict[str, str]] = {}
     for entry in _summary(document, group="disk"):
@@ -284,7 +284,7 @@ def _disks(document: Mapping[str, Any]) -> Table:
 
 
 def _deploy(document: Mapping[str, Any]) -> Table:
-    """Durations of the deploy's stages (Table 5)."""
+    """Return the durations of the deploy's stages (Table 5)."""
     rows = tuple(
         (stage["stage"], f"{stage['start_s']:.1f}", f"{stage['seconds']:.1f}") for stage in document["deploy_stages"]
     )

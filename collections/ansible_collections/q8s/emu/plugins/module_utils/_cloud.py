@@ -14,19 +14,14 @@ import os
 from collections.abc import Iterable
 from typing import Any, Optional
 
-from ansible_collections.q8s.emu.plugins.module_utils import _state
+from ansible_collections.q8s.emu.plugins.module_utils import _read, _state
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_clusters import Clusters
-from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
-    CloudError,
-    check_clouds_file,
-    doing,
-    remember_login,
-    retry_policy,
-)
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import CloudError, doing
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_images import Flavors, Images
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_keypairs import KeyPairs
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_network import FloatingIps, Networks, Ports
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_quota import Quota
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_requests import retry_policy
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_security_groups import SecurityGroups
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_servers import Needs, ServerGroups, Servers
 
@@ -41,7 +36,7 @@ def login(name: Optional[str] = None) -> str:
     :param name: a cloud of clouds.yaml; None leaves the choice to the OS_* variables
     :raises CloudError: there are no such credentials
     """
-    with doing(_log_in(name)):
+    with doing(_log_in(name), logged_in=False):
         config = _load_config(name)
         return _state.fingerprint(config.config.get("auth") or {}, config.get_region_name() or "")
 
@@ -59,7 +54,7 @@ def connect(name: Optional[str] = None) -> Cloud:
         raise CloudError(f"Failed to use the cloud: openstacksdk is missing ({error})\nhint: {hint}") from None
     # It would print a line of its own where an error follows.
     logging.getLogger("keystoneauth").addHandler(logging.NullHandler())
-    with doing(_log_in(name)):
+    with doing(_log_in(name), logged_in=False):
         connection: Any = Connection(config=_load_config(name))
         # If clouds.yaml has no api_timeout: a cloud that does not answer is an error after this time.
         connection.session.timeout = connection.session.timeout or _API_SECONDS
@@ -67,7 +62,6 @@ def connect(name: Optional[str] = None) -> Cloud:
         for adapter in adapters:
             adapter.max_retries = retry_policy()
         _authenticate(connection)
-    remember_login()
     return Cloud(connection)
 
 
@@ -145,6 +139,24 @@ def _known_clouds(clouds: Any) -> str:
         return "there is no clouds.yaml"
     names = sorted(set(clouds.get_cloud_names()) - {"defaults", "envvars"})
     return f"{clouds.config_filename} does not have it; it has {', '.join(names) or 'none'}"
+
+
+def check_clouds_file(path: str) -> None:
+    """Refuse a clouds.yaml or secure.yaml that openstacksdk cannot use.
+
+    :raises CloudError: the file cannot be read, is no YAML, or has no mapping where one has to be
+    """
+    try:
+        data = _read.yaml_data(_read.text(path), _read.Place(path))
+    except (FileNotFoundError, _read.ReadError) as error:
+        reason = error.reason if isinstance(error, _read.ReadError) else error.strerror
+        raise CloudError(f"Failed to read {path}: {reason}\nhint: fix the file") from None
+    clouds = data.get("clouds", {}) if isinstance(data, dict) else None
+    if not isinstance(clouds, dict):
+        raise CloudError(f"Failed to read {path}: it has no mapping `clouds`\nhint: fix the file")
+    for name, cloud in clouds.items():
+        if not isinstance(cloud, dict) or not isinstance(cloud.get("auth", {}), dict):
+            raise CloudError(f"Failed to read {path}: the cloud {name} has no mapping `auth`\nhint: fix the file")
 
 
 class Cloud:

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects
-from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import CloudError, doing, run_concurrently
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _cloud_tags
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import CloudError, doing
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_findings import Findings, Flavor, Network
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_images import Flavors, Images
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_network import FloatingIps, Networks, Ports
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import GROUP, Server
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_quota import Quota
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_requests import run_concurrently
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_security_groups import SecurityGroups
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_servers import Needs, ServerGroups, Servers
 from ansible_collections.q8s.emu.plugins.module_utils._plan_servers import Existing
@@ -57,7 +58,7 @@ class Clusters:
             group,
             floating,
             self._flavor_names(cluster, [server for server in servers if _cloud_objects.is_ours(server, name)]),
-            _cloud_objects.etcd_server(tags),
+            _cloud_tags.etcd_server(tags),
         )
 
     def _flavor_names(self, cluster: Cluster, servers: Sequence[Server]) -> dict[str, str]:

@@ -1,23 +1,14 @@
 # Copyright: Q8S contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Errors of the cloud as messages for people, retries, and concurrent requests. Part of the cloud client, see ``_cloud``."""
+"""Errors of the cloud as messages for people. Part of the cloud client, see ``_cloud``."""
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Optional, TypeVar, Union
-
-from ansible_collections.q8s.emu.plugins.module_utils import _read
-
-WORKERS = 8
-RETRIES = 4
-
-T = TypeVar("T")
+from collections.abc import Iterator, Mapping
 
 
 class CloudError(Exception):
@@ -31,20 +22,6 @@ class CloudError(Exception):
         super().__init__(message)
         self.temporary = temporary
         self.unanswered = unanswered
-
-
-class _Login:
-    """Whether this process has logged in to a cloud: then its auth_url is right."""
-
-    worked = False
-
-
-_login = _Login()
-
-
-def remember_login() -> None:
-    """Remember that the cloud accepted a login, for the hints of later errors."""
-    _login.worked = True
 
 
 _UNREACHABLE = (
@@ -145,103 +122,19 @@ def fault(text: str) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def doing(what: str) -> Iterator[None]:
-    """Raise every error of the cloud in this context as a CloudError that says what failed."""
+def doing(what: str, *, logged_in: bool = True) -> Iterator[None]:
+    """Raise every error of the cloud in this context as a CloudError that says what failed.
+
+    :param logged_in: whether the cloud accepted a login before, as for every request of a client that ``connect`` returned
+    """
     from keystoneauth1.exceptions import ClientException
     from openstack.exceptions import SDKException
 
     try:
         yield
     except (SDKException, ClientException, OSError) as error:
-        reason, hint = explain(error, _login.worked, os.environ)
+        reason, hint = explain(error, logged_in, os.environ)
         temporary = _status(error) == 429 or _status(error) >= 500 or type(error).__name__ in _UNREACHABLE
         text = f"Failed to {what}: {reason}" + (f"\nhint: {hint}" if hint else "")
         unanswered = temporary and _status(error) not in (429, 503)  # these two were rejected before anything was done
         raise CloudError(text, temporary, unanswered) from None
-
-
-def check_clouds_file(path: str) -> None:
-    """Refuse a clouds.yaml or secure.yaml that openstacksdk cannot use.
-
-    :raises CloudError: the file cannot be read, is no YAML, or has no mapping where one has to be
-    """
-    try:
-        data = _read.yaml_data(_read.text(path), _read.Place(path))
-    except (FileNotFoundError, _read.ReadError) as error:
-        reason = error.reason if isinstance(error, _read.ReadError) else error.strerror
-        raise CloudError(f"Failed to read {path}: {reason}\nhint: fix the file") from None
-    clouds = data.get("clouds", {}) if isinstance(data, dict) else None
-    if not isinstance(clouds, dict):
-        raise CloudError(f"Failed to read {path}: it has no mapping `clouds`\nhint: fix the file")
-    for name, cloud in clouds.items():
-        if not isinstance(cloud, dict) or not isinstance(cloud.get("auth", {}), dict):
-            raise CloudError(f"Failed to read {path}: the cloud {name} has no mapping `auth`\nhint: fix the file")
-
-
-def map_concurrently(function: Callable[[Any], T], items: Iterable[Any]) -> list[Union[T, CloudError]]:
-    """Call a function for all items concurrently. Return the results in the order of the items; a CloudError is a result."""
-
-    def one(item: Any) -> Union[T, CloudError]:
-        try:
-            return function(item)
-        except CloudError as error:
-            return error
-
-    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
-        return list(pool.map(one, items))
-
-
-def run_concurrently(*calls: Callable[[], Any]) -> list[Any]:
-    """Run independent calls concurrently, because each is a round trip to the cloud. Return their results in order.
-
-    :raises CloudError: a call failed; if several did, the first in order
-    """
-    with concurrent.futures.ThreadPoolExecutor(len(calls)) as pool:
-        return [future.result() for future in [pool.submit(call) for call in calls]]
-
-
-def raise_first(results: Iterable[Any]) -> None:
-    """Raise the first error among results, with the number of further errors."""
-    errors = [result for result in results if isinstance(result, CloudError)]
-    if errors:
-        more = f"\n({len(errors) - 1} more like it)" if len(errors) > 1 else ""
-        raise CloudError(f"{errors[0]}{more}", errors[0].temporary)
-
-
-def retry_policy() -> Any:
-    """Return which requests to retry, for the HTTP library that openstacksdk uses.
-
-    The pause is that of Retry-After, or doubles from half a second. A cloud that answers 429 or 503 did nothing: retry
-    every request. After another error of the cloud, retry idempotent requests only.
-    """
-    from urllib3.exceptions import MaxRetryError
-    from urllib3.util import Retry
-
-    class Policy(Retry):
-        def increment(
-            self,
-            method: Any = None,
-            url: Any = None,
-            response: Any = None,
-            error: Optional[Exception] = None,
-            _pool: Any = None,
-            _stacktrace: Any = None,
-        ) -> Any:
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):  # and will fail again
-                raise MaxRetryError(_pool, url, error)
-            return super().increment(method, url, response, error, _pool, _stacktrace)
-
-        def is_retry(self, method: str, status_code: int, has_retry_after: bool = False) -> bool:
-            if status_code in (429, 503):
-                return True
-            return bool(self._is_method_retryable(method)) and status_code in (500, 502, 504)
-
-    return Policy(
-        total=RETRIES,
-        read=1,
-        allowed_methods={"GET", "HEAD", "PUT", "DELETE"},
-        backoff_factor=0.5,
-        backoff_jitter=0.5,
-        respect_retry_after_header=True,
-        raise_on_status=False,
-    )

@@ -11,14 +11,10 @@ from dataclasses import replace
 from typing import Any, Optional
 
 from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects
-from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
-    CloudError,
-    doing,
-    map_concurrently,
-    raise_first,
-)
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import CloudError, doing
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_findings import Network, Subnet
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import FloatingIp, Port
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_requests import map_concurrently, raise_first
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_servers import Servers
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster
 

@@ -46,7 +46,7 @@ class Server:
     user_id: str = ""  # who created it
 
     def address(self, prefix: str) -> Optional[str]:
-        """The first address in a network such as 10.254.1.0/24."""
+        """Return the first address in a network such as 10.254.1.0/24."""
         network = ipaddress.IPv4Network(prefix)
         return next((a for a in self.addresses if ipaddress.IPv4Address(a) in network), None)
 
@@ -126,46 +126,8 @@ class Group:
     tags: tuple[str, ...] = ()
 
 
-_RUN = "q8s-run:"
-_RUN_SECONDS = 3600
-
-
-def run_owner_tags(tags: Sequence[str], owner: str, now: int) -> tuple[tuple[str, ...], str]:
-    """Return the group's tags with the owner of a run that starts, and a message about others that started one, or nothing.
-
-    OpenStack has no locks, so this is advisory: anyone who starts another run within the next hour sees a warning. Tags that
-    are not Q8S's are kept.
-
-    :param owner: who starts the run, such as user@host
-    :param now: seconds since 1970
-    """
-    owner = owner[:40]  # a tag has at most 60 characters, in older releases of Neutron
-    others = []
-    for tag in tags:
-        when, _colon, who = tag.removeprefix(_RUN).partition(":")
-        if tag.startswith(_RUN) and when.isdigit() and who != owner and now - int(when) < _RUN_SECONDS:
-            minutes = max(now - int(when), 0) // 60
-            others.append(f"{who} started a run on this cluster {minutes} min ago")
-    kept = [tag for tag in tags if not tag.startswith(_RUN)]
-    return (*kept, f"{_RUN}{now}:{owner}"), "; ".join(others)
-
-
-_ETCD = "q8s-etcd:"
-
-
-def etcd_server(tags: Sequence[str]) -> str:
-    """Return the id of the server that holds the cluster's CA and etcd, as the group's tags record it; empty if none does."""
-    return next((tag[len(_ETCD) :] for tag in tags if tag.startswith(_ETCD)), "")
-
-
-def record_etcd_server(tags: Sequence[str], server_id: str) -> tuple[str, ...]:
-    """Return the group's tags with another record of the server that holds the cluster's CA and etcd; empty for none."""
-    kept = [tag for tag in tags if not tag.startswith(_ETCD)]
-    return (*kept, *([_ETCD + server_id] if server_id else []))
-
-
 def mark(cluster_name: str) -> str:
-    """What everything of a cluster carries that has no metadata: as description, or as the comment of its key."""
+    """Return the mark of everything of a cluster that has no metadata: its description, or the comment of its key."""
     return f"Q8S cluster {cluster_name}"
 
 
@@ -211,17 +173,17 @@ def found_clusters(servers: Iterable[Server], descriptions: Iterable[str]) -> li
 
 
 def keypair_name(cluster_name: str) -> str:
-    """Name of a cluster's key pair in the cloud, and of its server group: these have no place for a mark."""
+    """Return the name of a cluster's key pair in the cloud, and of its server group: these have no place for a mark."""
     return f"q8s-{cluster_name}"
 
 
 def is_ours(server: Server, cluster_name: str) -> bool:
-    """Whether Q8S made the server for that cluster."""
+    """Return whether Q8S created the server for that cluster."""
     return server.metadata.get(META_CLUSTER) == cluster_name
 
 
 def foreign_initial(cluster: Cluster, servers: Iterable[Server]) -> tuple[Optional[Server], tuple[str, ...]]:
-    """The initial instance, if it is a server that Q8S did not make, and why it cannot be used."""
+    """Return the initial instance, if it is a server that Q8S did not create, and why it cannot be used."""
     name = cluster.name_of_initial_instance
     named = [s for s in servers if s.name == name]
     if any(is_ours(s, cluster.cluster_name) for s in named):

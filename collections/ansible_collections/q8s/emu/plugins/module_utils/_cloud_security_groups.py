@@ -9,14 +9,10 @@ import time
 from collections.abc import Sequence
 from typing import Any, Optional, Union
 
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _plan
-from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
-    CloudError,
-    doing,
-    map_concurrently,
-    raise_first,
-)
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _cloud_tags, _plan
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import CloudError, doing
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import GROUP, Group, GroupRule, Port, Rule
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_requests import map_concurrently, raise_first
 from ansible_collections.q8s.emu.plugins.module_utils._plan import Plan
 
 _POLL_SECONDS = 1.0
@@ -70,8 +66,8 @@ class SecurityGroups:
     def record_etcd_server(self, cluster_name: str, server_id: str) -> None:
         """Record in a tag which server has the cluster's CA and etcd. An empty id removes the record."""
         group_id, tags = self.find_tags(cluster_name)
-        if group_id and _cloud_objects.etcd_server(tags) != server_id:
-            self.set_tags(group_id, _cloud_objects.record_etcd_server(tags, server_id))
+        if group_id and _cloud_tags.etcd_server(tags) != server_id:
+            self.set_tags(group_id, _cloud_tags.record_etcd_server(tags, server_id))
 
     def apply_plan(self, cluster_name: str, group: Optional[Group], plan: Plan) -> str:
         """Apply a plan of the security group. Return the id of the group, or nothing after its deletion."""
@@ -95,7 +91,7 @@ class SecurityGroups:
         return group_id
 
     def _create_security_group(self, cluster_name: str) -> str:
-        with doing(f"make the security group {GROUP}"):
+        with doing(f"create the security group {GROUP}"):
             created = self._os.network.create_security_group(name=GROUP, description=_cloud_objects.mark(cluster_name))
             return str(created.id)
 

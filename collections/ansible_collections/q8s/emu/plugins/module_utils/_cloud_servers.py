@@ -13,15 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Optional, TypeVar
 
 from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _plan_servers
-from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import (
-    CloudError,
-    doing,
-    map_concurrently,
-    raise_first,
-)
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import CloudError, doing
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_findings import Network
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import Server, ServerGroup
-from ansible_collections.q8s.emu.plugins.module_utils._plan_servers import Request
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_requests import map_concurrently, raise_first
+from ansible_collections.q8s.emu.plugins.module_utils._server_requests import Request
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec
 from ansible_collections.q8s.emu.plugins.module_utils._text import first_line
 

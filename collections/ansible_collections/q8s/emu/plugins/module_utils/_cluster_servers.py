@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _cloud_objects, _spec, _state
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _cloud_objects, _cloud_tags, _spec, _state
 from ansible_collections.q8s.emu.plugins.module_utils._inventory import LocalState, with_floating
 
 
@@ -51,7 +51,7 @@ def find(cloud: _cloud.Cloud, cluster: _spec.Cluster, root: str, move: bool) -> 
         servers = with_floating(servers, cloud.floating_ips.list_floating_ips(name))
     # With one control plane, there is nothing to choose from.
     several = sum(map(_cloud_objects.is_control_plane, servers)) > 1 or cluster.number_additional_master_nodes
-    etcd_server = _cloud_objects.etcd_server(cloud.security_groups.find_tags(name)[1]) if several else ""
+    etcd_server = _cloud_tags.etcd_server(cloud.security_groups.find_tags(name)[1]) if several else ""
     return ClusterServers(
         servers, LocalState(place.folder, project, etcd_server, cloud.user_id()), place.note, place.moved
     )

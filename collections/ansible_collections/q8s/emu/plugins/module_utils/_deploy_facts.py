@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from typing import Any, Optional
 
-from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import condition
+from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import condition, epoch
 
 _UNITS = {"q8s-containerd.service": "containerd", "kubelet.service": "kubelet"}
 # Latencies of a pod, with the names that kube-burner gives them, and the conditions that end them.
@@ -95,16 +94,6 @@ def _number(words: Sequence[str]) -> Optional[float]:
         return float(words[0])
     except (ValueError, IndexError):
         return None
-
-
-def epoch(text: Any) -> Optional[float]:
-    """Return a time of Kubernetes in seconds since the epoch, or None."""
-    for form in ("%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S.%fZ"):
-        try:
-            return datetime.strptime(str(text), form).replace(tzinfo=timezone.utc).timestamp()
-        except ValueError:
-            continue
-    return None
 
 
 def _node(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class NodeChange:
         return f"{self.action.value} {self.node}: {', '.join(map(str, self.differences))}"
 
     def to_mapping(self) -> dict[str, Any]:
-        """The change in a form that is fit for JSON."""
+        """Return the change in a form that is fit for JSON."""
         return {
             "node": self.node,
             "host": self.host,
@@ -75,7 +75,7 @@ class NodePlan:
     unknown: tuple[tuple[str, str], ...] = ()
 
     def to_mapping(self) -> dict[str, Any]:
-        """The plan in a form that is fit for JSON."""
+        """Return the plan in a form that is fit for JSON."""
         return {
             "changes": [change.to_mapping() for change in self.changes],
             "refused": list(self.refused),

@@ -33,7 +33,7 @@ class KeyPair:
 
 
 def new_key() -> KeyPair:
-    """A new key pair."""
+    """Generate a key pair."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -81,7 +81,7 @@ systemctl --no-block try-reload-or-restart ssh.service sshd.service 2>/dev/null 
 
 
 def first_boot(spec: ServerSpec, cluster_name: str, public_key: str) -> tuple[str, Mapping[str, str]]:
-    """User-data (secret: it holds the private key of a CA) and metadata (public) of new servers like that one.
+    """Return user-data (secret: it holds the private key of a CA) and metadata (public) of new servers like that one.
 
     Keys are made on the server and signed by the CA, which is of no use to anybody but the servers that share it. The
     certificate of a guest's key is for guests only: who has the guest cannot pose as its host.

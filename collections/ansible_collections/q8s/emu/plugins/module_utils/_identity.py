@@ -75,7 +75,7 @@ def refusal(field: str, has: str, wanted: str) -> str:
     back = f"Set it back to {value}" if value == has else "Set it back"
     return (
         f"{field} is {wanted} in the cluster file, but the cluster has {has}. "
-        f"It cannot be changed while the cluster exists: {edit.text}. {back}, or {edit.way}."
+        f"It cannot be changed while the cluster exists: {edit.text}. {back}, or {edit.remedy}."
     )
 
 
@@ -114,11 +114,7 @@ def version_metadata(cluster: Cluster, *, begins: bool = False) -> dict[str, str
 
 def _former_initial(cluster: Cluster, ours: Iterable[Server]) -> Optional[str]:
     """Return the initial control plane of a cluster whose servers do not record its name, if the file names another one."""
-    planes = [s.name for s in ours if _role(s.metadata) == "control_plane"]
+    planes = [s.name for s in ours if _cloud_objects.is_control_plane(s)]
     if cluster.name_of_initial_instance in planes:
         return None
     return next((name for name in planes if not is_additional_control_plane(cluster.cluster_name, name)), None)
-
-
-def _role(values: Mapping[str, str]) -> str:
-    return values.get(_cloud_objects.META_ROLE, "")

@@ -12,12 +12,12 @@ from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _ho
 from ansible_collections.q8s.emu.plugins.module_utils._limit import group_word
 from ansible_collections.q8s.emu.plugins.module_utils._login import (
     gateway,
-    is_here,
+    is_this_machine,
     private_key,
+    route,
     server_key,
     ssh_arguments,
     ssh_control,
-    way,
 )
 
 
@@ -104,13 +104,13 @@ class Host:
 def hosts(
     cluster: _spec.Cluster, servers: list[_cloud_objects.Server], state: str, etcd_server: str = ""
 ) -> list[Host]:
-    """Every server of the cluster that exists, and the guest behind each worker's host.
+    """Return every server of the cluster that exists, and the guest behind each worker's host.
 
     :param etcd_server: id of the server that is recorded to have the cluster's CA and etcd. An additional control plane
         is that one after the initial one was deleted, and takes its place in the group ``control_plane_initial``
     """
     result: list[Host] = []
-    path, through = way(cluster, servers, state), gateway(cluster, servers)
+    path, through = route(cluster, servers, state), gateway(cluster, servers)
     foreign = _cloud_objects.foreign_initial(cluster, servers)[0]
     ours = [server for server in servers if _cloud_objects.is_ours(server, cluster.cluster_name)]
     # An interrupted run may have left two of a name. The first in the order of choice has to be the last entry of a dict.
@@ -158,8 +158,8 @@ def hosts(
 
 
 def _surplus(cluster: _spec.Cluster, server: _cloud_objects.Server, state: str, path: str) -> Host:
-    """A server that the file no longer asks for, and what is needed to take its node out of Kubernetes."""
-    control_plane = server.metadata.get(_cloud_objects.META_ROLE) == "control_plane"
+    """Return a server that the file no longer asks for, and what is needed to take its node out of Kubernetes."""
+    control_plane = _cloud_objects.is_control_plane(server)
     node = server.name if control_plane else _spec.worker_node(cluster.cluster_name, server.name)
     variables = _server_variables(cluster, server, state, path)
     address = server.address(cluster.remote_ip_prefix) or ""
@@ -183,7 +183,7 @@ def _server_variables(
         variables["q8s_fault"] = server.fault
     if foreign:
         variables["q8s_foreign"] = True
-        if address and is_here(server.id, address):
+        if address and is_this_machine(server.id, address):
             variables["ansible_connection"] = "local"
             return variables
     variables["ansible_user"] = cluster.initial_instance_user if foreign else _hostkeys.USER
@@ -194,7 +194,7 @@ def _server_variables(
 
 
 def vm_variables(cluster: _spec.Cluster, spec: _spec.ServerSpec, address: str) -> dict[str, Any]:
-    """What the roles need to know of the guest behind the host with that address."""
+    """Return what the roles need to know of the guest behind the host with that address."""
     if spec.vm_type is None:
         raise ValueError(f"{spec.name} is not the host of a worker")
     network = cluster.guest_network(address)
@@ -220,13 +220,13 @@ def vm_variables(cluster: _spec.Cluster, spec: _spec.ServerSpec, address: str) -
 
 
 def node_labels(vm_type: _spec.VmType) -> dict[str, str]:
-    """The labels of a type's nodes: Q8S's own, the zone, and the file's."""
+    """Return the labels of a type's nodes: Q8S's own, the zone, and the file's."""
     zone = {_spec.ZONE_LABEL: vm_type.zone} if vm_type.zone else {}
     return {"q8s.io/type": vm_type.name, "q8s.io/emulated": "true", **zone, **dict(vm_type.labels)}
 
 
 def node_taint(text: str) -> dict[str, str]:
-    """A taint such as ``key=value:Effect`` in the form of Kubernetes' API."""
+    """Return a taint such as ``key=value:Effect`` in the form of Kubernetes' API."""
     name, effect = text.rsplit(":", 1)
     key, value = (*name.split("=", 1), "")[:2]
     return {"key": key, "value": value, "effect": effect}
@@ -235,7 +235,7 @@ def node_taint(text: str) -> dict[str, str]:
 def with_floating(
     servers: list[_cloud_objects.Server], floating: list[_cloud_objects.FloatingIp]
 ) -> list[_cloud_objects.Server]:
-    """Servers with the floating IPs of the cluster: what Nova says of them comes late."""
+    """Return servers with the floating IPs of the cluster: what Nova says of them comes late."""
     by_fixed = {item.fixed: item.address for item in floating if item.fixed}
     return [
         replace(server, floating=tuple(by_fixed[a] for a in server.addresses if a in by_fixed) or server.floating)

@@ -56,9 +56,9 @@ def _open(path: str, ssh: Sequence[str]) -> str:
         if _is_open(path):
             return ""
         lock.seek(0)
-        failed, _newline, told = lock.read().partition("\n")
+        failed, _newline, message = lock.read().partition("\n")
         if failed and float(failed) > began:
-            return told
+            return message
         if os.path.exists(path):
             os.unlink(path)  # of a connection that was killed
         with open(path + ".log", "w+", encoding="utf-8", errors="replace") as log:
@@ -66,12 +66,12 @@ def _open(path: str, ssh: Sequence[str]) -> str:
             command = ["ssh", "-f", "-N", "-o", "ControlMaster=yes", "-o", "ControlPersist=%d" % _SECONDS_KEPT, *ssh]
             done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, check=False)
             log.seek(0)
-            told = log.read() or "ssh ended with %d\n" % done.returncode
+            message = log.read() or "ssh ended with %d\n" % done.returncode
         lock.seek(0)
         lock.truncate()
         if done.returncode != 0:
-            lock.write("%f\n%s" % (time.time(), told))
-            return told
+            lock.write("%f\n%s" % (time.time(), message))
+            return message
     return ""
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from typing import Any, Optional
 
 _UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -15,6 +16,11 @@ def condition(node: Mapping[str, Any], kind: str = "Ready") -> Mapping[str, Any]
     """Return a node's condition. Its status is Unknown if the node has none of this kind."""
     conditions = node.get("status", {}).get("conditions") or []
     return next((one for one in conditions if one["type"] == kind), {"status": "Unknown"})
+
+
+def reason(condition: Mapping[str, Any], otherwise: str = "no reason given") -> str:
+    """Return why a condition has its status: its message, else its reason, else another text."""
+    return str(condition.get("message") or condition.get("reason") or otherwise)
 
 
 def ready_by_node(lines: str) -> dict[str, bool]:
@@ -29,7 +35,17 @@ def ready_problem(node: Optional[Mapping[str, Any]]) -> str:
     ready = condition(node)
     if ready.get("status") == "True":
         return ""
-    return str(ready.get("message") or ready.get("reason") or "no reason given")
+    return reason(ready)
+
+
+def epoch(text: Any) -> Optional[float]:
+    """Return a time of Kubernetes in seconds since the epoch, or None."""
+    for form in ("%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S.%fZ"):
+        try:
+            return datetime.strptime(str(text), form).replace(tzinfo=timezone.utc).timestamp()
+        except ValueError:
+            continue
+    return None
 
 
 def parse_quantity(text: str) -> int:

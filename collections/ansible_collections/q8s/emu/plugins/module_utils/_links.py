@@ -138,7 +138,7 @@ def check_selector(selector: str) -> None:
 
 
 def selects(selector: str, endpoint: Endpoint) -> bool:
-    """Whether a selector matches a node."""
+    """Return whether a selector matches a node."""
     kind, _colon, name = selector.partition(":")
     if kind == "*":
         return True
@@ -212,7 +212,7 @@ def directed(rules: Iterable[Rule]) -> list[Rule]:
 
 
 def _specificity(rule: Rule) -> tuple[int, int]:
-    """The more specific end decides, then the other one."""
+    """Return a sort key of a rule: its more specific end decides, then the other one."""
     ranks = [_RANK[selector.partition(":")[0]] for selector in (rule.source, rule.target)]
     return max(ranks), min(ranks)
 

@@ -26,7 +26,7 @@ class LinkedCluster:
         return frozenset(spec.node for spec in self.cluster.servers() if spec.vm_type)
 
     def matrix(self) -> dict[tuple[str, str], _links.Impairment]:
-        """The impairment of every direction that has one now."""
+        """Return the impairment of every direction that has one now."""
         return self.cluster.link_matrix(self.overrides)
 
 

@@ -49,7 +49,7 @@ class NodeLinks:
         return len(self.outgoing) + len(self.incoming)
 
     def to_mapping(self) -> dict[str, Any]:
-        """The links in a form that is fit for JSON."""
+        """Return the links in a form that is fit for JSON."""
         return {
             "outgoing": {address: asdict(link) for address, link in self.outgoing.items()},
             "incoming": {address: asdict(link) for address, link in self.incoming.items()},

@@ -132,7 +132,7 @@ def _filter(number: int) -> str:
 
 
 def _class(number: int, rate: int) -> str:
-    """A class's id and rate. Without a quantum, HTB computes one from the rate and warns in the kernel's log."""
+    """Return a class's id and rate. Without a quantum, HTB computes one from the rate and warns in the kernel's log."""
     size = burst(rate or _ASSUMED_RATE)
     return f"classid 1:{number:x} htb rate {rate or _UNLIMITED}bit burst {size} cburst {size} quantum {_PACKET}"
 
@@ -143,7 +143,7 @@ def burst(rate: int) -> int:
 
 
 def _netem(link: Impairment) -> str:
-    """netem with its parameters.
+    """Return netem with its parameters.
 
     Those which are zero are written too: a netem that is changed keeps what the command does not name.
     """

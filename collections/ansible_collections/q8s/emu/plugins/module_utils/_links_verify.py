@@ -18,9 +18,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Optional
 
-from ansible_collections.q8s.emu.plugins.module_utils import _links_measure, _links_tc
+from ansible_collections.q8s.emu.plugins.module_utils import _links_measure, _links_series, _links_tc
 from ansible_collections.q8s.emu.plugins.module_utils._links import Matrix, describe
-from ansible_collections.q8s.emu.plugins.module_utils._links_measure import Many, Probe, loss_share
+from ansible_collections.q8s.emu.plugins.module_utils._links_measure import Probe, loss_share
+from ansible_collections.q8s.emu.plugins.module_utils._links_series import Many
 
 _Z = 3.29  # of an interval that has the true value 999 times of 1000
 _NEAREST = 10  # shortest round trips of which the distance to the shortest possible one is estimated
@@ -50,7 +51,7 @@ class Finding:
     note: str = ""
 
     def to_mapping(self) -> dict[str, Any]:
-        """The finding in a form that is fit for JSON."""
+        """Return the finding in a form that is fit for JSON."""
         values = {k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(self).items()}
         return {"from": values.pop("source"), "to": values.pop("target"), **values}
 
@@ -78,20 +79,20 @@ def by_guest(found: Sequence[Probe]) -> dict[str, list[Probe]]:
 
 def findings(of_guest: Sequence[Probe], text: str) -> list[Finding]:
     """Compare what a guest measured with what was promised."""
-    series = _links_measure.read_series(text)
+    series = _links_series.read_series(text)
     result = []
     for number, probe in enumerate(of_guest):
         if text and (number, "link") not in series:
             result.append(_with(_promise(probe, "delay", "ms", probe.link.delay / 1000), note="no time was left"))
             continue
-        free = _links_measure.read_pings(series.get((number, "free"), "")).times
-        link = _links_measure.read_pings(series.get((number, "link"), "")).times
+        free = _links_series.read_pings(series.get((number, "free"), "")).times
+        link = _links_series.read_pings(series.get((number, "link"), "")).times
         result.append(_delay(probe, free, link))
         if probe.link.jitter:
             result.append(_jitter(probe, free, link))
         if probe.link.rate:
-            result.append(_rate(probe, _links_measure.read_load(series.get((number, "load"), ""))))
-        many = _links_measure.read_many(series.get((number, "many"), ""))
+            result.append(_rate(probe, _links_series.read_load(series.get((number, "load"), ""))))
+        many = _links_series.read_many(series.get((number, "many"), ""))
         if loss_share(probe.link):
             result.append(_loss(probe, many, bool(text)))
         if probe.link.duplicate:
@@ -205,7 +206,7 @@ def _jitter(probe: Probe, free: Sequence[float], link: Sequence[float]) -> Findi
     return _with(finding, measured=measured, low=low, high=high, kept=kept, note=note)
 
 
-def _rate(probe: Probe, load: _links_measure.Load) -> Finding:
+def _rate(probe: Probe, load: _links_series.Load) -> Finding:
     promised = probe.link.rate / 1e6
     finding = _promise(probe, "rate", "Mbit/s", promised)
     samples = _longest_wait(load.samples)
@@ -231,14 +232,14 @@ def _rate(probe: Probe, load: _links_measure.Load) -> Finding:
     return _with(finding, measured=measured, low=low, high=high, kept=kept, note=note)
 
 
-def _sharpest(samples: Sequence[_links_measure.Sample]) -> _links_measure.Sample:
+def _sharpest(samples: Sequence[_links_series.Sample]) -> _links_series.Sample:
     """Return the sample of which the time is known best."""
     return min(samples, key=lambda sample: sample.after - sample.before)
 
 
-def _longest_wait(samples: Sequence[_links_measure.Sample]) -> Sequence[_links_measure.Sample]:
+def _longest_wait(samples: Sequence[_links_series.Sample]) -> Sequence[_links_series.Sample]:
     """Return the longest run of samples at which packets waited for the rate."""
-    best: Sequence[_links_measure.Sample] = ()
+    best: Sequence[_links_series.Sample] = ()
     start = 0
     for position in range(len(samples) + 1):
         if position == len(samples) or not samples[position].waiting:
@@ -248,7 +249,7 @@ def _longest_wait(samples: Sequence[_links_measure.Sample]) -> Sequence[_links_m
     return best
 
 
-def _too_slow(samples: Sequence[_links_measure.Sample]) -> str:
+def _too_slow(samples: Sequence[_links_series.Sample]) -> str:
     if len(samples) < 2 or samples[-1].sent == samples[0].sent:
         return "nothing was sent"
     rate = (samples[-1].sent - samples[0].sent) * 8 / max(1, samples[-1].after - samples[0].before)

@@ -12,7 +12,7 @@ from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _ho
 
 
 def private_key(cluster: _spec.Cluster, state: str) -> str:
-    """The key file that logs in to servers and guests: the user's own, or the one that Q8S made."""
+    """Return the key file that logs in to servers and guests: the user's own, or the one that Q8S generated."""
     return os.path.expanduser(cluster.ssh_private_key) or os.path.join(state, _state.KEY)
 
 
@@ -22,8 +22,8 @@ def server_key(cluster: _spec.Cluster, state: str, foreign: bool) -> str:
     return own or private_key(cluster, state)
 
 
-def way(cluster: _spec.Cluster, servers: list[_cloud_objects.Server], state: str) -> str:
-    """What leads ssh to servers that it cannot reach directly: an option, or nothing."""
+def route(cluster: _spec.Cluster, servers: list[_cloud_objects.Server], state: str) -> str:
+    """Return the option that leads ssh to servers which it cannot reach directly, or nothing."""
     access = cluster.access
     if access.type == "bastion":
         shared = _socket(state, "bastion", repr(access))
@@ -57,7 +57,7 @@ def gateway(cluster: _spec.Cluster, servers: list[_cloud_objects.Server]) -> _cl
 def ssh_arguments(
     cluster: _spec.Cluster, server: _cloud_objects.Server, state: str, purpose: str, foreign: bool = False
 ) -> str:
-    """Options of ssh for a server or its guest, without the way to it.
+    """Return the options of ssh for a server or its guest, without the route to it.
 
     :param purpose: what its host key is signed for; nothing is signed on a server of others
     """
@@ -67,7 +67,7 @@ def ssh_arguments(
 
 
 def ssh_control(server: _cloud_objects.Server, state: str, purpose: str) -> dict[str, str]:
-    """Variables that name the socket by which Ansible shares one connection among all tasks of a host."""
+    """Return the variables that name the socket by which Ansible shares one connection among all tasks of a host."""
     folder = _ssh.socket_folder(state)
     if not folder:
         return {"ansible_control_path": "none"}
@@ -76,7 +76,7 @@ def ssh_control(server: _cloud_objects.Server, state: str, purpose: str) -> dict
 
 
 def _socket(state: str, *identity: str) -> str:
-    """The socket of the connection to a jump host, or nothing where connections cannot be shared."""
+    """Return the socket of the connection to a jump host, or nothing where connections cannot be shared."""
     folder = _ssh.socket_folder(state)
     return os.path.join(folder, _ssh.socket_name(state, "jump", *identity)) if folder else ""
 
@@ -90,7 +90,7 @@ _INSTANCE_IDS = ("/run/cloud-init/.instance-id", "/var/lib/cloud/data/instance-i
 _PRODUCT_UUID = "/sys/class/dmi/id/product_uuid"  # Nova's id of the server; root alone may read it
 
 
-def is_here(server_id: str, address: str) -> bool:
+def is_this_machine(server_id: str, address: str) -> bool:
     """Return whether a server is this machine.
 
     The address must be one of this machine's: only then can a socket be bound to it. Private addresses are many machines',

@@ -10,11 +10,19 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.parameters import env_fallback
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _cloud_objects, _plan, _plan_servers, _spec
+from ansible_collections.q8s.emu.plugins.module_utils import (
+    _cloud,
+    _cloud_objects,
+    _cloud_tags,
+    _plan,
+    _plan_servers,
+    _spec,
+)
 
 STATE = {"type": "str", "choices": ["present", "absent"], "default": "present"}
 
@@ -58,35 +66,32 @@ def tag_run_owner(module: AnsibleModule, cloud: Any, group_id: str, tags: Any, e
     :param etcd_server: id of the server that has the cluster's CA and etcd, to record if no server is recorded
     """
     owner = f"{getpass.getuser()}@{socket.gethostname()}"
-    tagged, other = _cloud_objects.run_owner_tags(tags, owner, int(time.time()))
+    tagged, other = _cloud_tags.run_owner_tags(tags, owner, int(time.time()))
     if other:
         module.warn(f"{other}. Two runs at once undo each other's work: stop one of them")
-    if not _cloud_objects.etcd_server(tagged):
-        tagged = _cloud_objects.record_etcd_server(tagged, etcd_server)
+    if not _cloud_tags.etcd_server(tagged):
+        tagged = _cloud_tags.record_etcd_server(tagged, etcd_server)
     if group_id and not module.check_mode:
         cloud.security_groups.set_tags(group_id, tagged)
 
 
 def servers_plan(module: AnsibleModule, cluster: Any, cloud: Any, existing: Any) -> Any:
-    """The plan of the servers. Where some have to be made, their network says whether they need ports of Q8S's."""
+    """Return the plan of the servers. If some are created, their network says whether they need ports of Q8S's."""
 
-    def plan(own_ports: bool) -> Any:
-        return _plan_servers.plan_servers(
-            cluster,
-            existing,
-            own_ports=own_ports,
-            remove_surplus=module.params["remove_surplus"],
-            replace_control_plane=module.params["replace_control_plane"],
-            replace_nodes=module.params.get("replace_nodes") or (),
-            survivors=module.params.get("survivors") or (),
-            patience=float(module.params["timeout"]),
-        )
-
-    first = plan(False)
-    if not first.of(_plan.SERVER, "create", "replace"):
-        return first
+    options = _plan_servers.Options(
+        remove_surplus=module.params["remove_surplus"],
+        replace_control_plane=module.params["replace_control_plane"],
+        replace_nodes=module.params.get("replace_nodes") or (),
+        survivors=module.params.get("survivors") or (),
+        patience=float(module.params["timeout"]),
+    )
+    plan = _plan_servers.plan_servers(cluster, existing, options)
+    if not plan.of(_plan.SERVER, "create", "replace"):
+        return plan
     networks = cloud.clusters.find_networks(cluster)
-    return plan(True) if len(networks) == 1 and networks[0].own_ports else first
+    if len(networks) == 1 and networks[0].own_ports:
+        return _plan_servers.plan_servers(cluster, existing, replace(options, own_ports=True))
+    return plan
 
 
 def missing_key(cluster: Any, servers: Any) -> list[str]:

@@ -84,7 +84,7 @@ def _admits_guest(chain: tuple[str, str, str], rules: _Rules) -> bool:
 
 
 def _names(value: Any, word: object) -> bool:
-    """Whether a statement has a word anywhere in it, as in a set of ports."""
+    """Return whether a statement has a word anywhere in it, as in a set of ports."""
     if isinstance(value, Mapping):
         return any(_names(one, word) for one in value.values())
     if isinstance(value, list):

@@ -42,7 +42,7 @@ class Change:
         return f"{self.action} {self.kind} {self.name}"
 
     def to_mapping(self) -> dict[str, str]:
-        """The change without its subject, fit for JSON."""
+        """Return the change without its subject, fit for JSON."""
         return {
             "kind": self.kind,
             "action": self.action,
@@ -71,17 +71,17 @@ class Plan:
         return bool(self.changes)
 
     def of(self, kind: str, *actions: str) -> list[Change]:
-        """The changes of one kind; of some actions only, when these are given."""
+        """Return the changes of one kind; of some actions only, if these are given."""
         return [c for c in self.changes if c.kind == kind and (not actions or c.action in actions)]
 
     def diff(self) -> dict[str, str]:
-        """Before and after, in lines that are sorted."""
+        """Return before and after, in lines that are sorted."""
         before = [*self.kept, *(change.before for change in self.changes)]
         after = [*self.kept, *(change.after for change in self.changes)]
         return {"before": _lines(before), "after": _lines(after)}
 
     def to_mapping(self) -> dict[str, Any]:
-        """What every module returns of its plan, in check mode and after the change alike."""
+        """Return what every module returns of its plan, in check mode and after the change alike."""
         return {
             "changed": self.changed,
             "changes": [change.to_mapping() for change in self.changes],
@@ -91,7 +91,7 @@ class Plan:
 
 
 def joined(plans: Iterable[Plan]) -> Plan:
-    """Several plans as one, in their order."""
+    """Return several plans as one, in their order."""
     parts = list(plans)
     return Plan(
         tuple(change for plan in parts for change in plan.changes),

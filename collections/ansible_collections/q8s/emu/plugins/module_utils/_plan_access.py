@@ -30,17 +30,17 @@ KEYPAIR_HINT = (
 
 
 def key_of(public_key: Optional[str]) -> tuple[str, ...]:
-    """Type and key, without the comment, which is no part of the key."""
+    """Return type and key, without the comment, which is no part of the key."""
     return tuple((public_key or "").split()[:2])
 
 
 def marked_key(cluster_name: str, public_key: str) -> str:
-    """The public key with the cluster's mark as its comment: a key pair has no other place for one."""
+    """Return the public key with the cluster's mark as its comment: a key pair has no other place for one."""
     return " ".join((*key_of(public_key), mark(cluster_name)))
 
 
 def plan_keypair(cluster_name: str, existing: Optional[str], wanted: Optional[str]) -> Plan:
-    """What has to change so that the cloud knows the key, or has none of the cluster.
+    """Return what has to change so that the cloud knows the key, or has none of the cluster.
 
     :param existing: the public key that the cloud has under the cluster's name
     :param wanted: the public key that must be there, or None for none
@@ -107,7 +107,7 @@ def _split(low: int, high: int, without: Collection[int]) -> list[tuple[int, int
 
 
 def plan_group(cluster: Cluster, group: Optional[Group], servers: Sequence[Server], ports: Sequence[Port]) -> Plan:
-    """What has to change so that the group has the cluster's rules, and the cluster's servers are in it.
+    """Return what has to change so that the group has the cluster's rules, and the cluster's servers are in it.
 
     Rules and members that are missing come before rules that go, so that no traffic is refused in between. A rule that
     others made stays.
@@ -166,7 +166,7 @@ def _is_relevant(port: Port, cluster: Cluster) -> bool:
 def plan_group_absent(
     cluster: Cluster, group: Optional[Group], servers: Sequence[Server], ports: Sequence[Port]
 ) -> Plan:
-    """What has to change so that the group is gone. It takes its rules with it."""
+    """Return what has to change so that the group is gone. It takes its rules with it."""
     if group is None:
         return Plan()
     foreign = foreign_initial(cluster, servers)[0]

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -77,28 +77,37 @@ class Replacement:
     spec: ServerSpec
 
 
-def plan_servers(
-    cluster: Cluster,
-    existing: Existing,
-    *,
-    own_ports: bool = False,
-    remove_surplus: bool = False,
-    replace_control_plane: bool = False,
-    replace_nodes: Collection[str] = (),
-    survivors: Sequence[str] = (),
-    patience: float = 600.0,
-) -> ServersPlan:
-    """What has to be made, replaced, removed and started so that exactly the cluster's servers run.
+@dataclass(frozen=True)
+class Options:
+    """What a run asks of the plan of the servers, beside the cluster file.
+
+    :param own_ports: each server that is created gets a port of Q8S's, which chooses the subnet
+    :param remove_surplus: servers that the file no longer asks for are deleted: their nodes have been drained
+    :param replace_control_plane: the data of a lost control plane is given up: all servers are replaced
+    :param replace_nodes: Kubernetes nodes whose servers are replaced, whatever their state
+    :param survivors: names of control planes that were seen to have the cluster's CA and a working etcd
+    :param patience: seconds after which a server in BUILD is replaced
+    """
+
+    own_ports: bool = False
+    remove_surplus: bool = False
+    replace_control_plane: bool = False
+    replace_nodes: Collection[str] = ()
+    survivors: Sequence[str] = ()
+    patience: float = 600.0
+
+
+_DEFAULTS = Options()
+
+
+def plan_servers(cluster: Cluster, existing: Existing, options: Options = _DEFAULTS) -> ServersPlan:
+    """Return what has to be created, replaced, removed and started so that exactly the cluster's servers run.
 
     A server that is in ERROR, is being deleted, or is in BUILD for longer than ``patience`` seconds is replaced. Servers
     that the file no longer asks for stay, with a note, unless ``remove_surplus``: their nodes have to be drained before.
     A server that somebody has paused, or the like, is left out with a note, unless the cluster cannot do without it.
     The server that holds the cluster's CA and etcd is never replaced, unless ``replace_control_plane``: then all servers
     are, because none of them can join another CA. If it was deleted, and others have the same, a new one joins them.
-
-    :param own_ports: each server that is made gets a port of Q8S's, which chooses the subnet
-    :param replace_nodes: Kubernetes nodes whose servers are replaced, whatever their state
-    :param survivors: names of control planes that were seen to have the cluster's CA and a working etcd
     """
     servers, ports = existing.servers, existing.ports
     if unseen := _unseen_servers(existing):
@@ -109,24 +118,24 @@ def plan_servers(
     changes: list[Change] = []
     kept: list[str] = []
     _plan_foreign(cluster, foreign, changes, kept, problems)
-    holder = surviving_holder(cluster, existing, survivors)
+    holder = surviving_holder(cluster, existing, options.survivors)
     joins = holder is not None and holder.id != existing.etcd_server
-    loss = "" if joins else _control_plane_loss(cluster, existing, foreign, patience)
-    problems += [loss] if loss and not replace_control_plane else []
-    notes = [_LOSS] if loss and replace_control_plane else _joins(cluster, holder) if holder and joins else []
+    loss = "" if joins else _control_plane_loss(cluster, existing, foreign, options.patience)
+    problems += [loss] if loss and not options.replace_control_plane else []
+    notes = [_LOSS] if loss and options.replace_control_plane else _joins(cluster, holder) if holder and joins else []
     wanted = [spec for spec in cluster.servers() if not (spec.initial and (foreign or problems))]
     names = {spec.name for spec in wanted}
     surplus = [server for server in ours if server.name not in names]
-    staying = set() if remove_surplus else {server.name for server in surplus}
+    staying = set() if options.remove_surplus else {server.name for server in surplus}
     changes += [Change(SERVER, "delete", s.name, str(s), "", s) for s in surplus if s.name not in staying]
     kept += [str(server) for server in surplus if server.name in staying]
     notes += [f"the file no longer asks for the server {name}; it stays ({SURPLUS_HINT})" for name in sorted(staying)]
-    coming: list[Change] = []
+    created: list[Change] = []
     unusable: dict[str, str] = {}
     for spec in wanted:
         candidates = _servers_of_name(existing, ours, spec.name)
-        anew = bool(loss) or spec.node in replace_nodes
-        usable = [s for s in candidates if not anew and not _is_broken(s, patience)]
+        anew = bool(loss) or spec.node in options.replace_nodes
+        usable = [s for s in candidates if not anew and not _is_broken(s, options.patience)]
         broken = [s for s in candidates if s not in usable]
         if not candidates and any(s.name == spec.name for s in servers):
             problems.append(
@@ -150,10 +159,10 @@ def plan_servers(
                 kept.append(str(server))
                 unusable[spec.name] = _unusable(server)
         else:
-            coming.append(_create(spec, broken))
-    changes += _plan_ports(ports, staying, [change.name for change in coming] if own_ports else [], kept)
-    changes += _plan_server_group(cluster, existing.group, bool(coming), kept, problems)
-    changes += coming
+            created.append(_create(spec, broken))
+    changes += _plan_ports(ports, staying, [change.name for change in created] if options.own_ports else [], kept)
+    changes += _plan_server_group(cluster, existing.group, bool(created), kept, problems)
+    changes += created
     changes += _plan_floating_ip(cluster, existing, foreign, kept)
     return ServersPlan(
         tuple(changes),
@@ -238,13 +247,13 @@ def _control_plane_loss(cluster: Cluster, existing: Existing, foreign: Optional[
     holder = next((s for s in same if s.id == recorded), None)
     if not recorded and not foreign and not any(not _is_broken(s, patience) for s in same):
         holder = next((s for s in same if s.launched), None)
-    way = ""
+    remedy = ""
     if holder is not None:
         if foreign or not _is_broken(holder, patience) or (holder.deleting and not others):
             return ""
         state = "is being deleted" if holder.deleting else f"is {holder.status}"
         state += f" ({holder.fault})" if holder.fault else ""
-        way = (
+        remedy = (
             "" if holder.deleting else f"Its disk may be intact: try openstack server reboot --hard {holder.id} first. "
         )
     elif not recorded or not others or (same and not foreign):
@@ -254,15 +263,15 @@ def _control_plane_loss(cluster: Cluster, existing: Existing, foreign: Optional[
         state += f"; the server of that name is another one, {foreign.id})" if foreign else ")"
     copies = [s.name for s in others if is_control_plane(s)]
     if copies:
-        way += f"A copy of etcd is on {', '.join(copies)}: save from there what you need first. "
+        remedy += f"A copy of etcd is on {', '.join(copies)}: save from there what you need first. "
         gone = f"delete the server (openstack server delete {holder.id}), and" if holder else "repair it:"
-        way += (
+        remedy += (
             f"If the API server answers there, {gone} deploy joins a new {name} to the others. " if not foreign else ""
         )
-        way += "" if holder or foreign else _gateway_hint(cluster, existing, copies)
+        remedy += "" if holder or foreign else _gateway_hint(cluster, existing, copies)
     return (
         f"the server {name}, which has the cluster's CA and etcd, {state}. Everything that was created in Kubernetes is lost with "
-        f"it, and no other server of the cluster can join a new control plane. {way}To give the data up: `q8s-run deploy FILE "
+        f"it, and no other server of the cluster can join a new control plane. {remedy}To give the data up: `q8s-run deploy FILE "
         f"--replace-control-plane` (ansible-playbook: -e q8s_replace_control_plane=true) deletes all servers of the cluster "
         f"({join_names([s.name for s in ours], 5)}), and creates them again, with a new CA and an empty Kubernetes"
     )
@@ -333,51 +342,12 @@ def _plan_foreign(
         )
 
 
-@dataclass(frozen=True)
-class Request:
-    """Servers that are asked for in one call: one, or some that are numbered from 1 on."""
-
-    specs: tuple[ServerSpec, ...]
-
-    @property
-    def name(self) -> str:
-        """What the call has as name. Nova puts the number behind it, if the servers are several."""
-        first = self.specs[0].name
-        return first if len(self.specs) == 1 else first.rpartition("-")[0]
-
-    def __str__(self) -> str:
-        first, last = self.specs[0].name, self.specs[-1].name
-        return f"server {first}" if len(self.specs) == 1 else f"{len(self.specs)} servers, {first} to {last}"
-
-    def without(self, names: Collection[str]) -> list[Request]:
-        """What is left to ask for when the servers of these names are there: all of it, or each other one alone."""
-        left = [spec for spec in self.specs if spec.name not in names]
-        return [self] if len(left) == len(self.specs) else [Request((spec,)) for spec in left]
-
-
-def requests(specs: Iterable[ServerSpec]) -> list[Request]:
-    """The fewest calls for these servers: one for all of a type that are numbered from 1 on, and one for each other.
-
-    Servers of one call get the same user-data. A control plane shares none with another.
-    """
-    alone: list[Request] = []
-    series: dict[str, list[ServerSpec]] = {}
-    for spec in specs:
-        kind = spec.vm_type.name if spec.vm_type else ""
-        number = len(series.get(kind, ())) + 1
-        if kind and spec.name.endswith(f"-{number}"):
-            series.setdefault(kind, []).append(spec)
-        else:
-            alone.append(Request((spec,)))
-    return alone + [Request(tuple(same)) for same in series.values()]
-
-
 def _is_broken(server: Server, patience: float) -> bool:
     return server.status == "ERROR" or server.deleting or (server.status == "BUILD" and server.age > patience)
 
 
 def _plan_ports(ports: Sequence[Port], staying: set[str], wanted: Sequence[str], kept: list[str]) -> list[Change]:
-    """Ports of Q8S's: a server that comes gets the one that waits for it, or a new one; those of nobody go."""
+    """Plan Q8S's ports: a server that is created gets the one that waits for it, or a new one; unused ones are deleted."""
     changes = []
     there = set()
     for port in ports:
@@ -391,21 +361,21 @@ def _plan_ports(ports: Sequence[Port], staying: set[str], wanted: Sequence[str],
 
 
 def _plan_server_group(
-    cluster: Cluster, group: Optional[ServerGroup], coming: bool, kept: list[str], problems: list[str]
+    cluster: Cluster, group: Optional[ServerGroup], creates: bool, kept: list[str], problems: list[str]
 ) -> list[Change]:
-    """A server can join a group only when it is made: a group for those that are there already would stay empty."""
+    """Plan the server group. A server joins one only when it is created: without new servers it would stay empty."""
     name = keypair_name(cluster.cluster_name)
     if group is not None:
         kept.append(f"server group {name} {group.policy}")
         if cluster.server_group not in ("none", group.policy):
             problems.append(f"the server group {name} has the policy {group.policy}; remove it, or choose another name")
-    elif cluster.server_group != "none" and coming:
+    elif cluster.server_group != "none" and creates:
         return [Change(SERVER_GROUP, "create", name, "", f"server group {name} {cluster.server_group}")]
     return []
 
 
 def _plan_floating_ip(cluster: Cluster, existing: Existing, foreign: Optional[Server], kept: list[str]) -> list[Change]:
-    """One for the initial control plane, through which the others are reached."""
+    """Plan the floating IP of the initial control plane, through which the others are reached."""
     name = cluster.name_of_initial_instance
     line = f"floating IP of {name}"
     floating = list(existing.floating)
@@ -425,7 +395,7 @@ def _plan_floating_ip(cluster: Cluster, existing: Existing, foreign: Optional[Se
 
 
 def plan_servers_absent(cluster: Cluster, existing: Existing, nodes: Optional[Sequence[str]] = None) -> Plan:
-    """What has to go so that no server of the cluster is left, and nothing that belongs to one.
+    """Return what has to be deleted so that no server of the cluster is left, and nothing that belongs to one.
 
     :param nodes: Kubernetes nodes whose servers alone have to go, each with its port; the rest is not touched then
     """

@@ -29,6 +29,19 @@ class Inside(NamedTuple):
     cpuinfo: Mapping[str, str]
 
 
+class Shown(NamedTuple):
+    """What a worker and Kubernetes show.
+
+    :param answer: what the guest printed: see parse(); empty if it was not reached
+    :param node: the Kubernetes node, None if there is none
+    :param image_disk: the size in bytes of the file system of images and containers, None if the kubelet did not tell it
+    """
+
+    answer: str
+    node: Optional[Mapping[str, Any]]
+    image_disk: Optional[int] = None
+
+
 def parse(text: str) -> Optional[Inside]:
     """Return what a guest printed, or None if it is not complete.
 
@@ -48,25 +61,20 @@ def parse(text: str) -> Optional[Inside]:
 def rows(
     name: str,
     vm_type: VmType,
-    answer: str,
-    node: Optional[Mapping[str, Any]],
+    shown: Shown,
     *,
     labels: Mapping[str, str],
     taints: Sequence[Mapping[str, str]],
-    image_disk: Optional[int] = None,
 ) -> list[dict[str, Any]]:
     """Return a row for each promise of the cluster file for a worker.
 
     A row has ``node``, ``promise``, ``promised``, ``measured``, ``off``, which is the difference as text, ``kept``, which is
     None if it cannot be compared, and ``problem``, which is empty if there is none.
 
-    :param answer: what the guest printed: see parse(); empty if it was not reached
-    :param node: the Kubernetes node, None if there is none
     :param labels: the labels that the node should have
     :param taints: the taints that the node should have, in the form of Kubernetes' API
-    :param image_disk: the size in bytes of the file system of images and containers, None if the kubelet did not tell it
     """
-    inside = parse(answer)
+    inside, node = parse(shown.answer), shown.node
     found = (
         list(_of_guest(vm_type, inside)) if inside else [_row("guest", "an answer over ssh", "no answer", kept=False)]
     )
@@ -75,7 +83,7 @@ def rows(
     else:
         capacity = node["status"].get("capacity", {})
         found.append(_storage("storage of pods", vm_type, parse_quantity(str(capacity.get("ephemeral-storage", "0")))))
-        found.append(_storage("storage of images", vm_type, image_disk))
+        found.append(_storage("storage of images", vm_type, shown.image_disk))
         found += _of_node(node, labels, taints)
     return [{"node": name, **row, "problem": problem(name, row)} for row in found]
 

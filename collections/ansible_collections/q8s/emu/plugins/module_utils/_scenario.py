@@ -204,7 +204,7 @@ def unpaired(scenario: Scenario, endpoints: Sequence[Endpoint]) -> list[tuple[in
 
 
 def _is_open(event: Event) -> bool:
-    """Whether an event stops nodes until they are started."""
+    """Return whether an event stops nodes until they are started."""
     return isinstance(event, NodeEvent) and event.how == STOP and event.end == event.begin
 
 

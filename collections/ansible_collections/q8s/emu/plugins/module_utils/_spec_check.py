@@ -52,7 +52,7 @@ _MACHINES = {
 
 
 def cluster(root: Value, report: Report) -> Cluster:
-    """The cluster that the values are.
+    """Return the cluster that the values describe.
 
     :raises SpecError: with every problem of the report and of the checks
     """
@@ -153,7 +153,7 @@ def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _vm_type(name: str, one: dict[str, Any], root: Value, report: Report) -> None:
-    """What has to fit within a type. Puts QEMU's name of the machine in place."""
+    """Check what has to fit within a type. Set QEMU's name of the machine."""
     value, path = root.at("vm_types", "types", name), join("vm_types.types", name)
     architecture = one["architecture"]
     if architecture is not None and one["cpu_model"] is not None:
@@ -181,7 +181,7 @@ def _vm_type(name: str, one: dict[str, Any], root: Value, report: Report) -> Non
 
 
 def _reserved(domain: str) -> bool:
-    """Whether labels of that domain are Q8S's own, or ones that a kubelet may not set on itself."""
+    """Return whether labels of that domain are Q8S's own, or ones that a kubelet may not set on itself."""
 
     def within(*names: str) -> bool:
         return any(domain == name or domain.endswith(f".{name}") for name in names)
@@ -240,7 +240,7 @@ def _host_system(name: str, one: Mapping[str, Any], values: Mapping[str, Any], r
 
 
 def _workers(definition: Mapping[str, Any], types: Optional[Mapping[str, Any]], root: Value, report: Report) -> None:
-    """Each type that is used is defined; one that is not used is suspicious."""
+    """Check that each type that is used is defined. Warn of one that is not used."""
     workers = definition.get("workers")
     if workers is None or types is None:
         return
@@ -264,7 +264,7 @@ def _guest_images(
     root: Value,
     report: Report,
 ) -> None:
-    """An image that no worker is made from is suspicious."""
+    """Warn of an image that no worker is created from."""
     workers, place = definition.get("workers"), root.at("guest_images")
     if values["guest_images"] is None or workers is None or types is None or "guest_images" not in root.data:
         return
@@ -320,7 +320,7 @@ def _addresses(values: Mapping[str, Any], definition: Mapping[str, Any], root: V
 
 
 def _etcd_members(definition: Mapping[str, Any], root: Value, report: Report) -> None:
-    """etcd works while more than half of its members do: an even number of them survives no more losses than one less."""
+    """Warn of an even number of etcd's members: it works while more than half of them do, so one less survives as many losses."""
     members = 1 + (definition.get("number_additional_master_nodes") or 0)
     if members % 2:
         return
@@ -397,7 +397,7 @@ def _proxy(values: Mapping[str, Any], root: Value, report: Report) -> None:
 
 
 def _names(values: Mapping[str, Any], definition: Mapping[str, Any], root: Value, report: Report) -> None:
-    """Names of servers and nodes: short enough for a host name, each there once."""
+    """Check that names of servers and nodes are short enough for a host name, and unique."""
     name, initial, additional = (
         values["cluster_name"],
         values["name_of_initial_instance"],

@@ -39,12 +39,12 @@ MEANINGS = {
 class Edit:
     """The class of a field's edits. ``text`` adds what the class does not say; of a refused edit it is the reason.
 
-    ``way`` says what to do instead of a refused edit, beside setting the field back.
+    ``remedy`` says what to do instead of a refused edit, beside setting the field back.
     """
 
     effect: Effect
     text: str = ""
-    way: str = ""
+    remedy: str = ""
 
 
 LIVE = Edit(Effect.LIVE)
@@ -55,6 +55,6 @@ NONE = Edit(Effect.NONE)
 DEPLOY_AGAIN = "destroy the cluster and deploy it again"
 
 
-def refused(reason: str, way: str = DEPLOY_AGAIN) -> Edit:
+def refused(reason: str, remedy: str = DEPLOY_AGAIN) -> Edit:
     """Return the class of an edit that is refused."""
-    return Edit(Effect.REFUSED, reason, way)
+    return Edit(Effect.REFUSED, reason, remedy)

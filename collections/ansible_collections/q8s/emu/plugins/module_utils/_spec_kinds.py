@@ -22,15 +22,15 @@ class Kind:
     """What may stand in a field."""
 
     def read(self, value: Value, path: str, report: Report) -> Any:
-        """The value, or None after a problem was reported."""
+        """Return the value, or None after a problem was reported."""
         raise NotImplementedError
 
-    def words(self) -> str:
-        """What is allowed, for the documentation."""
+    def description(self) -> str:
+        """Return what is allowed, for messages and the documentation."""
         raise NotImplementedError
 
     def schema(self) -> dict[str, Any]:
-        """What is allowed, as far as JSON Schema can say it."""
+        """Return what is allowed, as far as JSON Schema can say it."""
         raise NotImplementedError
 
 
@@ -41,7 +41,7 @@ class Anything(Kind):
     def read(self, value: Value, path: str, report: Report) -> Any:
         return None
 
-    def words(self) -> str:
+    def description(self) -> str:
         return "anything"
 
     def schema(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Text(Kind):
             return None
         return data
 
-    def words(self) -> str:
+    def description(self) -> str:
         return "text" if self.rule == Text.rule else self.rule
 
     def schema(self) -> dict[str, Any]:
@@ -89,14 +89,14 @@ class Line(Kind):
         if data is None:
             return ""
         if not isinstance(data, str) or not (data.isprintable() and len(data) <= 4096):
-            report.fail(value, path, f"is {found(data)}; must be {self.words()}")
+            report.fail(value, path, f"is {found(data)}; must be {self.description()}")
             return None
         if data.strip() == self.placeholder:
             report.warn(value, path, f"the placeholder {self.placeholder!r} is ignored")
             return ""
         return data.strip()
 
-    def words(self) -> str:
+    def description(self) -> str:
         return "one line of text"
 
     def schema(self) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class Number(Kind):
     def read(self, value: Value, path: str, report: Report) -> Optional[int]:
         data = value.data
         if isinstance(data, bool) or not isinstance(data, int) or not self.low <= data <= self.high:
-            report.fail(value, path, f"is {found(data)}; must be a {self.words()}", self._hint(data))
+            report.fail(value, path, f"is {found(data)}; must be a {self.description()}", self._hint(data))
             return None
         return int(data)
 
@@ -135,7 +135,7 @@ class Number(Kind):
             return f"write the number alone, in {self.unit}"
         return ""
 
-    def words(self) -> str:
+    def description(self) -> str:
         return f"whole number{f' ({self.unit})' if self.unit else ''} from {self.low} to {self.high}"
 
     def schema(self) -> dict[str, Any]:
@@ -161,10 +161,10 @@ class Choice(Kind):
             return self.spellings[text]
         close = report.close(text, list(self.spellings)) if isinstance(text, str) and self.suggest else ""
         hint = f"did you mean {close}?" if close else self.hint
-        report.fail(value, path, f"is {found(data)}; allowed: {self.words()}", hint)
+        report.fail(value, path, f"is {found(data)}; allowed: {self.description()}", hint)
         return None
 
-    def words(self) -> str:
+    def description(self) -> str:
         groups: dict[str, list[str]] = {}
         for spelling, meant in self.spellings.items():
             groups.setdefault(meant, []).append(spelling)
@@ -214,7 +214,7 @@ class Network(Kind):
                 return None
         return network
 
-    def words(self) -> str:
+    def description(self) -> str:
         return f"IPv4 network, /{self.shortest} to /{self.longest}"
 
     def _example(self) -> str:
@@ -250,7 +250,7 @@ class Items(Kind):
             report.fail(value, path, f"has no {self.must_hold}, {self.why}", f"add - {self.must_hold}")
         return tuple(result)
 
-    def words(self) -> str:
+    def description(self) -> str:
         return self.what
 
     def schema(self) -> dict[str, Any]:
@@ -278,7 +278,7 @@ class Names(Kind):
             result[name] = _read(self.of, item, join(path, name), report)
         return result
 
-    def words(self) -> str:
+    def description(self) -> str:
         return self.what
 
     def schema(self) -> dict[str, Any]:
@@ -368,7 +368,7 @@ class Group(Kind):
             return None
         return None if one.default is None else one.kind.read(from_default(one.default, value), path, report)
 
-    def words(self) -> str:
+    def description(self) -> str:
         return self.what
 
     def schema(self) -> dict[str, Any]:
@@ -390,7 +390,7 @@ def _read(kind: Kind, value: Value, path: str, report: Report) -> Any:
 
 
 def from_default(default: Any, place: Value) -> Value:
-    """A default as if it stood in the file."""
+    """Return a default as if it stood in the file."""
     if isinstance(default, dict):
         return Value({key: from_default(value, place) for key, value in default.items()}, place.line, place.column)
     data = [from_default(item, place) for item in default] if isinstance(default, list) else default
@@ -398,7 +398,7 @@ def from_default(default: Any, place: Value) -> Value:
 
 
 def is_mapping(value: Value, path: str, what: str, tag: str, report: Report) -> bool:
-    """Whether it is a mapping; a tag must be the one that belongs there."""
+    """Return whether it is a mapping; a tag must be the one that belongs there."""
     if value.tag and value.tag != tag:
         report.fail(value, path, f"the tag is {value.tag}; allowed: {f'{tag} or no tag' if tag else 'no tag'}")
     if not isinstance(value.data, dict):

@@ -47,7 +47,7 @@ class Measure(Kind):
         report.fail(value, path, f"is {found(value.data)}; must be {self.what}")
         return None
 
-    def words(self) -> str:
+    def description(self) -> str:
         return self.what
 
     def schema(self) -> dict[str, Any]:
@@ -65,8 +65,8 @@ class OneOrGroup(Kind):
         kind = self.group if isinstance(value.data, dict) else self.one
         return kind.read(value, path, report)
 
-    def words(self) -> str:
-        return f"{self.one.words()}; or {self.group.words()}"
+    def description(self) -> str:
+        return f"{self.one.description()}; or {self.group.description()}"
 
     def schema(self) -> dict[str, Any]:
         return {"anyOf": [self.one.schema(), self.group.schema()]}
@@ -85,7 +85,7 @@ class Rows(Kind):
             return None
         return [self.of.read(item, f"{path}[{number}]", report) for number, item in enumerate(value.data)]
 
-    def words(self) -> str:
+    def description(self) -> str:
         return self.what
 
     def schema(self) -> dict[str, Any]:
@@ -99,10 +99,10 @@ class Flag(Kind):
     def read(self, value: Value, path: str, report: Report) -> Optional[bool]:
         if isinstance(value.data, bool):
             return value.data
-        report.fail(value, path, f"is {found(value.data)}; must be {self.words()}")
+        report.fail(value, path, f"is {found(value.data)}; must be {self.description()}")
         return None
 
-    def words(self) -> str:
+    def description(self) -> str:
         return "true or false"
 
     def schema(self) -> dict[str, Any]:
@@ -119,10 +119,10 @@ class Degrees(Kind):
         data = value.data
         if isinstance(data, (int, float)) and not isinstance(data, bool) and -self.limit <= data <= self.limit:
             return float(data)
-        report.fail(value, path, f"is {found(data)}; must be a {self.words()}")
+        report.fail(value, path, f"is {found(data)}; must be a {self.description()}")
         return None
 
-    def words(self) -> str:
+    def description(self) -> str:
         return f"number (degrees) from -{self.limit} to {self.limit}"
 
     def schema(self) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class Table(Kind):
             return self._read_file(name, value, path, report)
         if not isinstance(value.data, str) or "\n" not in value.data.strip():
             hint = "write `matrix: |`, and below it the lines of the CSV file"
-            report.fail(value, path, f"is {found(value.data)}; must be {self.words()}", hint)
+            report.fail(value, path, f"is {found(value.data)}; must be {self.description()}", hint)
             return None
         try:
             return _links_sources.parse_table(value.data)
@@ -170,7 +170,7 @@ class Table(Kind):
             report.fail(value, path, f"{name}: {error}")
         return None
 
-    def words(self) -> str:
+    def description(self) -> str:
         return "CSV: names of columns, then lines of a name and delays in ms; or a file beside this one, such as delays.csv"
 
     def schema(self) -> dict[str, Any]:
@@ -324,7 +324,7 @@ class Links:
     matrix_file: str = field(default="", compare=False)  # beside the cluster file; its delays are in the rules
 
     def to_mapping(self) -> dict[str, Any]:
-        """The links in the file's own form, with the profiles' values in each."""
+        """Return the links in the file's own form, with the profiles' values in each."""
         return {
             "defaults": _fields_of(self.default),
             **({"profiles": {name: dict(one) for name, one in self.profiles.items()}} if self.profiles else {}),

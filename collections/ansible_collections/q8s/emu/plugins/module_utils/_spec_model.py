@@ -142,7 +142,7 @@ class Cluster:
     warnings: tuple[Problem, ...] = field(default=(), compare=False, repr=False)
 
     def to_mapping(self) -> dict[str, Any]:
-        """The completed cluster in the file's own form, fit for JSON; reading it gives an equal cluster."""
+        """Return the completed cluster in the file's own form, fit for JSON; reading it returns an equal cluster."""
         return {
             "cluster_name": self.cluster_name,
             "private_network_id": self.private_network_id,
@@ -206,7 +206,7 @@ class Cluster:
         }
 
     def vm_type(self, name: str) -> VmType:
-        """The type of that name.
+        """Return the type of that name.
 
         :raises KeyError: there is none
         """
@@ -217,7 +217,7 @@ class Cluster:
         return tuple(self.vm_type(name) for name, count in self.workers if count)
 
     def servers(self) -> tuple[ServerSpec, ...]:
-        """Every server that the file asks for: the initial instance, further control planes, hosts of workers."""
+        """Return every server that the file asks for: the initial instance, further control planes, hosts of workers."""
         types = {t.name: t for t in self.types}
         names = server_names(
             self.cluster_name, self.name_of_initial_instance, self.number_additional_master_nodes, dict(self.workers)
@@ -230,7 +230,7 @@ class Cluster:
         )
 
     def endpoints(self) -> list[Endpoint]:
-        """The nodes as the links' selectors see them."""
+        """Return the nodes as the links' selectors see them."""
         return [
             Endpoint(
                 server.node,
@@ -242,14 +242,14 @@ class Cluster:
         ]
 
     def link_matrix(self, overrides: Iterable[Rule] = ()) -> dict[tuple[str, str], Impairment]:
-        """The impairment of every direction between two nodes that has one.
+        """Return the impairment of every direction between two nodes that has one.
 
         :param overrides: rules that apply instead of the file's
         """
         return link_matrix(self.endpoints(), self.links.rules, self.links.default, overrides)
 
     def guest_network(self, host_address: str) -> GuestNetwork:
-        """Where the guest of the host with that address is.
+        """Return the network of the guest of the host with that address.
 
         :raises ValueError: the address is not one of ``remote_ip_prefix``
         """
@@ -257,7 +257,7 @@ class Cluster:
 
 
 def _given(group: Union[Access, Proxy]) -> dict[str, Any]:
-    """The fields that are not at their default."""
+    """Return the fields that are not at their default."""
     given = {f.name: getattr(group, f.name) for f in fields(group) if getattr(group, f.name) != f.default}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
@@ -265,7 +265,7 @@ def _given(group: Union[Access, Proxy]) -> dict[str, Any]:
 def server_names(
     cluster: str, initial: str, additional: int, workers: Mapping[str, int]
 ) -> Iterator[tuple[str, str, str]]:
-    """Each server's name, its node's name, and the type of its guest; a control plane has none. The initial one is first."""
+    """Yield each server's name, its node's name, and the type of its guest (a control plane has none); the initial one first."""
     yield initial, initial, ""
     for number in range(2, additional + 2):
         name = f"{cluster}-control-plane-{number}"
@@ -276,17 +276,17 @@ def server_names(
 
 
 def is_additional_control_plane(cluster: str, name: str) -> bool:
-    """Whether a server or node has the name of an additional control plane, as ``server_names`` gives it."""
+    """Return whether a server or node has the name of an additional control plane: see ``server_names``."""
     return re.fullmatch(rf"{re.escape(cluster)}-control-plane-[0-9]+", name) is not None
 
 
 def worker_node(cluster: str, server: str) -> str:
-    """The node in a worker's server, by their names as ``server_names`` gives them."""
+    """Return the node of a worker's server, by their names: see ``server_names``."""
     return server.removeprefix(f"{cluster}-")
 
 
 def guest_network(host_address: str, remote_ip_prefix: str, guest_ip_prefix: str) -> GuestNetwork:
-    """The network behind a host, from the host's address alone, so that no two hosts share one.
+    """Return the network behind a host, from the host's address alone, so that no two hosts share one.
 
     The host's part of its address chooses the subnet of ``guest_ip_prefix`` and the guest's place in it:
     10.254.1.3/24 with 192.11.0.0/16 gives 192.11.3.3/24 behind the gateway 192.11.3.1.
@@ -311,10 +311,10 @@ def guest_network(host_address: str, remote_ip_prefix: str, guest_ip_prefix: str
 
 
 def guest_subnet_length(remote: ipaddress.IPv4Network, guests: ipaddress.IPv4Network) -> int:
-    """Prefix length of one guest's network, so that every address of ``remote`` has one; over 29 is too small."""
+    """Return the prefix length of one guest's network, so that every address of ``remote`` has one; over 29 is too small."""
     return guests.prefixlen + 32 - remote.prefixlen
 
 
 def guest_mac(host_address: str) -> str:
-    """MAC address of the guest of that host: QEMU's prefix and the last three bytes of the host's address."""
+    """Return the MAC address of the guest of that host: QEMU's prefix and the last three bytes of the host's address."""
     return "52:54:00:" + ":".join(f"{byte:02x}" for byte in ipaddress.IPv4Address(host_address).packed[1:])

@@ -45,7 +45,7 @@ class Pair(Kind):
         first, second = (self.of.read(item, f"{path}[{number}]", report) for number, item in enumerate(value.data))
         return (first, second) if first is not None and second is not None else None
 
-    def words(self) -> str:
+    def description(self) -> str:
         return self.what
 
     def schema(self) -> dict[str, Any]:

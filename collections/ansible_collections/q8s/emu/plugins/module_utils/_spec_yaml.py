@@ -52,7 +52,7 @@ class Problem:
         return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
 
     def text(self) -> str:
-        """The problem on a line of its own, its hint below it."""
+        """Return the problem on a line of its own, its hint below it."""
         return f"{self}\n  hint: {self.hint}" if self.hint else str(self)
 
 
@@ -64,7 +64,7 @@ class SpecError(Exception):
         super().__init__(self.text())
 
     def text(self) -> str:
-        """Every problem on a line of its own, each hint below it; of very many the first."""
+        """Return every problem on a line of its own, each hint below it; of very many the first."""
         more = len(self.problems) - _SHOWN
         lines = [problem.text() for problem in self.problems[:_SHOWN]]
         return "\n".join([*lines, f"and {more} more mistakes"] if more > 0 else lines)
@@ -92,7 +92,7 @@ class Value:
     keys: Mapping[str, Value] = field(default_factory=dict)
 
     def at(self, *keys: str) -> Value:
-        """The value below these keys, or the last one on the way to it that exists."""
+        """Return the value below these keys, or the last one on the way to it that exists."""
         value = self
         for key in keys:
             if not isinstance(value.data, dict) or key not in value.data:
@@ -101,7 +101,7 @@ class Value:
         return value
 
     def key(self, key: str) -> Value:
-        """Where a key of this mapping stands; without it, the mapping."""
+        """Return where a key of this mapping stands; without it, the mapping."""
         return self.keys.get(key, self)
 
 
@@ -116,29 +116,29 @@ class Report:
         self.warnings: list[Problem] = []
 
     def fail(self, place: Value, path: str, message: str, hint: str = "") -> None:
-        """A mistake: the file is refused."""
+        """Report a mistake: the file is refused."""
         self.problems.append(Problem(self.origin, place.line, place.column, path, message, hint))
 
     def warn(self, place: Value, path: str, message: str, hint: str = "") -> None:
-        """The file is good, but hardly what was meant."""
+        """Report a warning: the file is valid, but hardly what was meant."""
         self.warnings.append(Problem(self.origin, place.line, place.column, path, message, hint))
 
     def close(self, word: str, known: Sequence[str]) -> str:
-        """The known word that is most like it, if any is. To compare takes time: not with many words, nor for many mistakes."""
+        """Return the known word that is most like it, if any is. Comparing is slow: not with many words, nor for many mistakes."""
         if len(known) > 200 or len(word) > 100 or len(self.problems) > _SHOWN:
             return ""
         return next(iter(difflib.get_close_matches(word, known, 1, 0.6)), "")
 
 
 def join(path: str, key: str) -> str:
-    """Path of a key in a mapping. A key that is no plain word is quoted, and shortened."""
+    """Return the path of a key in a mapping. A key that is no plain word is quoted, and shortened."""
     if not re.fullmatch(r"[A-Za-z0-9_./!-]{1,80}", key):
         key = ascii(key if len(key) <= 40 else key[:37] + "...")
     return f"{path}.{key}" if path else key
 
 
 def found(value: Any) -> str:
-    """What stands in the file, in words that fit a message; never long."""
+    """Describe what stands in the file, in words that fit a message; never long."""
     if value is None:
         return "nothing"
     if isinstance(value, Odd):
@@ -161,7 +161,7 @@ def _short(text: str) -> str:
 
 
 def from_data(data: Any) -> Value:
-    """Values of what something else has read, such as Ansible; they have no place."""
+    """Return the values of what something else has read, such as Ansible; they have no place."""
     if isinstance(data, Mapping):
         keys = {str(key): Value(str(key)) for key in data}
         return Value({str(key): from_data(value) for key, value in data.items()}, keys=keys)
@@ -172,7 +172,7 @@ def from_data(data: Any) -> Value:
 
 
 def read(text: Union[str, bytes], report: Report) -> Value:
-    """The values of a file. What is wrong with single keys and tags goes to the report.
+    """Return the values of a file. Report what is wrong with single keys and tags.
 
     :raises SpecError: it is no YAML, or not one document; or there is no PyYAML to read it
     """
@@ -204,7 +204,7 @@ def read(text: Union[str, bytes], report: Report) -> Value:
 
 
 def _decoded(text: bytes, report: Report) -> str:
-    """The text of bytes; others than UTF-8 are refused, for Ansible takes nothing else."""
+    """Return the text of bytes. Refuse others than UTF-8: Ansible takes nothing else."""
     line, message = 1, ""
     if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
         message = "the text is UTF-16; a cluster file is UTF-8"
@@ -220,7 +220,7 @@ def _decoded(text: bytes, report: Report) -> str:
 
 
 def _syntax(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int, str, str]:
-    """Line, column, message and hint for what PyYAML says."""
+    """Return line, column, message and hint for an error of PyYAML."""
     what, context = error.problem or "it cannot be read", error.context or ""
     mark, begin = error.problem_mark or error.context_mark, error.context_mark
     message, hint = f"not YAML: {what}", ""
@@ -257,7 +257,7 @@ class _Reader:
         self._constructor = yaml.constructor.SafeConstructor()
 
     def convert(self, node: yaml.Node, path: str, depth: int) -> Value:
-        """Each node once, however often an alias names it."""
+        """Convert each node once, however often an alias names it."""
         known = self._done.get(id(node))
         if known is not None:
             return known
@@ -284,7 +284,7 @@ class _Reader:
         return value
 
     def _tag(self, node: yaml.Node, place: Value, path: str) -> Optional[str]:
-        """One of our own tags, or an empty one. None after a problem was reported that leaves nothing to check."""
+        """Return one of our own tags, or an empty one; None after a problem was reported that leaves nothing to check."""
         tag = str(node.tag)
         if tag == "!" or (tag.startswith(_CORE) and tag[len(_CORE) :] in _KINDS[type(node).__name__]):
             return ""
@@ -326,7 +326,7 @@ class _Reader:
         return data, keys
 
     def _key(self, node: yaml.ScalarNode, place: Value, path: str) -> None:
-        """A key that is not text: YAML 1.1 reads on as true, and Ansible would too."""
+        """Refuse a key that is not text: YAML 1.1 reads on as true, and Ansible would too."""
         kind = node.tag[len(_CORE) :] if node.tag.startswith(_CORE) else ""
         if kind == "":
             self._tag(node, place, path)
@@ -341,7 +341,7 @@ class _Reader:
         return [part for part in parts if isinstance(part.data, dict)]
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
-        """A word as it was most likely meant; as Odd, if YAML means something else by it."""
+        """Return a word as it was most likely meant; as Odd, if YAML means something else by it."""
         kind, text = node.tag[len(_CORE) :], str(node.value)
         if not node.tag.startswith(_CORE) or kind not in ("int", "float", "bool", "null", "timestamp"):
             return text

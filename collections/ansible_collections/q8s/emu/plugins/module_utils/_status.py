@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.q8s.emu.plugins.module_utils import _certificates, _host_state
-from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import condition
+from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import condition, epoch, reason
 from ansible_collections.q8s.emu.plugins.module_utils._plan_servers import RECOVERY_COMMANDS
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec, is_additional_control_plane
 
@@ -143,8 +142,8 @@ def _row(
 
 
 def _machine(node: Optional[Mapping[str, Any]]) -> str:
-    told = node["status"]["nodeInfo"]["architecture"] if node else ""
-    return _MACHINES.get(told, told)
+    architecture = node["status"]["nodeInfo"]["architecture"] if node else ""
+    return _MACHINES.get(architecture, architecture)
 
 
 def _guest(answer: Mapping[str, Any]) -> Guest:
@@ -178,16 +177,9 @@ def _is_stale(node: Mapping[str, Any], guest: Guest) -> bool:
 
     Kubernetes calls a node Ready for 40 s after its machine has ended.
     """
-    times = [_seconds(str(node.get("renewed") or "")), _seconds(str(condition(node).get("lastHeartbeatTime") or ""))]
-    return bool(guest.started) and any(times) and max(times) < guest.started
-
-
-def _seconds(text: str) -> float:
-    """Return a time of Kubernetes' as Unix time, 0 if there is none."""
-    try:
-        return datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc).timestamp()
-    except ValueError:
-        return 0.0
+    times = [epoch(node.get("renewed")), epoch(condition(node).get("lastHeartbeatTime"))]
+    known = [moment for moment in times if moment is not None]
+    return bool(guest.started) and bool(known) and max(known) < guest.started
 
 
 def _server_problem(
@@ -214,7 +206,7 @@ def _server_problem(
 
 
 def _login_problem(spec: ServerSpec, row: Mapping[str, str], variables: Mapping[str, Any]) -> Optional[tuple[str, str]]:
-    """What keeps Ansible from asking the host."""
+    """Return what keeps Ansible from asking the host."""
     name = spec.name
     replace = f"q8s-run replace FILE {spec.node}" if spec.vm_type else ""
     asked = variables.get("q8s_domain") if spec.vm_type else variables.get("q8s_kubernetes")
@@ -230,10 +222,10 @@ def _login_problem(spec: ServerSpec, row: Mapping[str, str], variables: Mapping[
     reason = f": {message.splitlines()[-1]}" if message else ""
     if "Permission denied" in message or "Too many authentication failures" in message:
         key = str(variables.get("ansible_ssh_private_key_file") or "of the cluster")
-        way = f"restore the key {key} that the cluster was deployed with"
+        remedy = f"restore the key {key} that the cluster was deployed with"
         return (
             f"the host {name} refuses the login of {user}{reason}",
-            f"{way}; if it is there: {replace}" if replace else way,
+            f"{remedy}; if it is there: {replace}" if replace else remedy,
         )
     if "IDENTIFICATION HAS CHANGED" in message or "Host key verification failed" in message:
         address = row["address"]
@@ -261,7 +253,7 @@ def _sudo_problem(answer: Mapping[str, Any]) -> bool:
 def _machine_problem(
     spec: ServerSpec, row: Mapping[str, str], variables: Mapping[str, Any], guest: Guest
 ) -> Optional[tuple[str, str]]:
-    """What is wrong with the guest, and what of Q8S is not in force on its host or on a control plane."""
+    """Return what is wrong with the guest, and what of Q8S is not in force on its host or on a control plane."""
     of_guest = _guest_problem(spec, guest, variables)
     answer = variables.get("q8s_domain" if spec.vm_type else "q8s_kubernetes") or {}
     ended = (variables.get("control_plane_certificates") or {}).get("ended")
@@ -319,7 +311,7 @@ def _guest_problem(spec: ServerSpec, guest: Guest, variables: Mapping[str, Any])
 def _api_server_problem(
     spec: ServerSpec, row: Mapping[str, str], variables: Mapping[str, Any], why: str
 ) -> Optional[tuple[str, str]]:
-    """What is wrong with a control plane's API server, or why nothing is known of any node."""
+    """Return what is wrong with a control plane's API server, or why nothing is known of any node."""
     own = variables.get("q8s_kubernetes") if spec.vm_type is None else None
     problem = _api_problem(own) if own else ""
     if own and own.get("rc") == 127:
@@ -353,14 +345,12 @@ def _kubernetes_problem(
         )
     ready = condition(node)
     if str(ready["status"]) != "True":
-        reason = ready.get("message") or ready.get("reason") or "no reason given"
-        return f"Kubernetes reports it as {row['kubernetes']}: {reason}", f"{limited}; its messages: {logs}"
+        return f"Kubernetes reports it as {row['kubernetes']}: {reason(ready)}", f"{limited}; its messages: {logs}"
     for kind in _PRESSURES:
-        told = condition(node, kind)
-        if told["status"] == "True":
+        found = condition(node, kind)
+        if found["status"] == "True":
             show = {"DiskPressure": "df -h", "MemoryPressure": "free -m"}.get(kind, "journalctl -u kubelet -n 20")
-            reason = told.get("message") or told.get("reason") or "no reason given"
-            return f"{name} has {kind}: {reason}", f"q8s-run ssh FILE {name} -- {show}"
+            return f"{name} has {kind}: {reason(found)}", f"q8s-run ssh FILE {name} -- {show}"
     if node["spec"].get("unschedulable"):
         return (
             f"{name} takes no new pods: it is cordoned",

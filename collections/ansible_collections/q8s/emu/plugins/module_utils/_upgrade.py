@@ -37,10 +37,10 @@ def refusal(has: str, wanted: str, *, upgrades: bool) -> Optional[str]:
         )
     if number(wanted)[:2] > _next_minor(has):
         between = _between(has)
-        way = f"set it to {between} and run `q8s-run upgrade FILE`, then the same with {wanted}"
+        remedy = f"set it to {between} and run `q8s-run upgrade FILE`, then the same with {wanted}"
         if not between:
-            way = "first use a release of Q8S that has the next one"
-        return f"{edit} Kubernetes cannot skip a minor version: {way}."
+            remedy = "first use a release of Q8S that has the next one"
+        return f"{edit} Kubernetes cannot skip a minor version: {remedy}."
     if not upgrades:
         return f"{edit} deploy does not upgrade a cluster. Run `q8s-run upgrade FILE`, or set it back to {has}."
     return None

@@ -100,7 +100,7 @@ class Entry(NamedTuple):
 
 
 def wanted_entry(item: dict[str, Any]) -> Entry:
-    """What an item of the argument asks for.
+    """Return what an item of the argument asks for.
 
     :raises ValueError: it has both content and link, no absolute path, or no octal mode
     """

@@ -102,7 +102,7 @@ class Member(NamedTuple):
 
 
 def members(files: list[dict[str, Any]]) -> dict[str, Member]:
-    """The archive's content by member name.
+    """Return the archive's content by member name.
 
     :raises ValueError: a path is not absolute, occurs twice, or has not exactly one of content and link
     """

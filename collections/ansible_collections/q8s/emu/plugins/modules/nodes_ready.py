@@ -79,7 +79,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import condition
+from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import condition, reason
 
 INTERVAL = 2.0  # seconds between two questions
 REQUEST_TIMEOUT = 10  # seconds that the API server has for an answer
@@ -97,8 +97,8 @@ def node_problem(node: Optional[Mapping[str, Any]], started_at: str) -> str:
     ready = condition(node)
     if ready.get("status") != "True":
         state = "NotReady" if ready.get("status") == "False" else "in an unknown state"
-        reason = ready.get("message") or ready.get("reason")
-        return f"is {state}: {reason}" if reason else f"is {state}"
+        why = reason(ready, otherwise="")
+        return f"is {state}: {why}" if why else f"is {state}"
     # Both are in UTC, and of one length: text compares like time.
     if str(ready.get("lastHeartbeatTime") or "") < started_at:
         return f"has not reported since its machine was started at {started_at}"
@@ -113,8 +113,8 @@ def deployment_problem(deployment: Optional[Mapping[str, Any]]) -> str:
     available: Mapping[str, Any] = next((c for c in conditions if c["type"] == "Available"), {})
     if available.get("status") == "True":
         return ""
-    reason = available.get("message") or available.get("reason")
-    return f"is not Available: {reason}" if reason else "is not Available"
+    why = reason(available, otherwise="")
+    return f"is not Available: {why}" if why else "is not Available"
 
 
 def waiting(

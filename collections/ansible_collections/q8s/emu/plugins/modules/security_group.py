@@ -61,10 +61,10 @@ from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _module, _p
 def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     """Bring the group to the wanted state."""
     group = cloud.security_groups.find_security_group(cluster.cluster_name)
-    make = _plan_access.plan_group if module.params["state"] == "present" else _plan_access.plan_group_absent
-    plan = make(cluster, group, cloud.servers.list_servers(), cloud.ports.list_ports(cluster.cluster_name))
+    plan_group = _plan_access.plan_group if module.params["state"] == "present" else _plan_access.plan_group_absent
+    plan = plan_group(cluster, group, cloud.servers.list_servers(), cloud.ports.list_ports(cluster.cluster_name))
     if plan.problems:
-        raise _cloud.CloudError(f"Failed to make the security group: {plan.problems[0]}")
+        raise _cloud.CloudError(f"Failed to create the security group: {plan.problems[0]}")
     group_id = group.id if group else ""
     if plan.changed and not module.check_mode:
         group_id = cloud.security_groups.apply_plan(cluster.cluster_name, group, plan)

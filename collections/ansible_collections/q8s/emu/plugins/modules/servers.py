@@ -115,6 +115,7 @@ failed_servers:
   sample: {"demo-arm-mid-2": "server demo-arm-mid-2 is in ERROR: No valid host was found."}
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -123,11 +124,13 @@ from ansible_collections.q8s.emu.plugins.module_utils import (
     _cloud,
     _cloud_errors,
     _cloud_objects,
+    _cloud_tags,
     _hostkeys,
     _identity,
     _module,
     _plan,
     _plan_servers,
+    _server_requests,
     _text,
 )
 
@@ -164,7 +167,7 @@ def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
             if holder and holder.id != existing.etcd_server:
                 cloud.security_groups.record_etcd_server(cluster.cluster_name, holder.id)
                 existing = replace(existing, etcd_server=holder.id)
-            result |= _come(module, cluster, cloud, plan, existing)
+            result |= _create_missing(module, cluster, cloud, plan, existing)
         elif existing.etcd_server and module.params["nodes"] is None:
             cloud.security_groups.record_etcd_server(cluster.cluster_name, "")
     return result
@@ -194,7 +197,7 @@ def _delete(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any) -> Any:
     return replace(plan, changes=changes, unusable={**plan.unusable, **stuck})
 
 
-def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: Any) -> dict[str, Any]:
+def _create_missing(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: Any) -> dict[str, Any]:
     """Create and start the servers that are missing or stopped, and wait for them. Return all servers, and those that failed."""
     new = [change.subject for change in plan.of(_plan.SERVER, "create")]
     again = [change.subject.spec for change in plan.of(_plan.SERVER, "replace")]
@@ -203,13 +206,12 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
         group_id = cloud.server_groups.create_server_group(change.name)
     started = [change.subject for change in plan.of(_plan.SERVER, "start")]
     refused = dict(cloud.servers.start_servers(started))
-    requests = _plan_servers.requests(new) + [_plan_servers.Request((spec,)) for spec in again]
-    refused |= _make(module, cluster, cloud, requests, group_id)
+    requests = _server_requests.requests(new) + [_server_requests.Request((spec,)) for spec in again]
+    refused |= _create(module, cluster, cloud, requests, group_id)
     # Wait for accepted servers even when others were refused: the next run then finds them complete.
     by_name = {spec.name: spec for spec in plan.wanted}
     names = set(by_name) - set(refused) - set(plan.unusable)
-    ready, errors, late = cloud.servers.wait_until_active(cluster, names, float(module.params["timeout"]))
-    ready, errors = _delete_twins(module, cluster, cloud, existing, ready=ready, errors=errors)
+    ready, errors, late = _wait(module, cluster, cloud, existing, names)
     for server in started:
         if not _cloud_objects.is_ours(server, cluster.cluster_name) and server.name not in refused:
             cloud.servers.wait_until_started(server, float(module.params["timeout"]))
@@ -218,22 +220,12 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
     keep = ({cluster.name_of_initial_instance} | holders) - {spec.name for spec in (*new, *again)}
     replaceable = [server for server in errors if server.name not in keep]
     if replaceable:
-        for server in replaceable:
-            module.warn(
-                f"The server {server.name} went to ERROR and is replaced: {_cloud_errors.fault(server.fault)[0]}"
-            )
-        left = cloud.servers.delete_servers(replaceable, float(module.params["timeout"]))
-        for reason in left.values():
-            module.warn(f"A server that is replaced stays: {reason}")
+        left = _delete_failed(module, cloud, replaceable)
         # One by one: a cloud that has no room for all servers of a call creates none of them.
-        single = [_plan_servers.Request((by_name[server.name],)) for server in replaceable]
-        more = _make(module, cluster, cloud, single, group_id)
+        single = [_server_requests.Request((by_name[server.name],)) for server in replaceable]
+        more = _create(module, cluster, cloud, single, group_id)
         refused.update(more)
-        ready, errors, late = cloud.servers.wait_until_active(
-            cluster, names - set(more), float(module.params["timeout"])
-        )
-        errors = [server for server in errors if server.id not in left]
-        ready, errors = _delete_twins(module, cluster, cloud, existing, ready=ready, errors=errors)
+        ready, errors, late = _wait(module, cluster, cloud, existing, names - set(more), ignored=left)
     etcd_server = _record_etcd_server(cluster, cloud, ready, existing)
     failed = {name: _text.first_line(error) for name, error in sorted(refused.items())}
     faults = {server.name: _cloud_errors.fault(server.fault) for server in errors}
@@ -244,12 +236,7 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
     if failed and not (module.params["partial"] and runs):
         hints = {hint for error in refused.values() for hint in str(error).splitlines()[1:]}
         hints |= {hint for reason, hint in faults.values() if hint}
-        hints = hints or {"hint: run it again to replace what failed, or destroy the cluster to remove all of it"}
-        # one line for each call
-        lines = "\n".join(f"- {line}" for line in dict.fromkeys(failed.values()))
-        raise _cloud.CloudError(
-            f"Failed to create {len(failed)} of {len(by_name)} servers:\n{lines}\n" + "\n".join(sorted(hints))
-        )
+        raise _creation_error(failed, hints, len(by_name))
     for change in plan.of(_plan.FLOATING_IP, "create", "attach"):
         cloud.floating_ips.associate_floating_ip(cluster, change.subject, etcd_server)
     listed = [
@@ -257,6 +244,50 @@ def _come(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, existing: 
         for server in sorted(ready, key=lambda server: server.name)
     ]
     return {"servers": listed, "failed_servers": failed}
+
+
+def _wait(
+    module: AnsibleModule,
+    cluster: Any,
+    cloud: Any,
+    existing: Any,
+    names: Collection[str],
+    *,
+    ignored: Collection[str] = (),
+) -> tuple[list[Any], list[Any], dict[str, str]]:
+    """Wait for servers. Return those that are ACTIVE, those in ERROR, and by name the reason for each that is late.
+
+    :param ignored: ids of servers in ERROR that do not count
+    """
+    ready, errors, late = cloud.servers.wait_until_active(cluster, names, float(module.params["timeout"]))
+    errors = [server for server in errors if server.id not in ignored]
+    ready, errors = _delete_twins(module, cluster, cloud, existing, ready=ready, errors=errors)
+    return ready, errors, late
+
+
+def _delete_failed(module: AnsibleModule, cloud: Any, servers: list[Any]) -> Collection[str]:
+    """Delete servers that went to ERROR and are replaced. Return the ids of those that stay."""
+    for server in servers:
+        module.warn(f"The server {server.name} went to ERROR and is replaced: {_cloud_errors.fault(server.fault)[0]}")
+    left: dict[str, str] = cloud.servers.delete_servers(servers, float(module.params["timeout"]))
+    for reason in left.values():
+        module.warn(f"A server that is replaced stays: {reason}")
+    return left
+
+
+def _creation_error(failed: Mapping[str, str], hints: Collection[str], total: int) -> _cloud.CloudError:
+    """Return the error for servers that could not be created.
+
+    :param failed: the reason for each, by name
+    :param hints: what the errors of the cloud advise
+    :param total: how many servers there should be
+    """
+    hints = hints or {"hint: run it again to replace what failed, or destroy the cluster to remove all of it"}
+    # one line for each call
+    lines = "\n".join(f"- {line}" for line in dict.fromkeys(failed.values()))
+    return _cloud.CloudError(
+        f"Failed to create {len(failed)} of {total} servers:\n{lines}\n" + "\n".join(sorted(hints))
+    )
 
 
 def _delete_twins(
@@ -271,7 +302,7 @@ def _delete_twins(
         return ready, errors
     # Read the record again: a run of somebody else may have created the other one, and its etcd.
     tags = cloud.security_groups.find_tags(cluster.cluster_name)[1]
-    recorded = _cloud_objects.etcd_server(tags) or existing.etcd_server
+    recorded = _cloud_tags.etcd_server(tags) or existing.etcd_server
     before = {server.id for server in existing.servers}
     by_name: dict[str, list[Any]] = {}
     for server in sorted(servers, key=lambda s: _cloud_objects.order_of_choice(s, recorded)):
@@ -306,7 +337,7 @@ def _record_etcd_server(cluster: Any, cloud: Any, ready: list[Any], existing: An
     return str(initial.id)
 
 
-def _make(module: AnsibleModule, cluster: Any, cloud: Any, requests: list[Any], group_id: str) -> dict[str, Any]:
+def _create(module: AnsibleModule, cluster: Any, cloud: Any, requests: list[Any], group_id: str) -> dict[str, Any]:
     """Request servers, with ports of their own if they need them. Return the failures by server name."""
     if not requests:
         return {}
@@ -314,7 +345,7 @@ def _make(module: AnsibleModule, cluster: Any, cloud: Any, requests: list[Any], 
     ports: dict[str, str] = {}
     if needs.network.own_ports:
         specs = [spec for request in requests for spec in request.specs]
-        requests = [_plan_servers.Request((spec,)) for spec in specs]  # Nova gives one port to one server only
+        requests = [_server_requests.Request((spec,)) for spec in specs]  # Nova gives one port to one server only
         wanted = [spec.name for spec in specs]
         ports = {p.name: p.id for p in cloud.ports.list_ports(cluster.cluster_name) if p.ours and p.name in wanted}
         missing = [name for name in wanted if name not in ports]

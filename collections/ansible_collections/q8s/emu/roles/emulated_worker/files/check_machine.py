@@ -15,7 +15,7 @@ import sys
 
 
 def names(text):
-    """The names that `-cpu help` or `-machine help` lists: in each line the first word, after x86 in older versions."""
+    """Return the names that `-cpu help` or `-machine help` lists: in each line the first word, after x86 in older versions."""
     found = []
     for line in text.splitlines():
         if line.startswith("Recognized"):  # CPU flags follow
@@ -29,7 +29,7 @@ def names(text):
 
 
 def check(what, wanted, known):
-    """What is wrong with the choice, in words; empty if nothing is."""
+    """Return what is wrong with the choice, in words; empty if nothing is."""
     if wanted in known:
         return ""
     close = difflib.get_close_matches(wanted, known, 5, 0.4)
@@ -49,7 +49,7 @@ def ask(program, option):
 
 
 def kvm_reason(architecture):
-    """Why KVM cannot run a machine of that architecture here; empty if it can."""
+    """Return why KVM cannot run a machine of that architecture here; empty if it can."""
     here = platform.machine()
     if architecture != here:
         return f"the host is {here} and the guest {architecture}"
@@ -59,7 +59,7 @@ def kvm_reason(architecture):
 
 
 def main(architecture, cpu, machine, accel):
-    """Check; gives whether KVM is used, and what is wrong."""
+    """Check. Return whether KVM is used, and what is wrong."""
     program = f"/usr/bin/qemu-system-{architecture}"
     if not os.path.exists(program):
         return {"kvm": False, "installed": False, "problems": [f"{platform.node()} has no {program}"]}

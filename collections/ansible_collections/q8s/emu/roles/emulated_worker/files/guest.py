@@ -62,7 +62,7 @@ def lacks_kubelet(address):
 
 
 def busy_seconds(name):
-    """The time that QEMU's threads ran or waited for a CPU of the host."""
+    """Return the time that QEMU's threads ran or waited for a CPU of the host."""
     with open(f"/run/libvirt/qemu/{name}.pid") as stream:
         pid = stream.read().strip()
     total = 0
@@ -113,8 +113,8 @@ def domstate(name, *options):
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def last_words(name):
-    """What QEMU wrote to its log at its end, without its command line and what it lacks of a CPU model."""
+def log_tail(name):
+    """Return the end of QEMU's log, without its command line and what it lacks of a CPU model."""
     try:
         with open(f"/var/log/libvirt/qemu/{name}.log") as stream:
             lines = [line.strip() for line in stream if not re.search(r"^-|\\\n|requested feature|^$", line)]
@@ -133,7 +133,7 @@ def console(name):
 
 
 def last_lines(name):
-    """The end of the guest's console, without terminal control."""
+    """Return the end of the guest's console, without terminal control."""
     text = console(name)[-4000:].decode(errors="replace")
     text = re.sub(r"\x1b\[[0-9;?!]*[A-Za-z]", "", text)
     lines = [line for line in text.splitlines() if line.strip()]
@@ -149,24 +149,24 @@ def answers_arp(address):
 
 def watch(name, address):
     """Reset the guest whenever it hangs, and start it when its QEMU ended, at most three times before it answers again."""
-    idleness, mended = Idleness(name, WATCHED_WINDOW), 0
+    idleness, attempts = Idleness(name, WATCHED_WINDOW), 0
     while True:
         time.sleep(PAUSE)
         state = domstate(name, "--reason")
-        if state in ("shut off (crashed)", "shut off (failed)", "crashed (panicked)") and mended < RESETS:
-            mended += 1
-            say(f"the machine is {state}: starting it{last_words(name)}")
+        if state in ("shut off (crashed)", "shut off (failed)", "crashed (panicked)") and attempts < RESETS:
+            attempts += 1
+            say(f"the machine is {state}: starting it{log_tail(name)}")
             say(virsh("start", name))
         if not state.startswith("running"):
             idleness.forget()
             continue
         if answer(address) != "nobody" or answers_arp(address):
             idleness.forget()
-            mended = 0
+            attempts = 0
             continue
         idle = idleness.look()
-        if idle and mended < RESETS:
-            mended += 1
+        if idle and attempts < RESETS:
+            attempts += 1
             say(f"the guest was idle for {idle:.0f} s, and answers nobody: resetting it")
             say(virsh("reset", name))
 
@@ -192,14 +192,14 @@ def wait(name, address, timeout):
             if time.monotonic() - known > RESTART:
                 sys.exit(
                     f"Failed to boot the guest {name}: libvirt has not told its machine's state for {RESTART:.0f} s: "
-                    f"{virsh('domstate', name)}{last_words(name)}"
+                    f"{virsh('domstate', name)}{log_tail(name)}"
                 )
             idleness.forget()
             time.sleep(1)
             continue
         known = time.monotonic()
         if state in ("shut off", "crashed") and resets < RESETS:
-            ended.append(last_words(name))
+            ended.append(log_tail(name))
             virsh("start", name)
             resets += 1
             idleness.forget()
@@ -208,7 +208,7 @@ def wait(name, address, timeout):
             if reason == "paused (starting up)":  # by the watch
                 time.sleep(1)
                 continue
-            sys.exit(f"Failed to boot the guest {name}: its machine is {reason}{last_words(name)}{last_lines(name)}")
+            sys.exit(f"Failed to boot the guest {name}: its machine is {reason}{log_tail(name)}{last_lines(name)}")
         now = time.monotonic()
         if now - progress > timeout:
             before, printed = printed, len(console(name))

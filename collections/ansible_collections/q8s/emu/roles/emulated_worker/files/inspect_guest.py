@@ -33,18 +33,18 @@ def run(*command):
 
 
 def output(*command):
-    """The output of a program; nothing where it fails or is not installed."""
+    """Return the output of a program; nothing where it fails or is not installed."""
     done = run(*command)
     return done.stdout if done else ""
 
 
 def mebibytes(element):
-    """A size of libvirt's in MiB, 0 where there is none."""
+    """Return a size of libvirt's in MiB, 0 where there is none."""
     return int(int(element.text) * KIB[element.get("unit", "KiB")] / 1024) if element is not None else 0
 
 
 def machine(text):
-    """What libvirt's XML says of a machine."""
+    """Return what libvirt's XML says of a machine."""
     domain = ElementTree.fromstring(text)
     kind = domain.find("os/type")
     return {
@@ -60,13 +60,13 @@ def machine(text):
 
 
 def storage(text):
-    """The size of a disk in GiB, from ``qemu-img info``."""
+    """Return the size of a disk in GiB, from ``qemu-img info``."""
     found = re.search(r"^virtual size:.*\((\d+) bytes\)$", text, re.MULTILINE)
     return int(found.group(1)) >> 30 if found else 0
 
 
 def data_disk(path):
-    """What a data disk holds of the node: its description, and the guest's address and prefix length."""
+    """Return what a data disk holds of the node: its description, and the guest's address and prefix length."""
     found = {"node": {}, "address": "", "prefixlen": 0}
     try:
         with tarfile.open(path, mode="r:") as archive:

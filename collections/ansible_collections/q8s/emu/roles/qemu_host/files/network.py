@@ -6,6 +6,7 @@
 Parameters, as environment variables: NETWORK (the XML that is wanted), CHECK (True changes nothing).
 """
 
+import copy
 import json
 import os
 import subprocess
@@ -27,7 +28,7 @@ def existing(name, *options):
 
 
 def has(found, wanted):
-    """Whether an element has all that is wanted. libvirt adds settings of its own."""
+    """Return whether an element has all that is wanted. libvirt adds settings of its own."""
     return (
         wanted.attrib.items() <= found.attrib.items()
         and (wanted.text or "").strip() == (found.text or "").strip()
@@ -36,7 +37,7 @@ def has(found, wanted):
 
 
 def active(name):
-    """Whether the network runs."""
+    """Return whether the network runs."""
     done = subprocess.run([*VIRSH, "net-list", "--name"], stdout=subprocess.PIPE, universal_newlines=True, check=True)
     return name in done.stdout.split()
 
@@ -70,7 +71,7 @@ def main():
     if not define:
         print("".join(f"differs {what}\n" for what in differs), end="")
         return
-    own = ElementTree.fromstring(os.environ["NETWORK"])
+    own = copy.deepcopy(wanted)
     if found is not None:
         own.extend(found.find(tag) for tag in KEPT if found.find(tag) is not None)
     xml = ElementTree.tostring(own, encoding="unicode")
@@ -80,4 +81,5 @@ def main():
         restart(name, wanted)
 
 
-main()
+if __name__ == "__main__":
+    main()
