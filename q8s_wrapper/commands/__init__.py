@@ -28,9 +28,10 @@ def load(file: str, *, warn: bool = True) -> Any:
     try:
         cluster = _spec.load_file(file)
     except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
         raise WrapperError(
             f"Failed to read {file}: {error.strerror or error}",
-            "`q8s-run init FILE` writes one from what your cloud offers",
+            "`q8s-run init FILE` writes one from what your cloud offers" if missing else "",
             ExitCode.WRONG_INPUT,
         ) from None
     except _spec.SpecError as error:

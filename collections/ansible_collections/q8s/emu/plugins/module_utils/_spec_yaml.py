@@ -116,8 +116,9 @@ class Report:
         self.warnings: list[Problem] = []
 
     def fail(self, place: Value, path: str, message: str, hint: str = "") -> None:
-        """Report a mistake: the file is refused."""
-        self.problems.append(Problem(self.origin, place.line, place.column, path, message, hint))
+        """Add a mistake, for which the file is refused. A value whose mistake was reported already has no other."""
+        if place.data is not UNUSABLE:
+            self.problems.append(Problem(self.origin, place.line, place.column, path, message, hint))
 
     def warn(self, place: Value, path: str, message: str, hint: str = "") -> None:
         """Report a warning: the file is valid, but hardly what was meant."""
@@ -200,7 +201,7 @@ def read(text: Union[str, bytes], report: Report) -> Value:
         raise stop(len(lines), len(lines[-1]) + 1, message) from None
     except RecursionError:
         raise stop(1, 1, "nested too deeply: this is not a cluster file") from None
-    raise stop(1, 1, "empty; a cluster file is a mapping", "`q8s-run init FILE` writes one from what your cloud offers")
+    raise stop(1, 1, "empty; a cluster file is a mapping", "`q8s-run init OTHER_FILE` writes one from what your cloud offers")
 
 
 def _decoded(text: bytes, report: Report) -> str:
