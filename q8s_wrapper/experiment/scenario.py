@@ -127,7 +127,7 @@ class Record:
         records.mkdir(mode=0o700, exist_ok=True)
         for old in sorted(records.glob("*.jsonl"))[: -(_RECORDS_KEPT - 1)]:
             old.unlink()
-        self.path = records / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.jsonl"
+        self.path = records / f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}.jsonl"
         self._stream: TextIO = self.path.open("w", encoding="utf-8")
         self.path.chmod(0o600)
         self._lock = threading.Lock()

@@ -341,7 +341,6 @@ def test_a_start_that_fails_leaves_the_report_of_the_scenario_before(
 ) -> None:
     lab.write({"at": "0s", "for": "100ms", "stop": "node:cloud-1"})
     assert lab.run() == ExitCode.DONE
-    time.sleep(1)  # the names of records have seconds
     lab.machines.away("edge-cloud-1")
     assert lab.run() == ExitCode.FAILED
     assert "Failed to prepare the scenario" in capsys.readouterr().err
