@@ -29,7 +29,7 @@ from q8s_bundle.image import cloud
 from q8s_bundle.image.cloud import CloudImage
 from q8s_bundle.node import minors, versions
 from q8s_bundle.parser import Parser
-from q8s_bundle.progress import muted, say, use_json
+from q8s_bundle.progress import json_lines, muted, say
 
 _DONE: Final = 0
 _FAILED: Final = 1
@@ -54,6 +54,12 @@ def main(argv: Sequence[str]) -> int:
     # Handle SIGTERM and SIGHUP like Ctrl-C, to clean up: a containerd may be running.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
+    with json_lines(enabled=getattr(arguments, "progress", "text") == "json"):
+        return _run_safely(parser, arguments, argv)
+
+
+def _run_safely(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Run the command, report its errors, and return the exit code."""
     try:
         return int(arguments.run(parser, arguments, argv))
     except BundleError as error:
@@ -270,9 +276,7 @@ def _obtain(
 ) -> int:
     """Look the artifacts up in the cache, build the missing ones unless this is a check, and show the result."""
     choice = _choice(parser, arguments)
-    if arguments.progress == "json":
-        use_json()
-    with minors.selected(choice.kubernetes):
+    with minors.selected(choice.kubernetes), cache.recording() as used:
         answer = artifacts.look_up(choice)
         if not (arguments.check or (arguments.if_able and answer["obstacles"])):
             if answer["missing"]:
@@ -280,7 +284,7 @@ def _obtain(
                     artifacts.require_ability(choice, answer["missing"])
                     return namespace.run(argv)
                 answer = artifacts.ensure(choice, answer["missing"])
-            cache.mark_used()
+            cache.mark_used(used)
     show(answer)
     return _DONE
 
