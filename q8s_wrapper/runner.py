@@ -84,6 +84,8 @@ def run(
 ) -> Outcome:
     """Run a playbook of the collection on a cluster file.
 
+    This process must have no other child processes: a run that is interrupted or fails kills all of them.
+
     :param playbook: name of the playbook without ``.yml``
     :param folder: folder of the run, which receives the log
     :param lock: file of the cluster's lock, which Ansible's processes hold, too
@@ -136,6 +138,7 @@ def run(
     finally:
         if interrupt.since is not None or not ended:
             child.end_orphans()
+        child.release_orphans()
         interrupt.restore()
         renderer.close()
         log = keep_log(folder)
