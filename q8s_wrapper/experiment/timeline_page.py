@@ -175,7 +175,7 @@ def svg(analysis: Mapping[str, Any]) -> str:
     path_top = _TOP + len(rows) * _ROW + 10
     legend, legend_height = _legend(analysis, path_top + 46)
     height = path_top + 46 + legend_height
-    title = f"Timeline of the deploy of {_escape(analysis['cluster'])}"
+    title = f"Timeline of the deploy of {html.escape(analysis['cluster'])}"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
         f'role="img" font-size="13" font-family="system-ui, sans-serif"><title>{title}</title>',
@@ -187,7 +187,7 @@ def svg(analysis: Mapping[str, Any]) -> str:
         parts.append(f'<text class="quiet" x="{x:.1f}" y="{_TOP - 14}" text-anchor="middle">{tick:g} s</text>')
     for number, row in enumerate(rows):
         top = _TOP + number * _ROW
-        parts.append(f'<text x="{_LABEL - 8}" y="{top + 15}" text-anchor="end">{_escape(row.label)}</text>')
+        parts.append(f'<text x="{_LABEL - 8}" y="{top + 15}" text-anchor="end">{html.escape(row.label)}</text>')
         for start, end, name, colour in row.bars:
             tip = f"{name}: {start:.1f} s to {end:.1f} s, {end - start:.1f} s"
             parts.append(_bar(_LABEL + start * scale, top, (end - start) * scale, tip, f'style="fill: {colour}"'))
@@ -204,7 +204,7 @@ def svg(analysis: Mapping[str, Any]) -> str:
 def _bar(x: float, top: int, width: float, tip: str, attribute: str) -> str:
     """Return a bar of the chart with a tooltip."""
     size = f'x="{x:.1f}" y="{top + 3}" width="{max(width, 1.0):.1f}" height="{_ROW - 8}"'
-    return f"<rect {attribute} {size}><title>{_escape(tip)}</title></rect>"
+    return f"<rect {attribute} {size}><title>{html.escape(tip)}</title></rect>"
 
 
 def _legend(analysis: Mapping[str, Any], top: int) -> tuple[str, int]:
@@ -221,7 +221,7 @@ def _legend(analysis: Mapping[str, Any], top: int) -> tuple[str, int]:
     entries += [(_LABEL + 390, number, entry) for number, entry in enumerate(right)]
     lines = [
         f'<rect x="{x}" y="{top + 22 * number}" width="12" height="12" style="fill: {colour}"/>'
-        f'<text x="{x + 20}" y="{top + 22 * number + 11}">{_escape(name)}</text>'
+        f'<text x="{x + 20}" y="{top + 22 * number + 11}">{html.escape(name)}</text>'
         for x, number, (colour, name) in entries
     ]
     return "\n".join(lines), 22 * max(len(left), len(right)) + 8
@@ -257,8 +257,8 @@ def page(analysis: Mapping[str, Any]) -> str:
     shares, seconds = analysis["shares"], analysis["seconds"] or 1.0
     failed = "" if analysis["exit_code"] == 0 else f" It failed with exit code {analysis['exit_code']}."
     parts = [
-        f"<h1>{_escape(title)}</h1>",
-        f"<p>{_escape(_started_text(analysis))}, {format_duration(analysis['seconds'])}, "
+        f"<h1>{_html.escape(title)}</h1>",
+        f"<p>{_html.escape(_started_text(analysis))}, {format_duration(analysis['seconds'])}, "
         f"{analysis['servers_created']} servers created. No machine worked for {shares['no_machine_percent']:.1f} % "
         f"of it.{failed}</p>",
         _html.figure(svg(analysis)),
@@ -311,10 +311,6 @@ def _guest_table(analysis: Mapping[str, Any]) -> str:
         for guest in analysis["guests"]
     ]
     return _html.table(("guest", *(_NAMES.get(name, name) for name in MILESTONES)), rows)
-
-
-def _escape(value: object) -> str:
-    return html.escape(str(value))
 
 
 def _started_text(record: Mapping[str, Any]) -> str:
