@@ -36,7 +36,7 @@ from benchmarks.deployed import (
     vm_type,
 )
 from benchmarks.stock_image import StockImage
-from q8s_wrapper.report import table
+from q8s_wrapper.text_layout import table
 
 _PORT: Final = 2299
 _ATTEMPTS: Final = 3  # at a stock boot; QEMU without KVM at times loses an interrupt, and the guest hangs

@@ -20,8 +20,8 @@ from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.events import reduce
 from q8s_wrapper.experiment.task_log import Task, TaskLog
 from q8s_wrapper.render import Renderer
+from q8s_wrapper.run_logs import keep_log
 from q8s_wrapper.run_state import State
-from q8s_wrapper.state import keep_log
 
 # Seconds until Ansible is killed after SIGINT. Ansible forwards the signal to its workers and their child processes.
 _SECONDS_TO_STOP: Final = 15.0

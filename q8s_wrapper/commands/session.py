@@ -10,7 +10,20 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_wrapper import history, inventory, invocation, messages, output, render, report, runner, state, terminal
+from q8s_wrapper import (
+    cluster_lock,
+    history,
+    inventory,
+    invocation,
+    messages,
+    output,
+    render,
+    report,
+    run_logs,
+    runner,
+    state,
+    terminal,
+)
 from q8s_wrapper.commands import load
 from q8s_wrapper.commands.offline import program_versions
 from q8s_wrapper.config import state_root
@@ -60,7 +73,7 @@ class Session:
         renderer = render.renderer(
             self.json if as_json is None else as_json, self.estimate, show_plan, quiet=messages.is_quiet()
         )
-        run_folder = state.new_run(
+        run_folder = run_logs.new_run(
             self.folder, "check" if self.check else self.what.replace(" ", "-"), alone=self._changes
         )
         all_arguments = [*verbose, *arguments]
@@ -212,7 +225,7 @@ def open_session(
         words = [*invocation.typed_words(arguments), *invocation.selection_options(arguments)]
         command = arguments.invocation.command(arguments.command.name, *words)
         raise WrapperError(str(error), f"fix the cause, then run `{command}` again") from None
-    held = state.locked(folder, arguments.command.name) if changes else nullcontext(state.shared(folder))
+    held = cluster_lock.locked(folder, arguments.command.name) if changes else nullcontext(cluster_lock.shared(folder))
     with held as lock:
         _warn_of_scenario(arguments, folder, changes)
         yield Session(arguments, cluster, folder, lock, changes)
@@ -224,7 +237,7 @@ def _warn_of_scenario(arguments: argparse.Namespace, folder: Path, changes: bool
     if not left or arguments.command.name.startswith("scenario"):
         return
     # A run that changes the cluster holds its lock, so no scenario runs.
-    owner = None if changes else state.owner(folder)
+    owner = None if changes else cluster_lock.owner(folder)
     if owner and "scenario run" in owner.what:
         messages.info(f"a scenario is running since {left.since}")
     else:

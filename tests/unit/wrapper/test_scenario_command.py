@@ -25,7 +25,7 @@ import yaml
 from q8s_wrapper import cli, state
 from q8s_wrapper.commands import scenarios
 from q8s_wrapper.errors import ExitCode
-from q8s_wrapper.experiment import links, perform, scenario
+from q8s_wrapper.experiment import links, node_watch, scenario
 from tests.unit.wrapper import fake_machines
 from tests.unit.wrapper.fake_machines import FakeMachines
 
@@ -181,8 +181,8 @@ def test_a_scenario_without_a_control_plane_says_that_it_watches_nothing(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It says so once, and when a control plane answers again."""
-    monkeypatch.setattr(perform, "_UNWATCHED_SECONDS", 1)
-    monkeypatch.setattr(perform, "_PAUSE", 0.5)
+    monkeypatch.setattr(node_watch, "_UNWATCHED_SECONDS", 1)
+    monkeypatch.setattr(node_watch, "_PAUSE", 0.5)
     [plane] = [name for name in lab.machines.hosts if name.endswith("control-plane")]
     lab.machines.away(plane)
     lab.write({"at": "6s", "for": "100ms", "stop": "node:cloud-1"})
