@@ -34,6 +34,14 @@ from q8s_bundle.progress import json_lines, muted, say
 _DONE: Final = 0
 _FAILED: Final = 1
 _INTERRUPTED: Final = 130
+# Options with an architecture, which may be repeated.
+_ARCHITECTURE_OPTIONS: Final = {
+    "arch": "an architecture of emulated workers [Q8S_ARCH]",
+    "control-plane": "an architecture of control planes [Q8S_CONTROL_PLANE]",
+    "bench": "an architecture of the container image with the tools of q8s-run bench [Q8S_BENCH]",
+    "conformance": "an architecture of the container images of Kubernetes' conformance tests [Q8S_CONFORMANCE]",
+    "tests": "an architecture of the program that runs Kubernetes' conformance tests [Q8S_TESTS]",
+}
 _PURPOSES: Final = {
     "build": "build the bundles",
     "refresh": "refresh the bundles",
@@ -150,38 +158,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_choice(command: argparse.ArgumentParser) -> None:
     """Add the options that select the artifacts and their sources."""
-    known = sorted(versions.ARCHITECTURES)
-    command.add_argument(
-        "--arch", action="append", default=[], choices=known, help="an architecture of emulated workers [Q8S_ARCH]"
-    )
-    command.add_argument(
-        "--control-plane",
-        action="append",
-        default=[],
-        choices=known,
-        help="an architecture of control planes [Q8S_CONTROL_PLANE]",
-    )
-    command.add_argument(
-        "--bench",
-        action="append",
-        default=[],
-        choices=known,
-        help="an architecture of the container image with the tools of q8s-run bench [Q8S_BENCH]",
-    )
-    command.add_argument(
-        "--conformance",
-        action="append",
-        default=[],
-        choices=known,
-        help="an architecture of the container images of Kubernetes' conformance tests [Q8S_CONFORMANCE]",
-    )
-    command.add_argument(
-        "--tests",
-        action="append",
-        default=[],
-        choices=known,
-        help="an architecture of the program that runs Kubernetes' conformance tests [Q8S_TESTS]",
-    )
+    for name, help_text in _ARCHITECTURE_OPTIONS.items():
+        command.add_argument(
+            f"--{name}", action="append", default=[], choices=sorted(versions.ARCHITECTURES), help=help_text
+        )
     command.add_argument(
         "--kubernetes",
         choices=list(minors.MINORS),
