@@ -98,7 +98,7 @@ class Session:
 
     @property
     def again(self) -> str:
-        """The command that runs this again."""
+        """Return the command that runs this again."""
         options = [*self._typed, *invocation.keep_options(self._keep), *self._selection, *self.resume]
         return self.invocation.command(self.what, *options)
 

@@ -142,7 +142,7 @@ def rules(cluster: Any, changed: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
     return found
 
 
-def check_together(cluster: Any, changed: Sequence[Mapping[str, Any]]) -> None:
+def check_combined(cluster: Any, changed: Sequence[Mapping[str, Any]]) -> None:
     """Check changed links beside those of the cluster file.
 
     :raises WrapperError: the guests' kernels refuse a link

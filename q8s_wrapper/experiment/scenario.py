@@ -144,7 +144,7 @@ class Record:
 
     @property
     def now(self) -> float:
-        """The scenario's time in seconds."""
+        """Return the scenario's time in seconds."""
         return time.monotonic() - self._begin
 
     def write(self, event: str, **values: Any) -> None:
