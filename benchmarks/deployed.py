@@ -91,7 +91,7 @@ class DeployedCluster:
 
     @property
     def workers(self) -> list[ServerSpec]:
-        """The workers' hosts."""
+        """Return the workers' hosts."""
         return [spec for spec in self.cluster.servers() if spec.vm_type]
 
     def _program(self, host: str, command: str) -> list[str]:

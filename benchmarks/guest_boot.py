@@ -36,7 +36,7 @@ from benchmarks.deployed import (
     vm_type,
 )
 from benchmarks.stock_image import StockImage
-from q8s_wrapper.report import table
+from q8s_wrapper.text_layout import table
 
 _PORT: Final = 2299
 _ATTEMPTS: Final = 3  # at a stock boot; QEMU without KVM at times loses an interrupt, and the guest hangs
@@ -128,7 +128,7 @@ class Benchmark:
         return Boot(kernel, stock, stock_load, without, self._deployed.boot(spec), ready_load)
 
     def _boot_stock(self, spec: ServerSpec, image: StockImage, *, direct: bool) -> tuple[float, float]:
-        """Seconds until its kernel's first word, and until sshd's."""
+        """Boot the stock image. Return the seconds until its kernel's first line, and until sshd's."""
         command = json.dumps(
             stock_command(vm_type(spec), image, forward=f",hostfwd=tcp:127.0.0.1:{_PORT}-:22", direct=direct)
         )
@@ -158,7 +158,7 @@ def _report(what: str, boot: Boot) -> None:
 
 
 def _row(spec: ServerSpec, boots: Sequence[Boot]) -> Mapping[str, Any]:
-    """The table's line of a node: medians."""
+    """Return the table's row of a node, with medians."""
     kernel, stock, ready = (
         statistics.median(getattr(boot, kind) for boot in boots) for kind in ("kernel", "stock", "ready")
     )

@@ -73,7 +73,7 @@ def main() -> int:
         for _ in range(arguments.rounds):
             for name, way in order:
                 with _clean(cloud), _cluster(arguments.servers) as cluster:
-                    _quiet()
+                    _wait_until_idle()
                     load = os.getloadavg()[0]
                     seconds = way(cloud, cluster)
                     taken[name].append(seconds)
@@ -123,7 +123,7 @@ class Cluster:
 
 @contextmanager
 def _cluster(count: int) -> Iterator[Cluster]:
-    """A cluster with its key pair and security group, and without servers."""
+    """Create a cluster's key pair and security group, without servers."""
     with tempfile.TemporaryDirectory() as folder:
         cluster = Cluster(count, Path(folder))
         fields = cluster_fields(_NAME, _FLAVOR, count - 1)
@@ -133,8 +133,8 @@ def _cluster(count: int) -> Iterator[Cluster]:
         yield cluster
 
 
-def _quiet() -> None:
-    """Wait, not for ever, until the machine has done what the way before left it to do."""
+def _wait_until_idle() -> None:
+    """Wait, for at most a minute, until the machine has finished the work that the way before left."""
     for _ in range(20):
         before = _cpu_seconds()
         time.sleep(3)
@@ -143,14 +143,14 @@ def _quiet() -> None:
 
 
 def _cpu_seconds() -> float:
-    """The CPU time that the whole machine has spent; from the first line of proc_stat(5), without idle and iowait."""
+    """Return the CPU seconds of the whole machine: the first line of proc_stat(5), without idle and iowait."""
     ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
 def _clean(cloud: Any) -> Iterator[None]:
-    """Nothing is there before, nothing is left."""
+    """Remove all servers, groups and key pairs when the context ends."""
     try:
         yield
     finally:
@@ -166,7 +166,7 @@ def _clean(cloud: Any) -> Iterator[None]:
 
 
 def _body(cloud: Any, bare: bool) -> dict[str, Any]:
-    """What a server is made from."""
+    """Return the attributes of a new server."""
     body = {
         "image_id": cloud.image.find_image(settings.IMAGE_NAME, ignore_missing=False).id,
         "flavor_id": cloud.compute.find_flavor(_FLAVOR, ignore_missing=False).id,
@@ -184,7 +184,7 @@ def _body(cloud: Any, bare: bool) -> dict[str, Any]:
 
 
 def _reference(workers: int, bare: bool, cloud: Any, cluster: Cluster) -> float:
-    """Seconds that servers take with so many calls side by side, or in one call if that is 0."""
+    """Create servers with so many concurrent calls, or with one call if that is 0. Return the seconds."""
     count = cluster.servers
     create = partial(cloud.compute.create_server, **_body(cloud, bare))
     begin = time.monotonic()
@@ -216,10 +216,10 @@ def _until(condition: Callable[[], bool], what: str) -> None:
 
 
 def _q8s(cloud: Any, cluster: Cluster) -> float:
-    """The servers of a cluster file, made by the module and then listed by the inventory."""
+    """Create the servers of a cluster file with the module, and list them with the inventory. Return the seconds."""
     count = cluster.servers
-    told = json.loads(cluster.play("servers"))
-    tasks = {task["task"]["name"]: task for task in told["plays"][0]["tasks"]}
+    answer = json.loads(cluster.play("servers"))
+    tasks = {task["task"]["name"]: task for task in answer["plays"][0]["tasks"]}
     begin, end = (datetime.fromisoformat(tasks[name]["task"]["duration"]["start"]) for name in ("servers", "listed"))
     active = [server for server in cloud.compute.servers() if server.status == "ACTIVE"]
     if len(active) != count:
@@ -231,7 +231,7 @@ def _q8s(cloud: Any, cluster: Cluster) -> float:
 
 
 def cluster_fields(name: str, flavor: str, workers: int) -> dict[str, Any]:
-    """The fields of a cluster file for the lab: one control plane and so many workers, all with one flavor."""
+    """Return the fields of a cluster file for the lab: one control plane and workers, all of one flavor."""
     return {
         "cluster_name": name,
         "private_network_id": "private",
@@ -266,7 +266,7 @@ def cluster_fields(name: str, flavor: str, workers: int) -> dict[str, Any]:
 
 
 def _playbook(folder: Path) -> list[dict[str, Any]]:
-    """Key pair and security group first, and then, with another tag, the servers."""
+    """Return the playbook: key pair and security group first, then, with another tag, the servers."""
     key = folder / "id_ed25519"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
     public = key.with_suffix(".pub").read_text().strip()

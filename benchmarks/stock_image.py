@@ -53,7 +53,7 @@ class StockImage:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All that QEMU opens."""
+        """Return the files that QEMU opens."""
         return (self.disk, self.seed, self.firmware, self.variables, self.kernel, self.initrd)
 
 

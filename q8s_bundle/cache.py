@@ -16,7 +16,7 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,18 +49,18 @@ class NotCachedError(BundleError):
 
 
 _builds_allowed = True
-_asked_for: set[tuple[str, str]] = set()
+_looked_up: set[tuple[str, str]] | None = None  # see recording()
 
 
 @contextmanager
 def looking_only() -> Iterator[None]:
     """Forbid builds and downloads within the context, in all threads: they raise ``NotCachedError``."""
     global _builds_allowed  # noqa: PLW0603
-    _builds_allowed = False
+    before, _builds_allowed = _builds_allowed, False
     try:
         yield
     finally:
-        _builds_allowed = True
+        _builds_allowed = before
 
 
 def require_builds(name: str) -> None:
@@ -154,7 +154,8 @@ def entry(kind: str, name: str, key: str, build: Callable[[Path], None]) -> tupl
 def find(kind: str, name: str, key: str) -> Path | None:
     """Return the folder of an entry, or None if it is not in the cache or still being built."""
     final = _folder(kind, name, key)
-    _asked_for.add((kind, final.name))
+    if _looked_up is not None:
+        _looked_up.add((kind, final.name))
     return final if final.is_dir() else None
 
 
@@ -190,11 +191,15 @@ def building_generation(text: str) -> Iterator[None]:
 
     :param text: what no earlier generation has
     """
+    before = os.environ.get(_NEXT_GENERATION)
     os.environ[_NEXT_GENERATION] = text
     try:
         yield
     finally:
-        del os.environ[_NEXT_GENERATION]
+        if before is None:
+            del os.environ[_NEXT_GENERATION]
+        else:
+            os.environ[_NEXT_GENERATION] = before
 
 
 def set_generation(text: str) -> None:
@@ -217,18 +222,25 @@ def set_generation(text: str) -> None:
 
 @contextmanager
 def recording() -> Iterator[set[tuple[str, str]]]:
-    """Record kind and folder name of every entry that is looked up within the context. It does not count as use."""
-    global _asked_for  # noqa: PLW0603
-    before, _asked_for = _asked_for, set()
+    """Record kind and folder name of every entry that is looked up within the context, in all threads.
+
+    A context around it does not record them.
+    """
+    global _looked_up  # noqa: PLW0603
+    before, found = _looked_up, set[tuple[str, str]]()
+    _looked_up = found
     try:
-        yield _asked_for
+        yield found
     finally:
-        _asked_for = before
+        _looked_up = before
 
 
-def mark_used() -> None:
-    """Set the time of last use of every entry that this process has looked up to now."""
-    for kind, name in _asked_for:
+def mark_used(entries: Iterable[tuple[str, str]]) -> None:
+    """Set the time of last use of entries to now.
+
+    :param entries: kind and folder name of each, as ``recording`` yields them
+    """
+    for kind, name in entries:
         # The entry does not exist, or another user owns the cache.
         with suppress(OSError):
             os.utime(lock_file(cache_root() / kind / name))

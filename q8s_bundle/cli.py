@@ -29,11 +29,19 @@ from q8s_bundle.image import cloud
 from q8s_bundle.image.cloud import CloudImage
 from q8s_bundle.node import minors, versions
 from q8s_bundle.parser import Parser
-from q8s_bundle.progress import muted, say, use_json
+from q8s_bundle.progress import json_lines, muted, say
 
 _DONE: Final = 0
 _FAILED: Final = 1
 _INTERRUPTED: Final = 130
+# Options with an architecture, which may be repeated.
+_ARCHITECTURE_OPTIONS: Final = {
+    "arch": "an architecture of emulated workers [Q8S_ARCH]",
+    "control-plane": "an architecture of control planes [Q8S_CONTROL_PLANE]",
+    "bench": "an architecture of the container image with the tools of q8s-run bench [Q8S_BENCH]",
+    "conformance": "an architecture of the container images of Kubernetes' conformance tests [Q8S_CONFORMANCE]",
+    "tests": "an architecture of the program that runs Kubernetes' conformance tests [Q8S_TESTS]",
+}
 _PURPOSES: Final = {
     "build": "build the bundles",
     "refresh": "refresh the bundles",
@@ -57,6 +65,12 @@ def main(argv: Sequence[str], program: str = "q8s-run") -> int:
     # Handle SIGTERM and SIGHUP like Ctrl-C, to clean up: a containerd may be running.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
+    with json_lines(enabled=getattr(arguments, "progress", "text") == "json"):
+        return _run_safely(parser, arguments, argv)
+
+
+def _run_safely(parser: argparse.ArgumentParser, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Run the command, report its errors, and return the exit code."""
     try:
         return int(arguments.run(parser, arguments, argv))
     except BundleError as error:
@@ -153,38 +167,10 @@ def _parser(program: str = "q8s-run") -> argparse.ArgumentParser:
 
 def _add_choice(command: argparse.ArgumentParser) -> None:
     """Add the options that select the artifacts and their sources."""
-    known = sorted(versions.ARCHITECTURES)
-    command.add_argument(
-        "--arch", action="append", default=[], choices=known, help="an architecture of emulated workers [Q8S_ARCH]"
-    )
-    command.add_argument(
-        "--control-plane",
-        action="append",
-        default=[],
-        choices=known,
-        help="an architecture of control planes [Q8S_CONTROL_PLANE]",
-    )
-    command.add_argument(
-        "--bench",
-        action="append",
-        default=[],
-        choices=known,
-        help="an architecture of the container image with the tools of q8s-run bench [Q8S_BENCH]",
-    )
-    command.add_argument(
-        "--conformance",
-        action="append",
-        default=[],
-        choices=known,
-        help="an architecture of the container images of Kubernetes' conformance tests [Q8S_CONFORMANCE]",
-    )
-    command.add_argument(
-        "--tests",
-        action="append",
-        default=[],
-        choices=known,
-        help="an architecture of the program that runs Kubernetes' conformance tests [Q8S_TESTS]",
-    )
+    for name, help_text in _ARCHITECTURE_OPTIONS.items():
+        command.add_argument(
+            f"--{name}", action="append", default=[], choices=sorted(versions.ARCHITECTURES), help=help_text
+        )
     command.add_argument(
         "--kubernetes",
         choices=list(minors.MINORS),
@@ -279,9 +265,7 @@ def _obtain(
 ) -> int:
     """Look the artifacts up in the cache, build the missing ones unless this is a check, and show the result."""
     choice = _choice(parser, arguments)
-    if arguments.progress == "json":
-        use_json()
-    with minors.selected(choice.kubernetes):
+    with minors.selected(choice.kubernetes), cache.recording() as used:
         answer = artifacts.look_up(choice)
         looks_only = (
             arguments.check
@@ -294,7 +278,7 @@ def _obtain(
                     artifacts.require_ability(choice, answer["missing"])
                     return namespace.run(argv)
                 answer = artifacts.ensure(choice, answer["missing"])
-            cache.mark_used()
+            cache.mark_used(used)
     show(answer)
     return _DONE
 

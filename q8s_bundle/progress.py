@@ -35,21 +35,29 @@ _as_json = False
 _muted = False
 
 
-def use_json() -> None:
-    """Write progress as JSON lines from now on, for a program that shows it."""
+@contextmanager
+def json_lines(*, enabled: bool = True) -> Iterator[None]:
+    """Write progress as JSON lines within the context, for a program that shows it.
+
+    :param enabled: whether to do so; otherwise, write text
+    """
     global _as_json  # noqa: PLW0603
-    _as_json = True
+    before, _as_json = _as_json, enabled
+    try:
+        yield
+    finally:
+        _as_json = before
 
 
 @contextmanager
 def muted() -> Iterator[None]:
     """Write no progress within the context, in all threads."""
     global _muted  # noqa: PLW0603
-    _muted = True
+    before, _muted = _muted, True
     try:
         yield
     finally:
-        _muted = False
+        _muted = before
 
 
 @contextmanager

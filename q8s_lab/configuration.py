@@ -35,90 +35,128 @@ def database_url(settings: Settings, passwords: Secrets, name: str) -> str:
 
 def configuration(settings: Settings, environment: Path, passwords: Secrets) -> dict[str, str]:
     """Return the text of all configuration files, by file name."""
-    folder = settings.folder
-    keystone = settings.url("keystone")
+    sections = _Sections(settings, environment, passwords)
+    return {
+        "keystone.conf": _keystone(sections),
+        "glance-api.conf": _glance(sections),
+        "placement.conf": _placement(sections),
+        "neutron.conf": _neutron(sections),
+        "nova.conf": _nova(sections),
+        _VENDOR_DATA: json.dumps({"cloud-init": package_proxy.vendor_data(settings)}),
+    }
 
-    def user(name: str) -> str:
+
+@dataclass(frozen=True)
+class _Sections:
+    """Settings that several files need, and the sections that they share."""
+
+    settings: Settings
+    environment: Path
+    passwords: Secrets
+
+    @property
+    def folder(self) -> Path:
+        """Return the lab's folder."""
+        return self.settings.folder
+
+    def user(self, name: str) -> str:
+        """Return the options with which a service logs in."""
         return f"""\
 auth_type = password
-auth_url = {keystone}/v3
+auth_url = {self.settings.url("keystone")}/v3
 username = {name}
-password = {passwords.service}
+password = {self.passwords.service}
 project_name = service
 user_domain_id = default
 project_domain_id = default
 """
 
-    def token(name: str) -> str:
+    def token(self, name: str) -> str:
+        """Return the section with which a service checks tokens."""
         return (
-            f"[keystone_authtoken]\n{user(name)}www_authenticate_uri = {keystone}/v3\ninterface = internal\n"
-            "service_token_roles_required = true\n"
+            f"[keystone_authtoken]\n{self.user(name)}www_authenticate_uri = {self.settings.url('keystone')}/v3\n"
+            "interface = internal\nservice_token_roles_required = true\n"
         )
 
-    def database(name: str) -> str:
-        return f"connection = {database_url(settings, passwords, name)}\n"
+    def database(self, name: str) -> str:
+        """Return the option with a database."""
+        return f"connection = {database_url(self.settings, self.passwords, name)}\n"
 
-    return {
-        "keystone.conf": f"""\
+
+def _keystone(sections: _Sections) -> str:
+    """Return Keystone's configuration file."""
+    return f"""\
 [DEFAULT]
-log_file = {folder}/log/keystone.log
+log_file = {sections.folder}/log/keystone.log
 [database]
-{database("keystone")}
+{sections.database("keystone")}
 [token]
 provider = fernet
 [fernet_tokens]
-key_repository = {folder}/state/fernet
+key_repository = {sections.folder}/state/fernet
 [credential]
-key_repository = {folder}/state/credential
+key_repository = {sections.folder}/state/credential
 [identity]
 password_hash_rounds = 4
-""",
-        "glance-api.conf": f"""\
+"""
+
+
+def _glance(sections: _Sections) -> str:
+    """Return Glance's configuration file."""
+    return f"""\
 [DEFAULT]
-log_file = {folder}/log/glance.log
+log_file = {sections.folder}/log/glance.log
 enabled_backends = fs:file
 enabled_import_methods = [glance-direct]
 workers = 1
-node_staging_uri = file://{folder}/state/staging
+node_staging_uri = file://{sections.folder}/state/staging
 [os_glance_staging_store]
-filesystem_store_datadir = {folder}/state/staging
+filesystem_store_datadir = {sections.folder}/state/staging
 [os_glance_tasks_store]
-filesystem_store_datadir = {folder}/state/tasks
+filesystem_store_datadir = {sections.folder}/state/tasks
 [database]
-{database("glance")}
+{sections.database("glance")}
 [glance_store]
 default_backend = fs
 [fs]
-filesystem_store_datadir = {folder}/glance
+filesystem_store_datadir = {sections.folder}/glance
 [paste_deploy]
 flavor = keystone
-config_file = {environment}/etc/glance/glance-api-paste.ini
-{token("glance")}""",
-        "placement.conf": f"""\
+config_file = {sections.environment}/etc/glance/glance-api-paste.ini
+{sections.token("glance")}"""
+
+
+def _placement(sections: _Sections) -> str:
+    """Return Placement's configuration file."""
+    return f"""\
 [DEFAULT]
-log_file = {folder}/log/placement.log
+log_file = {sections.folder}/log/placement.log
 [api]
 auth_strategy = keystone
 [placement_database]
-{database("placement")}
-{token("placement")}""",
-        "neutron.conf": f"""\
+{sections.database("placement")}
+{sections.token("placement")}"""
+
+
+def _neutron(sections: _Sections) -> str:
+    """Return Neutron's configuration file."""
+    return f"""\
 [DEFAULT]
-log_file = {folder}/log/neutron.log
-state_path = {folder}/state
+log_file = {sections.folder}/log/neutron.log
+state_path = {sections.folder}/state
 core_plugin = ml2
 service_plugins = router
 transport_url = fake://
 auth_strategy = keystone
-api_paste_config = {environment}/etc/neutron/api-paste.ini
+api_paste_config = {sections.environment}/etc/neutron/api-paste.ini
 notify_nova_on_port_status_changes = false
 notify_nova_on_port_data_changes = false
 rpc_workers = 0
 dhcp_agent_notification = false
 [oslo_concurrency]
-lock_path = {folder}/state/lock
+lock_path = {sections.folder}/state/lock
 [database]
-{database("neutron")}
+{sections.database("neutron")}
 [ml2]
 type_drivers = local,flat
 tenant_network_types = local
@@ -126,11 +164,15 @@ mechanism_drivers = q8s
 extension_drivers = port_security
 [ml2_type_flat]
 flat_networks = *
-{token("neutron")}""",
-        "nova.conf": f"""\
+{sections.token("neutron")}"""
+
+
+def _nova(sections: _Sections) -> str:
+    """Return Nova's configuration file."""
+    return f"""\
 [DEFAULT]
-log_file = {folder}/log/nova.log
-state_path = {folder}/state
+log_file = {sections.folder}/log/nova.log
+state_path = {sections.folder}/state
 my_ip = 127.0.0.1
 host = lab
 transport_url = fake://
@@ -142,23 +184,23 @@ service_down_time = 86400
 sync_power_state_interval = 10
 cpu_allocation_ratio = 1.0
 [oslo_concurrency]
-lock_path = {folder}/state/lock
+lock_path = {sections.folder}/state/lock
 [database]
-{database("nova_cell1")}
+{sections.database("nova_cell1")}
 [api_database]
-{database("nova_api")}
+{sections.database("nova_api")}
 [wsgi]
-api_paste_config = {environment}/etc/nova/api-paste.ini
+api_paste_config = {sections.environment}/etc/nova/api-paste.ini
 [glance]
-endpoint_override = {settings.url("glance")}
+endpoint_override = {sections.settings.url("glance")}
 [neutron]
-{user("neutron")}
-endpoint_override = {settings.url("neutron")}
+{sections.user("neutron")}
+endpoint_override = {sections.settings.url("neutron")}
 [placement]
-{user("placement")}
+{sections.user("placement")}
 region_name = {REGION}
 [service_user]
-{user("nova")}
+{sections.user("nova")}
 send_service_user_token = true
 [conductor]
 workers = 1
@@ -170,7 +212,5 @@ track_instance_changes = true
 [vnc]
 enabled = false
 [api]
-vendordata_jsonfile_path = {folder}/etc/{_VENDOR_DATA}
-{token("nova")}""",
-        _VENDOR_DATA: json.dumps({"cloud-init": package_proxy.vendor_data(settings)}),
-    }
+vendordata_jsonfile_path = {sections.folder}/etc/{_VENDOR_DATA}
+{sections.token("nova")}"""

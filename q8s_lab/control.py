@@ -20,6 +20,7 @@ from q8s_lab.configuration import Secrets
 from q8s_lab.errors import LabError
 from q8s_lab.hollow import Hollow
 from q8s_lab.machine import read
+from q8s_lab.private_file import open_private
 from q8s_lab.settings import CLOUD_NAME, REGION, Settings
 from q8s_lab.vm import VirtualMachine
 
@@ -219,5 +220,5 @@ def _write_firewall_auth(settings: Settings, passwords: Secrets) -> None:
         "user_domain_id": "default",
         "project_domain_id": "default",
     }
-    with open(path, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as stream:
+    with open_private(path) as stream:
         yaml.safe_dump({"auth": auth, "region_name": REGION}, stream)

@@ -30,12 +30,12 @@ def ensure() -> tuple[Path, bool]:
     with cache.locked(folder.parent / f".{folder.name}.lock"):  # only one of several starting labs creates it
         if marker.exists():
             return folder, False
-        _make(folder)
+        _create(folder)
         marker.touch()
     return folder, True
 
 
-def _make(folder: Path) -> None:
+def _create(folder: Path) -> None:
     """Create the virtual environment and install the locked packages with uv."""
     uv = shutil.which(
         "uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])

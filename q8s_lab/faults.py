@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
 import socket
 import ssl
@@ -21,6 +20,7 @@ from typing import Any, Final, Self
 
 import yaml
 
+from q8s_lab.private_file import open_private
 from q8s_lab.settings import CLOUD_NAME, Settings
 
 # The service of each type, and the path of its endpoint.
@@ -267,6 +267,6 @@ def clouds_yaml(settings: Settings, service: str, proxy: FaultProxy, path: Path)
             cloud["auth"]["auth_url"] = url
         else:
             cloud[f"{service}_endpoint_override"] = url
-    with open(path, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as stream:
+    with open_private(path) as stream:
         yaml.safe_dump(data, stream)
     return {"OS_CLIENT_CONFIG_FILE": str(path), "OS_CLOUD": CLOUD_NAME}

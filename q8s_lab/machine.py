@@ -20,6 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from q8s_lab.private_file import open_private
+
 _RUNNER: Final = Path(__file__).parent / "runner.sh"
 _POWER_OFF: Final = signal.SIGRTMIN + 4  # systemd(1), "SIGNALS"
 _REBOOT: Final = signal.SIGRTMIN + 5
@@ -95,7 +97,7 @@ def read_spec[T](path: Path, build: Callable[[Any], T]) -> T:
 def write_spec(path: Path, data: Mapping[str, Any]) -> None:
     """Write the definition of a machine in one step, with mode 0600: user-data may contain keys."""
     new = path.with_name(f"{path.name}.new")
-    with open(new, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as stream:
+    with open_private(new) as stream:
         json.dump(data, stream)
     new.rename(path)
 

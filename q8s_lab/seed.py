@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import yaml
 
 from q8s_lab import hollow, servers
 from q8s_lab.configuration import Secrets
+from q8s_lab.private_file import open_private
 from q8s_lab.settings import ADMIN_CLOUD_NAME, CLOUD_NAME, IMAGE_NAME, REGION, SCALE_CLOUD_NAME, Settings
 
 _PATHS = {
@@ -159,5 +159,5 @@ def _write_clouds(settings: Settings, path: Path, clouds: Mapping[str, Mapping[s
             for name, cloud in clouds.items()
         }
     }
-    with open(path, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream:
+    with open_private(path) as stream:
         yaml.safe_dump(data, stream)

@@ -78,6 +78,14 @@ def adopt_orphans() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
+def release_orphans() -> None:
+    """Undo :func:`adopt_orphans`: later orphans get the parent that they would have without it.
+
+    :raises OSError: the kernel refuses
+    """
+    _prctl(_PR_SET_CHILD_SUBREAPER, 0)
+
+
 def end_orphans() -> None:
     """Kill all descendants of this process."""
     while pids := {int(pid) for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,6 @@ from q8s_wrapper.errors import ExitCode, WrapperError
 
 def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit code. Report errors as messages with hints, never as a traceback."""
-    messages.set_quiet(False)
     code: int = ExitCode.DONE
     with output.checked():
         try:
@@ -85,7 +85,19 @@ def _run(argv: Sequence[str]) -> int:
         ansible_arguments.check(command, rest)
     check_environment(command.options)
     apply_environment(arguments)
-    messages.set_quiet(getattr(arguments, "quiet", False))
+    with messages.quieted(getattr(arguments, "quiet", False)):
+        return _run_command(arguments, rest, default=default)
+
+
+def _run_command(arguments: argparse.Namespace, rest: Sequence[str], *, default: bool) -> int:
+    """Run the command of parsed arguments.
+
+    :param rest: the arguments behind ``--``
+    :param default: whether the arguments have the default cluster file
+    :returns: the exit code
+    :raises WrapperError: the command failed
+    """
+    command: Command = arguments.command
     arguments.rest = rest
     arguments.invocation = invocation.Invocation(invocation.program())
     if command.file:

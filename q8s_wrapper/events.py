@@ -9,10 +9,18 @@ from datetime import datetime
 from typing import Any, Final
 
 from q8s_wrapper.failure_reason import failure_reason, task_location
-from q8s_wrapper.run_state import BUILDS, PLAYS_OF_ROLES, BuildProgress, Failure, RunningTask, Stage, State
+from q8s_wrapper.run_state import (
+    BUILDS,
+    PLAYS_OF_ROLES,
+    TASK_RESULTS,
+    BuildProgress,
+    Failure,
+    RunningTask,
+    Stage,
+    State,
+)
 from q8s_wrapper.terminal import without_colours
 
-_RESULTS: Final = frozenset({"runner_on_ok", "runner_on_failed", "runner_on_unreachable", "runner_on_skipped"})
 # Prefix of the names of tasks that refuse the cluster file or the command.
 _REFUSAL_PREFIX: Final = "Refuse edits"
 
@@ -44,7 +52,7 @@ def reduce(state: State, event: Mapping[str, Any]) -> State:
     if kind == "runner_retry" and host in state.current:
         running = state.current[host]
         return replace(state, current={**state.current, host: replace(running, tries=running.tries + 1)})
-    if kind in _RESULTS:
+    if kind in TASK_RESULTS:
         return _with_result(state, kind, data, str(event.get("stdout") or ""))
     if kind == "verbose":
         return _with_build_progress(state, str(event.get("stdout") or ""))

@@ -293,7 +293,9 @@ def _quote_yaml(text: str) -> str:
         "n",
     ):
         return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    import yaml
+
+    return yaml.safe_dump(text, default_style='"', allow_unicode=True, width=float("inf")).rstrip("\n")
 
 
 def _format_file(name: str, fields: _NetworkFields, image: str, flavors: tuple[Flavor, Flavor], guest_mb: int) -> str:

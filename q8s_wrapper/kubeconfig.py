@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import time
 import urllib.parse
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
@@ -143,7 +143,7 @@ def merge(target: Path, text: str, name: str) -> Path | None:
         raise _merge_error(target, "it has no lists of clusters, contexts and users")
     backup = None
     if target.exists():
-        backup = target.with_name(f"{target.name}.q8s-{time.strftime('%Y%m%d-%H%M%S')}")
+        backup = target.with_name(f"{target.name}.q8s-{datetime.now():%Y%m%d-%H%M%S-%f}")
         shutil.copy2(target, backup)
     write_private(target.resolve(), yaml.safe_dump(merged, sort_keys=False))  # the user may have put a link there
     return backup

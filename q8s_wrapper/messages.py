@@ -6,15 +6,24 @@ The functions ignore write errors: a deploy must not fail because the reader of 
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 _quiet = False
 
 
-def set_quiet(quiet: bool) -> None:
-    """Set whether to print only errors, warnings and results (``--quiet``)."""
+@contextmanager
+def quieted(quiet: bool) -> Iterator[None]:
+    """Within the context, print only errors, warnings and results (``--quiet``), or everything.
+
+    :param quiet: whether to print only these
+    """
     global _quiet  # noqa: PLW0603 (one process prints for one user)
-    _quiet = quiet
+    before, _quiet = _quiet, quiet
+    try:
+        yield
+    finally:
+        _quiet = before
 
 
 def is_quiet() -> bool:

@@ -31,6 +31,11 @@ class Renderer(Protocol):
         """End the display."""
 
 
+def _new_result(name: str, before: State, after: State) -> Any:
+    """Return the result of this name if ``after`` has it and ``before`` does not, else None."""
+    return after.results.get(name) if name not in before.results else None
+
+
 class Plain:
     """Renderer for logs: timestamped lines for the plan, started stages, repeated retries and failures."""
 
@@ -42,11 +47,11 @@ class Plain:
 
     def update(self, before: State, after: State) -> None:
         self._state, self._at = after, time.monotonic()
-        if self._show_plan and "q8s_plan" in after.results and "q8s_plan" not in before.results:
-            for line in report.plan(after.results["q8s_plan"], self._estimator(after), 70):
+        if self._show_plan and (plan := _new_result("q8s_plan", before, after)) is not None:
+            for line in report.plan(plan, self._estimator(after), 70):
                 self._line(after.seconds, f"  {line}".rstrip())
-        if self._show_plan and "q8s_node_plan" in after.results and "q8s_node_plan" not in before.results:
-            for line in report.node_plan(after.results["q8s_node_plan"], 70):
+        if self._show_plan and (node_plan := _new_result("q8s_node_plan", before, after)) is not None:
+            for line in report.node_plan(node_plan, 70):
                 self._line(after.seconds, f"  {line}".rstrip())
         known = {stage.name for stage in before.stages}
         for stage in after.stages:
@@ -111,10 +116,10 @@ class Terminal:
         self._state, self._at = after, time.monotonic()
         if after.results is not before.results or before.started is None:
             self._estimate = self._estimator(after)
-        if self._show_plan and "q8s_plan" in after.results and "q8s_plan" not in before.results:
-            self.show_message("\n".join(report.plan(after.results["q8s_plan"], self._estimate, self._console.width)))
-        if self._show_plan and "q8s_node_plan" in after.results and "q8s_node_plan" not in before.results:
-            self.show_message("\n".join(report.node_plan(after.results["q8s_node_plan"], self._console.width)))
+        if self._show_plan and (plan := _new_result("q8s_plan", before, after)) is not None:
+            self.show_message("\n".join(report.plan(plan, self._estimate, self._console.width)))
+        if self._show_plan and (node_plan := _new_result("q8s_node_plan", before, after)) is not None:
+            self.show_message("\n".join(report.node_plan(node_plan, self._console.width)))
         for line in after.lines[len(before.lines) :]:
             self.show_message(line)
         for failure in after.failures[len(before.failures) :]:
@@ -204,10 +209,10 @@ class JsonLines:
         self._ended = False
 
     def update(self, before: State, after: State) -> None:
-        if "q8s_plan" in after.results and "q8s_plan" not in before.results:
-            self._emit({"event": "plan", **report.plan_data(after.results["q8s_plan"], self._estimator(after))})
-        if "q8s_node_plan" in after.results and "q8s_node_plan" not in before.results:
-            self._emit({"event": "node_plan", **report.node_plan_data(after.results["q8s_node_plan"])})
+        if (plan := _new_result("q8s_plan", before, after)) is not None:
+            self._emit({"event": "plan", **report.plan_data(plan, self._estimator(after))})
+        if (node_plan := _new_result("q8s_node_plan", before, after)) is not None:
+            self._emit({"event": "node_plan", **report.node_plan_data(node_plan)})
         known = {stage.name for stage in before.stages}
         for stage in after.stages:
             if stage.name not in known:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.history import Estimate, format_duration
 from q8s_wrapper.invocation import Invocation, add_option
 from q8s_wrapper.run_state import Failure, State
+from q8s_wrapper.text_layout import table, wrap
 
 _REASON_LINES: Final = 10
 _LINK_NAMES: Final = 4  # nodes that a line of links names
@@ -38,18 +38,6 @@ class End:
     check: bool = False
     continues: bool = False
     timeline: str = ""
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Format rows with the same keys as an aligned table with a heading. Return "" for no rows."""
-    if not rows:
-        return ""
-    heads = list(rows[0])
-    cells = [[head.upper() for head in heads]] + [[str(row.get(head, "")) for head in heads] for row in rows]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(heads))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
-    )
 
 
 def plan(data: Mapping[str, Any], estimate: Estimate | None, width: int) -> list[str]:
@@ -201,7 +189,7 @@ def failures(state: State, invocation: Invocation, width: int) -> list[str]:
     for (task, reason, place), same in grouped.items():
         hosts = [failure.host for failure in same]
         where = "" if hosts == ["localhost"] else f"{join_names(hosts, 5)}: "
-        lines += _wrap(f"error: {where}{task}", width)
+        lines += wrap(f"error: {where}{task}", width)
         lines += [f"  {line}" for line in _shorten_reason(invocation.adapt(reason), width - 2)]
         lines.append(f"  (in {place})")
     return lines
@@ -209,7 +197,7 @@ def failures(state: State, invocation: Invocation, width: int) -> list[str]:
 
 def _shorten_reason(reason: str, width: int) -> list[str]:
     """Wrap a text and keep its first and last lines: messages start with the reason, programs print it at the end."""
-    lines = [part for line in reason.strip().splitlines() for part in _wrap(line, width, indent="") or [""]]
+    lines = [part for line in reason.strip().splitlines() for part in wrap(line, width, indent="") or [""]]
     if len(lines) <= _REASON_LINES:
         return lines
     half = _REASON_LINES // 2
@@ -226,19 +214,19 @@ def ending(end: End, state: State, *, log: str, exists: str, width: int, quiet: 
     """
     if quiet:
         hints = [step for step in next_steps(end, state) if step.startswith("hint: ")]
-        wrapped = [line for hint in hints for line in _wrap(hint, width)]
+        wrapped = [line for hint in hints for line in wrap(hint, width)]
         return [
             *failures(state, end.invocation, width),
             last_line(end, state),
-            *_wrap(exists, width),
+            *wrap(exists, width),
             *wrapped,
         ]
     lines = ["", *stage_table(state).splitlines(), ""] if state.stages else []
     lines += failures(state, end.invocation, width)
     lines += [last_line(end, state), f"log: {log}", *([f"timeline: {end.timeline}"] if end.timeline else [])]
-    lines += _wrap(exists, width)
+    lines += wrap(exists, width)
     for step in next_steps(end, state):
-        lines += [step] if step.startswith("next: ") else _wrap(step, width)
+        lines += [step] if step.startswith("next: ") else wrap(step, width)
     return lines
 
 
@@ -287,25 +275,10 @@ def _format_problems(rows: Sequence[Mapping[str, Any]], invocation: Invocation, 
     if bad:
         lines.append("")
     for row in bad:
-        lines += _wrap(f"{row['node']}: {row['problem']}", width)
+        lines += wrap(f"{row['node']}: {row['problem']}", width)
         if row["hint"]:
-            lines += [f"  {line}" for line in _wrap(f"hint: {invocation.adapt(row['hint'])}", width - 2)]
+            lines += [f"  {line}" for line in wrap(f"hint: {invocation.adapt(row['hint'])}", width - 2)]
     return lines
-
-
-# A command in a message: in backquotes, or from q8s-run to the end of the clause.
-_COMMAND: Final = re.compile(r"`[^`]*`|\S*q8s-run .*?(?=: |; |\), |$)")
-_KEPT_SPACE: Final = "\0"
-
-
-def _wrap(text: str, width: int, indent: str = "  ") -> list[str]:
-    """Wrap a text. Do not break names with hyphens, nor commands, which users copy.
-
-    :param indent: what all lines but the first begin with
-    """
-    protected = _COMMAND.sub(lambda found: found[0].replace(" ", _KEPT_SPACE), text)
-    lines = textwrap.wrap(protected, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
-    return [line.replace(_KEPT_SPACE, " ") for line in lines]
 
 
 def next_steps(end: End, state: State) -> list[str]:

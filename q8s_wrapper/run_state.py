@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+# Kinds of ansible-runner's events that end a task on a host.
+TASK_RESULTS: Final = frozenset({"runner_on_ok", "runner_on_failed", "runner_on_unreachable", "runner_on_skipped"})
 # Plays that build bundles and guest images. They take minutes, or no time if everything is cached.
 BUILDS: Final = frozenset({"Build node bundles and guest images", "Build on the initial control plane"})
 _NUMBER: Final = re.compile(r" \(\d+\)$")

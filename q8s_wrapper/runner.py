@@ -20,8 +20,8 @@ from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.events import reduce
 from q8s_wrapper.experiment.task_log import Task, TaskLog
 from q8s_wrapper.render import Renderer
+from q8s_wrapper.run_logs import keep_log
 from q8s_wrapper.run_state import State
-from q8s_wrapper.state import keep_log
 
 # Seconds until Ansible is killed after SIGINT. Ansible forwards the signal to its workers and their child processes.
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -84,10 +84,33 @@ class _Interrupt:
             signal.signal(number, handler)
 
 
+class _Events:
+    """Handler of ansible-runner's events: computes the state of the run, and shows it."""
+
+    def __init__(self, renderer: Renderer) -> None:
+        self.state = State()
+        self._task_log = TaskLog()
+        self._renderer = renderer
+
+    def handle(self, event: dict[str, Any]) -> bool:
+        """Handle an event. Return whether ansible-runner shall write it to a file."""
+        before, self.state = self.state, reduce(self.state, event)
+        self._task_log.add(event, self.state)
+        if before != self.state:
+            self._renderer.update(before, self.state)
+        return False  # event files contain the results of tasks, which may be secret
+
+    def outcome(self, code: ExitCode, log: Path) -> Outcome:
+        """Return the outcome of the run after its last event."""
+        return Outcome(self.state, code, log, self._task_log.finished(self.state.seconds))
+
+
 def run(
     playbook: str, cluster_file: Path, folder: Path, lock: Path, *, arguments: Sequence[str], renderer: Renderer
 ) -> Outcome:
     """Run a playbook of the collection on a cluster file.
+
+    This process must have no other child processes: a run that is interrupted or fails kills all of them.
 
     :param playbook: name of the playbook without ``.yml``
     :param folder: folder of the run, which receives the log
@@ -98,22 +121,7 @@ def run(
     # Imported here: the import takes half a second, which `q8s-run --help` would have to wait for.
     import ansible_runner.interface
 
-    state = State()
-    task_log = TaskLog()
-
-    def handle(event: dict[str, Any]) -> bool:
-        nonlocal state
-        before, state = state, reduce(state, event)
-        task_log.add(event, state)
-        if before != state:
-            renderer.update(before, state)
-        return False  # do not write event files: they contain the results of tasks, which may be secret
-
-    def forget_environment(status: Mapping[str, Any], runner_config: Any) -> None:
-        # ansible-runner writes the whole environment, including passwords, to this file before Ansible starts.
-        if status["status"] == "running":
-            Path(runner_config.artifact_dir, "command").unlink(missing_ok=True)
-
+    events = _Events(renderer)
     ended = False
     interrupt = _Interrupt(folder, renderer)
     child.adopt_orphans()
@@ -127,8 +135,8 @@ def run(
                 cmdline=shlex.join([*cluster_variable(cluster_file), *arguments]),
                 ident="run",
                 settings={"pexpect_timeout": _POLL_SECONDS},
-                event_handler=handle,
-                status_handler=forget_environment,
+                event_handler=events.handle,
+                status_handler=_forget_environment,
                 cancel_callback=interrupt.overdue,
                 quiet=True,
             )
@@ -141,12 +149,18 @@ def run(
     finally:
         if interrupt.since is not None or not ended:
             child.end_orphans()
+        child.release_orphans()
         interrupt.restore()
         renderer.close()
         log = keep_log(folder)
-    tasks = task_log.finished(state.seconds)
     if interrupt.since is not None:
-        return Outcome(state, ExitCode.INTERRUPTED, log, tasks)
+        return events.outcome(ExitCode.INTERRUPTED, log)
     if runner.rc == 0:
-        return Outcome(state, ExitCode.DONE, log, tasks)
-    return Outcome(state, ExitCode.WRONG_INPUT if state.refused else ExitCode.FAILED, log, tasks)
+        return events.outcome(ExitCode.DONE, log)
+    return events.outcome(ExitCode.WRONG_INPUT if events.state.refused else ExitCode.FAILED, log)
+
+
+def _forget_environment(status: Mapping[str, Any], runner_config: Any) -> None:
+    """Delete the file that ansible-runner writes before Ansible starts: it has the environment, with passwords."""
+    if status["status"] == "running":
+        Path(runner_config.artifact_dir, "command").unlink(missing_ok=True)

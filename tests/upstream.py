@@ -35,6 +35,7 @@ class Server(ThreadingHTTPServer):
         self.cut: dict[str, int] = {}
         self.moved: dict[str, str] = {}
         self.asked: list[str] = []
+        self.begun: list[str] = []  # paths of files whose first half was sent
         self.hold = threading.Event()  # unset: answers stop in their middle
         self.hold.set()
 
@@ -91,6 +92,7 @@ class Handler(BaseHTTPRequestHandler):
         half = len(content) // 2
         self.wfile.write(content[:half])
         self.wfile.flush()
+        self.server.begun.append(self.path)
         if self.server.cut.get(self.path, 0) > 0:
             self.server.cut[self.path] -= 1
             self.close_connection = True

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from ansible_collections.q8s.emu.plugins.module_utils import _spec_fields as fields
+from ansible_collections.q8s.emu.plugins.module_utils._spec_edit import MEANINGS, Edit, Effect
+from ansible_collections.q8s.emu.plugins.module_utils._spec_kinds import REQUIRED, Field, Group, Names
+from ansible_collections.q8s.emu.plugins.module_utils._spec_links import Rows
+
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY / "collections"))
-
-from ansible_collections.q8s.emu.plugins.module_utils import _spec_fields as fields  # noqa: E402
-from ansible_collections.q8s.emu.plugins.module_utils._spec_edit import MEANINGS, Edit, Effect  # noqa: E402
-from ansible_collections.q8s.emu.plugins.module_utils._spec_kinds import REQUIRED, Field, Group, Names  # noqa: E402
-from ansible_collections.q8s.emu.plugins.module_utils._spec_links import Rows  # noqa: E402
-
 PAGE: Final = REPOSITORY / "docs" / "reference" / "cluster-file.md"
 SCHEMA: Final = REPOSITORY / "docs" / "reference" / "cluster-file.schema.json"
 

@@ -8,22 +8,18 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from q8s_bundle import cli as bundle_cli
+from q8s_lab import cli as lab_cli
+from q8s_wrapper import argument_parser
+from q8s_wrapper.command_table import HANDED_OVER
+from q8s_wrapper.errors import ExitCode
+
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
-for _folder in (REPOSITORY, REPOSITORY / "collections"):
-    sys.path.insert(0, str(_folder))
-
-from q8s_bundle import cli as bundle_cli  # noqa: E402
-from q8s_lab import cli as lab_cli  # noqa: E402
-from q8s_wrapper import argument_parser  # noqa: E402
-from q8s_wrapper.command_table import HANDED_OVER  # noqa: E402
-from q8s_wrapper.errors import ExitCode  # noqa: E402
-
 PAGE: Final = REPOSITORY / "docs" / "reference" / "command-line.md"
 
 _INTRODUCTION: Final = """\

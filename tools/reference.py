@@ -6,6 +6,7 @@ from typing import Final
 
 # Run as a file, from the Makefile.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "collections"))
 
 from tools import cluster_file_docs, command_line_docs, troubleshooting_docs
 

@@ -11,24 +11,19 @@ import ast
 import importlib
 import json
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
 import yaml
+from ansible_collections.q8s.emu.plugins.module_utils import _cloud_errors, _spec, _status
+
+import q8s_bundle
+import q8s_lab
+import q8s_wrapper
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
-for _folder in (REPOSITORY, REPOSITORY / "collections"):
-    sys.path.insert(0, str(_folder))
-
-from ansible_collections.q8s.emu.plugins.module_utils import _cloud_errors, _spec, _status  # noqa: E402
-
-import q8s_bundle  # noqa: E402
-import q8s_lab  # noqa: E402
-import q8s_wrapper  # noqa: E402
-
 PAGE: Final = REPOSITORY / "docs" / "troubleshooting.md"
 _COLLECTION: Final = REPOSITORY / "collections" / "ansible_collections" / "q8s" / "emu"
 _ERRORS: Final = frozenset({"WrapperError", "BundleError", "LabError", "WrongArgumentsError"})

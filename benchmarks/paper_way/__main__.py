@@ -29,7 +29,7 @@ from typing import Any, Final
 from benchmarks.deployed import HINT, STOCK, DeployedCluster, ServerSpec, new_disk, parse, stock_command, vm_type
 from benchmarks.paper_way import guest, host, packages
 from benchmarks.stock_image import StockImage, write_seed
-from q8s_wrapper.report import table
+from q8s_wrapper.text_layout import table
 
 _DEADLINE: Final = 1800  # seconds
 _ATTEMPTS: Final = 3  # QEMU without KVM at times loses an interrupt, and the guest hangs or panics

@@ -59,7 +59,7 @@ class Program:
     is_test: bool = False
 
     def ldflags(self, architecture: Architecture) -> str:
-        """The linker's flags: no symbol table, version stamps, and static also where C is involved."""
+        """Return the linker's flags: no symbol table, version stamps, and static also where C is involved."""
         flags = ["-s", "-w", *(f"-X {name}={value}" for name, value in sorted(self.stamps.items()))]
         if architecture.name in self.cgo:
             flags.append("-linkmode external -extldflags -static")
@@ -67,7 +67,7 @@ class Program:
 
 
 def _kubernetes_stamps(version: str) -> dict[str, str]:
-    """What upstream's build stamps into its binaries; kubeadm derives image names and the version skew from it."""
+    """Return what upstream's build stamps into its binaries. kubeadm derives image names and version skew from it."""
     major, minor, _ = version.split(".")
     values = {
         "gitVersion": f"v{version}",
@@ -157,16 +157,17 @@ CONTROL_PLANE_PROGRAMS: Final = (KUBERNETES_CONTROL_PLANE, ETCD)
 
 
 def key(program: Program, architecture: Architecture) -> str:
-    """The cache key of a program: its modules with their checksums (or our source), flags, and Go's version."""
+    """Return a program's cache key: of its modules with checksums (or our source), its flags, and Go's version."""
     flags = (program.ldflags(architecture), *program.tags, *sorted(program.packages.values()))
     flags += ("test",) if program.is_test else ()
     return cache.content_key(_RECIPE, versions.GO, architecture.name, *flags, _MODULES / program.module)
 
 
 def build(program: Program, architecture: Architecture) -> tuple[Path, bool]:
-    """The folder with a program's binaries (built if they are not cached), and whether it was built now.
+    """Build a program if it is not cached.
 
-    A failure is a ``BundleError`` that names the program, the architecture and the log.
+    :returns: the folder with its binaries, and whether it was built now
+    :raises BundleError: the build failed; the message names the program, the architecture and the log
     """
     return cache.entry(
         "programs",
@@ -235,7 +236,7 @@ def module_folder(program: Program, module: str) -> Path:
 
 
 def _c_environment(program: Program, architecture: Architecture) -> dict[str, str]:
-    """The environment for cgo: the architecture's gcc, and libseccomp for it where the program wants that."""
+    """Return the environment for cgo: the architecture's gcc, and libseccomp for it if the program needs that."""
     compiler = "gcc" if platform.machine() == architecture.name else f"{architecture.gnu}-gcc"
     debs.require(compiler)
     environment = {"CGO_ENABLED": "1", "CC": compiler}

@@ -42,7 +42,7 @@ class Supply:
         self._answers: bool | None = None  # whether upstream does; None: it is to be asked
 
     def preferences(self, programs: Sequence[Program], architecture: Architecture) -> list[dict[str, Origin]]:
-        """The mixtures (program name -> origin) of which a finished bundle will do, the best first."""
+        """Return the mixtures (program name -> origin) of which a finished bundle will do, the best first."""
         built: dict[str, Origin] = {program.name: "source" for program in programs}
         released: dict[str, Origin] = {
             program.name: "upstream" for program in programs if self._releases.files(program, architecture)
@@ -50,15 +50,16 @@ class Supply:
         return {"auto": [built | released, built], "upstream": [built | released], "source": [built]}[self.choice]
 
     def key(self, program: Program, architecture: Architecture, origin: Origin) -> str:
-        """The cache key of a program's binaries from there."""
+        """Return the cache key of a program's binaries of an origin."""
         if origin == "source":
             return gobuild.key(self._version_of(program), architecture)
         return upstream.key(program, self._releases.files(program, architecture))
 
     def obtain(self, program: Program, architecture: Architecture) -> tuple[Path, Origin]:
-        """The folder with a program's binaries, downloaded or built if they are not cached, and where they are from.
+        """Download or build a program if it is not cached.
 
-        A failure is a ``BundleError`` that names the program.
+        :returns: the folder with its binaries, and their origin
+        :raises BundleError: the download or build failed; the message names the program
         """
         files = () if self.choice == "source" else self._releases.files(program, architecture)
         origins: list[Origin] = ["upstream"] if files else []

@@ -49,7 +49,7 @@ class File:
 
 
 def read_pins(text: str) -> dict[str, str]:
-    """URL -> sha256 (hex) of lines as sha256sum(1) writes them; empty ones and those that begin with # are left out."""
+    """Return URL -> sha256 (hex) of lines as sha256sum(1) writes them. Skip empty lines and those that begin with #."""
     lines = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     return {url: checksum for checksum, url in lines}
 
@@ -67,14 +67,14 @@ class Releases:
     pins: Mapping[str, str] = field(default_factory=_pins)
 
     def files(self, program: Program, architecture: Architecture) -> tuple[File, ...]:
-        """The files that a program is taken from; none if there is no pinned release of its version."""
+        """Return the files that a program is taken from; none if there is no pinned release of its version."""
         places = self._places(program, architecture)
         if not all(url in self.pins for url in places):
             return ()
         return tuple(File(url, self.pins[url], members) for url, members in places.items())
 
     def _places(self, program: Program, architecture: Architecture) -> dict[str, dict[str, str]]:
-        """URL -> members, of the layout in which upstream publishes a program."""
+        """Return URL -> members, in the layout in which upstream publishes a program."""
         go = architecture.go
         same = {name: name for name in program.packages}
         match program.name:
@@ -101,15 +101,17 @@ class Releases:
 
 
 def key(program: Program, files: tuple[File, ...]) -> str:
-    """The cache key of a program that is taken from these files."""
+    """Return the cache key of a program that is taken from these files."""
     parts = [part for file in files for part in (file.sha256, *sorted(file.members), *sorted(file.members.values()))]
     return cache.content_key("upstream", _RECIPE, program.name, *parts)
 
 
 def fetch(program: Program, architecture: Architecture, files: tuple[File, ...]) -> tuple[Path, bool]:
-    """The folder with a program's binaries (downloaded if they are not cached), and whether it was downloaded now.
+    """Download a program if it is not cached.
 
-    Raises ``UnavailableError`` if a file is not to be had, and a plain ``BundleError`` if it is not what it must be.
+    :returns: the folder with its binaries, and whether it was downloaded now
+    :raises UnavailableError: a file is not available
+    :raises BundleError: a file is not what it must be
     """
 
     def build(folder: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_wrapper import environment, inventory, messages, state
+from q8s_wrapper import environment, inventory, messages, run_logs, state
 from q8s_wrapper.commands import load
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.invocation import Invocation
@@ -134,12 +134,12 @@ def _show_last_log(invocation: Invocation, cluster_name: str, lines: int) -> int
     :raises WrapperError: there is no log on this machine
     """
     folder = state.find(cluster_name)
-    runs = [run for run in state.past_runs(folder) if (run / state.LOG).exists()]
+    runs = [run for run in run_logs.past_runs(folder) if (run / run_logs.LOG).exists()]
     if not runs:
         message = f"Failed to find a log: this machine has no log of cluster {cluster_name}"
         raise WrapperError(message, invocation.command("plan"))
-    changing = [run for run in runs if state.changing(run)]
-    log = (changing or runs)[-1] / state.LOG
+    changing = [run for run in runs if run_logs.changing(run)]
+    log = (changing or runs)[-1] / run_logs.LOG
     print("\n".join(without_colours(log.read_text(errors="replace")).splitlines()[-lines:]))
     messages.info(f"log: {log}")
     return ExitCode.DONE

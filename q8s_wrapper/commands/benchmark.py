@@ -14,7 +14,7 @@ from q8s_wrapper import damage, folders, invocation, messages
 from q8s_wrapper.commands import load, records
 from q8s_wrapper.commands.session import open_session
 from q8s_wrapper.errors import ExitCode, WrapperError
-from q8s_wrapper.experiment import timeline, timeline_page
+from q8s_wrapper.experiment import timeline, timeline_svg
 
 _SELECTION: Final = ("quick", "only", "nodes", "force")  # what an earlier run has decided
 
@@ -30,7 +30,7 @@ def bench(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         with damage.tolerated("the results are without the timeline of the deploy"):
             deploy = records.find_deploy(arguments, cluster)
         if deploy:
-            chart.write_text(timeline_page.svg(timeline.analysis(deploy)) + "\n", encoding="utf-8")
+            chart.write_text(timeline_svg.svg(timeline.analysis(deploy)) + "\n", encoding="utf-8")
             variables["q8s_bench_timeline"] = str(chart)
         options = ["-e", json.dumps(variables)]
         with open_session(arguments, cluster) as session:

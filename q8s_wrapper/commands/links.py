@@ -64,7 +64,7 @@ def change(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
         before = links.read(session.folder, session.cluster)
         ends = [(other["from"], other["to"]) for other in before]
         kept = [other for other, pair in zip(before, ends, strict=True) if pair != (link["from"], link["to"])]
-        links.check_together(cluster, [*kept, link])
+        links.check_combined(cluster, [*kept, link])
         machines = session.machines()
         if not seconds:
             return apply(session, machines, [*kept, link])
@@ -131,7 +131,7 @@ class Applied:
 
     @property
     def code(self) -> int:
-        """The exit code."""
+        """Return the exit code."""
         return ExitCode.FAILED if self.report is None or self.report["broken"] else ExitCode.DONE
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from q8s_wrapper import messages, report, state
+from q8s_wrapper import messages, run_logs, state, text_layout
 from q8s_wrapper.config import add_collections_to_path, state_root
 from q8s_wrapper.errors import ExitCode, WrapperError
 
@@ -61,7 +61,7 @@ def list_clusters(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
         for line in more:
             messages.hint(line.removeprefix("hint: "))
     if not arguments.json:
-        print(report.table([_table_row(row, answer) for row in found]) or "no clusters")
+        print(text_layout.table([_table_row(row, answer) for row in found]) or "no clusters")
     return ExitCode.DONE
 
 
@@ -86,7 +86,7 @@ def local_clusters(root: Path) -> list[LocalState]:
 def _last_run(folder: Path) -> str:
     """Return date, time and command of the last run that changed the cluster: ``2026-11-25 21:40 deploy``."""
     try:
-        runs = [run.name for run in state.past_runs(folder) if state.changing(run)]
+        runs = [run.name for run in run_logs.past_runs(folder) if run_logs.changing(run)]
     except OSError:
         return ""
     if not runs:

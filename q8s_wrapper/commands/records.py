@@ -17,7 +17,7 @@ from q8s_wrapper.commands import load
 from q8s_wrapper.commands.offline import program_versions
 from q8s_wrapper.commands.session import open_session
 from q8s_wrapper.errors import ExitCode, WrapperError
-from q8s_wrapper.experiment import crate, record, secrets, timeline, timeline_page, timeline_record
+from q8s_wrapper.experiment import crate, record, secrets, timeline, timeline_record, timeline_text
 
 _TIMELINE: Final = "timeline.json"
 
@@ -44,7 +44,7 @@ def show_timeline(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     if arguments.json:
         print(json.dumps(found, indent=2))
     else:
-        print("\n".join(timeline_page.text(found, terminal.columns())))
+        print("\n".join(timeline_text.text(found, terminal.columns())))
     return ExitCode.DONE
 
 

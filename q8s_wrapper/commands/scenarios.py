@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_wrapper import messages, output, state
+from q8s_wrapper import cluster_lock, messages, output, state
 from q8s_wrapper.commands import links as link_commands
 from q8s_wrapper.commands import load
 from q8s_wrapper.commands.session import Session, open_session
@@ -199,7 +199,7 @@ def stop(arguments: argparse.Namespace, _rest: Sequence[str]) -> int:
     if not scenario.find_left(folder):
         messages.result("no scenario is running, and none has left anything")
         return ExitCode.DONE
-    owner = state.owner(folder)
+    owner = cluster_lock.owner(folder)
     if owner and "scenario run" in owner.what:
         messages.info(f"stopping process {owner.pid}")
         _interrupt_and_wait(folder, owner.pid)
@@ -221,7 +221,7 @@ def _interrupt_and_wait(folder: Path, pid: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGINT)
     end = time.monotonic() + _STOP_SECONDS
-    while state.owner(folder):
+    while cluster_lock.owner(folder):
         if time.monotonic() > end:
             raise WrapperError(f"Failed to stop process {pid} within {_STOP_SECONDS} s", f"kill -KILL {pid}")
         time.sleep(0.2)

@@ -10,7 +10,20 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
-from q8s_wrapper import history, inventory, invocation, messages, output, render, report, runner, state, terminal
+from q8s_wrapper import (
+    cluster_lock,
+    history,
+    inventory,
+    invocation,
+    messages,
+    output,
+    render,
+    report,
+    run_logs,
+    runner,
+    state,
+    terminal,
+)
 from q8s_wrapper.commands import load
 from q8s_wrapper.commands.offline import program_versions
 from q8s_wrapper.config import state_root
@@ -58,7 +71,7 @@ class Session:
         renderer = render.renderer(
             self.json if as_json is None else as_json, self.estimate, show_plan, quiet=messages.is_quiet()
         )
-        run_folder = state.new_run(
+        run_folder = run_logs.new_run(
             self.folder, "check" if self.check else self.what.replace(" ", "-"), alone=self._changes
         )
         all_arguments = [*verbose, *arguments]
@@ -83,7 +96,7 @@ class Session:
 
     @property
     def again(self) -> str:
-        """The command that runs this again."""
+        """Return the command that runs this again."""
         return again(self._arguments, self.resume)
 
     @property
@@ -218,7 +231,7 @@ def open_session(
             folder = state.cluster_folder(cluster.cluster_name, online=changes if online is None else online)
     except state.CloudUnknownError as error:
         raise WrapperError(str(error), f"fix the cause, then run `{again(arguments)}` again") from None
-    held = state.locked(folder, arguments.command.name) if changes else nullcontext(state.shared(folder))
+    held = cluster_lock.locked(folder, arguments.command.name) if changes else nullcontext(cluster_lock.shared(folder))
     with held as lock:
         _warn_of_scenario(arguments, folder, changes)
         yield Session(arguments, cluster, folder, lock, changes)
@@ -230,7 +243,7 @@ def _warn_of_scenario(arguments: argparse.Namespace, folder: Path, changes: bool
     if not left or arguments.command.name.startswith("scenario"):
         return
     # A run that changes the cluster holds its lock, so no scenario runs.
-    owner = None if changes else state.owner(folder)
+    owner = None if changes else cluster_lock.owner(folder)
     if owner and "scenario run" in owner.what:
         messages.info(f"a scenario is running since {left.since}")
     else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
@@ -17,6 +17,13 @@ from urllib.parse import quote
 METADATA: Final = "ro-crate-metadata.json"
 _PROFILE: Final = "https://w3id.org/ro/wfrun/process/0.5"
 _CONTEXT: Final = ("https://w3id.org/ro/crate/1.1/context", "https://w3id.org/ro/terms/workflow-run/context")
+_DESCRIPTOR: Final = {
+    "@id": METADATA,
+    "@type": "CreativeWork",
+    "about": {"@id": "./"},
+    "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},
+}
+_PROFILE_ENTITY: Final = {"@id": _PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"}
 _FORMATS: Final = {
     ".json": "application/json",
     ".yaml": "application/yaml",
@@ -60,28 +67,8 @@ def metadata(
     :param described: description of files by their path
     :param versions: version of each program; the first one is the instrument of all actions
     """
-    programs = [
-        {
-            "@id": f"#{name}",
-            "@type": "SoftwareApplication",
-            "name": name,
-            "softwareVersion": version,
-            "version": version,
-        }
-        for name, version in versions.items()
-    ]
-    programs[0]["softwareRequirements"] = [{"@id": program["@id"]} for program in programs[1:]]  # type: ignore[assignment]
-    folders = sorted({name.partition("/")[0] for name in files if "/" in name})
-    datasets = [
-        {
-            "@id": _identifier(f"{folder}/"),
-            "@type": "Dataset",
-            "name": folder,
-            "description": described.get(f"{folder}/", folder),
-            "hasPart": _references([name for name in files if name.startswith(f"{folder}/")]),
-        }
-        for folder in folders
-    ]
+    programs = _programs(versions)
+    datasets = _datasets(files, described)
     root = {
         "@id": "./",
         "@type": "Dataset",
@@ -96,18 +83,46 @@ def metadata(
         ],
         "mentions": [{"@id": f"#{action.name}"} for action in actions],
     }
-    descriptor = {
-        "@id": METADATA,
-        "@type": "CreativeWork",
-        "about": {"@id": "./"},
-        "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},
-    }
-    profile = {"@id": _PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"}
     entities = [_file(name, content, described.get(name, "")) for name, content in files.items()]
     runs = [_action(action, programs[0]["@id"]) for action in actions]
     others = [{"@id": license_text, "@type": "CreativeWork", "name": license_text}] if "://" in license_text else []
-    graph = [descriptor, root, profile, *others, *programs, *runs, *datasets, *entities]
+    graph = [_DESCRIPTOR, root, _PROFILE_ENTITY, *others, *programs, *runs, *datasets, *entities]
     return {"@context": list(_CONTEXT), "@graph": graph}
+
+
+def _programs(versions: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the entities of programs. The first one requires the others."""
+    programs: list[dict[str, Any]] = [
+        {
+            "@id": f"#{name}",
+            "@type": "SoftwareApplication",
+            "name": name,
+            "softwareVersion": version,
+            "version": version,
+        }
+        for name, version in versions.items()
+    ]
+    programs[0]["softwareRequirements"] = [{"@id": program["@id"]} for program in programs[1:]]
+    return programs
+
+
+def _datasets(files: Collection[str], described: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the entities of the folders of a crate.
+
+    :param files: paths of its files
+    :param described: description of folders by their path
+    """
+    folders = sorted({name.partition("/")[0] for name in files if "/" in name})
+    return [
+        {
+            "@id": _identifier(f"{folder}/"),
+            "@type": "Dataset",
+            "name": folder,
+            "description": described.get(f"{folder}/", folder),
+            "hasPart": _references([name for name in files if name.startswith(f"{folder}/")]),
+        }
+        for folder in folders
+    ]
 
 
 def _identifier(path: str) -> str:

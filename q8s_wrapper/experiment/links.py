@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
-from q8s_wrapper import damage, messages, report
+from q8s_wrapper import damage, messages, text_layout
 from q8s_wrapper.config import add_collections_to_path
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.private_file import write_private
@@ -142,7 +142,7 @@ def rules(cluster: Any, changed: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
     return found
 
 
-def check_together(cluster: Any, changed: Sequence[Mapping[str, Any]]) -> None:
+def check_combined(cluster: Any, changed: Sequence[Mapping[str, Any]]) -> None:
     """Check changed links beside those of the cluster file.
 
     :raises WrapperError: the guests' kernels refuse a link
@@ -248,7 +248,7 @@ def matrix_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Format the links and whether they are in force."""
     if not rows:
         return ["no links"]
-    return report.table(
+    return text_layout.table(
         [
             {
                 "from": ", ".join(row["from"]),
@@ -264,7 +264,7 @@ def matrix_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def finding_lines(findings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Format what was promised and measured."""
     results = {True: "kept", False: "BROKEN", None: "not judged"}
-    return report.table(
+    return text_layout.table(
         [
             {
                 "from": one["from"],

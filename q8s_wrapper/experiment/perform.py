@@ -6,33 +6,20 @@ Every command waits in a thread of its own: a slow machine does not delay the ot
 from __future__ import annotations
 
 import itertools
-import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from q8s_wrapper import messages
 from q8s_wrapper.errors import WrapperError
 from q8s_wrapper.experiment.machines import CommandError, Machines, read_quota
+from q8s_wrapper.experiment.node_watch import NodeWatch
 from q8s_wrapper.experiment.scenario import Record
 from q8s_wrapper.experiment.shaping import Shaping
 
-_KUBECTL: Final = "/var/lib/q8s/bin/kubectl --kubeconfig=/etc/kubernetes/admin.conf"
-# Of its own API server: the name of the Kubernetes API may lead to another one, which is off.
-_WATCH_NODES: Final = (
-    f"exec 3<&0; NO_PROXY='*' no_proxy='*' {_KUBECTL} --server=https://ADDRESS:6443 get nodes --watch --no-headers "
-    "-o custom-columns='N:.metadata.name,R:.status.conditions[?(@.type==\"Ready\")].status' & p=$!; "
-    "{ cat <&3; kill $p; } >/dev/null 2>&1 & wait $p"
-)
-_STATES: Final = {"True": "Ready", "False": "NotReady"}
 _BACK_SECONDS: Final = 900
-_PAUSE: Final = 2  # seconds before the next control plane is asked
-_UNWATCHED_SECONDS: Final = 30  # after which it is recorded that no control plane answers
 
 
 @dataclass
@@ -61,8 +48,7 @@ class Performer:
         self._waiting: list[Future[None]] = []
         self.stopped = threading.Event()
         self.failure = ""
-        self._watch: subprocess.Popen[str] | None = None
-        self._states: dict[str, str] = {}  # of nodes, as the API server tells
+        self._watch = NodeWatch(machines, record, self.stopped)
 
     def prepare(self, faults: Sequence[Any]) -> None:
         """Connect to every machine that the faults concern, and read the links of the guests.
@@ -91,7 +77,7 @@ class Performer:
                 errors.append(f"{node}: {error}")
         if errors:
             raise WrapperError(f"Failed to prepare the scenario: {'; '.join(errors)}")
-        threading.Thread(target=self._watch_nodes, daemon=True).start()
+        threading.Thread(target=self._watch.run, daemon=True).start()
 
     def perform(self, actions: Sequence[Any], end: float) -> None:
         """Perform the actions at their times, then wait until ``end`` and until all guests answer."""
@@ -193,7 +179,7 @@ class Performer:
         """
         guest, host, end = self._guests[fault.node], self.machines.host_of(fault.node), fault.end / 1000
         while not self.stopped.is_set():
-            state = self._states.get(fault.node, "Unknown")
+            state = self._watch.state(fault.node)
             if state == "Ready":
                 with guest.limit:  # not after the fault's end, which waits for the lock too
                     if self._record.now < end:
@@ -230,56 +216,10 @@ class Performer:
             else:
                 self._record.write("back", node=fault.node, at=round(self._record.now, 3))
 
-    def _watch_nodes(self) -> None:
-        """Record when nodes are Ready, as the API server of a control plane tells. The next one is asked if it ends."""
-        planes = self.machines.control_planes()
-        silent, since, unwatched = 0, time.monotonic(), False
-        for name, address in itertools.cycle(planes.items()):
-            if self.stopped.is_set():
-                return
-            with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
-                self._watch = self.machines.open_root(name, _WATCH_NODES.replace("ADDRESS", address), errors)
-                silent += 1
-                for line in self._watch.stdout or ():
-                    if unwatched:
-                        self._record.write("watched", node=name, at=self._moment())
-                    silent, unwatched = 0, False
-                    self._note_state(line)
-                self._watch.wait()
-                errors.seek(0)
-                reason = f"{name}: {(errors.read().strip() or 'no message').splitlines()[-1]}"
-            seconds = time.monotonic() - since
-            if not silent:
-                since = time.monotonic()
-            elif silent >= len(planes) and seconds >= _UNWATCHED_SECONDS and not (unwatched or self.stopped.is_set()):
-                unwatched = True
-                at = self._moment()
-                self._record.write("unwatched", at=at, since=round(max(0.0, at - seconds), 3), error=reason)
-                lacks = "so the record lacks when nodes are Ready"
-                messages.warning(f"no control plane has answered for {seconds:.0f} s, {lacks}: {reason}")
-            self.stopped.wait(_PAUSE)
-
-    def _note_state(self, line: str) -> None:
-        """Record a node's state if it has changed."""
-        node, _, status = line.strip().partition(" ")
-        state = _STATES.get(status.strip(), "Unknown")
-        if self._states.get(node) != state:
-            if node in self._states or state != "Ready":
-                self._record.write("node", node=node, state=state, at=self._moment())
-            self._states[node] = state
-
-    def _moment(self) -> float:
-        """Return the scenario's time for the record. The watch starts before the scenario."""
-        return round(max(0.0, self._record.now), 3)
-
     def close(self) -> None:
         """Perform nothing more. Commands that run are waited for."""
         self.stopped.set()
-        if self._watch is not None and self._watch.stdin is not None:
-            with suppress(OSError):
-                self._watch.stdin.close()
-            with suppress(subprocess.TimeoutExpired):
-                self._watch.wait(10)
+        self._watch.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 

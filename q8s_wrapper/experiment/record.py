@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from q8s_wrapper.experiment import crate, timeline, timeline_page
+from q8s_wrapper.experiment import crate, timeline, timeline_page, timeline_svg
 from q8s_wrapper.experiment.secrets import without_credentials
 
 _NO_LICENSE: Final = "No licence was chosen yet: ask the authors before you use this record."
@@ -59,7 +59,7 @@ def timeline_files(analysis: Mapping[str, Any]) -> dict[str, bytes]:
     """Return the files of a timeline by name."""
     return {
         "timeline.json": crate.text(analysis),
-        "timeline.svg": timeline_page.svg(analysis).encode() + b"\n",
+        "timeline.svg": timeline_svg.svg(analysis).encode() + b"\n",
         "index.html": timeline_page.page(analysis).encode(),
     }
 

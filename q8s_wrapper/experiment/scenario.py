@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TextIO, TypedDict
 
-from q8s_wrapper import damage, report
+from q8s_wrapper import damage, text_layout
 from q8s_wrapper.errors import WrapperError
 from q8s_wrapper.private_file import write_private
 
@@ -127,7 +127,7 @@ class Record:
         records.mkdir(mode=0o700, exist_ok=True)
         for old in sorted(records.glob("*.jsonl"))[: -(_RECORDS_KEPT - 1)]:
             old.unlink()
-        self.path = records / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.jsonl"
+        self.path = records / f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}.jsonl"
         self._stream: TextIO = self.path.open("w", encoding="utf-8")
         self.path.chmod(0o600)
         self._lock = threading.Lock()
@@ -144,7 +144,7 @@ class Record:
 
     @property
     def now(self) -> float:
-        """The scenario's time in seconds."""
+        """Return the scenario's time in seconds."""
         return time.monotonic() - self._begin
 
     def write(self, event: str, **values: Any) -> None:
@@ -199,7 +199,7 @@ def schedule_lines(actions: Sequence[Mapping[str, Any]]) -> list[str]:
     if not actions:
         return ["nothing happens"]
     rows = [{"at": f"{action['at']:.3f} s", "what": action["what"]} for action in actions]
-    return report.table(rows).splitlines()
+    return text_layout.table(rows).splitlines()
 
 
 def line_text(line: Line) -> str:
@@ -232,7 +232,7 @@ def report_lines(path: Path, lines: Sequence[Line]) -> list[str]:
         for one in data["actions"]
     ]
     result = [f"scenario of {data['begin']}, seed {data['seed']}: {data['result']}", ""]
-    result += report.table(rows).splitlines() if rows else ["nothing happened"]
+    result += text_layout.table(rows).splitlines() if rows else ["nothing happened"]
     for one in data["unwatched"]:
         until = f"{one['to']:.3f} s" if one["to"] is not None else "the end"
         result.append(f"no control plane answered from {one['from']:.3f} s to {until}: {one['error']}")
@@ -254,7 +254,7 @@ def _ping_lines(pings: Sequence[Line]) -> list[str]:
         low, middle, high = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
         quartiles = f"{low:.1f} / {middle:.1f} / {high:.1f} ms"
         rows.append({"from": source, "to": target, "answers": str(len(times)), "round trip, quartiles": quartiles})
-    return ["", *report.table(rows).splitlines(), ""] if rows else []
+    return ["", *text_layout.table(rows).splitlines(), ""] if rows else []
 
 
 def report_data(path: Path, lines: Sequence[Line]) -> dict[str, Any]:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from q8s_wrapper.run_state import State
+from q8s_wrapper.run_state import TASK_RESULTS, State
 
 _SKIPPED: Final = "runner_on_skipped"
-_ENDINGS: Final = ("runner_on_ok", "runner_on_failed", "runner_on_unreachable", _SKIPPED)
 # Actions that Ansible runs itself, without a module on a host.
 _CONTROLLER: Final = frozenset(
     """add_host assert debug fail group_by import_role import_tasks include_role include_tasks include_vars meta
@@ -63,7 +62,7 @@ class TaskLog:
             now = round(state.seconds, 3)
             self._running[host] = Task(host, stage, state.play, str(data.get("task", "")), action, now, now)
             return
-        if kind not in _ENDINGS:
+        if kind not in TASK_RESULTS:
             return
         running = self._running.pop(host, None)
         if running and kind != _SKIPPED:

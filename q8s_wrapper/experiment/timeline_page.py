@@ -1,251 +1,14 @@
-"""Show a timeline: as text for terminals, as SVG, and as one self-contained HTML page. Pure functions."""
+"""Show a timeline as one self-contained HTML page. Pure functions."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from itertools import pairwise
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any
 
-from q8s_wrapper import report
-from q8s_wrapper.experiment.timeline_record import MILESTONES, PHASES
+from q8s_wrapper.experiment.timeline_record import MILESTONES
+from q8s_wrapper.experiment.timeline_svg import svg
+from q8s_wrapper.experiment.timeline_text import MILESTONE_NAMES, SHARE_NAMES, describe_segment, started_text
 from q8s_wrapper.history import format_duration
-
-_ROWS_OF_TEXT: Final = 40
-_LABEL, _WIDTH, _ROW, _TOP = 230, 1000, 26, 34  # pixels: labels, chart, height of a row, of the axis
-_BARS: Final = ("█", "░")  # of the critical path, and others
-# Colours in the order in which stages first occur, for light and dark pages. Short stages share the last one.
-_LIGHT: Final = (
-    "#0969da #1a7f37 #9a6700 #8250df #bf3989 #1b7c83 #bc4c00 #6639ba #4d2d00 #0550ae #116329 #a40e26 #818b98".split()
-)
-_DARK: Final = (
-    "#4493f8 #3fb950 #d29922 #ab7df8 #db61a2 #39c5cf #f0883e #8957e5 #bb8009 #79c0ff #56d364 #ff7b72 #656c76".split()
-)
-_SHORT: Final = 0.01  # of the deploy
-_OTHER: Final = "other stages"
-_BOOT: Final = ("#c8e1ff", "#9ecbff", "#79b8ff", "#58a6ff", "#388bfd")
-_SHARE_NAMES: Final = {
-    "machines": "a host works, or a guest boots",
-    "local": "only this machine works, or the cloud",
-    "waiting": "every task that runs waits",
-    "ansible": "no task runs, or only Ansible's own",
-}
-_NAMES: Final = {"power_on": "power-on", "ready": "Ready"}
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the chart: its label, and bars as start, end, name and colour."""
-
-    label: str
-    bars: tuple[tuple[float, float, str, str], ...]
-
-
-def text(analysis: Mapping[str, Any], width: int) -> list[str]:
-    """Return the timeline as lines for a terminal.
-
-    :param width: columns of the terminal
-    """
-    failed = f", exit code {analysis['exit_code']}" if analysis["exit_code"] else ""
-    took = format_duration(analysis["seconds"])
-    lines = [f"deploy of {analysis['cluster']}, {_started_text(analysis)}, {took}{failed}", ""]
-    critical = {(segment["host"], segment["stage"]) for segment in analysis["critical_path"]}
-    rows = [
-        {
-            "host": cell["host"],
-            "stage": cell["stage"],
-            "start": f"{cell['start']:.1f} s",
-            "took": f"{cell['end'] - cell['start']:.1f} s",
-            "works": f"{cell['work']:.1f} s",
-            "": (cell["start"], cell["end"], (cell["host"], cell["stage"]) in critical),
-        }
-        for cell in analysis["stages"]
-    ]
-    lines += _bar_table(rows[:_ROWS_OF_TEXT], analysis["seconds"], width)
-    if len(rows) > _ROWS_OF_TEXT:
-        lines.append(f"… and {len(rows) - _ROWS_OF_TEXT} more rows: --json and --output show all")
-    lines += ["", *_guest_lines(analysis), "critical path:"]
-    lines += report.table(
-        [
-            {
-                "start": f"{segment['start']:.1f} s",
-                "took": f"{segment['end'] - segment['start']:.1f} s",
-                "host": segment["host"] or "-",
-                "what": _what(segment),
-            }
-            for segment in analysis["critical_path"]
-        ]
-    ).splitlines()
-    lines += ["", *_share_lines(analysis)]
-    return lines
-
-
-def _bar_table(rows: Sequence[Mapping[str, Any]], seconds: float, width: int) -> list[str]:
-    """Return a table whose last column has bars, if the terminal has room for them."""
-    without = report.table([{name: cell for name, cell in row.items() if name} for row in rows]).splitlines()
-    room = min(width - max(map(len, without), default=0) - 3, 60)
-    if room < 10 or not rows or not seconds:
-        return without
-    longest = max(map(len, without))
-    lines = [without[0]]
-    for line, row in zip(without[1:], rows, strict=True):
-        start, end, critical = row[""]
-        first = int(room * start / seconds)
-        length = max(1, round(room * (end - start) / seconds))
-        lines.append(f"{line:<{longest}}  {' ' * first}{_BARS[0 if critical else 1] * length}")
-    return [*lines, f"{'':<{longest}}  {_BARS[0]} on the critical path"]
-
-
-def _guest_lines(analysis: Mapping[str, Any]) -> list[str]:
-    """Return the table of milestones."""
-    if not analysis["guests"]:
-        return ["guests: their milestones are not known", ""]
-    rows = [
-        {
-            "guest": guest["node"],
-            **{
-                _NAMES.get(name, name): f"{guest['times'][name]:.1f} s" if name in guest["times"] else "-"
-                for name in MILESTONES
-            },
-        }
-        for guest in analysis["guests"]
-    ]
-    return [*report.table(rows).splitlines(), ""]
-
-
-def _share_lines(analysis: Mapping[str, Any]) -> list[str]:
-    """Return who worked for how long."""
-    shares, seconds = analysis["shares"], analysis["seconds"] or 1.0
-    rows = [
-        {"of the deploy": what, "seconds": f"{shares[name]:.1f}", "share": f"{100 * shares[name] / seconds:.1f} %"}
-        for name, what in _SHARE_NAMES.items()
-    ]
-    unknown = "" if analysis["guests"] else "; a guest that boots counts as waiting, as its milestones are not known"
-    last = f"no machine works (the last two): {shares['no_machine_percent']:.1f} %{unknown}"
-    return [*report.table(rows).splitlines(), last]
-
-
-def _what(segment: Mapping[str, Any]) -> str:
-    """Describe a segment of the critical path."""
-    stage, what = segment["stage"], segment["what"]
-    return str(what) if segment["kind"] in ("boot", "ansible") or stage == what else f"{stage}: {what}"
-
-
-def _colours(analysis: Mapping[str, Any]) -> dict[str, str]:
-    """Return the colour of each stage that has one of its own, in order of time."""
-    shortest = _SHORT * analysis["seconds"]
-    long = dict.fromkeys(c["stage"] for c in analysis["stages"] if c["end"] - c["start"] >= shortest)
-    return {stage: f"var(--stage-{number})" for number, stage in enumerate([*long][: len(_LIGHT) - 1])}
-
-
-def _rows(analysis: Mapping[str, Any]) -> list[Row]:
-    """Return the rows of the chart: this machine, then each host, and below a host its guest."""
-    colours, other = _colours(analysis), f"var(--stage-{len(_LIGHT) - 1})"
-    guests = {guest["host"]: guest for guest in analysis["guests"]}
-    rows = []
-    for host in dict.fromkeys(cell["host"] for cell in analysis["stages"]):
-        bars = tuple(
-            (cell["start"], cell["end"], cell["stage"], colours.get(cell["stage"], other))
-            for cell in analysis["stages"]
-            if cell["host"] == host
-        )
-        rows.append(Row("this machine" if host == "localhost" else host, bars))
-        if host in guests:
-            rows.append(_guest_row(guests[host]))
-    return rows
-
-
-def _guest_row(guest: Mapping[str, Any]) -> Row:
-    """Return the row with the phases of a guest's boot."""
-    times = guest["times"]
-    known = [name for name in MILESTONES if name in times]
-    bars = tuple(
-        (times[before], times[name], PHASES[name], f"var(--boot-{MILESTONES.index(name) - 1})")
-        for before, name in pairwise(known)
-    )
-    return Row(f"guest {guest['node']}", bars)
-
-
-def svg(analysis: Mapping[str, Any]) -> str:
-    """Return the chart as SVG, with the colours of the reader's scheme."""
-    rows, seconds = _rows(analysis), analysis["seconds"] or 1.0
-    scale = (_WIDTH - _LABEL - 20) / seconds
-    path_top = _TOP + len(rows) * _ROW + 10
-    legend, legend_height = _legend(analysis, path_top + 46)
-    height = path_top + 46 + legend_height
-    title = f"Timeline of the deploy of {_escape(analysis['cluster'])}"
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
-        f'role="img" font-size="13" font-family="system-ui, sans-serif"><title>{title}</title>',
-        f"<style>{_chart_style()}</style>",
-    ]
-    for tick in _ticks(seconds):
-        x = _LABEL + tick * scale
-        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 6}" y2="{path_top + 24}"/>')
-        parts.append(f'<text class="quiet" x="{x:.1f}" y="{_TOP - 14}" text-anchor="middle">{tick:g} s</text>')
-    for number, row in enumerate(rows):
-        top = _TOP + number * _ROW
-        parts.append(f'<text x="{_LABEL - 8}" y="{top + 15}" text-anchor="end">{_escape(row.label)}</text>')
-        for start, end, name, colour in row.bars:
-            tip = f"{name}: {start:.1f} s to {end:.1f} s, {end - start:.1f} s"
-            parts.append(_bar(_LABEL + start * scale, top, (end - start) * scale, tip, f'style="fill: {colour}"'))
-    label = f'<text x="{_LABEL - 8}" y="{path_top + 15}" text-anchor="end" font-weight="bold">critical path</text>'
-    parts.append(label)
-    for segment in analysis["critical_path"]:
-        took = segment["end"] - segment["start"]
-        tip = f"{segment['host']} {_what(segment)}: {took:.1f} s".strip()
-        kind = "idle" if segment["kind"] in ("ansible", "wait") else "path"
-        parts.append(_bar(_LABEL + segment["start"] * scale, path_top, took * scale - 1, tip, f'class="{kind}"'))
-    return "\n".join([*parts, legend, "</svg>"])
-
-
-def _bar(x: float, top: int, width: float, tip: str, attribute: str) -> str:
-    """Return a bar of the chart with a tooltip."""
-    size = f'x="{x:.1f}" y="{top + 3}" width="{max(width, 1.0):.1f}" height="{_ROW - 8}"'
-    return f"<rect {attribute} {size}><title>{_escape(tip)}</title></rect>"
-
-
-def _legend(analysis: Mapping[str, Any], top: int) -> tuple[str, int]:
-    """Return the legend and its height: stages on the left, phases of guests and the critical path on the right."""
-    left = [(colour, stage) for stage, colour in _colours(analysis).items()]
-    left.append((f"var(--stage-{len(_LIGHT) - 1})", _OTHER))
-    right = [(f"var(--boot-{number})", PHASES[name]) for number, name in enumerate(MILESTONES[1:])]
-    right = right if analysis["guests"] else []
-    right += [
-        ("var(--path)", "critical path: work, or a guest's boot"),
-        ("var(--idle)", "critical path: waiting, or Ansible itself"),
-    ]
-    entries = [(_LABEL, number, entry) for number, entry in enumerate(left)]
-    entries += [(_LABEL + 390, number, entry) for number, entry in enumerate(right)]
-    lines = [
-        f'<rect x="{x}" y="{top + 22 * number}" width="12" height="12" style="fill: {colour}"/>'
-        f'<text x="{x + 20}" y="{top + 22 * number + 11}">{_escape(name)}</text>'
-        for x, number, (colour, name) in entries
-    ]
-    return "\n".join(lines), 22 * max(len(left), len(right)) + 8
-
-
-def _ticks(seconds: float) -> Iterable[float]:
-    """Return the marks of the time axis: at most ten, at round numbers."""
-    step = next(size for size in (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600, 1e9) if seconds / size <= 10)
-    return [step * number for number in range(int(seconds / step) + 1)]
-
-
-def _chart_style() -> str:
-    """Return the chart's style sheet. The dark colours apply where the reader prefers them."""
-    light = "".join(f"--stage-{number}:{colour};" for number, colour in enumerate(_LIGHT))
-    dark = "".join(f"--stage-{number}:{colour};" for number, colour in enumerate(_DARK))
-    boot = "".join(f"--boot-{number}:{colour};" for number, colour in enumerate(_BOOT))
-    return (
-        f"svg{{{light}{boot}--path:#cf222e;--idle:#f5b5b8;--ink:#1f2328;--quiet:#59636e;--grid:#d1d9e0;"
-        "background:#fff}"
-        f"@media (prefers-color-scheme: dark){{svg{{{dark}--path:#f85149;--idle:#7d3b3b;--ink:#e6edf3;--quiet:#9198a1;"
-        "--grid:#3d444d;background:#0d1117}}"
-        "svg text{fill:var(--ink)}svg text.quiet{fill:var(--quiet)}svg .grid{stroke:var(--grid)}"
-        ".path{fill:var(--path)}.idle{fill:var(--idle)}"
-    )
 
 
 def page(analysis: Mapping[str, Any]) -> str:
@@ -257,8 +20,8 @@ def page(analysis: Mapping[str, Any]) -> str:
     shares, seconds = analysis["shares"], analysis["seconds"] or 1.0
     failed = "" if analysis["exit_code"] == 0 else f" It failed with exit code {analysis['exit_code']}."
     parts = [
-        f"<h1>{_escape(title)}</h1>",
-        f"<p>{_escape(_started_text(analysis))}, {format_duration(analysis['seconds'])}, "
+        f"<h1>{_html.escape(title)}</h1>",
+        f"<p>{_html.escape(started_text(analysis))}, {format_duration(analysis['seconds'])}, "
         f"{analysis['servers_created']} servers created. No machine worked for {shares['no_machine_percent']:.1f} % "
         f"of it.{failed}</p>",
         _html.figure(svg(analysis)),
@@ -267,7 +30,7 @@ def page(analysis: Mapping[str, Any]) -> str:
         _html.table(
             ("start", "took", "host or guest", "what"),
             [
-                (f"{s['start']:.1f} s", f"{s['end'] - s['start']:.1f} s", s["host"] or "-", _what(s))
+                (f"{s['start']:.1f} s", f"{s['end'] - s['start']:.1f} s", s["host"] or "-", describe_segment(s))
                 for s in analysis["critical_path"]
             ],
         ),
@@ -280,7 +43,7 @@ def page(analysis: Mapping[str, Any]) -> str:
             ("", "seconds", "share"),
             [
                 (what, f"{shares[name]:.1f}", f"{100 * shares[name] / seconds:.1f} %")
-                for name, what in _SHARE_NAMES.items()
+                for name, what in SHARE_NAMES.items()
             ],
         ),
         "<h2>Guests</h2>",
@@ -310,15 +73,4 @@ def _guest_table(analysis: Mapping[str, Any]) -> str:
         (guest["node"], *(f"{guest['times'][name]:.1f} s" if name in guest["times"] else "-" for name in MILESTONES))
         for guest in analysis["guests"]
     ]
-    return _html.table(("guest", *(_NAMES.get(name, name) for name in MILESTONES)), rows)
-
-
-def _escape(value: object) -> str:
-    return html.escape(str(value))
-
-
-def _started_text(record: Mapping[str, Any]) -> str:
-    """Return when the deploy began and ended, in UTC: ``2026-11-27 19:30:05 to 19:31:10 UTC``."""
-    began = datetime.fromisoformat(record["started"])
-    ended = began + timedelta(seconds=record["seconds"])
-    return f"{began:%Y-%m-%d %H:%M:%S} to {ended:%H:%M:%S} UTC"
+    return _html.table(("guest", *(MILESTONE_NAMES.get(name, name) for name in MILESTONES)), rows)

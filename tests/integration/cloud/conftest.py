@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -16,14 +15,14 @@ from ansible_collections.q8s.emu.plugins.module_utils import _cloud, _state
 
 from q8s_lab import settings
 from q8s_lab.machine import wait
+from tests.clouds import connect
 from tests.integration.cloud.clusters import Cluster
 
 
 @pytest.fixture(scope="session")
 def cloud(lab: Mapping[str, str]) -> Iterator[Any]:
     """The lab's cloud, seen with openstacksdk as a user of its project sees it."""
-    os.environ.update(lab)
-    connection = openstack.connect(cloud=lab["OS_CLOUD"])
+    connection = connect(lab)
     yield connection
     connection.close()
 
@@ -38,7 +37,11 @@ def cluster(
     """
     folder = tmp_path_factory.mktemp("cloud")
     name = f"itest-{secrets.token_hex(2)}"
-    state = Path(_state.folder(str(folder / "state"), _cloud.connect(lab["OS_CLOUD"]).project(), name))
+    with pytest.MonkeyPatch.context() as environment:
+        for variable, value in lab.items():
+            environment.setenv(variable, value)
+        project = _cloud.connect(lab["OS_CLOUD"]).project()
+    state = Path(_state.folder(str(folder / "state"), project, name))
     state.mkdir(parents=True, mode=0o700)
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", state / "id_ed25519"], check=True)
     public_key = (state / "id_ed25519.pub").read_text().strip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
 import subprocess
@@ -12,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import openstack
-
 from q8s_lab import settings
 from q8s_lab.machine import Machine, wait
 from q8s_lab.vm import VirtualMachine
+from tests.clouds import connect
 
 
 @dataclass
@@ -114,8 +112,7 @@ def boxes[B: Box](
 
     ``more`` is what Nova takes besides: user data, metadata.
     """
-    os.environ.update(lab)
-    cloud: Any = openstack.connect(cloud=lab["OS_CLOUD"])
+    cloud = connect(lab)
     base = f"itest-lab-{secrets.token_hex(2)}"
     key = folder / "id_ed25519"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import openstack
 import pytest
 from openstack import exceptions
-from openstack.config import OpenStackConfig
+
+from tests.clouds import connect
 
 pytestmark = pytest.mark.lab
 
@@ -18,11 +18,6 @@ ASKED: dict[str, Callable[[Any], Any]] = {
     "image": lambda cloud: [image.name for image in cloud.image.images()],
     "identity": lambda cloud: cloud.current_project_id,
 }
-
-
-def connect(environment: Any) -> Any:
-    config = OpenStackConfig(config_files=[environment["OS_CLIENT_CONFIG_FILE"]], load_envvars=False)
-    return openstack.connection.Connection(config=config.get_one(cloud=environment["OS_CLOUD"]))
 
 
 @pytest.mark.parametrize("service", ASKED)

@@ -25,6 +25,7 @@ from openstack.config import OpenStackConfig
 from q8s_lab import cloud_image, hosts, settings
 from q8s_lab.firewall import Port, link_of, port_chain
 from q8s_lab.machine import start_time, wait
+from tests.clouds import connect
 from tests.integration.lab.boxes import VmBox, allow, boxes
 
 pytestmark = [pytest.mark.lab, pytest.mark.vm]
@@ -234,9 +235,8 @@ def fault(cloud: Any, server: str) -> str:
 @pytest.fixture
 def created(lab: Mapping[str, str]) -> Iterator[Any]:
     """Creates servers, and removes them afterwards."""
-    os.environ.update(lab)
     servers: list[Any] = []
-    with openstack.connect(cloud=lab["OS_CLOUD"]) as cloud:
+    with connect(lab) as cloud:
 
         def create(image: str, flavor: str, **more: Any) -> tuple[Any, Any]:
             where = more.pop("networks", [{"uuid": cloud.network.find_network("private").id}])
@@ -289,7 +289,7 @@ def test_an_image_that_is_broken_says_so(admin: Any, created: Any, tmp_path: Pat
 
 
 def test_every_port_has_a_nic(created: Any, any_image: str, lab: Mapping[str, str]) -> None:
-    with openstack.connect(cloud=lab["OS_CLOUD"]) as cloud:
+    with connect(lab) as cloud:
         second = cloud.network.create_network(name="itest-second", mtu=1400)
         try:
             cloud.network.create_subnet(network_id=second.id, ip_version=4, cidr="10.99.0.0/24", enable_dhcp=False)

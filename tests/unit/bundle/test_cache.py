@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from q8s_bundle import cache
+from q8s_bundle import cache, progress
 from q8s_bundle.errors import BundleError
-from q8s_bundle.progress import end_running
 from q8s_lab.machine import wait
 
 
@@ -131,10 +130,11 @@ def test_a_wait_for_another_build_is_said_once(
 ) -> None:
     done = threading.Thread(target=lambda: cache.entry("kind", "name", "0123", lambda folder: None))
     done.start()
-    time.sleep(1)
+    assert wait(lambda: bool(progress._stops), 20), "the message is written before"
+    time.sleep(3 * cache._POLL_SECONDS)
     assert done.is_alive()
     other_build.kill()
-    done.join(10)
+    done.join(20)
     assert not done.is_alive()
     said = [line.partition(" ")[2] for line in capsys.readouterr().err.splitlines()]
     assert said[0] == "wait for another build of name ..." and len(said) == 2, "and when it ends"
@@ -151,9 +151,9 @@ def test_a_wait_for_another_build_can_be_stopped(other_build: subprocess.Popen[b
 
     thread = threading.Thread(target=ask)
     thread.start()
-    time.sleep(0.5)
-    end_running()
-    thread.join(10)
+    assert wait(lambda: bool(progress._stops), 20)
+    progress.end_running()
+    thread.join(20)
     assert errors == ["Failed to wait for another build of name: the build was stopped"]
     assert other_build.poll() is None
 

@@ -22,7 +22,6 @@ DAY = 86400
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("Q8S_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(cache, "_asked_for", set())
     return tmp_path / "cache"
 
 
@@ -129,8 +128,9 @@ def test_files_of_other_users_are_removed_in_a_namespace(killed: Path, monkeypat
 
 def test_use_makes_an_entry_young(current: Path) -> None:
     architecture = versions.ARCHITECTURES["x86_64"]
-    gobuild.build(gobuild.PAUSE, architecture)
-    cache.mark_used()
+    with cache.recording() as used:
+        gobuild.build(gobuild.PAUSE, architecture)
+    cache.mark_used(used)
     assert time.time() - cache.lock_file(current).stat().st_mtime < 60
 
 

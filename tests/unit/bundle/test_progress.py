@@ -25,9 +25,12 @@ def test_lines_name_the_artifact(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-def test_json_has_the_same_as_data(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(progress, "_as_json", True)
-    with progress.building(Part("image-aarch64", 2, 3)), progress.step("bootstrap Debian"):
+def test_json_has_the_same_as_data(capsys: pytest.CaptureFixture[str]) -> None:
+    with (
+        progress.json_lines(),
+        progress.building(Part("image-aarch64", 2, 3)),
+        progress.step("bootstrap Debian"),
+    ):
         pass
     events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [event["event"] for event in events] == ["artifact", "step", "done", "built"]
@@ -45,5 +48,9 @@ def test_a_failed_step_is_not_done(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_muted(capsys: pytest.CaptureFixture[str]) -> None:
     with progress.muted():
+        with progress.muted():
+            progress.say("nothing")
         progress.say("nothing")
     assert capsys.readouterr().err == ""
+    progress.say("something")
+    assert "something" in capsys.readouterr().err

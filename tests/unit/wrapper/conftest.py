@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from q8s_wrapper import messages, state
+from q8s_wrapper import state
 from tests.unit.wrapper.local_cloud import Cloud
 
 
@@ -20,5 +20,4 @@ def project(monkeypatch: pytest.MonkeyPatch) -> Cloud:
 
     monkeypatch.setattr(state, "connect", connect)
     monkeypatch.setattr(state, "login", lambda: cloud.found.login)
-    messages.set_quiet(False)
     return cloud

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[3]))
-
 from q8s_wrapper import cli, runner
 from q8s_wrapper.config import REPOSITORY, state_root
 from q8s_wrapper.events import reduce

@@ -188,6 +188,10 @@ def test_kubeconfig_is_merged_with_a_backup(
     assert merged["current-context"] == "demo"
     assert [path.read_text() for path in tmp_path.glob("config.q8s-*")] == [before]
     assert target.stat().st_mode & 0o777 == 0o600
+    changed = target.read_text()
+    assert cli.main(["kubeconfig", EXAMPLE, "--merge"]) == ExitCode.DONE
+    backups = [path.read_text() for path in sorted(tmp_path.glob("config.q8s-*"))]
+    assert backups == [before, changed], "also within the same second"
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "clusters: 3", "a: [b"])

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from q8s_wrapper import cli, history, inventory, runner, state
+from q8s_wrapper import cli, cluster_lock, history, inventory, run_logs, runner, state
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.experiment import links
 from q8s_wrapper.run_state import Failure, Stage, State
@@ -97,7 +97,10 @@ def ansible(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Callable[..., list
             playbook: str, file: Path, place: Path, lock: Path, *, arguments: list[str], renderer: object
         ) -> runner.Outcome:
             if playbook not in ("plan", "status") and "--check" not in arguments:
-                with pytest.raises(WrapperError, match="is working on cluster"), state.locked(place.parents[1], "x"):
+                with (
+                    pytest.raises(WrapperError, match="is working on cluster"),
+                    cluster_lock.locked(place.parents[1], "x"),
+                ):
                     pass
             calls.append((playbook, file, arguments))
             code, end = coming.pop(0)
@@ -270,7 +273,7 @@ def test_a_check_says_what_would_change_and_leaves_nothing(
 def test_a_check_goes_on_beside_a_deploy(ansible: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("Q8S_CACHE", str(tmp_path / "cache"))
     ansible((ExitCode.DONE, State(finished=True)))
-    with state.locked(state.cluster_folder("demo"), "deploy"):
+    with cluster_lock.locked(state.cluster_folder("demo"), "deploy"):
         assert cli.main(["deploy", str(EXAMPLE), "--check"]) == ExitCode.DONE
 
 
@@ -680,7 +683,7 @@ def test_status_fails_where_a_node_is_not_well(
 def test_state_is_the_owners_only(folder: Path) -> None:
     state.cluster_folder("demo")
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert state.new_run(folder, "deploy", alone=True).stat().st_mode & 0o777 == 0o700
+    assert run_logs.new_run(folder, "deploy", alone=True).stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize(
@@ -689,8 +692,8 @@ def test_state_is_the_owners_only(folder: Path) -> None:
 def test_what_only_looks_goes_on_beside_a_deploy(command: str, result: State, ansible: Any, folder: Path) -> None:
     calls = ansible((ExitCode.DONE, result))
     place = state.cluster_folder("demo")
-    with state.locked(place, "deploy"):
-        at_work = state.new_run(place, "deploy", alone=True) / "artifacts"
+    with cluster_lock.locked(place, "deploy"):
+        at_work = run_logs.new_run(place, "deploy", alone=True) / "artifacts"
         at_work.mkdir()
         assert cli.main([command, str(EXAMPLE)]) == ExitCode.DONE
         assert len(calls) == 1 and at_work.exists(), "the deploy's files are left to it"
@@ -713,7 +716,7 @@ def test_old_runs_are_removed(folder: Path) -> None:
     state.cluster_folder("demo")
     for number in range(12):
         (folder / "runs" / f"20200101-0000{number:02}-deploy-1").mkdir(parents=True)
-    newest = state.new_run(folder, "deploy", alone=True)
+    newest = run_logs.new_run(folder, "deploy", alone=True)
     kept = sorted(path.name for path in (folder / "runs").iterdir())
     assert len(kept) == 10 and newest.name in kept and "20200101-000002-deploy-1" not in kept
 
@@ -725,8 +728,8 @@ def test_looks_push_out_no_deploy(folder: Path, capsys: pytest.CaptureFixture[st
             run = place / "runs" / f"20200101-{what == 'status':06}-0000{number:02}-{what}"
             run.mkdir(parents=True)
             (run / "ansible.log").write_text(f"{what} {number}")
-    state.new_run(place, "status", alone=False)
-    state.new_run(place, "deploy", alone=True)
+    run_logs.new_run(place, "status", alone=False)
+    run_logs.new_run(place, "deploy", alone=True)
     kept = [path.name.rpartition("-")[2] for path in (folder / "runs").iterdir()]
     assert kept.count("deploy") == 10 and kept.count("status") == 10
     assert cli.main(["logs", str(EXAMPLE)]) == ExitCode.DONE
@@ -736,13 +739,13 @@ def test_looks_push_out_no_deploy(folder: Path, capsys: pytest.CaptureFixture[st
 def test_looks_leave_the_files_of_a_run_that_goes_on(folder: Path) -> None:
     """A benchmark runs for an hour; ``watch q8s-run status`` makes ten runs in a minute."""
     place = state.cluster_folder("demo")
-    benchmark = state.new_run(place, "bench", alone=True)
-    looks = [state.new_run(place, "status", alone=False) for _ in range(12)]
+    benchmark = run_logs.new_run(place, "bench", alone=True)
+    looks = [run_logs.new_run(place, "status", alone=False) for _ in range(12)]
     for running in (benchmark, looks[-1]):
         (running / "artifacts").mkdir()
         (running / "pid").write_text("1")
-    state.new_run(place, "status", alone=False)
-    state.new_run(place, "verify", alone=True)
+    run_logs.new_run(place, "status", alone=False)
+    run_logs.new_run(place, "verify", alone=True)
     kept = [path.name.rpartition("-")[2] for path in (folder / "runs").iterdir()]
     assert kept.count("status") == 10
     for running in (benchmark, looks[-1]):
@@ -751,20 +754,21 @@ def test_looks_leave_the_files_of_a_run_that_goes_on(folder: Path) -> None:
 
 def test_a_second_run_is_told_who_works() -> None:
     place = state.cluster_folder("demo")
-    with state.locked(place, "deploy"):
-        with pytest.raises(WrapperError) as refused, state.locked(place, "destroy"):
+    with cluster_lock.locked(place, "deploy"):
+        with pytest.raises(WrapperError) as refused, cluster_lock.locked(place, "destroy"):
             pass
         pattern = rf"q8s-run deploy \(process {os.getpid()}, since \d\d:\d\d:\d\d\) is working on cluster demo"
         assert re.search(pattern, str(refused.value)) and refused.value.code == ExitCode.FAILED
-    with state.locked(place, "destroy"):
+    with cluster_lock.locked(place, "destroy"):
         pass  # free again
 
 
 def test_a_killed_run_holds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     place = state.cluster_folder("demo")
     code = (
-        "import sys, pathlib\nfrom q8s_wrapper import state\n"
-        "with state.locked(pathlib.Path(sys.argv[1]), 'deploy'):\n  print('held', flush=True); sys.stdin.read()\n"
+        "import sys, pathlib\nfrom q8s_wrapper import cluster_lock\n"
+        "with cluster_lock.locked(pathlib.Path(sys.argv[1]), 'deploy'):\n"
+        "  print('held', flush=True); sys.stdin.read()\n"
     )
     command = [sys.executable, "-c", code, str(place)]
     with subprocess.Popen(
@@ -778,5 +782,5 @@ def test_a_killed_run_holds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
             and f"hint: wait for it, or stop it: kill -INT {holder.pid}" in err
         )
         holder.send_signal(signal.SIGKILL)
-    with state.locked(place, "destroy"):
+    with cluster_lock.locked(place, "destroy"):
         pass

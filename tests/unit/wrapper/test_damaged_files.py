@@ -12,10 +12,19 @@ import pytest
 import yaml
 from ansible_collections.q8s.emu.plugins.module_utils import _conformance
 
-from q8s_wrapper import cli, damage, history, kubeconfig, runner, state
+from q8s_wrapper import cli, cluster_lock, damage, history, kubeconfig, runner, state
 from q8s_wrapper.commands import access, records
 from q8s_wrapper.errors import ExitCode, WrapperError
-from q8s_wrapper.experiment import links, scenario, scenario_plot, secrets, timeline, timeline_page, timeline_record
+from q8s_wrapper.experiment import (
+    links,
+    scenario,
+    scenario_plot,
+    secrets,
+    timeline,
+    timeline_page,
+    timeline_record,
+    timeline_text,
+)
 from q8s_wrapper.run_state import Stage, State
 from q8s_wrapper.runner import Outcome
 from tests.unit.damage import FILES, texts
@@ -198,7 +207,7 @@ def read_timeline(folder: Path) -> None:
     record = timeline_record.read(folder)
     assert record is not None
     found = timeline.analysis(record)
-    timeline_page.text(found, 100)
+    timeline_text.text(found, 100)
     timeline_page.page(found)
     if timeline_record.lacks_guests(record):
         fact = {"node": "n", "host": "h", "power_on": 1795809500.0, "ready": None}
@@ -304,10 +313,10 @@ def test_a_benchmark_goes_without_a_damaged_timeline(
 
 @pytest.mark.parametrize("content", [b"0\nq8s-run scenario run", b"9" * 40 + b"\nx", b"\xff\xfe\n\xff", b"12", b"x\ny"])
 def test_a_lock_whose_owner_cannot_be_read(content: bytes, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with state.locked(folder, "deploy"):
+    with cluster_lock.locked(folder, "deploy"):
         (folder / "lock").write_bytes(content)
         assert cli.main(["deploy", EXAMPLE, "--yes"]) == ExitCode.FAILED
-        assert state.owner(folder) == state.Owner(0, "another process")
+        assert cluster_lock.owner(folder) == cluster_lock.Owner(0, "another process")
     assert "Failed to start: another process is working on cluster demo" in capsys.readouterr().err
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from q8s_wrapper import history, render, report, tags
+from q8s_wrapper import history, render, report, tags, text_layout
 from q8s_wrapper.config import PLAYBOOKS
 from q8s_wrapper.events import reduce
 from q8s_wrapper.invocation import Invocation
@@ -310,10 +310,10 @@ def test_the_result_as_data() -> None:
 
 
 def test_tables_are_aligned() -> None:
-    assert report.table([{"name": "a", "state": "up"}, {"name": "longer", "state": ""}]) == (
+    assert text_layout.table([{"name": "a", "state": "up"}, {"name": "longer", "state": ""}]) == (
         "NAME    STATE\na       up\nlonger"
     )
-    assert report.table([]) == ""
+    assert text_layout.table([]) == ""
     heads, *rows = report.stage_table(END).splitlines()
     assert heads.split() == ["STAGE", "START", "TOOK", "HOSTS"] and len(rows) == 2
 

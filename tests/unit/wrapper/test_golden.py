@@ -9,15 +9,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import sys
 from collections.abc import Iterator
 from functools import reduce as fold
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from q8s_wrapper import render, report
 from q8s_wrapper.errors import ExitCode

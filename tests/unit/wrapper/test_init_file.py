@@ -124,6 +124,18 @@ def test_names_that_yaml_would_misread() -> None:
     assert cluster.master_node_flavor == "4"
 
 
+@pytest.mark.parametrize("name", ["Debian 13 größer 😀", 'Debian 13 \\ "x"'])
+def test_names_with_other_characters(name: str) -> None:
+    assert made(with_images(name)).default_image_name == name
+
+
+@pytest.mark.parametrize("name", ["Debian 13 a\x01b", "Debian 13\nb", "Debian 13 \x7fb", "Debian 13\u2028b"])
+def test_a_name_that_is_not_printable(name: str) -> None:
+    with pytest.raises(WrapperError) as caught:
+        cluster_file(with_images(name), "first")
+    assert f"default_image_name: is {name!r}; must be 1 to 255 printable characters" in str(caught.value)
+
+
 @settings(deadline=None)  # the first call imports the checker
 @given(st.integers(8, 29), st.integers(0, (1 << 32) - 1))
 def test_addresses_never_meet(length: int, start: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 from q8s_wrapper import cli, runner, state
 from q8s_wrapper.commands import records
 from q8s_wrapper.errors import ExitCode
-from q8s_wrapper.experiment import timeline, timeline_page, timeline_record
+from q8s_wrapper.experiment import timeline, timeline_page, timeline_record, timeline_svg
 from q8s_wrapper.experiment.timeline_record import Guest
 from tests.unit.wrapper.local_cloud import recorded
 from tests.unit.wrapper.recorded_deploy import EXAMPLE, deploy, replayed, task
@@ -61,7 +61,7 @@ def test_the_page_and_the_chart_are_well_formed_and_need_no_other_file() -> None
         {"node": "x86-small-1", "host": "cli-x86-small-1", "times": {"power_on": 175.0, "ready": 600.0}}
     ]
     found = timeline.analysis(record)
-    svg, page = timeline_page.svg(found), timeline_page.page(found)
+    svg, page = timeline_svg.svg(found), timeline_page.page(found)
     ElementTree.fromstring(svg)
     labels = [element.text for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
     assert {"this machine", "cli-control-plane", "guest x86-small-1", "critical path", "Boot guests"} <= {*labels}

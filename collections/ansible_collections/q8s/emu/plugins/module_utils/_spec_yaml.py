@@ -201,7 +201,12 @@ def read(text: Union[str, bytes], report: Report) -> Value:
         raise stop(len(lines), len(lines[-1]) + 1, message) from None
     except RecursionError:
         raise stop(1, 1, "nested too deeply: this is not a cluster file") from None
-    raise stop(1, 1, "empty; a cluster file is a mapping", "`q8s-run init OTHER_FILE` writes one from what your cloud offers")
+    raise stop(
+        1,
+        1,
+        "empty; a cluster file is a mapping",
+        "remove it; then `q8s-run init FILE` writes one from what your cloud offers",
+    )
 
 
 def _decoded(text: bytes, report: Report) -> str:
