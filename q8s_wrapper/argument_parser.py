@@ -10,7 +10,7 @@ from typing import Any, Final
 from q8s_bundle.parser import Parser
 from q8s_wrapper import invocation
 from q8s_wrapper.arguments import DEFAULT_FILE, FILE_VARIABLE
-from q8s_wrapper.arguments_from_environment import default_from_environment
+from q8s_wrapper.arguments_from_environment import ALLOWED_NUMBER, default_from_environment
 from q8s_wrapper.command_table import COMMANDS, HANDED_OVER, Command, group
 from q8s_wrapper.errors import ExitCode, WrapperError
 
@@ -33,6 +33,17 @@ def _text(value: str) -> str:
     if not value.strip(" ,:"):
         raise argparse.ArgumentTypeError(f"is {value!r}, which names nothing")
     return value
+
+
+def _whole_number(value: str) -> int:
+    """Return the value of an option.
+
+    :raises argparse.ArgumentTypeError: it is no whole number
+    """
+    try:
+        return int(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"is {value!r}; allowed is {ALLOWED_NUMBER}") from None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -115,7 +126,7 @@ def _add_command(commands: Any, command: Command) -> None:
             sub.add_argument(
                 *flags,
                 metavar=option.metavar,
-                type=int if option.number else _text,
+                type=_whole_number if option.number else _text,
                 choices=option.choices or None,
                 default=default_from_environment(option),
                 help=text,

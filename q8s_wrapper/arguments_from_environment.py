@@ -11,6 +11,7 @@ from typing import Any, Final
 from q8s_wrapper.command_table import HANDED_OVER_OPTIONS, Command, Option
 from q8s_wrapper.errors import ExitCode, WrapperError
 
+ALLOWED_NUMBER: Final = "a whole number of at least 1"
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"", "0", "false", "no", "off"})
 
@@ -38,7 +39,7 @@ def check_environment(options: Sequence[Option]) -> None:
         if value is None:
             continue
         if option.counted or option.number:
-            valid, allowed = value == "" or value.isdecimal(), "a whole number"
+            valid, allowed = value == "" or value.isdecimal(), ALLOWED_NUMBER if option.number else "a whole number"
         elif option.choices:
             several = option.several
             valid = set(value.split()) <= set(option.choices) if several else value in ("", *option.choices)
@@ -53,6 +54,19 @@ def check_environment(options: Sequence[Option]) -> None:
                 f"unset {option.variable}, or use --{option.name}",
                 ExitCode.WRONG_INPUT,
             )
+
+
+def check_numbers(arguments: argparse.Namespace) -> None:
+    """Check the options that are whole numbers.
+
+    :raises WrapperError: one is less than 1
+    """
+    for option in arguments.command.options:
+        value = getattr(arguments, option.name.replace("-", "_")) if option.number else None
+        if value is not None and value < 1:
+            named = os.environ.get(option.variable) == str(value)
+            source = option.variable if named else f"--{option.name}"
+            raise WrapperError(f"{source}: is {value}; allowed is {ALLOWED_NUMBER}", code=ExitCode.WRONG_INPUT)
 
 
 def add_environment_options(command: str, argv: Sequence[str]) -> list[str]:

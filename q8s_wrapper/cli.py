@@ -10,7 +10,12 @@ from contextlib import suppress
 
 from q8s_wrapper import ansible_arguments, argument_parser, completion, invocation, messages, output
 from q8s_wrapper.arguments import FILE_VARIABLE, insert_cluster_file, join_words, split_arguments
-from q8s_wrapper.arguments_from_environment import add_environment_options, apply_environment, check_environment
+from q8s_wrapper.arguments_from_environment import (
+    add_environment_options,
+    apply_environment,
+    check_environment,
+    check_numbers,
+)
 from q8s_wrapper.command_table import HANDED_OVER, TO_ANSIBLE, Command, group
 from q8s_wrapper.errors import ExitCode, WrapperError
 
@@ -85,6 +90,7 @@ def _run(argv: Sequence[str]) -> int:
         ansible_arguments.check(command, rest)
     check_environment(command.options)
     apply_environment(arguments)
+    check_numbers(arguments)
     with messages.quieted(getattr(arguments, "quiet", False)):
         return _run_command(arguments, rest, default=default)
 

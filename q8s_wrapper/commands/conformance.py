@@ -75,15 +75,10 @@ def _variables(arguments: argparse.Namespace, output: Path) -> dict[str, Any]:
                 f"--{name}: {getattr(arguments, name)!r} is not a regular expression: {error}",
                 code=ExitCode.WRONG_INPUT,
             ) from None
-    parallel = 2 if arguments.parallel is None else arguments.parallel
-    if parallel < 1:
-        raise WrapperError(
-            f"--parallel: is {parallel}; allowed is a whole number of at least 1", code=ExitCode.WRONG_INPUT
-        )
     return {
         "q8s_conformance_focus": arguments.focus or "",
         "q8s_conformance_skip": arguments.skip or "",
-        "q8s_conformance_parallel": parallel,
+        "q8s_conformance_parallel": arguments.parallel or 2,
         "q8s_conformance_list": bool(arguments.list),
         "q8s_conformance_output": str(output),
         "q8s_conformance_force": bool(arguments.force),

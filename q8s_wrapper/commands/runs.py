@@ -78,17 +78,8 @@ def deploy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _parallel_options(arguments: argparse.Namespace) -> list[str]:
-    """Return the arguments for ansible-playbook that set how many nodes are changed at a time.
-
-    :raises WrapperError: the number is less than 1
-    """
-    if arguments.parallel is None:
-        return []
-    if arguments.parallel < 1:
-        raise WrapperError(
-            f"--parallel: is {arguments.parallel}; allowed is a whole number of at least 1", code=ExitCode.WRONG_INPUT
-        )
-    return ["-e", json.dumps({"q8s_parallel": arguments.parallel})]
+    """Return the arguments for ansible-playbook that set how many nodes are changed at a time."""
+    return ["-e", json.dumps({"q8s_parallel": arguments.parallel})] if arguments.parallel else []
 
 
 def destroy(arguments: argparse.Namespace, rest: Sequence[str]) -> int:

@@ -110,3 +110,22 @@ def test_what_the_command_line_lacks_is_told_without_asking_the_cloud(
 ) -> None:
     assert cli.main([words[0], str(EXAMPLE), *words[1:]]) == ExitCode.WRONG_INPUT
     assert reason in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("words", [["deploy", "--parallel"], ["conformance", "--parallel"], ["logs", "-n"]])
+@pytest.mark.parametrize("value", ["0", "-57", "x"])
+def test_a_number_is_at_least_one(words: list[str], value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = cli.main([words[0], str(EXAMPLE), f"{words[1]}={value}" if words[1][1] == "-" else f"{words[1]}{value}"])
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    assert code == ExitCode.WRONG_INPUT
+    assert "allowed is a whole number of at least 1" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_number_of_a_variable_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("Q8S_PARALLEL", "0")
+    assert cli.main(["deploy", str(EXAMPLE)]) == ExitCode.WRONG_INPUT
+    assert "Q8S_PARALLEL: is 0; allowed is a whole number of at least 1" in " ".join(capsys.readouterr().err.split())
