@@ -38,7 +38,7 @@ _INTERRUPTED: Final = 130
 _ARCHITECTURE_OPTIONS: Final = {
     "arch": "an architecture of emulated workers [Q8S_ARCH]",
     "control-plane": "an architecture of control planes [Q8S_CONTROL_PLANE]",
-    "bench": "an architecture of the container image with the tools of q8s-run bench [Q8S_BENCH]",
+    "bench": "an architecture of the container image with the tools of q8s-run bench",
     "conformance": "an architecture of the container images of Kubernetes' conformance tests [Q8S_CONFORMANCE]",
     "tests": "an architecture of the program that runs Kubernetes' conformance tests [Q8S_TESTS]",
 }

@@ -429,7 +429,7 @@ HANDED_OVER: Final = {
 _BUNDLE_CHOICE: Final = (
     Option("arch", "", "ARCH", several=True),
     Option("control-plane", "", "ARCH", several=True),
-    Option("bench", "", "ARCH", several=True),
+    # --bench is left out: Q8S_BENCH belongs to `record`
     Option("conformance", "", "ARCH", several=True),
     Option("tests", "", "ARCH", several=True),
     Option("source", "", "SOURCE"),

@@ -16,7 +16,7 @@ from ansible_collections.q8s.emu.plugins.plugin_utils._build import served, show
 
 # q8s-run reads options of a command from these. What the user has set for the command must not count here.
 _OPTIONS = (
-    "Q8S_ADDON", "Q8S_ARCH", "Q8S_BENCH", "Q8S_CHECK", "Q8S_CONFORMANCE", "Q8S_CONTROL_PLANE", "Q8S_IF_ABLE",
+    "Q8S_ADDON", "Q8S_ARCH", "Q8S_CHECK", "Q8S_CONFORMANCE", "Q8S_CONTROL_PLANE", "Q8S_IF_ABLE",
     "Q8S_IF_CACHED", "Q8S_IMAGE", "Q8S_KUBERNETES", "Q8S_PROGRESS", "Q8S_SOURCE", "Q8S_TESTS",
 )  # fmt: skip
 
