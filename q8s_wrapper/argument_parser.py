@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from q8s_bundle.parser import Parser
 from q8s_wrapper import invocation
@@ -63,6 +64,22 @@ def parser() -> argparse.ArgumentParser:
     for name, text in HANDED_OVER.items():
         commands.add_parser(name, help=text)
     return top
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments of a command. Exit with code 2 if one is wrong."""
+    arguments, unknown = parser().parse_known_args(argv)
+    if unknown:
+        names = [f"--{option.name}" for option in arguments.command.options]
+        similar = difflib.get_close_matches(unknown[0].partition("=")[0], names, n=1)
+        nearest = f"; the nearest option is {similar[0]}" if similar else ""
+        refuse(arguments.command, f"does not take {' '.join(map(shlex.quote, unknown))}{nearest}")
+    return arguments
+
+
+def refuse(command: Command, reason: str) -> NoReturn:
+    """Print why the arguments of a command are refused, and which command shows what is allowed. Exit with code 2."""
+    Parser(prog=f"{invocation.program()} {command.name}").error(f"{command.name} {reason}")
 
 
 def group_help(first: str) -> str:

@@ -81,11 +81,10 @@ def _run(argv: Sequence[str]) -> int:
         return ExitCode.DONE
     argument_parser.require_command(own)
     own, default = insert_cluster_file(own)
-    parser = argument_parser.parser()
-    arguments = parser.parse_args(own)
+    arguments = argument_parser.parse(own)
     command: Command = arguments.command
     if rest and not command.rest:
-        parser.error(f"{command.name} takes nothing after --")
+        argument_parser.refuse(command, "takes nothing after --")
     if command.rest == TO_ANSIBLE:
         ansible_arguments.check(command, rest)
     check_environment(command.options)

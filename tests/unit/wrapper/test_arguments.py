@@ -129,3 +129,19 @@ def test_a_number_of_a_variable_names_the_variable(
     monkeypatch.setenv("Q8S_PARALLEL", "0")
     assert cli.main(["deploy", str(EXAMPLE)]) == ExitCode.WRONG_INPUT
     assert "Q8S_PARALLEL: is 0; allowed is a whole number of at least 1" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["deploy", "--lmit", "arm"], "deploy does not take --lmit arm; the nearest option is --limit"),
+        (["validate", "--", "x"], "validate takes nothing after --"),
+    ],
+)
+def test_what_a_command_does_not_take_is_told_with_its_own_help(
+    words: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([words[0], str(EXAMPLE), *words[1:]])
+    assert ended.value.code == ExitCode.WRONG_INPUT
+    assert capsys.readouterr().err.splitlines() == [f"error: {reason}", f"hint: q8s-run {words[0]} --help"]
