@@ -43,7 +43,11 @@ def test_help_shows_the_help_of_a_command(capsys: pytest.CaptureFixture[str]) ->
         (["lab", "host", "up"], "the following arguments are required: name", "q8s-run lab host --help"),
         (["bundle", "build", "--arch", "vax"], "argument --arch: invalid choice: 'vax'", "q8s-run bundle build --help"),
         (["bundle", "ensure", "--addon", "metrics_server"], "--addon needs a --control-plane", "q8s-run bundle --help"),
-        (["deploy", "--parallel", "many"], "argument --parallel: invalid int value: 'many'", "q8s-run deploy --help"),
+        (
+            ["deploy", "--parallel", "many"],
+            "argument --parallel: is 'many'; allowed is a whole number of at least 1",
+            "q8s-run deploy --help",
+        ),
     ],
 )
 def test_wrong_arguments_have_one_format(
