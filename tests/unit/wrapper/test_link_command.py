@@ -109,7 +109,7 @@ class Clock:
     def passed(self, seconds: float) -> bool:
         """Whether these seconds passed, in pauses but for the time that the machine needed meanwhile."""
         needed = time.time() - self._begin
-        return seconds - needed - 0.5 <= sum(self.slept) <= seconds + 0.5
+        return seconds - needed - 1.5 <= sum(self.slept) <= seconds + 1.5  # its end is a whole second
 
 
 def set_link(*others: str) -> int:
