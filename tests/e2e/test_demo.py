@@ -249,7 +249,7 @@ def test_a_deploy_mends_a_guest_that_was_switched_off(
     virsh = ["sudo", "virsh", "--connect", "qemu:///system"]
     assert q8s("ssh", f"{NAME}-x86-small-1", "--", *virsh, "destroy", "x86-small-1").returncode == 0
     unwell = q8s("status")
-    assert unwell.returncode == 1 and "start the guest: q8s-run deploy " in " ".join(unwell.stdout.split())
+    assert unwell.returncode == 1 and f"start the guest: {Q8S_RUN} deploy " in " ".join(unwell.stdout.split())
     again = q8s("deploy")
     assert again.returncode == 0
     assert changes(again.stderr + again.stdout) == 1
