@@ -24,7 +24,6 @@ from q8s_wrapper.run_logs import keep_log
 from q8s_wrapper.run_state import State
 
 # Seconds until Ansible is killed after SIGINT. Ansible forwards the signal to its workers and their child processes.
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SECONDS_TO_STOP: Final = 15.0
 # Interval at which ansible-runner calls the cancel callback. Its default of 5 s is too long at a terminal.
 _POLL_SECONDS: Final = 0.5
@@ -43,7 +42,8 @@ class Outcome:
 class _Interrupt:
     """Handler of SIGINT, SIGTERM and SIGHUP. The first signal stops Ansible; the second ends this process at once.
 
-    SIGHUP is the end of the terminal. ``nohup`` ignores it, and it stays ignored.
+    SIGHUP is the end of the terminal. ``nohup`` ignores it, and it stays ignored. SIGINT is handled also where it is
+    ignored: a shell does that to a background process, and ``kill -INT`` is how such a run is stopped.
     """
 
     def __init__(self, folder: Path, renderer: Renderer) -> None:
@@ -51,7 +51,8 @@ class _Interrupt:
         self._interrupt_sent = False
         self._folder = folder
         self._renderer = renderer
-        numbers = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+        numbers = [signal.SIGINT, signal.SIGTERM, *hangup]
         self._before = {number: signal.signal(number, self._handle) for number in numbers}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
