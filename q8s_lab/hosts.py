@@ -86,31 +86,15 @@ def up(lab: Settings, order: Order) -> Host:
         if new:
             settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             settings.log.mkdir(exist_ok=True)
-            try:
-                taken = [other.spec.address for other in servers.with_machines(settings.machines)]
-                chosen = _address(settings, order.name, order.address, taken)
-                network.hold_kernel_settings(settings.folder)
-                network.bridge_up(settings)
-                if "package-proxy" not in processes.running(settings):
-                    package_proxy.start(settings)
-                nic = Nic(
-                    str(chosen), settings.subnet.prefixlen, str(settings.gateway), "02:00:" + chosen.packed.hex(":")
-                )
-                if disk:
-                    _create_vm(vm.VirtualMachine(folder), order, settings, nic, disk)
-                else:
-                    _create_container(Machine(folder), order, settings, nic)
-            except BaseException:
-                servers.remove(folder)
-                _clean_up(settings)
-                raise
-        machine = Machine(folder) if order.machine == servers.CONTAINER else vm.VirtualMachine(folder)
-        if not machine.exists:
-            raise LabError(
-                f"Failed to start {order.name}: a host of that name exists, and it is not a {order.machine}",
-                hint=f"remove it first: q8s-run lab host down {order.name}",
-            )
         try:
+            if new:
+                _create(folder, order, settings, disk)
+            machine = Machine(folder) if order.machine == servers.CONTAINER else vm.VirtualMachine(folder)
+            if not machine.exists:
+                raise LabError(
+                    f"Failed to start {order.name}: a host of that name exists, and it is not a {order.machine}",
+                    hint=f"remove it first: q8s-run lab host down {order.name}",
+                )
             machine.start()
         except BaseException:
             if new:
@@ -135,6 +119,24 @@ def _proxy(settings: Settings) -> str:
 
 def _link(folder: Path) -> str:
     return firewall.link_of(folder.name)
+
+
+def _create(folder: Path, order: Order, settings: Settings, disk: images.Disk | None) -> None:
+    """Create a host that does not exist, and what hosts need of this machine: the bridge and the package proxy.
+
+    :raises LabError: the address is in use or not in the hosts' subnet
+    """
+    taken = [other.spec.address for other in servers.with_machines(settings.machines)]
+    chosen = _address(settings, order.name, order.address, taken)
+    network.hold_kernel_settings(settings.folder)
+    network.bridge_up(settings)
+    if "package-proxy" not in processes.running(settings):
+        package_proxy.start(settings)
+    nic = Nic(str(chosen), settings.subnet.prefixlen, str(settings.gateway), "02:00:" + chosen.packed.hex(":"))
+    if disk:
+        _create_vm(vm.VirtualMachine(folder), order, settings, nic, disk)
+    else:
+        _create_container(Machine(folder), order, settings, nic)
 
 
 def _create_container(machine: Machine, order: Order, settings: Settings, nic: Nic) -> None:

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from q8s_lab import settings
+from tests import clouds
 
 Q8S_RUN: Final = Path(sys.executable).with_name("q8s-run")
 DEMO: Final = Path(__file__).parents[2] / "examples" / "demo.yaml"
@@ -67,8 +68,7 @@ class Cluster:
 @contextmanager
 def connection(lab: Mapping[str, str]) -> Iterator[openstack.connection.Connection]:
     """A connection to the lab's cloud."""
-    config = openstack.config.OpenStackConfig(config_files=[lab["OS_CLIENT_CONFIG_FILE"]], load_envvars=False)
-    with openstack.connection.Connection(config=config.get_one(cloud=lab["OS_CLOUD"])) as cloud:
+    with clouds.connect(lab) as cloud:
         yield cloud
 
 

@@ -20,12 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import openstack
 import pytest
-from openstack.config import OpenStackConfig
 
 from q8s_lab import cloud_image, settings
 from q8s_lab.machine import wait
+from tests import clouds
 from tests.vm.machines import IMAGES, require_virtual_machines
 
 pytestmark = [pytest.mark.lab, pytest.mark.vm]
@@ -226,9 +225,7 @@ def rebooted(cluster: Deployment, started: str) -> float:
     """Reboot the host through the API; gives the seconds until one can log in."""
     before = cluster.read("cat /proc/sys/kernel/random/boot_id")
     begin = time.monotonic()
-    files = [cluster.environment["OS_CLIENT_CONFIG_FILE"]]
-    config = OpenStackConfig(config_files=files, load_envvars=False)
-    with openstack.connection.Connection(config=config.get_one(cloud=cluster.environment["OS_CLOUD"])) as cloud:
+    with clouds.connect(cluster.environment) as cloud:
         server = cloud.compute.find_server(cluster.host, ignore_missing=False)
         cloud.compute.reboot_server(server, "SOFT")
 

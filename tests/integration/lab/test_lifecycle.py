@@ -14,12 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import openstack
 import pytest
-from openstack.config import OpenStackConfig
 
 from q8s_lab import cli, settings
 from q8s_lab.machine import start_time, wait
+from tests.clouds import connect
 
 pytestmark = pytest.mark.lab
 
@@ -118,8 +117,8 @@ def test_killed_crashed_and_reset(own: Lab) -> None:
     up = own.run("up")
     assert up.returncode == 0, up.stderr
     assert "cleaning up after a lab that did not stop cleanly" in up.stderr
-    config = OpenStackConfig(config_files=[str(own.folder / "clouds.yaml")], load_envvars=False)
-    with openstack.connection.Connection(config=config.get_one(cloud=settings.CLOUD_NAME)) as cloud:
+    place = {"OS_CLIENT_CONFIG_FILE": str(own.folder / "clouds.yaml"), "OS_CLOUD": settings.CLOUD_NAME}
+    with connect(place) as cloud:
         server = cloud.compute.create_server(
             name="box",
             image_id=cloud.image.find_image(settings.IMAGE_NAME).id,

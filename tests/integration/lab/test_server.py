@@ -14,12 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from openstack.config import OpenStackConfig
-from openstack.connection import Connection
 
 from q8s_lab import settings
 from q8s_lab.firewall import Port, port_chain
 from q8s_lab.machine import wait
+from tests.clouds import connect
 from tests.integration.lab.boxes import Box, allow, boxes
 
 pytestmark = pytest.mark.lab
@@ -114,8 +113,8 @@ def cgroup_files(box: Box, name: str) -> list[Path]:
 
 def test_a_flavor_of_one_processor_gets_no_second(lab: Mapping[str, str], tmp_path: Path) -> None:
     """Two that want all they can get, in a server with one: together they get one."""
-    config = OpenStackConfig(config_files=[str(settings.load().admin_clouds_yaml)], load_envvars=False)
-    with Connection(config=config.get_one(cloud=settings.ADMIN_CLOUD_NAME)) as admin:
+    place = {"OS_CLIENT_CONFIG_FILE": str(settings.load().admin_clouds_yaml), "OS_CLOUD": settings.ADMIN_CLOUD_NAME}
+    with connect(place) as admin:
         name = f"itest-{secrets.token_hex(3)}"
         flavor = admin.compute.create_flavor(name=name, vcpus=1, ram=512, disk=5)
         try:

@@ -18,9 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import openstack
 import pytest
-from openstack.config import OpenStackConfig
 
 from q8s_lab import cloud_image, hosts, settings
 from q8s_lab.firewall import Port, link_of, port_chain
@@ -42,8 +40,8 @@ write_files:
 
 @pytest.fixture(scope="module")
 def admin(lab: Mapping[str, str]) -> Iterator[Any]:
-    config = OpenStackConfig(config_files=[str(settings.load().admin_clouds_yaml)], load_envvars=False)
-    with openstack.connection.Connection(config=config.get_one(cloud=settings.ADMIN_CLOUD_NAME)) as cloud:
+    place = {"OS_CLIENT_CONFIG_FILE": str(settings.load().admin_clouds_yaml), "OS_CLOUD": settings.ADMIN_CLOUD_NAME}
+    with connect(place) as cloud:
         yield cloud
 
 

@@ -48,6 +48,16 @@ def test_what_is_made_is_read_again(made: Machine, tmp_path: Path) -> None:
     assert made.veth == "vb-q8sl01234567" and len(made.veth) <= 15
 
 
+def test_a_shell_reads_what_a_machine_is_started_with(tmp_path: Path) -> None:
+    lower = tmp_path / "the lower one"
+    (lower / "var").mkdir(parents=True)
+    made = Machine(tmp_path / "machine")
+    made.create(replace(SPEC, hostname="a b; echo $HOME", lower=str(lower)))
+    script = f'. {shlex.quote(str(made.folder / "runner.env"))}; printf "%s|%s" "$HOST" "$LOWER"'
+    done = subprocess.run(["sh", "-uc", script], capture_output=True, text=True, check=True)
+    assert done.stdout == f"a b; echo $HOME|{lower}"
+
+
 def test_secrets_are_the_owners_only(made: Machine) -> None:
     for path in (made.folder / "spec.json", *(made.folder / "var/lib/cloud/seed/nocloud").iterdir()):
         assert path.stat().st_mode & 0o077 == 0, path

@@ -9,6 +9,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ansible_collections.q8s.emu.plugins.plugin_utils._build import served
+
 DOCUMENTATION = r"""
 name: recorded_artifacts
 short_description: Return the artifacts that a cluster serves, in the place of a build
@@ -56,17 +58,14 @@ def recorded_artifacts(looked_up: Mapping[str, Any], record: str, files: Iterabl
     try:
         bundle = json.loads(record)
         same = bundle["recipe"] == looked_up["bundle"]["recipe"]
-        artifacts = {
-            kind: {key: artifact[key] for key in ("name", "sha256")} for kind, artifact in bundle["artifacts"].items()
-        }
+        found = served(bundle, elsewhere=True)
     except (ValueError, TypeError, KeyError, AttributeError):  # an interrupted deploy, or another version, wrote it
         return {}
-    if not same or {artifact["name"] for artifact in artifacts.values()} - set(files):
+    if not same or {artifact["name"] for artifact in found["artifacts"].values()} - set(files):
         return {}
     return {
         "bundle": {**bundle, "changed": False, "missing": [], "obstacles": []},
-        "artifacts": artifacts,
-        "files": [],
+        **found,
         "on_cluster": False,
         "arguments": looked_up["arguments"],
     }
