@@ -28,7 +28,7 @@ from q8s_bundle.errors import BundleError
 from q8s_bundle.image import cloud
 from q8s_bundle.image.cloud import CloudImage
 from q8s_bundle.node import minors, versions
-from q8s_bundle.parser import Parser
+from q8s_bundle.parser import NAME, Parser
 from q8s_bundle.progress import json_lines, muted, say
 
 _DONE: Final = 0
@@ -107,8 +107,8 @@ def _free_space(folder: Path) -> int:
 
 def _parser(program: str = "q8s-run") -> argparse.ArgumentParser:
     about = "Build node bundles and guest images, and keep them in a cache."
-    parser = Parser(prog=f"{program} bundle", description=about)
-    commands = parser.add_subparsers(required=True, metavar="command", dest="command")
+    parser = Parser(program=program, prog=f"{NAME} bundle", description=about)
+    commands = parser.add_commands(required=True, metavar="command", dest="command")
     build = commands.add_parser(
         "build", help="build the artifacts that are not in the cache, and list the paths of all"
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from q8s_bundle import search_path
-from q8s_bundle.parser import Parser
+from q8s_bundle.parser import NAME, Parser
 from q8s_lab import cloud_image, control, hosts, images, servers
 from q8s_lab.errors import LabError, WrongArgumentsError
 from q8s_lab.machine import MachineError
@@ -66,8 +66,8 @@ def _why(error: Exception) -> str:
 
 
 def _parser(program: str = "q8s-run") -> argparse.ArgumentParser:
-    parser = Parser(prog=f"{program} lab", description="A real OpenStack on this machine (root).")
-    commands = parser.add_subparsers(required=True, metavar="up|down|status|reset|image|host", dest="command")
+    parser = Parser(program=program, prog=f"{NAME} lab", description="A real OpenStack on this machine (root).")
+    commands = parser.add_commands(required=True, metavar="up|down|status|reset|image|host", dest="command")
     commands.add_parser("up", help="start it").set_defaults(run=_up)
     commands.add_parser("down", help="stop it, and restore the machine to its previous state").set_defaults(run=_down)
     status = commands.add_parser("status", help="show what is running")
@@ -129,7 +129,7 @@ def _public_key(text: str) -> Path:
 
 def _add_image(commands: Any) -> None:
     image = commands.add_parser("image", help="disk images for virtual machines in the lab's cloud")
-    actions = image.add_subparsers(required=True, metavar="add|list|remove", dest="action")
+    actions = image.add_commands(required=True, metavar="add|list|remove", dest="action")
     add = actions.add_parser(
         "add",
         help="add an image, for servers of the flavors v1.*",

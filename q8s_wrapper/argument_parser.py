@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from q8s_bundle.parser import Parser
+from q8s_bundle.parser import NAME, Parser
 from q8s_wrapper import invocation
 from q8s_wrapper.arguments import DEFAULT_FILE, FILE_VARIABLE
 from q8s_wrapper.arguments_from_environment import ALLOWED_NUMBER, default_from_environment
@@ -50,7 +50,7 @@ def _whole_number(value: str) -> int:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     top = Parser(
-        prog=invocation.program(),
+        program=invocation.program(),
         description="Deploy a Kubernetes cluster of QEMU-emulated heterogeneous workers onto an OpenStack project.",
         epilog="Every option of these commands is also an environment variable: "
         "--limit is Q8S_LIMIT, --yes is Q8S_YES=1. "
@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
         "Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted.",
     )
     top.add_argument("--version", action="store_true", help="print the versions of Q8S, ansible-core and Kubernetes")
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    commands = top.add_commands(required=True, metavar="COMMAND")
     for command in COMMANDS:
         _add_command(commands, command)
     for name, text in HANDED_OVER.items():
@@ -79,14 +79,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def refuse(command: Command, reason: str) -> NoReturn:
     """Print why the arguments of a command are refused, and which command shows what is allowed. Exit with code 2."""
-    Parser(prog=f"{invocation.program()} {command.name}").error(f"{command.name} {reason}")
+    Parser(program=invocation.program(), prog=f"{NAME} {command.name}").error(f"{command.name} {reason}")
 
 
 def group_help(first: str) -> str:
     """Return the help of the commands whose names begin with the same word, such as ``link``."""
     program = invocation.program()
-    parser = Parser(prog=f"{program} {first}", add_help=False)
-    commands = parser.add_subparsers(metavar="COMMAND")
+    parser = Parser(program=program, prog=f"{NAME} {first}", add_help=False)
+    commands = parser.add_commands(metavar="COMMAND")
     for command in group(first):
         commands.add_parser(command.name.split()[1], help=command.help)
     return f"{parser.format_help()}\n{program} {first} COMMAND --help shows its options.\n"

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-NAME: Final = "q8s-run"
+from q8s_bundle.parser import NAME
+
 # Some messages have the placeholder FILE, such as those of the collection, which does not know the file's name.
 # A command with a path is adapted already.
 _COMMAND_WITH_FILE: Final = re.compile(rf"(?<![\w/.-]){NAME} ([a-z]+(?: [a-z]+)?) FILE\b")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,13 @@ def test_hints_have_the_name_that_was_typed(
     with pytest.raises(SystemExit):
         cli.main(words)
     assert capsys.readouterr().err.splitlines()[-1].startswith("hint: .venv/bin/q8s-run ")
+
+
+@pytest.mark.parametrize("words", [[], ["deploy"], ["link"], ["lab"], ["bundle"], ["bundle", "ensure"]])
+def test_help_has_the_short_name_of_the_program(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(invocation, "_called_as", "/a/long/path/of/q8s-run")
+    with contextlib.suppress(SystemExit):
+        cli.main([*words, "--help"])
+    assert capsys.readouterr().out.startswith(" ".join(["usage: q8s-run", *words]))
