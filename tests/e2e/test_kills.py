@@ -112,6 +112,13 @@ def words(pid: int) -> str:
         return ""
 
 
+def in_cloud(cluster: Cluster) -> dict[str, Any]:
+    """What the cloud records about each of the cluster's servers."""
+    ours = set(cluster.servers().values())
+    servers = [server for server in cluster.cloud.compute.servers() if server.id in ours]
+    return {server.name: (server.id, server.metadata, server.tags, server.status) for server in servers}
+
+
 def identities(nodes: Mapping[str, Any], names: Sequence[str] | set[str]) -> dict[str, str]:
     return {name: nodes[name]["metadata"]["uid"] for name in names}
 
@@ -123,13 +130,37 @@ def cluster(lab: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) ->
         print((made.file.parent / "output.txt").read_text())
 
 
+@dataclass(frozen=True)
+class HalfMade:
+    """What check mode says of a cluster whose deploy was stopped, and the cloud's servers before and after it."""
+
+    output: str
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+
 @pytest.fixture(scope="module")
-def deployed(cluster: Cluster) -> dict[str, Any]:
+def half_made(cluster: Cluster) -> HalfMade:
+    """A deploy that was stopped three times, and check mode afterwards."""
+    for how in ("q8s-run", "ansible", "power"):
+        cluster.interrupt(how, 50, "deploy", "--yes")
+    before = in_cloud(cluster)
+    output = cluster.run("deploy", "--check", "--yes")
+    return HalfMade(output, before, in_cloud(cluster))
+
+
+@pytest.fixture(scope="module")
+def deployed(half_made: HalfMade, cluster: Cluster) -> dict[str, Any]:
     """The nodes, after a deploy that was stopped seven times."""
-    for how in ("q8s-run", "ansible", "power", "q8s-run", "power", "ansible", "q8s-run"):
+    for how in ("q8s-run", "power", "ansible", "q8s-run"):
         cluster.interrupt(how, 50, "deploy", "--yes")
     cluster.run("deploy", "--yes")
     return cluster.nodes()
+
+
+def test_check_mode_of_a_half_made_cluster_changes_nothing(half_made: HalfMade, cluster: Cluster) -> None:
+    assert half_made.after == half_made.before
+    assert re.search(r"deploy --check: [1-9]\d* changes? would be made", half_made.output)
 
 
 def test_a_deploy_ends_ready(deployed: dict[str, Any], cluster: Cluster) -> None:

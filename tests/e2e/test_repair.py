@@ -1,6 +1,7 @@
 """What somebody broke by hand: ``status`` names it while Kubernetes still calls the nodes Ready, ``deploy`` repairs it.
 
-The tests build on each other, in the order of the file. The last one asks for a server that the cloud cannot create.
+The tests build on each other, in the order of the file. Afterwards, servers fail: one that the cloud cannot create, one
+that is switched off during a deploy, and the only control plane, which is deleted.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +22,7 @@ from tests.e2e.clusters import Cluster, changes, ready, small_cluster
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.e2e,
-    pytest.mark.long("a quarter of an hour"),
+    pytest.mark.long("twenty minutes"),
 ]
 NAME: Final = "repair"
 WORKER, CONTROL_PLANE = "x86-small-1", f"{NAME}-control-plane"
@@ -191,3 +193,45 @@ def test_one_failure_stays_one_failure(cluster: Cluster) -> None:
     cluster.file.write_text(text)
     cluster.command("deploy", "--yes")
     assert set(wait_until_well(cluster)) == NODES and set(cluster.servers()) == {HOST, CONTROL_PLANE}
+
+
+def test_a_host_that_dies_during_a_deploy_takes_no_other_with_it(cluster: Cluster) -> None:
+    dead, other = "x86-small-2", "x86-small-3"
+    text = cluster.file.read_text()
+    data = yaml.safe_load(text)
+    data["cluster_definition"]["worker"]["x86-small"] = 3
+    cluster.file.write_text(yaml.safe_dump(data, sort_keys=False))
+    with ThreadPoolExecutor(1) as pool:
+        deploy = pool.submit(cluster.attempt, "deploy", "--yes")
+        installing = ("ssh", f"{NAME}-{dead}", "--", "test", "-e", "/usr/bin/qemu-system-x86_64")
+        while cluster.attempt(*installing).returncode != 0:
+            assert not deploy.done()
+            time.sleep(1)
+        cluster.cloud.compute.stop_server(cluster.servers()[f"{NAME}-{dead}"])
+        done = deploy.result()
+    assert done.returncode == 1
+    assert f"{NAME}-{dead}" in done.stderr and "hint:" in done.stderr
+    _, rows = status(cluster)
+    assert {name for name, row in rows.items() if not row["problem"]} == {*NODES, other}
+    assert f"server {NAME}-{dead} is SHUTOFF" in rows[dead]["problem"]
+
+    cluster.command("deploy", "--yes")
+    assert set(wait_until_well(cluster)) == {*NODES, dead, other}
+    cluster.file.write_text(text)
+    cluster.command("deploy", "--yes")
+    assert set(cluster.servers()) == {HOST, CONTROL_PLANE}
+
+
+def test_a_lost_control_plane_is_replaced_only_when_that_is_agreed_to(cluster: Cluster) -> None:
+    servers, authority = cluster.servers(), on(cluster, CONTROL_PLANE, "sha256sum /etc/kubernetes/pki/ca.crt")
+    cluster.cloud.compute.delete_server(servers[CONTROL_PLANE])
+    cluster.cloud.compute.wait_for_delete(cluster.cloud.compute.get_server(servers[CONTROL_PLANE]))
+    refused = cluster.attempt("deploy", "--yes")
+    assert refused.returncode == 2 and "--replace-control-plane" in refused.stderr
+    assert set(cluster.servers()) == {HOST}
+
+    cluster.command("deploy", "--yes", "--replace-control-plane")
+    assert set(wait_until_well(cluster)) == NODES
+    assert cluster.servers()[HOST] != servers[HOST]
+    assert on(cluster, CONTROL_PLANE, "sha256sum /etc/kubernetes/pki/ca.crt") != authority
+    assert changes(cluster.command("deploy")) == 0
