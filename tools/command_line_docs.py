@@ -41,7 +41,7 @@ _EXIT_CODES: Final = {
 _VARIABLES: Final = {
     "Q8S_CLUSTER_FILE": "The cluster file, where a command gets none.",
     "Q8S_STATE": "Folder of the local state: keys, logs, run times. Default: `q8s` in `XDG_STATE_HOME`, else `~/.local/state/q8s`.",
-    "Q8S_CACHE": "Folder of bundles, guest images and everything else that is built once. Default: `~/.cache/q8s`.",
+    "Q8S_CACHE": "Folder of bundles, guest images and everything else that is built once. Default: `q8s` in `XDG_CACHE_HOME`, else `~/.cache/q8s`.",
     "Q8S_DEBIAN_MIRROR": "Mirror of Debian's packages, for bundles and guest images. Needed where a build does not run on Debian.",
     "OS_CLOUD, OS_CLIENT_CONFIG_FILE, OS_*": "The cloud, as for every OpenStack client.",
     "KUBECONFIG": "The file that `kubeconfig --merge` adds the cluster to. Default: `~/.kube/config`.",

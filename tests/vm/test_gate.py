@@ -1,8 +1,9 @@
 """The cheapest virtual machine that shows what no container does: a guest under AppArmor. Part of ``make test``.
 
 One boot, and the roles of a worker's host up to the start of its guest. The image has the large packages already
-(``q8s_lab.cloud_image.BAKED``). The guest has a real kernel and empty disks: QEMU has to open them, and nobody logs in.
-Reboots, and guests that become nodes, are in the other files of this folder (``make test-vm``).
+(``q8s_lab.cloud_image.BAKED``). When the roles begin, another program installs packages, as at a server's first boot,
+and libvirt's default network is active. The guest has a real kernel and empty disks: QEMU has to open them, and nobody
+logs in. Reboots, and guests that become nodes, are in the other files of this folder (``make test-vm``).
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ import hashlib
 import re
 import shlex
 import subprocess
+import threading
+import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +30,20 @@ from tests.vm.machines import Guest, Host, bundle, guest_of, host, require_virtu
 pytestmark = [pytest.mark.vm, pytest.mark.gate]
 
 GUEST: Final = "gate-guest"
+# dpkg takes a lock of this kind. The role's next attempt after the first, which fails, gets it.
+LOCK: Final = """
+import fcntl, time
+with open("/var/lib/dpkg/lock-frontend", "w") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    time.sleep(900)
+"""
+WAITS: Final = "RETRYING: [node]: Wait until other package installations have finished"
+DEFAULT_NETWORK: Final = """
+<network>
+  <name>default</name><forward mode='nat'/><bridge name='virbr0'/><dns enable='no'/>
+  <ip address='192.168.122.1' netmask='255.255.255.0'/>
+</network>
+"""
 
 
 @dataclass(frozen=True)
@@ -55,6 +74,32 @@ def artifacts(folder: Path, answer: Mapping[str, Any]) -> dict[str, dict[str, st
         with path.open("rb") as file:
             found[path.stem] = {"name": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     return found
+
+
+@contextmanager
+def first_boot(machine: Host) -> Iterator[None]:
+    """Let another program hold dpkg's lock until the role has waited once, and libvirt's default network be active."""
+    network = shlex.quote(DEFAULT_NETWORK)
+    machine.read(
+        f"systemd-run --quiet --unit first-boot python3 -c {shlex.quote(LOCK)}\n"
+        f"echo {network} > /run/default.xml && systemctl start libvirtd\n"
+        "virsh --connect qemu:///system net-define /run/default.xml\n"
+        "virsh --connect qemu:///system net-start default\n"
+    )
+    log, over = machine.folder / "host.yml.log", threading.Event()
+
+    def release() -> None:
+        while not (over.is_set() or (log.exists() and WAITS in log.read_text())):
+            time.sleep(1)
+        machine.ssh("systemctl stop first-boot")
+
+    with ThreadPoolExecutor(1) as pool:
+        released = pool.submit(release)
+        try:
+            yield
+        finally:
+            over.set()
+            released.result()
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +134,8 @@ def seen(machine: Host, tmp_path_factory: pytest.TempPathFactory) -> Seen:
             "emulated_worker_ca_certificate": "none\n",
             "emulated_worker_bootstrap_token": "abcdef.0123456789abcdef",
         }
-        host_run = machine.play("host.yml", variables)
+        with first_boot(machine):
+            host_run = machine.play("host.yml", variables)
         if host_run.returncode != 0:  # by hand, so that the guest has something to start on
             machine.ssh("apt-get update", seconds=900)
             machine.play("host.yml", variables)
@@ -109,6 +155,15 @@ def test_packages_are_found_though_the_lists_are_new_and_empty(seen: Seen) -> No
     assert seen.host_run.returncode == 0, seen.host_run.stdout[-3000:]
 
 
+def test_the_role_waits_for_an_installation_that_runs(seen: Seen) -> None:
+    assert WAITS in seen.host_run.stdout
+
+
+def test_the_guest_s_network_replaces_libvirt_s_default_one(machine: Host, seen: Seen) -> None:
+    assert machine.read("virsh --connect qemu:///system net-list --all --name").split() == ["q8s"]
+    assert "192.168.250.1" in machine.read("ip -brief address show dev virbr0")
+
+
 def test_a_guest_starts_under_apparmor(seen: Seen) -> None:
     assert seen.guest.state == "running", f"{seen.guest}\n{seen.guest_run.stdout[-3000:]}"
     assert re.fullmatch(r"libvirt-[0-9a-f-]+ \(enforce\)", seen.guest.confined), seen.guest.confined
@@ -121,3 +176,11 @@ def test_a_scenario_limits_the_cpus_of_a_guest(machine: Host, seen: Seen) -> Non
     assert machine.read(read).split() == ["25000", "100000"]
     machine.ssh(f"sudo sh -c {shlex.quote(machines.cpu_quota(GUEST))}")
     assert machine.read(read).split() == ["max", "100000"]
+
+
+def test_a_guest_that_ignores_a_shutdown_does_not_hold_up_its_host(machine: Host, seen: Seen) -> None:
+    assert seen.guest.state == "running"
+    assert machine.read("systemctl is-active libvirt-guests").split() == ["active"]
+    begin = time.monotonic()
+    machine.read("systemctl stop libvirt-guests")
+    assert 25 < time.monotonic() - begin < 60, "the guest has 30 s, and its host does not wait for longer"
