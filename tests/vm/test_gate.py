@@ -164,9 +164,11 @@ def test_the_guest_s_network_replaces_libvirt_s_default_one(machine: Host, seen:
     assert "192.168.250.1" in machine.read("ip -brief address show dev virbr0")
 
 
-def test_a_guest_starts_under_apparmor(seen: Seen) -> None:
+def test_a_guest_starts_under_apparmor(machine: Host, seen: Seen) -> None:
     assert seen.guest.state == "running", f"{seen.guest}\n{seen.guest_run.stdout[-3000:]}"
     assert re.fullmatch(r"libvirt-[0-9a-f-]+ \(enforce\)", seen.guest.confined), seen.guest.confined
+    text = machine.read("journalctl --boot --dmesg --grep 'apparmor=\"DENIED\"' --output cat --no-pager || true")
+    assert [line for line in text.splitlines() if "DENIED" in line and "q8s" in line] == []
 
 
 def test_a_scenario_limits_the_cpus_of_a_guest(machine: Host, seen: Seen) -> None:
