@@ -22,6 +22,7 @@ from tests.unit.plugins.test_rules import Host, load, namespace
 
 NODE, GUEST, ELSEWHERE = "10.254.1.3", "192.168.1.3", "198.51.100.2"
 API_SERVER: Final = "10.254.1.4"  # one of several
+METADATA: Final = "169.254.169.254"  # of the host's cloud
 MTU: Final = 1300  # of the way to the machine elsewhere
 # Namespace -> commands of ip. The host has its addresses before, and the interface of its guest is on the bridge.
 NETWORK: Final = {
@@ -42,8 +43,14 @@ NETWORK: Final = {
         "address add 198.51.100.1/24 dev eth1",
         "link set eth0 up",
         f"link set eth1 up mtu {MTU}",
+        f"route add {METADATA} via {ELSEWHERE}",
     ),
-    "elsewhere": (f"address add {ELSEWHERE}/24 dev eth0", "link set eth0 up", "route add default via 198.51.100.1"),
+    "elsewhere": (
+        f"address add {ELSEWHERE}/24 dev eth0",
+        f"address add {METADATA}/32 dev eth0",
+        "link set eth0 up",
+        "route add default via 198.51.100.1",
+    ),
     "guest": (
         f"address add {GUEST}/24 dev eth0",
         f"address add {NODE}/32 dev lo",
@@ -202,6 +209,11 @@ def test_the_guest_learns_of_a_smaller_mtu_on_the_way(network: Network) -> None:
     assert errors, "the router sent some"
     assert all(error == [NODE, True] for error in errors), "the packet that the guest sent, and a right checksum"
     assert f"mtu {MTU}" in network.run("guest", "ip", "route", "get", ELSEWHERE)
+
+
+def test_the_guest_does_not_reach_the_metadata_service_of_its_host(network: Network) -> None:
+    assert network.ask("host", "tcp", METADATA, 80) == [NODE, METADATA]
+    assert network.ask("guest", "tcp", METADATA, 80) == "ConnectionRefusedError"
 
 
 def test_a_scenario_cuts_the_guest_off_until_the_faults_end(network: Network) -> None:
