@@ -11,6 +11,8 @@ from q8s_wrapper.terminal import without_colours
 # Messages of the command module that only repeat the exit code: ansible-core before 2.20, and since.
 _EMPTY_REASONS: Final = frozenset({"non-zero return code", "The command exited with a non-zero return code."})
 _ERROR: Final = re.compile(r"^\[ERROR\]: (.*)$", re.MULTILINE)
+# What follows is what the module's earlier parts printed there, beside ssh's own message.
+_LOST: Final = re.compile(r'^(?:Task failed: )?Data could not be sent to remote host "([^"]+)"')
 _HIDDEN_OUTPUT: Final = "the task's output may hold secrets, so it is in no log (no_log)"
 
 
@@ -26,6 +28,8 @@ def failure_reason(result: Mapping[str, Any], stdout: str = "") -> str:
         for prefix in ("Task failed: ", "Module failed: ", "Action failed: "):
             reason = reason.removeprefix(prefix)
         return _HIDDEN_OUTPUT if reason in ("", *_EMPTY_REASONS) else f"{reason} ({_HIDDEN_OUTPUT})"
+    if lost := _LOST.match(str(result.get("msg") or "")):
+        return f"{lost[1]} no longer answers by ssh"
     failed_items = [item for item in result.get("results") or [] if isinstance(item, Mapping) and item.get("failed")]
     source = failed_items[0] if failed_items else result
     for key in ("stderr", "module_stderr", "msg", "stdout"):

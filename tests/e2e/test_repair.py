@@ -210,10 +210,11 @@ def test_a_host_that_dies_during_a_deploy_takes_no_other_with_it(cluster: Cluste
         cluster.cloud.compute.stop_server(cluster.servers()[f"{NAME}-{dead}"])
         done = deploy.result()
     assert done.returncode == 1
-    assert f"{NAME}-{dead}" in done.stderr and "hint:" in done.stderr
+    assert re.search(rf"error: {NAME}-{dead}: .*\n  [\d.]+ no longer answers by ssh\n", done.stderr)
+    assert "hint:" in done.stderr
     _, rows = status(cluster)
     assert {name for name, row in rows.items() if not row["problem"]} == {*NODES, other}
-    assert f"server {NAME}-{dead} is SHUTOFF" in rows[dead]["problem"]
+    assert f"the server {NAME}-{dead} is switched off" in rows[dead]["problem"]
 
     cluster.command("deploy", "--yes")
     assert set(wait_until_well(cluster)) == {*NODES, dead, other}
@@ -227,7 +228,7 @@ def test_a_lost_control_plane_is_replaced_only_when_that_is_agreed_to(cluster: C
     cluster.cloud.compute.delete_server(servers[CONTROL_PLANE])
     cluster.cloud.compute.wait_for_delete(cluster.cloud.compute.get_server(servers[CONTROL_PLANE]))
     refused = cluster.attempt("deploy", "--yes")
-    assert refused.returncode == 2 and "--replace-control-plane" in refused.stderr
+    assert refused.returncode == 1 and "--replace-control-plane" in refused.stderr
     assert set(cluster.servers()) == {HOST}
 
     cluster.command("deploy", "--yes", "--replace-control-plane")

@@ -92,7 +92,7 @@ class Run:
             "control_plane_initial": [INITIAL],
             "worker_hosts": servers,
         }
-        groups |= {} if "ssh" in stages else {"booted": list(hosts)}
+        groups |= {} if "ssh" in stages else {"started": list(hosts), "booted": list(hosts)}
         variables = {
             **_inventory.cluster_variables(cluster, None),
             "q8s_state_dir": str(self.root),
@@ -107,7 +107,9 @@ class Run:
             json.dumps({"all": {"hosts": hosts, "vars": variables, "children": children}})
         )
         first = {"q8s_servers": list(hosts)}
+        facts = [{"hosts": "all", "gather_facts": True}] if "join" in stages else []
         plays: list[dict[str, Any]] = [
+            *facts,
             {"hosts": "localhost", "gather_facts": False, "tasks": [{"ansible.builtin.set_fact": first}]},
             *({"import_playbook": f"{self.stages}/{stage}.yml"} for stage in stages),
         ]
@@ -190,6 +192,18 @@ def test_nobody_goes_on_where_the_initial_control_plane_keeps_its_certificates(
     assert code == 2 and "no space left" in said, "one host failed"
     assert (f"{failing} failed at the check of the certificates" in said) == stops
     assert ("PLAY [Report what failed]" in said) != stops
+
+
+def test_a_control_plane_that_does_not_join_keeps_the_others_from_nothing(run: Run) -> None:
+    """Nobody waits for its node, which is not Ready: the run ends as soon as the others are."""
+    run.second = "demo-arm-mid-1"
+    fail = {"ansible.builtin.fail": {"msg": "etcd is not healthy"}}
+    (run.collections / "q8s/emu/roles/control_plane/tasks/join.yml").write_text(json.dumps([fail]))
+    code, said = run("join", "ready", "failures")
+    assert code == 2 and "etcd is not healthy" in said
+    assert "patch node x86-small-1" in run.calls
+    assert not (run.root / "etc" / "q8s" / "bootstrap-token").exists()
+    assert "failed at: Wait until every node is Ready" not in said
 
 
 def test_an_upgrade_does_not_end_before_all_nodes_have_the_version(run: Run) -> None:

@@ -20,6 +20,15 @@ from q8s_wrapper.failure_reason import failure_reason, task_location
             {"msg": "One or more items failed", "results": [{"msg": "fine"}, {"failed": True, "msg": "second is bad"}]},
             "second is bad",
         ),
+        # Of a host that died, Ansible shows what the module's program printed before.
+        (
+            {
+                "unreachable": True,
+                "msg": 'Task failed: Data could not be sent to remote host "10.254.1.52". Make sure this host can be '
+                "reached over ssh: Traceback (most recent call last):\nModuleNotFoundError: No module named 'apt'\n",
+            },
+            "10.254.1.52 no longer answers by ssh",
+        ),
         ({}, "no reason given"),
     ],
 )
