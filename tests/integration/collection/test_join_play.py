@@ -1,4 +1,4 @@
-"""An additional control plane joins: what an earlier join left is undone first, and what a failed one leaves afterwards.
+"""An additional control plane joins: what an earlier join left is undone first, and so is what a failed one leaves.
 
 Ansible runs the real tasks on this machine, with programs in the place of kubeadm and kubectl.
 """

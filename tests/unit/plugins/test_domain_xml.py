@@ -57,7 +57,7 @@ def render() -> Render:
     ],
     ids=["emulated", "kvm", "arm64"],
 )
-def test_an_emulated_machine_gets_what_a_real_processor_must_not_have(render: Render, changes: dict[str, Any], expected: str) -> None:
+def test_only_an_emulated_machine_gets_them(render: Render, changes: dict[str, Any], expected: str) -> None:
     assert render(**changes).findtext("os/cmdline") == expected
 
 
