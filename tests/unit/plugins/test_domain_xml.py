@@ -51,26 +51,25 @@ def render() -> Render:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, "root=LABEL=rootfs quiet mitigations=off tsc=reliable"),
+        ({}, "root=LABEL=rootfs quiet tsc=reliable"),
         ({"__emulated_worker_kvm": True}, "root=LABEL=rootfs quiet"),
-        ({"emulated_worker_architecture": "aarch64"}, "root=LABEL=rootfs quiet mitigations=off"),
+        ({"emulated_worker_architecture": "aarch64"}, "root=LABEL=rootfs quiet"),
     ],
     ids=["emulated", "kvm", "arm64"],
 )
-def test_only_an_emulated_machine_gets_them(render: Render, changes: dict[str, Any], expected: str) -> None:
+def test_only_an_emulated_x86_64_machine_trusts_its_tsc(render: Render, changes: dict[str, Any], expected: str) -> None:
     assert render(**changes).findtext("os/cmdline") == expected
 
 
-def test_an_existing_guest_keeps_its_kernel_and_gets_them(render: Render) -> None:
+def test_an_existing_guest_keeps_its_kernel_and_gets_the_clock(render: Render) -> None:
     machine = render(__emulated_worker_booted=OLDER)
     assert machine.findtext("os/kernel") == "/var/lib/q8s-guest/kernel-old"
-    assert machine.findtext("os/cmdline") == "root=LABEL=rootfs no_timer_check mitigations=off tsc=reliable"
-    for words in (" tsc=reliable", " mitigations=off tsc=reliable"):
-        again = OLDER.replace("</cmdline>", f"{words}</cmdline>")
-        assert ElementTree.tostring(render(__emulated_worker_booted=again)) == ElementTree.tostring(machine)
+    assert machine.findtext("os/cmdline") == "root=LABEL=rootfs no_timer_check tsc=reliable"
+    again = OLDER.replace("</cmdline>", " tsc=reliable</cmdline>")
+    assert ElementTree.tostring(render(__emulated_worker_booted=again)) == ElementTree.tostring(machine)
 
 
-def test_a_guest_that_changes_to_kvm_loses_them(render: Render) -> None:
-    booted = OLDER.replace("</cmdline>", " mitigations=off tsc=reliable</cmdline>")
+def test_a_guest_that_changes_to_kvm_loses_it(render: Render) -> None:
+    booted = OLDER.replace("</cmdline>", " tsc=reliable</cmdline>")
     machine = render(__emulated_worker_booted=booted, __emulated_worker_kvm=True)
     assert machine.findtext("os/cmdline") == "root=LABEL=rootfs no_timer_check"
