@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -104,6 +105,48 @@ def test_a_stage_has_every_tag_of_the_role_that_it_includes() -> None:
     for name in ("inspect", "node_plan"):
         for play in yaml.safe_load((PLAYBOOKS / "stages" / f"{name}.yml").read_text()):
             assert guests <= set(play["tags"]), name
+
+
+def deploy_stages() -> list[str]:
+    """The files of a deploy's stages, in their order."""
+    return [entry["ansible.builtin.import_playbook"] for entry in yaml.safe_load((PLAYBOOKS / "site.yml").read_text())]
+
+
+def all_tasks(items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield tasks, and those in blocks."""
+    for item in items:
+        yield item
+        for part in ("block", "rescue", "always"):
+            yield from all_tasks(item.get(part, []))
+
+
+def test_a_tag_selects_what_a_stage_includes() -> None:
+    """Ansible gives an include's tags to what is included only where it says ``apply``. Else the tag does nothing."""
+    without = []
+    for file in (PLAYBOOKS / stage for stage in deploy_stages()):
+        for play in yaml.safe_load(file.read_text()):
+            for part in ("pre_tasks", "tasks", "post_tasks"):
+                for task in all_tasks(play.get(part) or []):
+                    for module in ("ansible.builtin.include_role", "ansible.builtin.include_tasks"):
+                        arguments = task.get(module)
+                        if arguments is None or arguments == "../tasks/remember_failure.yml":
+                            continue
+                        if not (isinstance(arguments, dict) and arguments.get("apply", {}).get("tags")):
+                            without.append(f"{file.name}: {task.get('name', arguments)}")
+    assert without == []
+    (remember,) = yaml.safe_load((PLAYBOOKS / "tasks" / "remember_failure.yml").read_text())
+    assert remember["tags"] == ["always"]
+
+
+def test_control_planes_join_while_guests_boot() -> None:
+    """Neither waits for the slowest of the others: the hosts' stage starts the guests, and does not wait for them."""
+    stages = deploy_stages()
+    order = [stages.index(f"stages/{name}.yml") for name in ("nodes", "join", "guests", "ready")]
+    assert order == sorted(order)
+    assert yaml.safe_load((VARIABLES / "worker_hosts.yml").read_text())["emulated_worker_waits"] is False
+    steps = yaml.safe_load((ROLES / "emulated_worker" / "tasks" / "run.yml").read_text())
+    waits = [step for step in steps if step.get("ansible.builtin.import_tasks", "").startswith("answer")]
+    assert [step["when"] for step in waits] == ["emulated_worker_change == '' and emulated_worker_waits"]
 
 
 def test_networks_that_the_file_asks_to_change() -> None:
