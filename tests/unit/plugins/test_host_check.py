@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -160,3 +162,60 @@ def test_the_script_runs_on_this_machine_and_says_what_is_judged() -> None:
     assert done.stderr == ""
     keys = {line.split(" ", 1)[0] for line in done.stdout.splitlines()}
     assert {"root", "user", "python", "init", "architecture", "cpus", "memory_mb", "disk_free_mb"} <= keys
+
+
+# As the real ones answer for a unit that is active, one that is only enabled, and a package that was installed once.
+SYSTEMCTL = """\
+#!/bin/sh
+case "$1 $3" in
+"is-active docker.service" | "is-enabled k3s.service" | "is-enabled firewalld.service") exit 0 ;;
+*) exit 3 ;;
+esac
+"""
+DPKG_QUERY = """\
+#!/bin/sh
+for package do :; done
+case $package in
+kubelet) printf installed ;;
+kubeadm) printf config-files ;;
+*) exit 1 ;;
+esac
+"""
+SWAPS = "Filename\tType\tSize\tUsed\tPriority\n/dev/zram0\tpartition\t2048\t0\t100\n/swapfile\tfile\t4096\t0\t-2\n"
+
+
+def test_the_script_finds_what_others_have_installed(tmp_path: Path) -> None:
+    """On a host where somebody has used Kubernetes, Docker, podman, ufw and swap before."""
+    files = {
+        "proc/swaps": SWAPS,
+        "etc/ufw/ufw.conf": "# set by ufw\nENABLED=yes\nLOGLEVEL=low\n",
+        "etc/kubernetes/kubelet.conf": "",
+        "etc/cni/net.d/87-podman.conflist": "",
+        "etc/cni/net.d/10-flannel.conflist": "",
+        "bin/systemctl": SYSTEMCTL,
+        "bin/dpkg-query": DPKG_QUERY,
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "var/lib/etcd/member").mkdir(parents=True)
+    script = SURVEY.read_text().replace("/proc/swaps", f"{tmp_path}/proc/swaps")
+    script = re.sub(r"/(etc|var/lib/etcd)/", rf"{tmp_path}/\1/", script)
+    environment = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True)
+    kinds = ("swap", "unit", "package", "kubernetes", "cni")
+    found = [line.replace(str(tmp_path), "") for line in done.stdout.splitlines() if line.split(" ")[0] in kinds]
+    assert found == [
+        "swap /dev/zram0",
+        "swap /swapfile",
+        "unit docker",
+        "unit k3s",
+        "unit firewalld",
+        "unit ufw",
+        "package kubelet",
+        "kubernetes /etc/kubernetes/kubelet.conf",
+        "kubernetes /var/lib/etcd/member",
+        "cni /etc/cni/net.d/87-podman.conflist",
+    ]
+    assert len(judge(*found)) == 5, "Kubernetes, the container runtime, the pod network, and two firewalls"
