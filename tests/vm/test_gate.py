@@ -37,7 +37,7 @@ with open("/var/lib/dpkg/lock-frontend", "w") as file:
     fcntl.lockf(file, fcntl.LOCK_EX)
     time.sleep(900)
 """
-WAITS: Final = "RETRYING: [node]: Wait until other package installations have finished"
+WAITS: Final = "RETRYING: [node]: q8s.emu.qemu_host : Wait until other package installations have finished"
 DEFAULT_NETWORK: Final = """
 <network>
   <name>default</name><forward mode='nat'/><bridge name='virbr0'/><dns enable='no'/>
@@ -48,11 +48,12 @@ DEFAULT_NETWORK: Final = """
 
 @dataclass(frozen=True)
 class Seen:
-    """How the playbooks ended, and the guest after them."""
+    """How the playbooks ended, the guest after them, and how the host's playbook ended once more."""
 
     host_run: subprocess.CompletedProcess[str]
     guest_run: subprocess.CompletedProcess[str]
     guest: Guest
+    again: subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +141,8 @@ def seen(machine: Host, tmp_path_factory: pytest.TempPathFactory) -> Seen:
             machine.ssh("apt-get update", seconds=900)
             machine.play("host.yml", variables)
         guest_run = machine.play("guest.yml", variables)
-    return Seen(host_run, guest_run, guest_of(machine, GUEST))
+        guest = guest_of(machine, GUEST)
+        return Seen(host_run, guest_run, guest, machine.play("host.yml", variables))
 
 
 def test_the_image_is_what_a_cloud_has(machine: Host) -> None:
@@ -169,6 +171,10 @@ def test_a_guest_starts_under_apparmor(machine: Host, seen: Seen) -> None:
     assert re.fullmatch(r"libvirt-[0-9a-f-]+ \(enforce\)", seen.guest.confined), seen.guest.confined
     text = machine.read("journalctl --boot --dmesg --grep 'apparmor=\"DENIED\"' --output cat --no-pager || true")
     assert [line for line in text.splitlines() if "DENIED" in line and "q8s" in line] == []
+
+
+def test_a_host_that_is_ready_is_not_changed(seen: Seen) -> None:
+    assert re.search(r"^node +: ok=\d+ +changed=0 .* failed=0 ", seen.again.stdout, re.M), seen.again.stdout[-3000:]
 
 
 def test_a_scenario_limits_the_cpus_of_a_guest(machine: Host, seen: Seen) -> None:
