@@ -191,4 +191,5 @@ def test_a_guest_that_ignores_a_shutdown_does_not_hold_up_its_host(machine: Host
     assert machine.read("systemctl is-active libvirt-guests").split() == ["active"]
     begin = time.monotonic()
     machine.read("systemctl stop libvirt-guests")
-    assert 25 < time.monotonic() - begin < 60, "the guest has 30 s, and its host does not wait for longer"
+    # The guest has 30 s, of 300 s by default. The host, which is emulated itself, takes half a minute for virsh alone.
+    assert 25 < time.monotonic() - begin < 120
