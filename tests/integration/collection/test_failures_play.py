@@ -59,7 +59,6 @@ class Run:
         paths = {"/var/lib/q8s/bin/kubectl": f"{root}/kubectl", "/etc/kubernetes": f"{root}/etc"}
         self.collections = copy_collections(root, paths, ["**/*.yml", "**/*.sh"])
         self.stages = self.collections / "q8s/emu/playbooks/stages"
-        replace_text(self.collections / "q8s/emu/plugins/modules/nodes_ready.py", '"default": 600', '"default": 0')
         replace_text(self.collections / "q8s/emu/roles/control_plane/tasks/uncordon.yml", "retries: 20", "retries: 1")
         (root / "kubectl").write_text(KUBECTL.format(python=sys.executable, root=root, nodes=[INITIAL, *WORKERS]))
         (root / "kubectl").chmod(0o755)
@@ -100,6 +99,7 @@ class Run:
             "ansible_python_interpreter": sys.executable,
             "ansible_become": False,
             "control_plane_kubelets_timeout": 0,
+            "q8s_ready_timeout": 0,
             **values,
         }
         children = {name: {"hosts": dict.fromkeys(members)} for name, members in groups.items()}
