@@ -186,6 +186,7 @@ def test_a_scenario_limits_the_cpus_of_a_guest(machine: Host, seen: Seen) -> Non
     assert machine.read(read).split() == ["max", "100000"]
 
 
+@pytest.mark.long("two minutes: libvirt-guests counts its own rounds, which other work on the machine makes longer")
 def test_a_guest_that_ignores_a_shutdown_does_not_hold_up_its_host(machine: Host, seen: Seen) -> None:
     assert seen.guest.state == "running"
     assert machine.read("systemctl is-active libvirt-guests").split() == ["active"]
