@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
 import subprocess
@@ -145,3 +146,21 @@ def test_a_first_network(libvirt: Libvirt, tmp_path: Path) -> None:
     libvirt.network(1500, "--define")
     assert libvirt.network(1500) == []
     assert (tmp_path / "autostart").exists()
+
+
+def test_a_guest_starts_with_its_host_s_mtu() -> None:
+    """Its systemd-networkd sets it at boot, before anything is sent."""
+    templates = ROLE.with_name("emulated_worker") / "templates"
+    environment = Environment(loader=FileSystemLoader(templates), undefined=StrictUndefined)
+    text = environment.get_template("10-q8s.network.j2").render(
+        emulated_worker_mac="52:54:00:fe:01:03",
+        emulated_worker_mtu=1400,
+        emulated_worker_address="172.29.1.3",
+        emulated_worker_prefixlen=24,
+        emulated_worker_gateway="172.29.1.1",
+    )
+    settings = configparser.ConfigParser()
+    settings.read_string(text)
+    assert settings["Match"]["MACAddress"] == "52:54:00:fe:01:03"
+    assert settings["Link"]["MTUBytes"] == "1400"
+    assert (settings["Network"]["Address"], settings["Network"]["Gateway"]) == ("172.29.1.3/24", "172.29.1.1")
