@@ -136,13 +136,13 @@ def _cluster(count: int) -> Iterator[Cluster]:
 def _wait_until_idle() -> None:
     """Wait, for at most a minute, until the machine has finished the work that the way before left."""
     for _ in range(20):
-        before = _cpu_seconds()
+        before = cpu_seconds()
         time.sleep(3)
-        if _cpu_seconds() - before < 3 * 0.25 * (os.cpu_count() or 1):
+        if cpu_seconds() - before < 3 * 0.25 * (os.cpu_count() or 1):
             return
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
     """Return the CPU seconds of the whole machine: the first line of proc_stat(5), without idle and iowait."""
     ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")

@@ -53,7 +53,7 @@ _PURPOSES: Final = {
 }
 
 
-def main(argv: Sequence[str], program: str = "q8s-run") -> int:
+def main(argv: Sequence[str], program: str = NAME) -> int:
     """Run ``bundle ...`` and return the exit code: 0 done, 1 failed, 2 wrong arguments, 130 interrupted.
 
     :param program: the name of q8s-run as the user typed it
@@ -105,7 +105,7 @@ def _free_space(folder: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def _parser(program: str = "q8s-run") -> argparse.ArgumentParser:
+def _parser(program: str = NAME) -> argparse.ArgumentParser:
     about = "Build node bundles and guest images, and keep them in a cache."
     parser = Parser(program=program, prog=f"{NAME} bundle", description=about)
     commands = parser.add_commands(required=True, metavar="command", dest="command")

@@ -34,7 +34,7 @@ _VERBS: Final = {
 }
 
 
-def main(argv: Sequence[str], program: str = "q8s-run") -> int:
+def main(argv: Sequence[str], program: str = NAME) -> int:
     """Run ``lab ...`` and return the exit code: 0 done, 1 failed, 2 wrong arguments, 130 interrupted.
 
     :param program: the name of q8s-run as the user typed it
@@ -65,7 +65,7 @@ def _why(error: Exception) -> str:
     return str(error)
 
 
-def _parser(program: str = "q8s-run") -> argparse.ArgumentParser:
+def _parser(program: str = NAME) -> argparse.ArgumentParser:
     parser = Parser(program=program, prog=f"{NAME} lab", description="A real OpenStack on this machine (root).")
     commands = parser.add_commands(required=True, metavar="up|down|status|reset|image|host", dest="command")
     commands.add_parser("up", help="start it").set_defaults(run=_up)

@@ -114,8 +114,7 @@ def words(pid: int) -> str:
 
 def in_cloud(cluster: Cluster) -> dict[str, Any]:
     """What the cloud records about each of the cluster's servers."""
-    ours = set(cluster.servers().values())
-    servers = [server for server in cluster.cloud.compute.servers() if server.id in ours]
+    servers = [server for server in cluster.cloud.compute.servers() if server.name.startswith(cluster.name)]
     return {server.name: (server.id, server.metadata, server.tags, server.status) for server in servers}
 
 

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,6 +234,15 @@ def bundle() -> dict[str, Any]:
     assert done.returncode == 0, "bundle ensure failed; its message is above"
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
+
+
+def denied(read: Callable[[str], str]) -> list[str]:
+    """Return what AppArmor has denied of Q8S's on a host since its boot.
+
+    :param read: runs a command there, and returns what it prints
+    """
+    text = read("journalctl --boot --dmesg --grep 'apparmor=\"DENIED\"' --output cat --no-pager || true")
+    return [line for line in text.splitlines() if "DENIED" in line and "q8s" in line]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import pytest
 from q8s_lab import cloud_image, settings
 from q8s_lab.machine import wait
 from tests import clouds
-from tests.vm.machines import IMAGES, require_virtual_machines
+from tests.vm.machines import IMAGES, denied, require_virtual_machines
 
 pytestmark = [pytest.mark.lab, pytest.mark.vm]
 
@@ -192,9 +192,7 @@ def test_the_guests_kernel_runs_confined_by_apparmor(cluster: Deployment, starte
 
 
 def test_apparmor_denied_nothing_of_q8s(cluster: Deployment, started: str) -> None:
-    text = cluster.read("journalctl --boot --dmesg --grep 'apparmor=\"DENIED\"' --output cat --no-pager || true")
-    denied = [line for line in text.splitlines() if "DENIED" in line]
-    assert [line for line in denied if "q8s" in line] == []
+    assert denied(cluster.read) == []
 
 
 def test_the_guest_comes_as_far_as_the_limit_lets_it(cluster: Deployment, started: str) -> None:

@@ -25,7 +25,7 @@ import pytest
 
 from q8s_lab import cloud_image, hosts, settings
 from q8s_wrapper.experiment import machines
-from tests.vm.machines import Guest, Host, bundle, guest_of, host, require_virtual_machines, served
+from tests.vm.machines import Guest, Host, bundle, denied, guest_of, host, require_virtual_machines, served
 
 pytestmark = [pytest.mark.vm, pytest.mark.gate]
 
@@ -169,8 +169,7 @@ def test_the_guest_s_network_replaces_libvirt_s_default_one(machine: Host, seen:
 def test_a_guest_starts_under_apparmor(machine: Host, seen: Seen) -> None:
     assert seen.guest.state == "running", f"{seen.guest}\n{seen.guest_run.stdout[-3000:]}"
     assert re.fullmatch(r"libvirt-[0-9a-f-]+ \(enforce\)", seen.guest.confined), seen.guest.confined
-    text = machine.read("journalctl --boot --dmesg --grep 'apparmor=\"DENIED\"' --output cat --no-pager || true")
-    assert [line for line in text.splitlines() if "DENIED" in line and "q8s" in line] == []
+    assert denied(machine.read) == []
 
 
 def test_a_host_that_is_ready_is_not_changed(seen: Seen) -> None:

@@ -65,14 +65,16 @@ def test_group_vars_have_no_argument_that_a_role_lacks() -> None:
     assert {name for name in given if not name.startswith("q8s_")} <= known
 
 
+def imported(name: str) -> list[str]:
+    """The files that a playbook imports, in their order; an empty name for a play of its own."""
+    plays = yaml.safe_load((PLAYBOOKS / f"{name}.yml").read_text())
+    return [play.get("ansible.builtin.import_playbook", "") for play in plays]
+
+
 def test_a_deploy_and_an_upgrade_go_on_with_the_control_planes_that_survived() -> None:
     """Before anything else asks for the first one."""
     for name in ("site", "upgrade"):
-        imports = [
-            entry.get("ansible.builtin.import_playbook")
-            for entry in yaml.safe_load((PLAYBOOKS / f"{name}.yml").read_text())
-        ]
-        assert "stages/survivors.yml" in imports[:2], name
+        assert "stages/survivors.yml" in imported(name)[:2], name
 
 
 def test_of_several_network_interfaces_the_one_in_the_clusters_network_is_used() -> None:
@@ -107,11 +109,6 @@ def test_a_stage_has_every_tag_of_the_role_that_it_includes() -> None:
             assert guests <= set(play["tags"]), name
 
 
-def deploy_stages() -> list[str]:
-    """The files of a deploy's stages, in their order."""
-    return [entry["ansible.builtin.import_playbook"] for entry in yaml.safe_load((PLAYBOOKS / "site.yml").read_text())]
-
-
 def all_tasks(items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield tasks, and those in blocks."""
     for item in items:
@@ -123,7 +120,7 @@ def all_tasks(items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 def test_a_tag_selects_what_a_stage_includes() -> None:
     """Ansible gives an include's tags to what is included only where it says ``apply``. Else the tag does nothing."""
     without = []
-    for file in (PLAYBOOKS / stage for stage in deploy_stages()):
+    for file in (PLAYBOOKS / stage for stage in imported("site")):
         for play in yaml.safe_load(file.read_text()):
             for part in ("pre_tasks", "tasks", "post_tasks"):
                 for task in all_tasks(play.get(part) or []):
@@ -140,7 +137,7 @@ def test_a_tag_selects_what_a_stage_includes() -> None:
 
 def test_control_planes_join_while_guests_boot() -> None:
     """Neither waits for the slowest of the others: the hosts' stage starts the guests, and does not wait for them."""
-    stages = deploy_stages()
+    stages = imported("site")
     order = [stages.index(f"stages/{name}.yml") for name in ("nodes", "join", "guests", "ready")]
     assert order == sorted(order)
     assert yaml.safe_load((VARIABLES / "worker_hosts.yml").read_text())["emulated_worker_waits"] is False
