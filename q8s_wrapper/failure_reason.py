@@ -12,7 +12,9 @@ from q8s_wrapper.terminal import without_colours
 _EMPTY_REASONS: Final = frozenset({"non-zero return code", "The command exited with a non-zero return code."})
 _ERROR: Final = re.compile(r"^\[ERROR\]: (.*)$", re.MULTILINE)
 # What follows is what the module's earlier parts printed there, beside ssh's own message.
-_LOST: Final = re.compile(r'^(?:Task failed: )?Data could not be sent to remote host "([^"]+)"')
+_LOST: Final = re.compile(r'^Data could not be sent to remote host "([^"]+)"')
+# What ansible-core puts before a message, the outermost first.
+_PREFIXES: Final = ("Task failed: ", "Module failed: ", "Action failed: ")
 _HIDDEN_OUTPUT: Final = "the task's output may hold secrets, so it is in no log (no_log)"
 
 
@@ -24,12 +26,22 @@ def failure_reason(result: Mapping[str, Any], stdout: str = "") -> str:
     """
     if "censored" in result:
         found = _ERROR.search(without_colours(stdout))
-        reason = found[1].strip() if found else ""
-        for prefix in ("Task failed: ", "Module failed: ", "Action failed: "):
-            reason = reason.removeprefix(prefix)
+        reason = _shorten(found[1]) if found else ""
         return _HIDDEN_OUTPUT if reason in ("", *_EMPTY_REASONS) else f"{reason} ({_HIDDEN_OUTPUT})"
-    if lost := _LOST.match(str(result.get("msg") or "")):
-        return f"{lost[1]} no longer answers by ssh"
+    return _shorten(_find_reason(result))
+
+
+def _shorten(reason: str) -> str:
+    """Return a reason without what Ansible puts around it."""
+    reason = reason.strip()
+    for prefix in _PREFIXES:
+        reason = reason.removeprefix(prefix)
+    lost = _LOST.match(reason)
+    return f"{lost[1]} no longer answers by ssh" if lost else reason
+
+
+def _find_reason(result: Mapping[str, Any]) -> str:
+    """Return the text of a result that explains its failure."""
     failed_items = [item for item in result.get("results") or [] if isinstance(item, Mapping) and item.get("failed")]
     source = failed_items[0] if failed_items else result
     for key in ("stderr", "module_stderr", "msg", "stdout"):

@@ -227,8 +227,7 @@ def test_failures_are_those_that_count() -> None:
         Failure(
             "gone",
             "Greet",
-            "Task failed: Failed to connect to the host via ssh: ssh: connect to host 127.0.0.1 port 1: "
-            "Connection refused",
+            "Failed to connect to the host via ssh: ssh: connect to host 127.0.0.1 port 1: Connection refused",
             "roles/greeter/tasks/main.yml:1",
         ),
         Failure("two", "Fail loudly", "the disk is full", "playbooks/play.yml:38"),

@@ -29,11 +29,20 @@ from q8s_wrapper.failure_reason import failure_reason, task_location
             },
             "10.254.1.52 no longer answers by ssh",
         ),
+        ({"msg": "Task failed: Module failed: no space"}, "no space"),
         ({}, "no reason given"),
     ],
 )
 def test_the_reason_is_what_helps(result: dict[str, Any], reason: str) -> None:
     assert failure_reason(result) == reason
+
+
+def test_a_lost_host_is_named_where_the_result_is_hidden() -> None:
+    stdout = (
+        '[ERROR]: Task failed: Data could not be sent to remote host "10.254.1.52". Make sure this host can be reached '
+        "over ssh: Traceback\n"
+    )
+    assert failure_reason({"censored": "hidden"}, stdout).startswith("10.254.1.52 no longer answers by ssh (")
 
 
 def test_a_place_is_relative_to_the_collection() -> None:
