@@ -190,7 +190,7 @@ def _observe(cloud: Any, settings: Settings, links: Container[str]) -> str:
         if not port.is_port_security_enabled:
             unfiltered.append(address)
             continue
-        # A virtual machine has a link for each port, named after the port; a container has one, named after the server.
+        # A link is named after its port. Only the first of a container is named after the server.
         link = next((name for name in map(link_of, (port.id, port.device_id)) if name in links), "")
         members.append(Port(link or link_of(port.device_id), address, tuple(port.security_group_ids)))
     ports = [port for port in sorted(members, key=lambda port: port.link) if port.link in links]

@@ -33,13 +33,19 @@ class MachineError(Exception):
 
 @dataclass(frozen=True)
 class Nic:
-    """The network interface of a machine. ``prefix`` is the prefix length of its subnet."""
+    """A network interface of a machine.
+
+    :param prefix: prefix length of its subnet
+    :param gateway: the subnet's gateway; empty for none
+    :param link: name of the bridge's end of a further interface's veth link
+    """
 
     address: str
     prefix: int
     gateway: str
     mac: str
     mtu: int = 1500
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,10 +54,12 @@ class Spec:
 
     :param name: name of the container, and of its link without ``vb-``
     :param lower: folder with the unpacked image, the lowest layer of the root file system
+    :param nic: the first network interface, ``host0``
     :param memory: MB
     :param key: public SSH key
     :param proxy: URL of the package proxy; empty for none
     :param metadata: further keys of cloud-init's meta-data
+    :param further_nics: ``host1`` and so on
     """
 
     name: str
@@ -66,11 +74,17 @@ class Spec:
     proxy: str = ""
     instance_id: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    further_nics: tuple[Nic, ...] = ()
 
     @property
     def address(self) -> str:
-        """Return the address of the network interface."""
+        """Return the address of the first network interface."""
         return self.nic.address
+
+    @property
+    def nics(self) -> tuple[Nic, ...]:
+        """Return all network interfaces, in the order of their numbers."""
+        return (self.nic, *self.further_nics)
 
 
 def read(path: Path) -> str:
@@ -144,7 +158,11 @@ class Machine:
         """
 
         def build(data: Any) -> Spec:
-            return Spec(**{**data, "nic": Nic(**data["nic"]), "user_data": bytes.fromhex(data["user_data"])})
+            nics = {
+                "nic": Nic(**data["nic"]),
+                "further_nics": tuple(Nic(**nic) for nic in data.get("further_nics", ())),
+            }
+            return Spec(**{**data, **nics, "user_data": bytes.fromhex(data["user_data"])})
 
         return read_spec(self.folder / "spec.json", build)
 
@@ -197,6 +215,7 @@ class Machine:
             f"NAME={spec.name}\nHOST={shlex.quote(spec.hostname)}\nBRIDGE={spec.bridge}\n"
             f"LOWER={shlex.quote(spec.lower)}\n"
             f"MEMORY={spec.memory * 1024 * 1024}\nVCPUS={spec.vcpus}\n"
+            f"LINKS={shlex.quote(' '.join(nic.link for nic in spec.further_nics))}\n"
         )
         write_spec(self.folder / "spec.json", data)  # last: the machine exists when this file does
 
@@ -254,7 +273,7 @@ class Machine:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _reap(self) -> None:
-        """Kill the processes in the machine's cgroups, and remove the cgroups and the link. Names do not matter."""
+        """Kill the processes in the machine's cgroups, and remove the cgroups and the links. Names do not matter."""
         groups = [Path(line) for line in read(self.folder / "cgroups").split()]
 
         def processes() -> set[int]:
@@ -272,10 +291,10 @@ class Machine:
         for group in groups:
             for sub in _tree(group):
                 wait(partial(_remove_group, sub), 3)
-        with contextlib.suppress(MachineError):  # without its definition, the link's name is not known
-            link = Path("/sys/class/net") / self.veth
-            if not wait(lambda: not link.exists(), 2):
-                subprocess.run(["ip", "link", "del", self.veth], check=False, capture_output=True)
+        with contextlib.suppress(MachineError):  # without its definition, the links' names are not known
+            for name in (self.veth, *(nic.link for nic in self.spec.further_nics)):
+                if not wait(partial(_has_no_link, name), 2):
+                    subprocess.run(["ip", "link", "del", name], check=False, capture_output=True)
         for name in ("run.pid", "cgroups"):
             (self.folder / name).unlink(missing_ok=True)
 
@@ -301,23 +320,23 @@ def _remove_group(group: Path) -> bool:
     return True
 
 
+def _has_no_link(name: str) -> bool:
+    return not (Path("/sys/class/net") / name).exists()
+
+
 def _files(spec: Spec) -> Iterator[tuple[str, bytes, int]]:
     """Yield path, content and mode of the files to write into a machine."""
-    nic = spec.nic
+    gateway = next((nic.gateway for nic in spec.nics if nic.gateway), "")
     yield "etc/hostname", f"{spec.hostname}\n".encode(), 0o644
-    yield "etc/hosts", f"127.0.0.1 localhost\n{nic.address} {spec.hostname}\n".encode(), 0o644
-    yield "etc/resolv.conf", f"nameserver {nic.gateway}\n".encode(), 0o644
-    # A veth device leaves checksums to hardware that does not exist; VXLAN behind DNAT would forward wrong ones.
+    yield "etc/hosts", f"127.0.0.1 localhost\n{spec.address} {spec.hostname}\n".encode(), 0o644
+    yield "etc/resolv.conf", f"nameserver {gateway}\n".encode() if gateway else b"", 0o644
+    interfaces = "".join(_commands(f"host{number}", nic) for number, nic in enumerate(spec.nics))
+    route = f"ip route replace default via {gateway}\n" if gateway else ""
     # systemd-nspawn mounts cgroups of version 1 read-only, and the kubelet needs to write to them.
     host = f"""\
 set -e
 ip link set lo up
-ip link set host0 address {nic.mac} mtu {nic.mtu}
-ip addr replace {nic.address}/{nic.prefix} dev host0
-ip link set host0 up
-ip route replace default via {nic.gateway}
-ethtool -K host0 tx-checksum-ip-generic off
-for group in cpu cpuacct cpuset memory devices freezer blkio pids; do
+{interfaces}{route}for group in cpu cpuacct cpuset memory devices freezer blkio pids; do
     [ ! -d /sys/fs/cgroup/$group ] || mount -o remount,rw,bind /sys/fs/cgroup/$group
 done
 """
@@ -332,3 +351,14 @@ done
     }
     yield "var/lib/cloud/seed/nocloud/meta-data", json.dumps(meta).encode(), 0o600
     yield "var/lib/cloud/seed/nocloud/user-data", spec.user_data or b"#cloud-config\n{}\n", 0o600
+
+
+def _commands(name: str, nic: Nic) -> str:
+    """Return the commands that configure a network interface of a machine."""
+    # A veth device leaves checksums to hardware that does not exist; VXLAN behind DNAT would forward wrong ones.
+    return f"""\
+ip link set {name} address {nic.mac} mtu {nic.mtu}
+ip addr replace {nic.address}/{nic.prefix} dev {name}
+ip link set {name} up
+ethtool -K {name} tx-checksum-ip-generic off
+"""

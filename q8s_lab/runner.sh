@@ -29,14 +29,24 @@ read -r -a stat < "/proc/$BASHPID/stat"
 echo "$BASHPID ${stat[21]}" > run.pid.new
 mv run.pid.new run.pid
 
+# systemd-nspawn connects the first network interface to the bridge, but not those of --network-veth-extra.
+further=()
+for link in $LINKS; do further+=("--network-veth-extra=$link:host$((${#further[@]} + 1))"); done
+connect() {
+    for link in $LINKS; do
+        for _ in {1..300}; do ! ip link set "$link" master "$BRIDGE" up 2> /dev/null || break; sleep 0.1; done
+    done
+}
+
 export SYSTEMD_NSPAWN_API_VFS_WRITABLE=1
 generation=0
 while :; do
     generation=$((generation + 1))
     echo $generation > generation.new
     mv generation.new generation
+    connect &
     systemd-nspawn --boot --console=read-only --register=no --keep-unit --directory="$PWD/root" --machine="$NAME" --hostname="$HOST" \
-        --network-bridge="$BRIDGE" --capability=all --system-call-filter='bpf keyctl add_key perf_event_open @memlock' \
+        --network-bridge="$BRIDGE" "${further[@]}" --capability=all --system-call-filter='bpf keyctl add_key perf_event_open @memlock' \
         --resolv-conf=off --timezone=off --link-journal=no --bind="$PWD/var:/var" --bind=/dev/kmsg --bind=/dev/net/tun < /dev/null
     code=$?
     # 133: the machine asks for a reboot

@@ -73,15 +73,8 @@ def _create_hollow(order: Order) -> Hollow:
 
 
 def _create_container(order: Order) -> Machine:
-    instance, vif = order.instance, order.network[0]
-    subnet = next(s for s in vif["network"]["subnets"] if s["version"] == 4)
-    nic = Nic(
-        address=subnet["ips"][0]["address"],
-        prefix=ipaddress.ip_network(subnet["cidr"]).prefixlen,
-        gateway=(subnet["gateway"] or {}).get("address") or str(LAB.gateway),
-        mac=vif["address"],
-        mtu=_mtu(vif),
-    )
+    instance = order.instance
+    nic, *further_nics = map(_nic, order.network)
     spec = Spec(
         # systemd-nspawn names the link vb-<name>, and Linux allows 15 characters
         name=firewall.link_of(instance.uuid).removeprefix("vb-"),
@@ -93,9 +86,11 @@ def _create_container(order: Order) -> Machine:
         vcpus=instance.flavor.vcpus,
         key=instance.key_data or "",
         user_data=base64.b64decode(instance.user_data or ""),
-        proxy=f"http://{LAB.gateway}:{LAB.proxy_port}",
+        # Without an address in the lab's own subnet, a server does not reach the proxy.
+        proxy=f"http://{LAB.gateway}:{LAB.proxy_port}" if _is_in_subnet(nic, *further_nics) else "",
         instance_id=instance.uuid,
         metadata=dict(instance.metadata),
+        further_nics=tuple(further_nics),
     )
     machine = Machine(order.folder)
     machine.create(spec)
@@ -139,6 +134,23 @@ def _write_config_drive(order: Order, target: Path) -> None:
     )
     with configdrive.ConfigDriveBuilder(instance_md=metadata) as drive:
         drive.make_drive(str(target))
+
+
+def _nic(vif: Any) -> Nic:
+    """Return a container's network interface for a port."""
+    subnet = next(s for s in vif["network"]["subnets"] if s["version"] == 4)
+    return Nic(
+        address=subnet["ips"][0]["address"],
+        prefix=ipaddress.ip_network(subnet["cidr"]).prefixlen,
+        gateway=(subnet["gateway"] or {}).get("address") or "",
+        mac=vif["address"],
+        mtu=_mtu(vif),
+        link=firewall.link_of(vif["id"]),
+    )
+
+
+def _is_in_subnet(*nics: Nic) -> bool:
+    return any(ipaddress.ip_address(nic.address) in LAB.subnet for nic in nics)
 
 
 def _mtu(vif: Any) -> int:

@@ -110,7 +110,7 @@ def boxes[B: Box](
 ) -> Iterator[list[B]]:
     """So many servers that ssh is open to, in a group of each one's own. What is left of them at the end is removed.
 
-    ``more`` is what Nova takes besides: user data, metadata.
+    ``more`` is what Nova takes besides: user data, metadata, networks other than "private".
     """
     cloud = connect(lab)
     base = f"itest-lab-{secrets.token_hex(2)}"
@@ -127,10 +127,9 @@ def boxes[B: Box](
                 name=name,
                 image_id=cloud.image.find_image(image, ignore_missing=False).id,
                 flavor_id=cloud.compute.find_flavor(flavor).id,
-                networks=[{"uuid": cloud.network.find_network("private").id}],
                 key_name=base,
                 security_groups=[{"name": name}],
-                **more,
+                **{"networks": [{"uuid": cloud.network.find_network("private").id}], **more},
             )
             made.append(server)
         found = []

@@ -86,6 +86,26 @@ def test_the_network_is_what_neutron_gave(made: Machine) -> None:
     assert (made.folder / "upper/etc/resolv.conf").read_text() == "nameserver 10.0.0.1\n"
 
 
+def test_a_container_may_have_more_nics(made: Machine, tmp_path: Path) -> None:
+    storage = Nic("10.1.0.5", 28, "", "fa:16:3e:00:00:02", 1400, "vb-q8slfedcba98")
+    box = Machine(tmp_path / "box")
+    box.create(replace(made.spec, further_nics=(storage,)))
+    assert box.spec.nics == (SPEC.nic, storage)
+    lines = [shlex.split(line) for line in (box.folder / "upper/etc/lab-host").read_text().splitlines()]
+    assert ["ip", "link", "set", "host1", "address", storage.mac, "mtu", "1400"] in lines
+    assert ["ip", "addr", "replace", "10.1.0.5/28", "dev", "host1"] in lines
+    assert [line for line in lines if "default" in line] == [["ip", "route", "replace", "default", "via", "10.0.0.1"]]
+    values = dict(line.split("=", 1) for line in (box.folder / "runner.env").read_text().splitlines())
+    assert values["LINKS"] == "vb-q8slfedcba98"
+
+
+def test_a_subnet_without_a_gateway_gives_no_default_route(made: Machine, tmp_path: Path) -> None:
+    box = Machine(tmp_path / "box")
+    box.create(replace(made.spec, nic=replace(SPEC.nic, gateway="")))
+    assert "default" not in (box.folder / "upper/etc/lab-host").read_text()
+    assert (box.folder / "upper/etc/resolv.conf").read_text() == ""
+
+
 def test_packages_come_through_the_proxy_if_there_is_one(made: Machine, tmp_path: Path) -> None:
     assert 'Proxy "http://10.0.0.1:3142"' in (made.folder / "upper/etc/apt/apt.conf.d/01lab-proxy").read_text()
     bare = Machine(tmp_path / "bare")
