@@ -120,6 +120,21 @@ def given_or_deployed(
             found.attempt("destroy", "--yes")
 
 
+def in_cloud(cloud: openstack.connection.Connection, name: str) -> dict[str, Any]:
+    """Return what the cloud records of a cluster: its servers, ports and security groups."""
+    servers = [server for server in cloud.compute.servers() if server.name.startswith(name)]
+    ports = [port for port in cloud.network.ports() if port.name.startswith(name)]
+    groups = [group for group in cloud.network.security_groups() if name in f"{group.name} {group.description}"]
+    return {
+        "servers": {server.name: (server.id, server.metadata, server.tags, server.status) for server in servers},
+        "ports": {port.name: (port.id, sorted(port.tags), sorted(port.security_group_ids)) for port in ports},
+        "groups": {
+            group.name: (group.id, sorted(group.tags), sorted(rule["id"] for rule in group.security_group_rules))
+            for group in groups
+        },
+    }
+
+
 def changes(output: str) -> int:
     """Return how many changes a command says that it made."""
     found = re.search(r"done in [\d.]+ s, (\d+) change", output)

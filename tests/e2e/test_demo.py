@@ -23,7 +23,7 @@ import yaml
 
 from q8s_lab import settings
 from q8s_wrapper.config import REPOSITORY
-from tests.e2e.clusters import DEMO, Q8S_RUN, changes
+from tests.e2e.clusters import DEMO, Q8S_RUN, changes, in_cloud
 
 pytestmark = [pytest.mark.lab, pytest.mark.e2e]
 
@@ -80,6 +80,13 @@ def kubectl(q8s: Run) -> Callable[..., Any]:
 
 def servers_by_name(cloud: openstack.connection.Connection) -> dict[str, str]:
     return {server.name: server.id for server in cloud.compute.servers() if server.name.startswith(NAME)}
+
+
+def local_files(cluster_file: Path) -> dict[str, bytes]:
+    """The files of the cluster on this machine: keys, kubeconfig, and what is recorded, but for the runs."""
+    (folder,) = (cluster_file.parent / "state" / "q8s").glob(f"*/{NAME}")
+    of_runs = {"history.jsonl", "timeline.json", "timeline-last.json", "lock"}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name not in of_runs}
 
 
 def node_boots(kubectl: Callable[..., Any]) -> dict[str, str]:
@@ -171,11 +178,20 @@ def test_a_second_deploy_changes_nothing(deployed: subprocess.CompletedProcess[s
     assert changes(again.stderr + again.stdout) == 0
 
 
-def test_a_check_of_it_finds_nothing_to_change(deployed: subprocess.CompletedProcess[str], q8s: Run) -> None:
+@pytest.mark.parametrize("limit", [[], ["--limit", "x86-small-1"]], ids=["all", "one"])
+def test_a_check_of_it_finds_and_makes_no_change(
+    deployed: subprocess.CompletedProcess[str],
+    q8s: Run,
+    cloud: openstack.connection.Connection,
+    cluster_file: Path,
+    limit: list[str],
+) -> None:
+    before = in_cloud(cloud, NAME), local_files(cluster_file)
     # The archive of a bundle that was built anew has another checksum, and is not unpacked over one that runs.
-    done = q8s("deploy", "--check", "--", "-e", f"k8s_common_archive_sha256={'0' * 64}")
+    done = q8s("deploy", "--check", *limit, "--", "-e", f"k8s_common_archive_sha256={'0' * 64}")
     assert done.returncode == 0
     assert "deploy --check: 0 changes would be made" in done.stderr
+    assert (in_cloud(cloud, NAME), local_files(cluster_file)) == before
 
 
 def test_a_controller_that_has_built_nothing_uses_what_the_cluster_serves(

@@ -21,7 +21,7 @@ from typing import Any, Final
 import pytest
 
 from tests.e2e import clusters
-from tests.e2e.clusters import Q8S_RUN, ready
+from tests.e2e.clusters import Q8S_RUN, in_cloud, ready
 
 pytestmark = [
     pytest.mark.lab,
@@ -112,12 +112,6 @@ def words(pid: int) -> str:
         return ""
 
 
-def in_cloud(cluster: Cluster) -> dict[str, Any]:
-    """What the cloud records about each of the cluster's servers."""
-    servers = [server for server in cluster.cloud.compute.servers() if server.name.startswith(cluster.name)]
-    return {server.name: (server.id, server.metadata, server.tags, server.status) for server in servers}
-
-
 def identities(nodes: Mapping[str, Any], names: Sequence[str] | set[str]) -> dict[str, str]:
     return {name: nodes[name]["metadata"]["uid"] for name in names}
 
@@ -131,7 +125,7 @@ def cluster(lab: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 
 @dataclass(frozen=True)
 class HalfMade:
-    """What check mode says of a cluster whose deploy was stopped, and the cloud's servers before and after it."""
+    """What check mode says of a cluster whose deploy was stopped, and what the cloud records before and after it."""
 
     output: str
     before: dict[str, Any]
@@ -143,9 +137,9 @@ def half_made(cluster: Cluster) -> HalfMade:
     """A deploy that was stopped three times, and check mode afterwards."""
     for how in ("q8s-run", "ansible", "power"):
         cluster.interrupt(how, 50, "deploy", "--yes")
-    before = in_cloud(cluster)
+    before = in_cloud(cluster.cloud, NAME)
     output = cluster.run("deploy", "--check", "--yes")
-    return HalfMade(output, before, in_cloud(cluster))
+    return HalfMade(output, before, in_cloud(cluster.cloud, NAME))
 
 
 @pytest.fixture(scope="module")
