@@ -66,12 +66,14 @@ def mine(cluster: Cluster, network: str) -> Iterator[Instance]:
             f"systemd-run --unit=my-proxy --socket-property=ListenStream={inside}:{PROXY_PORT}"
             f" /usr/lib/systemd/systemd-socket-proxyd {lab.gateway}:{lab.proxy_port}"
         )
+        # cloud-init lets nobody log in as root.
+        found.run(f"cp ~{USER}/.ssh/authorized_keys /root/.ssh/authorized_keys")
         proxy = f"http://{inside}:{PROXY_PORT}"
         data = yaml.safe_load(cluster.file.read_text())
         data |= {
             "private_network_id": network,
             "remote_ip_prefix": SUBNET,
-            "initial_instance_user": USER,
+            "initial_instance_user": "root",
             "initial_instance_private_key": str(found.key),
             "access": {"type": "floating_ip", "floating_network": "external"},
             "proxy": {"http_proxy": proxy, "https_proxy": proxy},
