@@ -19,6 +19,11 @@ pytestmark = pytest.mark.vm
 API_NAME: Final = "api.vm.test"
 NODE: Final = "vm-control-plane"
 API_SECONDS: Final = 1200  # from a login after a reboot until the API server answers: all programs are emulated
+_SWAP: Final = "/swap"
+ADD_SWAP: Final = (
+    f"fallocate -l 64M {_SWAP} && chmod 600 {_SWAP} && mkswap {_SWAP} && swapon {_SWAP}"
+    f" && echo '{_SWAP} none swap sw 0 0' >> /etc/fstab"
+)
 # An emulated machine takes longer than kubeadm waits by default, which is 4 minutes.
 _TIMEOUTS: Final = "controlPlaneComponentHealthCheck kubeletHealthCheck kubernetesAPICall etcdAPICall"
 TIMEOUTS: Final = dict.fromkeys(_TIMEOUTS.split(), "30m")
@@ -28,6 +33,7 @@ TIMEOUTS: Final = dict.fromkeys(_TIMEOUTS.split(), "30m")
 def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     require_virtual_machines()
     with host("control-plane", request.param, tmp_path_factory.mktemp("vm"), memory=4096) as found:
+        found.read(ADD_SWAP)
         yield found
 
 
@@ -84,6 +90,13 @@ def test_limits_are_kept_by_systemd(machine: Host, created: subprocess.Completed
     ask = f"kubectl --kubeconfig=/etc/kubernetes/admin.conf get --raw /api/v1/nodes/{NODE}/proxy/configz"
     assert json.loads(machine.read(ask))["kubeletconfig"]["cgroupDriver"] == "systemd"
     assert "kubepods.slice" in machine.read("systemctl list-units --type=slice --plain --no-legend")
+
+
+def test_swap_stays_and_pods_do_not_use_it(machine: Host, created: subprocess.CompletedProcess[str]) -> None:
+    assert machine.read("swapon --noheadings --show=NAME").strip() == _SWAP
+    ask = f"kubectl --kubeconfig=/etc/kubernetes/admin.conf get --raw /api/v1/nodes/{NODE}/proxy/configz"
+    config = json.loads(machine.read(ask))["kubeletconfig"]
+    assert not config["failSwapOn"] and config.get("memorySwap", {}).get("swapBehavior", "NoSwap") == "NoSwap"
 
 
 def test_the_apis_name_survives_a_reboot(rebooted: Host) -> None:
