@@ -331,12 +331,14 @@ def _files(spec: Spec) -> Iterator[tuple[str, bytes, int]]:
     yield "etc/hosts", f"127.0.0.1 localhost\n{spec.address} {spec.hostname}\n".encode(), 0o644
     yield "etc/resolv.conf", f"nameserver {gateway}\n".encode() if gateway else b"", 0o644
     interfaces = "".join(_commands(f"host{number}", nic) for number, nic in enumerate(spec.nics))
+    # All networks share the bridge: without this, any interface would answer for the addresses of the others.
+    strict = "sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2\n" if spec.further_nics else ""
     route = f"ip route replace default via {gateway}\n" if gateway else ""
     # systemd-nspawn mounts cgroups of version 1 read-only, and the kubelet needs to write to them.
     host = f"""\
 set -e
 ip link set lo up
-{interfaces}{route}for group in cpu cpuacct cpuset memory devices freezer blkio pids; do
+{strict}{interfaces}{route}for group in cpu cpuacct cpuset memory devices freezer blkio pids; do
     [ ! -d /sys/fs/cgroup/$group ] || mount -o remount,rw,bind /sys/fs/cgroup/$group
 done
 """
