@@ -78,11 +78,11 @@ def add_program(file: Path, text: str) -> None:
     file.chmod(0o755)
 
 
-def play(folder: Path, playbook: Path) -> subprocess.CompletedProcess[str]:
+def play(folder: Path, playbook: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a playbook with the collections and the inventory.yml of a folder. Return how it ended."""
     program = Path(sys.executable).parent / "ansible-playbook"
     return subprocess.run(
-        [program, "-i", folder / "inventory.yml", playbook],
+        [program, "-i", folder / "inventory.yml", playbook, *arguments],
         cwd=folder,
         env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(folder), "ANSIBLE_NOCOLOR": "1"},
         capture_output=True,

@@ -1,4 +1,4 @@
-"""A control plane that the file no longer asks for leaves the cluster, also when it is off.
+"""Nodes that the file no longer asks for leave the cluster, also a control plane that is off.
 
 Ansible runs the real stage, with a kubectl that keeps what it was told.
 tests/e2e/test_control_planes.py does it for real.
@@ -13,12 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from q8s_wrapper.config import REPOSITORY
 from tests.integration.collection.plays import copy_collections, play
 
 INITIAL, LEAVING = "demo-control-plane", "demo-control-plane-2"
+PREFLIGHT = "collections/ansible_collections/q8s/emu/playbooks/stages/preflight.yml"
 FORGET = 'import sys\nopen("{calls}", "a").write("forget " + sys.argv[1] + "\\n")\n'
-KUBECTL = '#!/bin/sh\nshift\necho kubectl "$1" "$2" "$3" >> {calls}\n[ "$1" != get ] || echo "node/$3"\n'
+KUBECTL = """\
+#!/bin/sh
+shift
+echo kubectl "$1" "$2" "$3" >> {calls}
+if [ "$1 $2" = "drain held" ]; then
+    echo "error: Cannot evict pod as it would violate a disruption budget" >&2; exit 1
+fi
+[ "$1" != get ] || echo "node/$3"
+"""
 
 
 @pytest.fixture
@@ -33,7 +44,8 @@ def run(tmp_path: Path) -> Callable[..., tuple[int, str, list[str]]]:
     (tmp_path / "q8s/bin/kubectl").write_text(KUBECTL.format(calls=calls).replace("admin.conf", ""))
     (tmp_path / "q8s/bin/kubectl").chmod(0o755)
 
-    def go(**initial: Any) -> tuple[int, str, list[str]]:
+    def go(*workers: str, **initial: Any) -> tuple[int, str, list[str]]:
+        others = {f"demo-{name}": {"q8s_surplus": {"name": name, "control_plane_host": ""}} for name in workers}
         surplus = {"name": LEAVING, "control_plane_host": LEAVING, "address": "127.0.0.1"}
         here: dict[str, Any] = {
             "ansible_connection": "local",
@@ -50,20 +62,28 @@ def run(tmp_path: Path) -> Callable[..., tuple[int, str, list[str]]]:
         }
         inventory = {
             "all": {
-                "hosts": {"localhost": {**here, "q8s_surplus_goes": True}, INITIAL: {**here, **initial}, LEAVING: off},
+                "hosts": {
+                    "localhost": {**here, "q8s_surplus_goes": True},
+                    INITIAL: {**here, **initial},
+                    LEAVING: off,
+                    **others,
+                },
                 "vars": {"q8s_environment": {}},
                 "children": {
                     "control_plane_initial": {"hosts": {INITIAL: {}}},
                     "control_plane": {"hosts": {INITIAL: {}, LEAVING: {}}},
-                    "surplus": {"hosts": {LEAVING: {}}},
+                    "surplus": {"hosts": {name: {} for name in others or [LEAVING]}},
                 },
             }
         }
         (tmp_path / "inventory.yml").write_text(json.dumps(inventory))
         went_on = {
-            "vars": {"q8s_goes": "{{ hostvars.localhost.q8s_surplus_goes }}"},
+            "vars": {
+                "q8s_goes": "{{ hostvars.localhost.q8s_surplus_goes }}",
+                "q8s_kept": "{{ hostvars.localhost.q8s_kept_servers | default([]) | join(' ') }}",
+            },
             "ansible.builtin.debug": {
-                "msg": "it went on, and surplus servers are {{ q8s_goes | ternary('deleted', 'kept') }}"
+                "msg": "it went on, and surplus servers are {{ q8s_goes | ternary('deleted', 'kept') }} {{ q8s_kept }}"
             },
         }
         after = [{"hosts": INITIAL, "gather_facts": False, "tasks": [went_on]}]
@@ -105,3 +125,32 @@ def test_nodes_stay_while_the_initial_control_plane_is_off(run: Callable[..., tu
     )
     code, said, calls = run(q8s_status="ACTIVE")
     assert code == 0 and "surplus servers are deleted" in said and f"kubectl delete node {LEAVING}" in calls, said
+
+
+def test_one_that_cannot_be_drained_stays_and_the_others_go(run: Callable[..., tuple[int, str, list[str]]]) -> None:
+    code, said, calls = run("held", "free")
+    assert code == 2 and "it went on, and surplus servers are deleted demo-held" in said, said
+    assert "kubectl delete node free" in " ".join(calls) and "kubectl delete node held" not in " ".join(calls)
+    assert "held was not removed, and its server stays. Drain the node: error: Cannot evict pod" in said
+    assert "control_plane_drain_timeout=SECONDS" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "goes"),
+    [
+        ([], True),
+        (["--tags", "cloud"], False),
+        (["--skip-tags", "surplus"], False),
+        (["--tags", "cloud,surplus"], True),
+    ],
+)
+def test_servers_go_only_where_their_nodes_are_drained(tmp_path: Path, arguments: list[str], goes: bool) -> None:
+    (stage,) = yaml.safe_load((REPOSITORY / PREFLIGHT).read_text())
+    (task,) = [task for task in stage["tasks"] if task["name"] == "Decide whether surplus servers are removed"]
+    show = {"ansible.builtin.debug": {"msg": "surplus goes: {{ q8s_surplus_goes }}"}}
+    stage |= {"tasks": [task, show], "vars": {"q8s_confirmed": True}}
+    (tmp_path / "play.yml").write_text(json.dumps([stage]))
+    (tmp_path / "inventory.yml").write_text(json.dumps({"all": {"hosts": {"localhost": {}}}}))
+    copy_collections(tmp_path)
+    done = play(tmp_path, tmp_path / "play.yml", *arguments)
+    assert f"surplus goes: {goes}" in done.stdout, done.stdout + done.stderr

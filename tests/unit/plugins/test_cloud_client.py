@@ -127,6 +127,23 @@ def test_of_two_control_planes_the_one_with_etcd_gets_the_floating_ip() -> None:
     assert connection.network.update_ip.call_args.kwargs == {"port_id": "id-p5", "fixed_ip_address": "10.254.1.5"}
 
 
+def test_a_floating_ip_of_the_users_own_server_is_found_before_nova_knows_it() -> None:
+    fixed = [{"version": 4, "addr": "10.254.1.4"}]
+    connection = MagicMock(current_project_id="project")
+    theirs = named(CLUSTER.name_of_initial_instance, id="s4", status="ACTIVE", metadata={}, addresses={"net": fixed})
+    connection.compute.servers.return_value = [theirs]
+    connection.network.ports.return_value = [named("p4")]
+    connection.network.ips.return_value = [
+        named("other", port_id="id-p5", floating_ip_address="203.0.113.5"),
+        named("own", port_id="id-p4", floating_ip_address="203.0.113.4"),
+    ]
+    clusters = _cloud.Cloud(connection).clusters
+    servers = clusters.servers.list_servers()
+    outside = replace(CLUSTER, access=_spec.Access("floating_ip", floating_network="external"))
+    assert [server.floating for server in clusters.with_foreign_floating(outside, servers)] == [("203.0.113.4",)]
+    assert [server.floating for server in clusters.with_foreign_floating(CLUSTER, servers)] == [()]
+
+
 def test_a_port_with_several_addresses_gets_the_floating_ip_for_that_in_the_clusters_network() -> None:
     addresses = [{"version": 4, "addr": a} for a in ("10.254.9.4", "10.254.1.4")]
     more = {"metadata": {"q8s_cluster": CLUSTER.cluster_name}, "addresses": {"private": addresses}}

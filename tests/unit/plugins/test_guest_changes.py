@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import tarfile
 from collections.abc import Mapping
@@ -140,6 +141,35 @@ def test_a_guest_that_does_not_run_needs_no_drain_and_one_that_is_not_there_no_c
 
 def test_kvm_has_no_translation_cache() -> None:
     assert said(edited(accel="kvm", tb_cache_mb=64), accel="kvm") == []
+
+
+FLAVOR = {"name": "c1.medium", "ram": 4096, "vcpus": 2}
+
+
+def refused(cluster: _spec.Cluster, flavor: Mapping[str, Any] = FLAVOR, **found: Any) -> tuple[str, ...]:
+    hosts = {HOST: {**ADDRESS, "q8s_flavor": flavor, "emulated_worker_found": {**FOUND, **found}}}
+    return _guest_changes.node_plan(cluster, hosts, [HOST]).refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "needs"),
+    [
+        ({"ram_mb": 8192}, r"needs 8\d\d\d MB of memory of its host"),
+        ({"num_cpus": 4}, "needs 4 vCPUs of its host"),
+        ({"ram_mb": 8192, "num_cpus": 4}, r"needs 8\d\d\d MB of memory and 4 vCPUs of its host"),
+    ],
+)
+def test_a_guest_that_its_host_has_no_room_for_is_refused(changes: dict[str, int], needs: str) -> None:
+    (text,) = refused(edited(**changes))
+    assert f"The host {HOST} has the flavor c1.medium (4096 MB, 2 vCPUs)" in text and re.search(needs, text)
+    assert text.endswith("`q8s-run replace FILE x86-small-1`")
+    assert refused(edited(**changes), state="none"), "nor is it created"
+
+
+def test_a_guest_that_its_host_has_room_for_is_not() -> None:
+    assert refused(edited(ram_mb=2560)) == refused(edited(ram_mb=8192), flavor={}) == ()
+    small = {**FLAVOR, "ram": 1024}
+    assert refused(edited(cpu_model="qemu64"), small) == (), "it runs there already"
 
 
 def test_another_guest_ip_prefix_is_refused_with_the_one_that_the_guest_has() -> None:

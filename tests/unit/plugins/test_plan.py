@@ -209,6 +209,50 @@ def test_a_stand_in_in_error_is_not_replaced() -> None:
     assert f"the server {SECOND.name}, which has the cluster's CA and etcd, is ERROR" in problem
 
 
+PAIR = replace(CLUSTER, number_additional_master_nodes=1)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "servers", "named"),
+    [
+        (PAIR, [*ALL, replace(SECOND, status="ERROR")], [SECOND]),
+        (TRIO, [*ALL, replace(SECOND, status="ERROR"), replace(THIRD, status="ERROR")], [SECOND, THIRD]),
+        # One that was deleted by hand is a member still.
+        (TRIO, [*ALL, replace(SECOND, status="ERROR")], [SECOND]),
+    ],
+)
+def test_a_control_plane_that_etcd_needs_is_not_replaced(
+    cluster: _spec.Cluster, servers: list[Server], named: list[Server]
+) -> None:
+    (problem,) = _plan_servers.plan_servers(cluster, having(servers, etcd_server=f"id-{NAMES[0]}")).problems
+    assert "would leave etcd without a majority" in problem
+    for one in named:
+        assert f"{one.name} is ERROR" in problem and f"openstack server reboot --hard {one.id}" in problem
+
+
+@pytest.mark.parametrize(
+    ("cluster", "servers"),
+    [
+        (TRIO, [*ALL, replace(SECOND, status="ERROR"), THIRD]),
+        (PAIR, [*ALL, replace(SECOND, status="ERROR", launched=False)]),  # it never ran, so it is no member
+    ],
+)
+def test_a_control_plane_that_etcd_does_not_need_is_replaced(cluster: _spec.Cluster, servers: list[Server]) -> None:
+    plan = _plan_servers.plan_servers(cluster, having(servers, etcd_server=f"id-{NAMES[0]}"))
+    assert told(plan) == [f"replace server {SECOND.name}"] and plan.problems == ()
+
+
+def test_a_run_replaces_only_servers_that_it_is_for() -> None:
+    broken = server(NAMES[1], "ERROR")
+    there = having([ALL[0], broken], etcd_server=f"id-{NAMES[0]}")
+    plan = _plan_servers.plan_servers(CLUSTER, there, _plan_servers.Options(limit=[NAMES[0]]))
+    assert told(plan) == [f"create server {NAMES[2]}"], "what is missing is created"
+    assert plan.notes == (f"the server {NAMES[1]} is ERROR, and stays so: this run is not for it",)
+    assert NAMES[1] not in [spec.name for spec in plan.wanted], "nobody waits for it"
+    plan = _plan_servers.plan_servers(CLUSTER, there, _plan_servers.Options(limit=NAMES))
+    assert f"replace server {NAMES[1]}" in told(plan)
+
+
 @pytest.mark.parametrize(
     ("servers", "recorded", "action"),
     [

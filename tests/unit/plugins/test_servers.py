@@ -163,6 +163,14 @@ def test_a_control_plane_that_fails_to_start_is_not_replaced() -> None:
     assert not [line for line in cloud.log if line.startswith(("delete", "create"))]
 
 
+def test_a_server_that_was_there_and_fails_to_start_is_not_replaced_without_a_yes() -> None:
+    """Its host may have data: the next plan names it, and asks."""
+    existing = _plan_servers.Existing([server(INITIAL), server(WORKER), server(BROKEN, "SHUTOFF")])
+    cloud = Recorded(replace(existing, etcd_server=f"{INITIAL}#1"), broken=(BROKEN,))
+    assert run(cloud, partial=True)["failed_servers"] == {BROKEN: f"server {BROKEN} is in ERROR: no host"}
+    assert not [line for line in cloud.log if line.startswith(("delete", "create"))]
+
+
 def test_a_survivor_is_recorded_before_the_new_control_plane_exists() -> None:
     second = replace(server("demo-control-plane-2"), metadata={"q8s_cluster": "demo", "q8s_role": "control_plane"})
     existing = _plan_servers.Existing([second, server(WORKER), server(BROKEN)], etcd_server=f"{INITIAL}#1")

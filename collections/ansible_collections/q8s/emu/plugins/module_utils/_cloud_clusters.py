@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _cloud_tags
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import CloudError, doing
@@ -53,13 +53,21 @@ class Clusters:
             lambda: self.security_groups.find_tags(name)[1],
         )
         return Existing(
-            servers,
+            self.with_foreign_floating(cluster, servers),
             [port for port in ports if port.ours],
             group,
             floating,
             self._flavor_names(cluster, [server for server in servers if _cloud_objects.is_ours(server, name)]),
             _cloud_tags.etcd_server(tags),
         )
+
+    def with_foreign_floating(self, cluster: Cluster, servers: Sequence[Server]) -> list[Server]:
+        """Return servers with the floating IPs of an initial instance that Q8S did not create: what Nova says of them comes late."""
+        foreign = _cloud_objects.foreign_initial(cluster, servers)[0]
+        if foreign is None or cluster.access.type != "floating_ip" or foreign.floating:
+            return list(servers)
+        addresses = self.floating_ips.list_addresses(foreign.id)
+        return [replace(server, floating=addresses) if server is foreign else server for server in servers]
 
     def _flavor_names(self, cluster: Cluster, servers: Sequence[Server]) -> dict[str, str]:
         """Return the names of flavors by id; none if the cluster file uses only names, as the servers' flavors show."""

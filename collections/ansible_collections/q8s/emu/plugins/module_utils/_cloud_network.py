@@ -181,6 +181,18 @@ class FloatingIps:
                 return []
             return [FloatingIp(ip.id, ip.floating_ip_address, ip.fixed_ip_address or "") for ip in listed]
 
+    def list_addresses(self, server_id: str) -> tuple[str, ...]:
+        """Return the floating IPs of a server, also those without the cluster's mark; none if the cloud has no routers."""
+        from openstack.exceptions import ForbiddenException, NotFoundException
+
+        with doing("list the floating IPs"):
+            try:
+                ports = {port.id for port in self._os.network.ports(device_id=server_id)}
+                listed = list(self._os.network.ips(project_id=str(self._os.current_project_id)))
+            except (ForbiddenException, NotFoundException):
+                return ()
+            return tuple(ip.floating_ip_address for ip in listed if ip.port_id in ports)
+
     def associate_floating_ip(self, cluster: Cluster, existing: Optional[FloatingIp], etcd_server: str) -> None:
         """Associate a floating IP with the initial control plane: the existing one, or a new one.
 

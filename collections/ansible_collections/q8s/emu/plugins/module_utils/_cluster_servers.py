@@ -49,6 +49,7 @@ def find(cloud: _cloud.Cloud, cluster: _spec.Cluster, root: str, move: bool) -> 
     ]
     if cluster.access.type == "floating_ip":
         servers = with_floating(servers, cloud.floating_ips.list_floating_ips(name))
+        servers = cloud.clusters.with_foreign_floating(cluster, servers)
     # With one control plane, there is nothing to choose from.
     several = sum(map(_cloud_objects.is_control_plane, servers)) > 1 or cluster.number_additional_master_nodes
     etcd_server = _cloud_tags.etcd_server(cloud.security_groups.find_tags(name)[1]) if several else ""

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from ansible_collections.q8s.emu.plugins.module_utils import _identity, _spec_fields, _upgrade
+from ansible_collections.q8s.emu.plugins.module_utils._preflight_flavors import least_memory
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec
 from ansible_collections.q8s.emu.plugins.module_utils._spec_edit import Edit, Effect
 
 FOUND = "emulated_worker_found"  # the fact that the role's inspection sets
 _STOPPED = ("none", "shut off", "crashed")
+_GROWS = frozenset({"ram", "num_cpus"})
 _UNITS = {"ram": " MB", "storage": " GB", "tb_cache": " MiB"}
 
 
@@ -101,8 +103,11 @@ def node_plan(cluster: Cluster, hosts: Mapping[str, Mapping[str, Any]], servers:
         if not found:
             unknown.append((spec.name, _why(variables)))
             continue
-        refused.update(dict.fromkeys(_refused(cluster, spec, found, str(variables.get("q8s_private_ip", "")))))
         change = node_change(cluster, spec, found)
+        messages = list(_refused(cluster, spec, found, str(variables.get("q8s_private_ip", ""))))
+        if found.get("state", "none") == "none" or (change and _GROWS & {d.field for d in change.differences}):
+            messages += _too_small(spec, variables.get("q8s_flavor") or {})
+        refused.update(dict.fromkeys(messages))
         if change:
             changes.append(change)
     return NodePlan(tuple(changes), tuple(refused), tuple(unknown))
@@ -212,6 +217,27 @@ def _refused(cluster: Cluster, spec: ServerSpec, found: Mapping[str, Any], host_
             f"Create it anew: `q8s-run replace FILE {spec.node}`",
         )
     return (_identity.refusal("guest_ip_prefix", has, cluster.guest_ip_prefix),)
+
+
+def _too_small(spec: ServerSpec, flavor: Mapping[str, Any]) -> Sequence[str]:
+    """Return the message about a host whose flavor is too small for the guest that the file asks for.
+
+    :param flavor: the flavor that the host was created with; empty if it is not known
+    """
+    if spec.vm_type is None or not flavor:
+        return ()
+    least = least_memory(spec.vm_type)
+    needs = [
+        *([f"{least} MB of memory"] if int(flavor["ram"]) < least else []),
+        *([f"{spec.vm_type.num_cpus} vCPUs"] if int(flavor["vcpus"]) < spec.vm_type.num_cpus else []),
+    ]
+    if not needs:
+        return ()
+    return (
+        f"The host {spec.name} has the flavor {flavor['name']} ({flavor['ram']} MB, {flavor['vcpus']} vCPUs), and the guest of "
+        f"vm_types.types.{spec.vm_type.name} needs {' and '.join(needs)} of its host. Choose a larger openstack_flavor, and create the "
+        f"host again: `q8s-run replace FILE {spec.node}`",
+    )
 
 
 def guest_prefix(host_address: str, remote_ip_prefix: str, guest_address: str, prefixlen: int) -> str:

@@ -84,6 +84,8 @@ def servers_plan(module: AnsibleModule, cluster: Any, cloud: Any, existing: Any)
         replace_nodes=module.params.get("replace_nodes") or (),
         survivors=module.params.get("survivors") or (),
         patience=float(module.params["timeout"]),
+        limit=module.params.get("limit"),
+        keep_surplus=module.params.get("keep_surplus") or (),
     )
     plan = _plan_servers.plan_servers(cluster, existing, options)
     if not plan.of(_plan.SERVER, "create", "replace"):

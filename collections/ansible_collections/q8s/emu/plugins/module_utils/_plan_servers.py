@@ -83,18 +83,22 @@ class Options:
 
     :param own_ports: each server that is created gets a port of Q8S's, which chooses the subnet
     :param remove_surplus: servers that the file no longer asks for are deleted: their nodes have been drained
+    :param keep_surplus: names of those that stay nevertheless
     :param replace_control_plane: the data of a lost control plane is given up: all servers are replaced
     :param replace_nodes: Kubernetes nodes whose servers are replaced, whatever their state
     :param survivors: names of control planes that were seen to have the cluster's CA and a working etcd
     :param patience: seconds after which a server in BUILD is replaced
+    :param limit: names of the servers that the run is for: of the others, none is replaced. None for all
     """
 
     own_ports: bool = False
     remove_surplus: bool = False
+    keep_surplus: Collection[str] = ()
     replace_control_plane: bool = False
     replace_nodes: Collection[str] = ()
     survivors: Sequence[str] = ()
     patience: float = 600.0
+    limit: Optional[Collection[str]] = None
 
 
 _DEFAULTS = Options()
@@ -106,6 +110,7 @@ def plan_servers(cluster: Cluster, existing: Existing, options: Options = _DEFAU
     A server that is in ERROR, is being deleted, or is in BUILD for longer than ``patience`` seconds is replaced. Servers
     that the file no longer asks for stay, with a note, unless ``remove_surplus``: their nodes have to be drained before.
     A server that somebody has paused, or the like, is left out with a note, unless the cluster cannot do without it.
+    No control plane is replaced that etcd needs for its majority.
     The server that holds the cluster's CA and etcd is never replaced, unless ``replace_control_plane``: then all servers
     are, because none of them can join another CA. If it was deleted, and others have the same, a new one joins them.
     """
@@ -113,65 +118,107 @@ def plan_servers(cluster: Cluster, existing: Existing, options: Options = _DEFAU
     if unseen := _unseen_servers(existing):
         return ServersPlan(problems=(unseen_problem(unseen),))
     foreign, found = foreign_initial(cluster, servers)
-    problems = list(found)
+    draft = _Draft(problems=list(found))
     ours = [s for s in servers if is_ours(s, cluster.cluster_name) and s.status != "DELETED"]
-    changes: list[Change] = []
-    kept: list[str] = []
-    _plan_foreign(cluster, foreign, changes, kept, problems)
+    _plan_foreign(cluster, foreign, draft.changes, draft.kept, draft.problems)
     holder = surviving_holder(cluster, existing, options.survivors)
     joins = holder is not None and holder.id != existing.etcd_server
     loss = "" if joins else _control_plane_loss(cluster, existing, foreign, options.patience)
-    problems += [loss] if loss and not options.replace_control_plane else []
-    notes = [_LOSS] if loss and options.replace_control_plane else _joins(cluster, holder) if holder and joins else []
-    wanted = [spec for spec in cluster.servers() if not (spec.initial and (foreign or problems))]
+    draft.problems.extend([loss] if loss and not options.replace_control_plane else [])
+    draft.notes.extend([_LOSS] if loss and options.replace_control_plane else [])
+    draft.notes.extend(_joins(cluster, holder) if holder and joins else [])
+    wanted = [spec for spec in cluster.servers() if not (spec.initial and (foreign or draft.problems))]
     names = {spec.name for spec in wanted}
-    surplus = [server for server in ours if server.name not in names]
-    staying = set() if options.remove_surplus else {server.name for server in surplus}
-    changes += [Change(SERVER, "delete", s.name, str(s), "", s) for s in surplus if s.name not in staying]
-    kept += [str(server) for server in surplus if server.name in staying]
-    notes += [f"the file no longer asks for the server {name}; it stays ({SURPLUS_HINT})" for name in sorted(staying)]
-    created: list[Change] = []
-    unusable: dict[str, str] = {}
+    _plan_surplus(draft, [server for server in ours if server.name not in names], options)
     for spec in wanted:
         candidates = _servers_of_name(existing, ours, spec.name)
-        anew = bool(loss) or spec.node in options.replace_nodes
-        usable = [s for s in candidates if not anew and not _is_broken(s, options.patience)]
-        broken = [s for s in candidates if s not in usable]
         if not candidates and any(s.name == spec.name for s in servers):
-            problems.append(
+            draft.problems.append(
                 f"a server called {spec.name} exists and does not belong to the cluster {cluster.cluster_name}"
             )
             continue
-        # What an interrupted run may have made twice, or left behind broken.
-        for extra in usable[1:] + (broken if usable else broken[1:]):
-            changes.append(Change(SERVER, "delete", spec.name, str(extra), "", extra))
-        if usable:
-            staying.add(spec.name)
-            server = usable[0]
-            notes += _flavor_notes(existing, spec, server)
-            if server.status == "SHUTOFF":
-                changes.append(_start(server))
-            elif server.status in _WORKING:
-                kept.append(str(server))
-            elif spec.initial or server.id == existing.etcd_server:
-                problems.append(_unusable(server))
-            else:
-                kept.append(str(server))
-                unusable[spec.name] = _unusable(server)
-        else:
-            created.append(_create(spec, broken))
-    changes += _plan_ports(ports, staying, [change.name for change in created] if options.own_ports else [], kept)
-    changes += _plan_server_group(cluster, existing.group, bool(created), kept, problems)
-    changes += created
-    changes += _plan_floating_ip(cluster, existing, foreign, kept)
+        _plan_wanted(draft, existing, spec, candidates, options, anew=bool(loss) or spec.node in options.replace_nodes)
+    draft.problems.extend([] if loss else _majority_problems(cluster, existing, foreign, draft.created))
+    new_ports = [change.name for change in draft.created] if options.own_ports else []
+    draft.changes.extend(_plan_ports(ports, draft.staying, new_ports, draft.kept))
+    draft.changes.extend(_plan_server_group(cluster, existing.group, bool(draft.created), draft.kept, draft.problems))
+    draft.changes.extend(draft.created)
+    draft.changes.extend(_plan_floating_ip(cluster, existing, foreign, draft.kept))
     return ServersPlan(
-        tuple(changes),
-        tuple(kept),
-        (*notes, *unusable.values()),
-        (*problems, *_locked_problems(changes)),
-        tuple(wanted),
-        unusable,
+        tuple(draft.changes),
+        tuple(draft.kept),
+        (*draft.notes, *draft.unusable.values()),
+        (*draft.problems, *_locked_problems(draft.changes)),
+        tuple(spec for spec in wanted if spec.name not in draft.left_out),
+        draft.unusable,
     )
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """What is known of a plan while it is made.
+
+    ``created`` are the changes that create or replace a server, ``staying`` the names of servers that exist and stay, and
+    ``left_out`` those of broken ones that the run is not for.
+    """
+
+    changes: list[Change] = field(default_factory=list)
+    created: list[Change] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    unusable: dict[str, str] = field(default_factory=dict)
+    staying: set[str] = field(default_factory=set)
+    left_out: set[str] = field(default_factory=set)
+
+
+def _plan_surplus(draft: _Draft, surplus: Sequence[Server], options: Options) -> None:
+    """Plan servers that the file no longer asks for."""
+    for server in surplus:
+        if options.remove_surplus and server.name not in options.keep_surplus:
+            draft.changes.append(Change(SERVER, "delete", server.name, str(server), "", server))
+        else:
+            draft.kept.append(str(server))
+            draft.staying.add(server.name)
+    draft.notes.extend(
+        f"the file no longer asks for the server {name}; it stays ({SURPLUS_HINT})" for name in sorted(draft.staying)
+    )
+
+
+def _plan_wanted(
+    draft: _Draft, existing: Existing, spec: ServerSpec, candidates: Sequence[Server], options: Options, *, anew: bool
+) -> None:
+    """Plan one server that the file asks for.
+
+    :param candidates: the servers of its name, with the one to use first
+    :param anew: whether it is replaced, whatever its state
+    """
+    usable = [s for s in candidates if not anew and not _is_broken(s, options.patience)]
+    broken = [s for s in candidates if s not in usable]
+    if broken and not usable and not anew and options.limit is not None and spec.name not in options.limit:
+        draft.staying.add(spec.name)
+        draft.left_out.add(spec.name)
+        draft.kept.append(str(broken[0]))
+        draft.notes.append(f"the server {spec.name} is {broken[0].status}, and stays so: this run is not for it")
+        return
+    # What an interrupted run may have made twice, or left behind broken.
+    for extra in usable[1:] + (broken if usable else broken[1:]):
+        draft.changes.append(Change(SERVER, "delete", spec.name, str(extra), "", extra))
+    if not usable:
+        draft.created.append(_create(spec, broken))
+        return
+    server = usable[0]
+    draft.staying.add(spec.name)
+    draft.notes.extend(_flavor_notes(existing, spec, server))
+    if server.status == "SHUTOFF":
+        draft.changes.append(_start(server))
+    elif server.status in _WORKING:
+        draft.kept.append(str(server))
+    elif spec.initial or server.id == existing.etcd_server:
+        draft.problems.append(_unusable(server))
+    else:
+        draft.kept.append(str(server))
+        draft.unusable[spec.name] = _unusable(server)
 
 
 def _unseen_servers(existing: Existing) -> int:
@@ -275,6 +322,31 @@ def _control_plane_loss(cluster: Cluster, existing: Existing, foreign: Optional[
         f"--replace-control-plane` (ansible-playbook: -e q8s_replace_control_plane=true) deletes all servers of the cluster "
         f"({join_names([s.name for s in ours], 5)}), and creates them again, with a new CA and an empty Kubernetes"
     )
+
+
+def _majority_problems(
+    cluster: Cluster, existing: Existing, foreign: Optional[Server], created: Sequence[Change]
+) -> list[str]:
+    """Return the control planes that must not be replaced, because etcd would be left without a majority of its members.
+
+    Nova also says ERROR of servers that still run. One that never ran is no member; one that was deleted still is.
+    """
+    names = [spec.name for spec in cluster.servers() if spec.vm_type is None and not (spec.initial and foreign)]
+    replaced = {c.name: c.subject.old for c in created if c.action == "replace" and c.name in names}
+    going = [server for server in replaced.values() if server.launched and not server.deleting]
+    if not going:
+        return []
+    by_name = {s.name: s for s in existing.servers if is_ours(s, cluster.cluster_name) and s.status != "DELETED"}
+    working = [name for name in names if name in by_name and name not in replaced]
+    members = len(names) - sum(not server.launched for server in replaced.values()) + bool(foreign)
+    if len(working) + bool(foreign) > members // 2:
+        return []
+    states = join_names([f"{server.name} is {server.status}" for server in going], 5)
+    commands = "; ".join(f"openstack server reboot --hard {server.id}" for server in going)
+    return [
+        f"{states}: to replace it would leave etcd without a majority, and Kubernetes without an API. Bring it back ({commands}). "
+        "A server that never joined the cluster may be deleted (openstack server delete): the next deploy creates it again"
+    ]
 
 
 def _gateway_hint(cluster: Cluster, existing: Existing, copies: Sequence[str]) -> str:

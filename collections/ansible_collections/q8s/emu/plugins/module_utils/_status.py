@@ -195,7 +195,7 @@ def _server_problem(
         fault = str(variables.get("q8s_fault") or "")
         reason = f": {fault}" if fault else ""
         fix = f"replace the server: {_DEPLOY} --yes"
-        if spec.initial:
+        if spec.vm_type is None:
             fix = f"openstack server reboot --hard {name}; if that fails, see what would be lost with it: {_DEPLOY}"
         return f"the server {name} is in ERROR{reason}", fix
     if status == "SHUTOFF":

@@ -42,6 +42,11 @@ options:
     type: list
     elements: str
     default: []
+  limit:
+    description: As in M(q8s.emu.servers).
+    type: list
+    elements: str
+    version_added: 0.2.0
   upgrade:
     description: Whether the run is an upgrade, so that the cluster file may have a newer version of Kubernetes than the cluster.
     type: bool
@@ -171,6 +176,7 @@ def main() -> None:
             "replace_control_plane": {"type": "bool", "default": False},
             "survivors": {"type": "list", "elements": "str", "default": []},
             "replace_nodes": {"type": "list", "elements": "str", "default": []},
+            "limit": {"type": "list", "elements": "str"},
             "upgrade": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 600},
         },

@@ -16,9 +16,10 @@ description:
   - Each server creates its own SSH host key at its first boot (hosts of workers create a second one, for the guest), and signs it with a CA that
     this module creates for the call. The CA's public part is in the server's metadata, the private one in its user-data only.
   - A server that is off is started, and so is an initial instance that others created, which is neither repaired nor replaced. One in C(ERROR),
-    or in C(BUILD) for longer than O(timeout), is replaced; one that goes to C(ERROR) while it is waited for is replaced once.
+    or in C(BUILD) for longer than O(timeout), is replaced; a new one that goes to C(ERROR) while it is waited for is replaced once.
   - The server that has the cluster's CA and etcd is the exception. If it is in C(ERROR) or gone while other servers of the cluster are there, the module fails
     and says what would be lost, unless O(replace_control_plane=true). Its id is in a tag of the cluster's security group.
+  - Nor is any other control plane replaced if etcd would be left without a majority of its members.
   - Where C(private_network_id) is a subnet, or its network has several, each server gets a port that Q8S creates in the right one.
   - If the subnet has no DHCP, servers get a config drive with their address.
   - With C(server_group) C(soft-anti-affinity), new servers join a server group that Q8S creates, whose members Nova spreads as far as it can.
@@ -44,6 +45,12 @@ options:
     description: Delete servers that are no longer in the cluster file. Drain and delete their nodes before.
     type: bool
     default: false
+  keep_surplus:
+    description: With O(remove_surplus=true), names of servers that stay nevertheless, because their nodes could not be drained.
+    type: list
+    elements: str
+    default: []
+    version_added: 0.2.0
   replace_control_plane:
     description:
       - Give up the data of an initial control plane that is in C(ERROR) or gone. Every server of the cluster is replaced, because none can join a new CA.
@@ -57,6 +64,13 @@ options:
     type: list
     elements: str
     default: []
+  limit:
+    description:
+      - Names of the servers that the run is for. Of the others, those that are missing are created, and those that are off are started, but none is
+        replaced.
+    type: list
+    elements: str
+    version_added: 0.2.0
   partial:
     description:
       - Succeed although some servers could not be created, started or removed, or are paused, and return them in RV(failed_servers), as long as
@@ -215,10 +229,9 @@ def _create_missing(module: AnsibleModule, cluster: Any, cloud: Any, plan: Any, 
     for server in started:
         if not _cloud_objects.is_ours(server, cluster.cluster_name) and server.name not in refused:
             cloud.servers.wait_until_started(server, float(module.params["timeout"]))
-    # One that was there before has data: the next run says what would be lost.
-    holders = {server.name for server in existing.servers if server.id == existing.etcd_server}
-    keep = ({cluster.name_of_initial_instance} | holders) - {spec.name for spec in (*new, *again)}
-    replaceable = [server for server in errors if server.name not in keep]
+    # One that was there before has data: the next run says what would be lost, and asks.
+    own = {spec.name for spec in (*new, *again)}
+    replaceable = [server for server in errors if server.name in own]
     if replaceable:
         left = _delete_failed(module, cloud, replaceable)
         # One by one: a cloud that has no room for all servers of a call creates none of them.
@@ -376,6 +389,8 @@ def main() -> None:
             "remove_surplus": {"type": "bool", "default": False},
             "replace_control_plane": {"type": "bool", "default": False},
             "survivors": {"type": "list", "elements": "str", "default": []},
+            "limit": {"type": "list", "elements": "str"},
+            "keep_surplus": {"type": "list", "elements": "str", "default": []},
             "partial": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 600},
         },
