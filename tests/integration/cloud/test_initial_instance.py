@@ -62,6 +62,22 @@ def test_one_that_is_off_is_started(cloud: Any, cluster: Cluster, instance: Call
     assert cloud.compute.get_server(server).status == "ACTIVE", "not removed, and not stopped again"
 
 
+def test_one_that_is_off_is_checked_before_other_servers_are_created(
+    cloud: Any, cluster: Cluster, instance: Callable[..., Any]
+) -> None:
+    server = instance()
+    cloud.compute.stop_server(server)
+    assert wait(lambda: cloud.compute.get_server(server).status == "SHUTOFF", 60)
+    checked = cluster.run(["q8s-run", "deploy", cluster.file(1), "--yes", "--check"])
+    assert "it is started, and checked then" in checked.stdout + checked.stderr
+    assert cloud.compute.get_server(server).status == "SHUTOFF"
+    # Nobody can log in to a server without a machine.
+    done = cluster.run(["q8s-run", "deploy", cluster.file(1), "--yes", "--", "-e", "q8s_ssh_timeout=5"])
+    assert done.returncode == 1 and f"{cluster.initial} cannot be a control plane" in done.stderr, done.stderr
+    assert cloud.compute.get_server(server).status == "ACTIVE"
+    assert cloud.compute.find_server(cluster.worker) is None
+
+
 def test_one_that_is_off_keeps_no_other_server_from_being_destroyed(
     cloud: Any, cluster: Cluster, instance: Callable[..., Any]
 ) -> None:

@@ -466,6 +466,12 @@ def _plan_floating_ip(cluster: Cluster, existing: Existing, foreign: Optional[Se
     return changes
 
 
+def plan_foreign_started(cluster: Cluster, existing: Existing) -> Plan:
+    """Return what has to change so that an initial instance that Q8S did not create runs."""
+    foreign = foreign_initial(cluster, existing.servers)[0]
+    return Plan((_start(foreign),)) if foreign and foreign.status == "SHUTOFF" else Plan()
+
+
 def plan_servers_absent(cluster: Cluster, existing: Existing, nodes: Optional[Sequence[str]] = None) -> Plan:
     """Return what has to be deleted so that no server of the cluster is left, and nothing that belongs to one.
 

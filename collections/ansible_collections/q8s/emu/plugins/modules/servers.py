@@ -33,9 +33,11 @@ options:
     description: The public key that may log in, in OpenSSH's form. Needed for O(state=present).
     type: str
   state:
-    description: Whether the servers exist.
+    description:
+      - Whether the servers exist. With V(started), only an initial instance that Q8S did not create is started, if it is off, so that it can be checked
+        before any other server is created.
     type: str
-    choices: [present, absent]
+    choices: [present, absent, started]
     default: present
   nodes:
     description: With O(state=absent), only the servers of these Kubernetes nodes. Drain and delete the nodes before.
@@ -154,6 +156,8 @@ def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     if module.params["state"] == "present" and module.params["nodes"] is not None:
         raise _cloud.CloudError("Failed to plan the servers: nodes goes with state=absent only")
     existing = cloud.clusters.find_existing(cluster)
+    if module.params["state"] == "started":
+        return _start_foreign(module, cluster, cloud, existing)
     if module.params["state"] == "present":
         plan = _module.servers_plan(module, cluster, cloud, existing)
     else:
@@ -184,6 +188,17 @@ def apply(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
             result |= _create_missing(module, cluster, cloud, plan, existing)
         elif existing.etcd_server and module.params["nodes"] is None:
             cloud.security_groups.record_etcd_server(cluster.cluster_name, "")
+    return result
+
+
+def _start_foreign(module: AnsibleModule, cluster: Any, cloud: Any, existing: Any) -> dict[str, Any]:
+    """Start an initial instance that Q8S did not create, if it is off, and wait until it is ACTIVE."""
+    plan = _plan_servers.plan_foreign_started(cluster, existing)
+    result = _module.plan_result(module, plan)
+    for change in () if module.check_mode else plan.changes:
+        for error in cloud.servers.start_servers([change.subject]).values():
+            raise error
+        cloud.servers.wait_until_started(change.subject, float(module.params["timeout"]))
     return result
 
 
@@ -384,7 +399,7 @@ def main() -> None:
     _module.run(
         {
             "public_key": {"type": "str", "no_log": False},
-            "state": _module.STATE,
+            "state": {**_module.STATE, "choices": ["present", "absent", "started"]},
             "nodes": {"type": "list", "elements": "str"},
             "remove_surplus": {"type": "bool", "default": False},
             "replace_control_plane": {"type": "bool", "default": False},
