@@ -1,4 +1,4 @@
-"""Two control planes, of which one is deleted for good: etcd has no majority, and the data of the other is kept with a yes.
+"""Of two control planes one is deleted for good: etcd has no majority, and the data of the other is kept with a yes.
 
 The tests build on each other, in the order of the file.
 """
