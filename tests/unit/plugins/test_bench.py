@@ -66,6 +66,7 @@ def recorded(name: str) -> str:
         ("openssl", "openssl-sha256.txt", {"mb_per_s": 1321.16}),
         ("7za", "7za.txt", {"compress_mips": 6188.0, "decompress_mips": 5321.0}),
         ("fio", "fio.json", {"mb_per_s": 422.41, "iops": 103127.44, "latency_mean_ms": 0.152226}),
+        ("fio", "fio-write-fsync.json", {"mb_per_s": 4.2707, "iops": 1042.65, "latency_mean_ms": 0.948006}),
         ("fio", "fio-random-write.json", {"mb_per_s": 41.2177, "iops": 10062.91, "latency_mean_ms": 1.518652}),
     ],
 )

@@ -128,17 +128,22 @@ def parse_7za(text: str) -> dict[str, float]:
 
 
 def parse_fio(text: str) -> dict[str, float]:
-    """Return rate and operations per second of fio's job, which only reads or only writes."""
+    """Return rate, operations per second and latency of fio's job, which only reads or only writes.
+
+    The latency of a write that is followed by fsync includes the fsync, which fio reports apart.
+    """
     data = _document("fio", text)
     try:
         [job] = data["jobs"]
         if job["error"]:
             raise ParseError(f"fio: error {job['error']}")
         side: Mapping[str, Any] = max((job["read"], job["write"]), key=lambda side: side["io_bytes"])
+        sync = job.get("sync") or {}
+        synced = float(sync["lat_ns"]["mean"]) if sync.get("total_ios") else 0.0
         return {
             "mb_per_s": side["bw_bytes"] / 1e6,
             "iops": float(side["iops"]),
-            "latency_mean_ms": side["clat_ns"]["mean"] / 1e6,
+            "latency_mean_ms": (side["clat_ns"]["mean"] + synced) / 1e6,
         }
     except (KeyError, TypeError, ValueError) as error:
         raise ParseError(f"fio's result has no {error}") from error
