@@ -26,6 +26,7 @@ KUBECTL = """\
 echo kubectl "$@" >> {root}/calls
 case "$*" in
 *" get "*) cat {root}/pods.json;;
+*" wait "*) [ ! -e {root}/unready ] || {{ echo "timed out waiting for the condition on pods/pod" >&2; exit 1; }};;
 *" ping "*) cat {ping}; mv {root}/off-later {root}/off 2>/dev/null;;
 esac
 exit 0
@@ -121,6 +122,13 @@ def test_ssh_that_fails_for_a_moment_does_not_end_the_benchmark(stage: Stage) ->
     assert f"--on-active={stage.plan['limit_seconds']} " in removal
 
 
+def test_pods_that_do_not_become_ready_do_not_end_the_benchmark(stage: Stage) -> None:
+    (stage.root / "unready").touch()
+    code, output = stage.run()
+    assert code == 0, output
+    assert stage.measured().count("ping") == 4
+
+
 def test_a_control_plane_that_is_gone_ends_the_benchmark_with_what_to_do(stage: Stage) -> None:
     replace_text(stage.file, "ssh_retries: 10", "ssh_retries: 1")
     (stage.root / "off-later").write_text("2")
@@ -137,3 +145,5 @@ def test_when_the_time_is_up_the_benchmark_says_so(stage: Stage) -> None:
     assert code != 0
     assert "Failed to measure everything within 0 min: the pods are removed hint: `q8s-run bench FILE" in output, output
     assert stage.cleaned()
+    stopped = [call for call in stage.calls() if "stop q8s-bench-samples.service" in call]
+    assert len(stopped) == 1, "no sampler is left on the hosts"

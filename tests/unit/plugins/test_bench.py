@@ -471,6 +471,12 @@ def test_a_cluster_that_changed_is_not_resumed() -> None:
     items[1]["status"]["allocatable"]["cpu"] = "4"
     with pytest.raises(AnsibleFilterError, match=r"node x86-small-1 had cpus 2, and has 4\nhint: .*--force"):
         bench_plan(items, demo, earlier=earlier)
+    items[1]["status"]["allocatable"]["cpu"] = "2"
+    demo["vm_types"]["types"]["x86-small"]["cpu_model"] = "qemu64"
+    with pytest.raises(AnsibleFilterError, match="node x86-small-1 had machine EPYC-Rome, .*, and has qemu64, "):
+        bench_plan(items, demo, earlier=earlier)
+    unrecorded = {**earlier, "nodes": [{k: v for k, v in n.items() if k != "machine"} for n in earlier["nodes"]]}
+    assert bench_plan(items, demo, earlier=unrecorded)["groups"] == ["cpu"], "results of an earlier release"
     demo["cluster_definition"]["worker"]["x86-small"] = 0
     with pytest.raises(AnsibleFilterError, match="node x86-small-1 is no longer in the cluster"):
         bench_plan(items, demo, earlier=earlier)

@@ -125,9 +125,18 @@ def cluster_nodes(cluster: Any) -> list[dict[str, Any]]:
             "architecture": server.architecture,
             "emulated": bool(server.vm_type),
             "host": server.name if server.vm_type else "",
+            "machine": machine(server.vm_type) if server.vm_type else "",
         }
         for server in cluster.servers()
     ]
+
+
+def machine(vm_type: Any) -> str:
+    """Describe what of a type decides how fast its nodes are, beside their number of CPUs."""
+    parts = [vm_type.cpu_model, f"machine {vm_type.machine_model}", f"{vm_type.ram_mb} MB", f"accel {vm_type.accel}"]
+    parts += [f"tb_cache {vm_type.tb_cache_mb} MiB"] if vm_type.tb_cache_mb else []
+    parts += [f"qemu_args {vm_type.qemu_args}"] if vm_type.qemu_args else []
+    return ", ".join(parts)
 
 
 class FilterModule:

@@ -85,6 +85,7 @@ class Node:
     :param allocatable: bytes of memory that pods may have
     :param requested: bytes of memory that running pods have requested
     :param problem: why Kubernetes does not call it Ready; empty if it does
+    :param machine: what the cluster file says of the emulated machine; empty for a server
     """
 
     name: str
@@ -97,6 +98,7 @@ class Node:
     allocatable: int
     requested: int
     problem: str = ""
+    machine: str = ""
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,7 @@ def _node(wanted: Mapping[str, Any], found: Optional[Mapping[str, Any]], request
         allocatable=parse_quantity(allocatable.get("memory", "0")),
         requested=requested,
         problem=ready_problem(found),
+        machine=wanted.get("machine", ""),
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
 # What must be the same for the figures of two sessions to be comparable. A node's address and free memory may change.
-_SAME = ("name", "kind", "architecture", "emulated", "cpus")
+_SAME = ("name", "kind", "architecture", "emulated", "cpus", "machine")
 
 
 def earlier(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def earlier(document: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "quick": document["quick"],
         "groups": list(document["groups"]),
-        "nodes": [{key: node[key] for key in _SAME} for node in document["nodes"]],
+        "nodes": [{key: node[key] for key in _SAME if key in node} for node in document["nodes"]],
         "versions": dict(document["versions"]),
         "done": [result["name"] for result in document["measurements"] if not result["error"]],
     }
@@ -38,7 +38,7 @@ def differences(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, 
         lines += [
             f"node {node['name']} had {key} {node[key]}, and has {current[key]}"
             for key in _SAME
-            if node[key] != current[key]
+            if key in node and node[key] != current[key]  # results of an earlier release lack some
         ]
     return lines
 
