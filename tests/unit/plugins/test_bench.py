@@ -473,7 +473,7 @@ def test_a_cluster_that_changed_is_not_resumed() -> None:
         bench_plan(items, demo, earlier=earlier)
     items[1]["status"]["allocatable"]["cpu"] = "2"
     demo["vm_types"]["types"]["x86-small"]["cpu_model"] = "qemu64"
-    with pytest.raises(AnsibleFilterError, match="node x86-small-1 had machine EPYC-Rome, .*, and has qemu64, "):
+    with pytest.raises(AnsibleFilterError, match=r"node x86-small-1 had machine EPYC-Rome, .*, and has qemu64, "):
         bench_plan(items, demo, earlier=earlier)
     unrecorded = {**earlier, "nodes": [{k: v for k, v in n.items() if k != "machine"} for n in earlier["nodes"]]}
     assert bench_plan(items, demo, earlier=unrecorded)["groups"] == ["cpu"], "results of an earlier release"
