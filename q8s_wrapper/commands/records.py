@@ -95,7 +95,7 @@ def write_record(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     folders.check(output, crate.METADATA, force=arguments.force)
     if arguments.zip and archive.exists() and not arguments.force:
         raise WrapperError(f"{archive} exists: nothing was changed", "replace it with --force", ExitCode.WRONG_INPUT)
-    bench = _read_bench(Path(arguments.bench).expanduser()) if arguments.bench else {}
+    bench = _read_bench(Path(arguments.bench).expanduser(), cluster.cluster_name) if arguments.bench else {}
     text = Path(arguments.file).read_text(encoding="utf-8")
     matrix = cluster.links.matrix_file
     tables = {matrix: Path(arguments.file).with_name(matrix).read_bytes()} if matrix else {}
@@ -157,10 +157,10 @@ def verify_result(arguments: argparse.Namespace, cluster: Any) -> dict[str, Any]
         return report.result("verify", outcome.code, outcome.state, str(outcome.log))
 
 
-def _read_bench(folder: Path) -> dict[str, bytes]:
+def _read_bench(folder: Path, cluster_name: str) -> dict[str, bytes]:
     """Return the files of a folder with results of ``bench``.
 
-    :raises WrapperError: it is no such folder
+    :raises WrapperError: it is no such folder, or the results are those of another cluster
     """
     if not (folder / folders.RESULTS).is_file():
         raise WrapperError(
@@ -168,7 +168,19 @@ def _read_bench(folder: Path) -> dict[str, bytes]:
             "pass a folder that q8s-run bench wrote",
             ExitCode.WRONG_INPUT,
         )
-    return folders.read(folder)
+    files = folders.read(folder)
+    try:
+        results = json.loads(files[folders.RESULTS])
+        name, _complete = results["cluster"], results["complete"]
+    except (ValueError, TypeError, LookupError) as error:
+        raise WrapperError(
+            f"--bench: Failed to read {folder / folders.RESULTS}: it is damaged ({error})", code=ExitCode.WRONG_INPUT
+        ) from None
+    if name != cluster_name:
+        raise WrapperError(
+            f"--bench: {folder} has the results of the cluster {name}, not of {cluster_name}", code=ExitCode.WRONG_INPUT
+        )
+    return files
 
 
 def _write_archive(output: Path, archive: Path) -> None:

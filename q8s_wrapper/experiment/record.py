@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from q8s_wrapper import folders
 from q8s_wrapper.experiment import crate, timeline, timeline_page, timeline_svg
 from q8s_wrapper.experiment.secrets import without_credentials
 
@@ -76,7 +78,9 @@ def files(sources: Sources, now: datetime) -> dict[str, bytes]:
         **sources.tables,
         "README.md": _readme(sources, now).encode(),
         "plan.json": crate.text(_plan(sources)),
-        "versions.json": crate.text({"programs": dict(sources.versions), **sources.facts["installed"]}),
+        "versions.json": crate.text(
+            {"programs": dict(sources.versions), **sources.facts["installed"], "hosts": sources.facts["hosts"]}
+        ),
         **{f"{kind}.json": crate.text(sources.facts[kind]) for kind in ("nodes", "pods", "events")},
     }
     if deploy:
@@ -131,12 +135,17 @@ def _actions(sources: Sources, now: datetime) -> list[crate.Action]:
         failed = verify["exit_code"] != 0
         actions.append(crate.Action("verify", f"q8s-run verify {file}", [file], ["verify.json"], failed=failed))
     if sources.bench:
-        actions.append(crate.Action("bench", f"q8s-run bench {file}", [file], ["bench/"]))
+        failed = not _bench_is_complete(sources)
+        actions.append(crate.Action("bench", f"q8s-run bench {file}", [file], ["bench/"], failed=failed))
     results = ["versions.json", "nodes.json", "pods.json", "events.json"]
     actions.append(
         crate.Action("record", f"q8s-run record {file}", [file], results, end=now.isoformat(timespec="seconds"))
     )
     return actions
+
+
+def _bench_is_complete(sources: Sources) -> bool:
+    return bool(json.loads(sources.bench[folders.RESULTS])["complete"])
 
 
 def _size(sources: Sources) -> str:
@@ -154,6 +163,8 @@ def _readme(sources: Sources, now: datetime) -> str:
         missing.append("the timeline: the machine of this record has none of the deploy")
     if not sources.facts["nodes"]:
         missing.append("nodes, pods and events: no API server answered")
+    if sources.bench and not _bench_is_complete(sources):
+        missing.append("figures of the benchmark: its results are partial, as bench/tables.md says")
     if not sources.facts["installed"]:
         missing.append("checksums of artifacts: the initial control plane did not answer")
     if without_credentials(sources.text) != sources.text:
@@ -179,4 +190,4 @@ def is_complete(facts: Mapping[str, Any]) -> bool:
     return bool(facts["nodes"] and facts["installed"])
 
 
-EMPTY: Final[Mapping[str, Any]] = {"guests": [], "nodes": [], "pods": [], "events": [], "installed": {}}
+EMPTY: Final[Mapping[str, Any]] = {"guests": [], "nodes": [], "pods": [], "events": [], "installed": {}, "hosts": []}

@@ -16,6 +16,14 @@ JOURNAL = """\
 """
 
 
+HOST = {
+    "q8s_host_versions": {
+        "stdout": "system Debian GNU/Linux 13 (trixie)\r\nkernel 6.12.48\ncpu Intel Xeon Processor\n"
+        "ii  qemu-system-arm 1:10.0.8+ds-0\nrc  qemu-utils \nun  libvirt-daemon-driver-xen \n"
+    }
+}
+
+
 def objects() -> list[dict[str, Any]]:
     ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-27T19:10:10Z"}
     pod = [
@@ -50,7 +58,11 @@ def hosts(**guest: Any) -> dict[str, dict[str, Any]]:
                 "stdout": f"{manifest}\n---\n{'a' * 64}  /var/lib/q8s-artifacts/bundle.qcow2\nfind: oops\n"
             },
         },
-        "demo-x86-small-1": {"q8s_power_on": {"stdout": "1795806580.123456789\r\n"}, "q8s_objects": {"skipped": True}},
+        "demo-x86-small-1": {
+            "q8s_power_on": {"stdout": "1795806580.123456789\r\n"},
+            "q8s_objects": {"skipped": True},
+            **HOST,
+        },
         "x86-small-1": {"q8s_host": "demo-x86-small-1", "q8s_journal": {"stdout": JOURNAL}, **guest},
     }
 
@@ -90,7 +102,19 @@ def test_pods_have_their_place_and_latencies_and_nothing_of_their_specification(
 
 
 def test_a_cluster_that_does_not_answer_has_no_facts() -> None:
-    empty: dict[str, Any] = {"guests": [], "nodes": [], "pods": [], "events": [], "installed": {}}
+    empty: dict[str, Any] = {"guests": [], "nodes": [], "pods": [], "events": [], "installed": {}, "hosts": []}
     assert (
         deploy_facts({"demo-control-plane": {"q8s_objects": {"stdout": ""}, "q8s_installed": {"stdout": ""}}}) == empty
     )
+
+
+def test_the_versions_of_a_host() -> None:
+    assert deploy_facts(hosts())["hosts"] == [
+        {
+            "name": "demo-x86-small-1",
+            "system": "Debian GNU/Linux 13 (trixie)",
+            "kernel": "6.12.48",
+            "cpu": "Intel Xeon Processor",
+            "packages": {"qemu-system-arm": "1:10.0.8+ds-0"},
+        }
+    ]

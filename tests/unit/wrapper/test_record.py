@@ -30,7 +30,9 @@ FACTS: dict[str, Any] = {
         {"kind": "Node", "name": "arm-mid-1", "reason": "NodeReady", "message": "Node arm-mid-1 status is now Ready"}
     ],
     "installed": {"manifest": {"kubernetes": "1.36.3"}, "artifacts": [{"name": "bundle.qcow2", "sha256": "ab" * 32}]},
+    "hosts": [{"name": "demo-arm-mid-1", "kernel": "6.12", "packages": {"qemu-system-arm": "1:10.0.8"}}],
 }
+RESULTS = json.dumps({"cluster": "demo", "complete": True})
 SECRET = "q8sAppCredSecret-7d1f"
 
 
@@ -64,7 +66,7 @@ def contents(folder: Path) -> bytes:
 def test_a_record_has_everything_and_describes_it(folder: Path, tmp_path: Path) -> None:
     bench = tmp_path / "bench"
     (bench / "raw").mkdir(parents=True)
-    (bench / "results.json").write_text("{}")
+    (bench / "results.json").write_text(RESULTS)
     (bench / "raw/one.csv").write_text("a,b\n")
     assert cli.main(["record", str(EXAMPLE), "out", "--verify", "--bench", "bench", "--zip"]) == ExitCode.DONE
     out = tmp_path / "out"
@@ -102,7 +104,7 @@ def test_names_of_files_are_uris_in_the_metadata(folder: Path, tmp_path: Path) -
     file.write_text(EXAMPLE.read_text())
     bench = tmp_path / "bench"
     bench.mkdir()
-    (bench / "results.json").write_text("{}")
+    (bench / "results.json").write_text(RESULTS)
     (bench / "größe 100%.csv").write_text("a,b\n")
     assert cli.main(["record", str(file), "out", "--bench", "bench"]) == ExitCode.DONE
     graph = {entity["@id"]: entity for entity in json.loads((tmp_path / "out" / crate.METADATA).read_text())["@graph"]}
@@ -154,6 +156,33 @@ def test_no_secret_is_in_a_record(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"cluster": "other", "complete": true}', "has the results of the cluster other, not of demo"),
+        ("{}", "results.json: it is damaged ('cluster')"),
+        ("[", "results.json: it is damaged"),
+    ],
+)
+def test_other_results_are_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench/results.json").write_text(text)
+    assert cli.main(["record", str(EXAMPLE), "out", "--bench", "bench"]) == ExitCode.WRONG_INPUT
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_partial_results_are_marked_as_such(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench/results.json").write_text('{"cluster": "demo", "complete": false}')
+    assert cli.main(["record", str(EXAMPLE), "out", "--bench", "bench"]) == ExitCode.DONE
+    assert "figures of the benchmark: its results are partial" in (tmp_path / "out/README.md").read_text()
+    graph = json.loads((tmp_path / "out" / crate.METADATA).read_text())["@graph"]
+    failed = [entity["name"] for entity in graph if entity.get("actionStatus", "").endswith("FailedActionStatus")]
+    assert failed == ["q8s-run bench demo.yaml"]
+
+
+@pytest.mark.parametrize(
     ("leak", "message"),
     [
         (SECRET, "contains a secret of "),
@@ -167,7 +196,7 @@ def test_a_secret_in_the_bench_results_stops_the_record(
     leak: str, message: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "bench").mkdir()
-    (tmp_path / "bench/results.json").write_text(json.dumps({"output": leak}))
+    (tmp_path / "bench/results.json").write_text(json.dumps({**json.loads(RESULTS), "output": leak}))
     assert cli.main(["record", str(EXAMPLE), "out", "--bench", "bench"]) == ExitCode.FAILED
     shown = capsys.readouterr().err
     assert f"bench/results.json {message}" in shown

@@ -42,7 +42,20 @@ def deploy_facts(hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             if item["kind"] == "Event" and item["involvedObject"].get("kind") in _INVOLVED
         ],
         "installed": installed,
+        "hosts": [
+            {"name": name, **_versions(_output(variables, "q8s_host_versions"))}
+            for name, variables in sorted(hosts.items())
+            if _output(variables, "q8s_host_versions")
+        ],
     }
+
+
+def _versions(output: str) -> dict[str, Any]:
+    """Return system, kernel, processor and installed packages of a host."""
+    lines = [line.partition(" ")[::2] for line in output.splitlines()]
+    found: dict[str, Any] = {key: value.strip() for key, value in lines if key in ("system", "kernel", "cpu")}
+    packages = [value.split() for key, value in lines if key == "ii"]
+    return {**found, "packages": {words[0]: words[1] for words in packages if len(words) == 2}}
 
 
 def _output(variables: Mapping[str, Any], name: str) -> str:
