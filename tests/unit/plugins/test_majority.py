@@ -83,6 +83,17 @@ def test_a_restore_that_was_interrupted_is_ended(majority: Any, tmp_path: Path) 
     assert majority.etcd.manifest.read_text() == MANIFEST and not (tmp_path / "q8s/etcd.yaml").exists()
 
 
+def test_an_etcd_that_does_not_run_is_left_to_the_rest_of_the_deploy(
+    majority: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, **request: Any) -> None:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(majority, "ask", refuse)
+    majority.main("--restore")
+    assert majority.etcd.manifest.read_text() == MANIFEST
+
+
 def test_without_a_cluster_nothing_is_asked(majority: Any, tmp_path: Path) -> None:
     (tmp_path / "q8s/initialised").unlink()
     majority.main("--restore")

@@ -37,12 +37,12 @@ def ask(path, **request):
         return json.load(answer)
 
 
-def has_leader():
-    """Return whether etcd answers, and has a leader."""
+def leader():
+    """Return the id of etcd's leader, 0 if there is none, or None if etcd does not answer here."""
     try:
-        return int(ask("maintenance/status").get("leader", 0)) != 0
+        return int(ask("maintenance/status").get("leader", 0))
     except (OSError, ValueError):
-        return False
+        return None
 
 
 def members():
@@ -83,13 +83,13 @@ def restore():
     with open(ORIGINAL) as stream:
         original = stream.read()
     write(MANIFEST, original.replace(COMMAND, COMMAND + FORCE, 1))
-    if not wait(lambda: has_leader() and len(members()) == 1, SECONDS_TO_RESTART):
+    if not wait(lambda: leader() and len(members()) == 1, SECONDS_TO_RESTART):
         sys.exit(
             f"etcd has no leader {SECONDS_TO_RESTART} s after it was started with --force-new-cluster; run this again"
         )
     write(MANIFEST, original)
     # The forced one runs on until the kubelet has seen the manifest.
-    if not wait(lambda: runs_as_usual() and has_leader(), SECONDS_TO_RESTART):
+    if not wait(lambda: runs_as_usual() and leader(), SECONDS_TO_RESTART):
         sys.exit(
             f"etcd has no leader {SECONDS_TO_RESTART} s after it was started without --force-new-cluster; run this again"
         )
@@ -118,7 +118,8 @@ def main(option=""):
     if not os.path.exists("/etc/kubernetes/q8s/initialised"):
         return
     interrupted = os.path.exists(ORIGINAL)
-    if not interrupted and wait(has_leader, SECONDS_TO_CHOOSE):
+    # An etcd that does not run is started later in the deploy.
+    if not interrupted and (leader() is None or wait(leader, SECONDS_TO_CHOOSE)):
         return
     if option == "--restore" or (interrupted and option != "--check"):
         restore()
