@@ -32,6 +32,8 @@ OPTIONS = (
     "cluster",
     "public_key",
     "remove_surplus",
+    "keep_surplus",
+    "limit",
     "replace_control_plane",
     "survivors",
     "timeout",
