@@ -129,7 +129,14 @@ def test_a_role_without_its_arguments_does_nothing(tmp_path: Path, role: str, mi
         "mtu": 1500,
         "ipv4": {"address": "10.0.0.2", "network": "10.0.0.0", "netmask": "255.255.255.0"},
     }
-    facts = {"default_ipv4": ens3["ipv4"], "hostname": "one", "interfaces": ["ens3"], "ens3": ens3}
+    # As on a host whose subnet has no gateway.
+    facts = {
+        "default_ipv4": {},
+        "all_ipv4_addresses": ["10.0.0.2"],
+        "hostname": "one",
+        "interfaces": ["ens3"],
+        "ens3": ens3,
+    }
     play = {"hosts": "localhost", "gather_facts": False, "tasks": [include], "vars": {"ansible_facts": facts}}
     (tmp_path / "play.yml").write_text(json.dumps([play]))
     program = Path(sys.executable).parent / "ansible-playbook"
