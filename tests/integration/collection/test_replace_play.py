@@ -22,7 +22,7 @@ from tests.integration.collection.plays import copy_collections
 MODULE = """\
 import json
 from ansible.module_utils.basic import AnsibleModule
-names = ("cluster", "replace_nodes", "nodes", "state")
+names = ("cluster", "replace_nodes", "limit", "nodes", "state")
 module = AnsibleModule({{name: {{"type": "raw"}} for name in names}}, supports_check_mode=True)
 with open("{calls}", "a") as calls:
     print("{name}", module.params["state"] or "", file=calls)
