@@ -13,6 +13,8 @@ _EMPTY_REASONS: Final = frozenset({"non-zero return code", "The command exited w
 _ERROR: Final = re.compile(r"^\[ERROR\]: (.*)$", re.MULTILINE)
 # What follows is what the module's earlier parts printed there, beside ssh's own message.
 _LOST: Final = re.compile(r'^Data could not be sent to remote host "([^"]+)"')
+# What ssh says at the end of a command with a terminal, as `script` and `raw` run them: their own output has the reason.
+_SSH_NOISE: Final = re.compile(r"^Shared connection to \S+ closed\.\s*$", re.MULTILINE)
 # What ansible-core puts before a message, the outermost first.
 _PREFIXES: Final = ("Task failed: ", "Module failed: ", "Action failed: ")
 _HIDDEN_OUTPUT: Final = "the task's output may hold secrets, so it is in no log (no_log)"
@@ -45,7 +47,7 @@ def _find_reason(result: Mapping[str, Any]) -> str:
     failed_items = [item for item in result.get("results") or [] if isinstance(item, Mapping) and item.get("failed")]
     source = failed_items[0] if failed_items else result
     for key in ("stderr", "module_stderr", "msg", "stdout"):
-        text = str(source.get(key) or "").strip()
+        text = _SSH_NOISE.sub("", str(source.get(key) or "")).strip()
         if text and text not in _EMPTY_REASONS:
             message = str(source.get("msg") or "").strip()
             if key != "msg" and message and message not in (*_EMPTY_REASONS, text) and "rc" not in source:

@@ -30,6 +30,16 @@ from q8s_wrapper.failure_reason import failure_reason, task_location
             "10.254.1.52 no longer answers by ssh",
         ),
         ({"msg": "Task failed: Module failed: no space"}, "no space"),
+        # A task that runs with a terminal: the program's stderr is in stdout.
+        (
+            {
+                "msg": "non-zero return code",
+                "rc": 1,
+                "stderr": "Shared connection to 10.0.0.1 closed.\r\n",
+                "stdout": "full\r\n",
+            },
+            "full",
+        ),
         ({}, "no reason given"),
     ],
 )
