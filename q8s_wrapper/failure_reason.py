@@ -13,7 +13,7 @@ _EMPTY_REASONS: Final = frozenset({"non-zero return code", "The command exited w
 _ERROR: Final = re.compile(r"^\[ERROR\]: (.*)$", re.MULTILINE)
 # What follows is what the module's earlier parts printed there, beside ssh's own message.
 _LOST: Final = re.compile(r'^Data could not be sent to remote host "([^"]+)"')
-# What ssh says at the end of a command with a terminal, as `script` and `raw` run them: their own output has the reason.
+# What ssh says at the end of a command with a terminal, as `script` and `raw` run them. Their stdout has the reason.
 _SSH_NOISE: Final = re.compile(r"^Shared connection to \S+ closed\.\s*$", re.MULTILINE)
 # What ansible-core puts before a message, the outermost first.
 _PREFIXES: Final = ("Task failed: ", "Module failed: ", "Action failed: ")
