@@ -12,7 +12,7 @@ from q8s_lab.machine import wait
 from tests.clouds import connect
 from tests.integration.lab.boxes import Box, boxes
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.long("two minutes")]
 SUBNET = "10.253.9.0/28"
 MTU = 1400
 
