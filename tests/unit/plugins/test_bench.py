@@ -482,6 +482,13 @@ def test_a_cluster_that_changed_is_not_resumed() -> None:
         bench_plan(items, demo, earlier=earlier)
 
 
+def test_without_a_native_node_the_page_says_why_no_speed_is_relative(document: dict[str, Any]) -> None:
+    natives = {node["name"] for node in document["nodes"] if not node["emulated"]}
+    emulated = {**document, "summary": [entry for entry in document["summary"] if entry["client"] not in natives]}
+    tables = {table.name: table for table in _bench_tables.tables(emulated)}
+    assert tables["machines"].note.startswith("No node that is not emulated was measured")
+
+
 def test_an_interrupted_benchmark_does_not_list_hundreds_of_measurements() -> None:
     planned = plan(THREE, ["network", "cpu", "disk"])
     problems = _bench_tables.problems(results_of(planned, ["idle"]))

@@ -258,7 +258,11 @@ def _machines(document: Mapping[str, Any]) -> Table:
                 text += f" = {found['median'] / reference['median']:.3f}×"
             cells.append(text)
         rows.append((metric, *cells))
-    note = f"After the equals sign: the speed relative to {native}, a node that is not emulated." if native else ""
+    note = (
+        f"After the equals sign: the speed relative to {native}, a node that is not emulated."
+        if native
+        else "No node that is not emulated was measured, so there is no relative speed: measure a control plane, too."
+    )
     return Table("machines", "Speed of each type", ("metric", *map(_describe, measured)), tuple(rows), note)
 
 
