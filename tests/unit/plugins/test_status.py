@@ -65,6 +65,15 @@ def test_all_is_well() -> None:
     assert rows[CONTROL_PLANE]["guest"] == "" and {row["problem"] for row in rows.values()} == {""}
 
 
+def test_a_control_plane_in_error_is_brought_back_before_it_is_replaced() -> None:
+    """Nova says ERROR of servers that run, too, and etcd may need this one."""
+    two = {**CLUSTER, "cluster_definition": {**CLUSTER["cluster_definition"], "number_additional_master_nodes": 1}}
+    second = f"{CONTROL_PLANE}-2"
+    rows = FilterModule().filters()["node_status"]({**WELL, second: server(q8s_status="ERROR")}, two)
+    (hint,) = [row["hint"] for row in rows if row["node"] == second]
+    assert hint.startswith(f"openstack server reboot --hard {second}; if that fails") and "--yes" not in hint
+
+
 def without(name: str) -> dict[str, Any]:
     return {key: value for key, value in WELL.items() if key != name}
 
