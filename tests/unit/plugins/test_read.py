@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,6 +88,12 @@ def test_a_file_that_is_no_json_is_named_with_its_line(how: str, tmp_path: Path)
     change(path)
     with pytest.raises(ReadError, match=f"Failed to read {path}(:[0-9]+)?: {reason}"):
         _read.json_file(path, dict[str, Any])
+
+
+@pytest.mark.parametrize(("depth", "refused"), [(90, False), (101, True), (200_000, True)])
+def test_a_limit_of_its_own_ends_nested_yaml_before_python_s(depth: int, refused: bool) -> None:
+    with pytest.raises(ReadError, match=r"is not YAML: nested too deeply$") if refused else nullcontext():
+        _read.yaml_data("[" * depth + "]" * depth, Place("file"))
 
 
 def test_the_line_of_a_mistake_is_counted(tmp_path: Path) -> None:

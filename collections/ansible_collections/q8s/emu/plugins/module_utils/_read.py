@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Union, get_args, get_origin
 
+from ansible_collections.q8s.emu.plugins.module_utils import _yaml
 from ansible_collections.q8s.emu.plugins.module_utils._spec_yaml import found, join
 
 _MOST = 10**15  # a larger number is no time, size or rate that Q8S has written
@@ -157,7 +158,7 @@ def yaml_data(content: str, place: Place) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(content)
+        return yaml.load(content, Loader=_yaml.Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         reason = " ".join(str(getattr(error, "problem", None) or str(error).splitlines()[0]).split())

@@ -16,12 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
-try:
+from ansible_collections.q8s.emu.plugins.module_utils import _yaml
+
+if _yaml.HAS_YAML:
     import yaml
-except ImportError:  # a module gets its cluster as data, and may run where there is no PyYAML
-    HAS_YAML = False
-else:
-    HAS_YAML = True
 
 TAGS = ("!ClusterData", "!ClusterDefinition", "!VmTypes", "!VmType")
 _CORE = "tag:yaml.org,2002:"
@@ -177,7 +175,7 @@ def read(text: Union[str, bytes], report: Report) -> Value:
 
     :raises SpecError: it is no YAML, or not one document; or there is no PyYAML to read it
     """
-    if not HAS_YAML:
+    if not _yaml.HAS_YAML:
         message = f"cannot be read: the Python package PyYAML is missing in {sys.executable}"
         raise SpecError([Problem(report.origin, 0, 0, "", message, "install it there, or run make setup")])
     content = text if isinstance(text, str) else _decoded(text, report)
@@ -186,7 +184,7 @@ def read(text: Union[str, bytes], report: Report) -> Value:
         return SpecError([Problem(report.origin, line, column, "", message, hint)])
 
     try:
-        loader = yaml.SafeLoader(content)
+        loader = _yaml.Loader(content)
         try:
             root = loader.get_single_node()
         finally:
