@@ -79,7 +79,10 @@ def _parser(program: str = NAME) -> argparse.ArgumentParser:
     host.add_argument("action", choices=("up", "down"))
     host.add_argument("name", type=_host_name)
     host.add_argument("--ip", type=ipaddress.IPv4Address, help="its address (default: a free one) [Q8S_IP]")
-    host.add_argument("--key", type=_public_key, help="file with the public key that may log in as debian [Q8S_KEY]")
+    host.add_argument("--key", type=_public_key, help="file with the public key that may log in [Q8S_KEY]")
+    host.add_argument(
+        "--user", type=_user, default=hosts.USER, help=f"who may log in to a virtual machine (default {hosts.USER})"
+    )
     host.add_argument(
         "--memory",
         type=_megabytes,
@@ -107,6 +110,14 @@ def _host_name(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", text):
         raise argparse.ArgumentTypeError(
             f"is {text!r}; allowed are lower-case letters, digits and, inside, hyphens, at most 63 characters"
+        )
+    return text
+
+
+def _user(text: str) -> str:
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", text):
+        raise argparse.ArgumentTypeError(
+            f"is {text!r}; allowed are at most 32 lower-case letters, digits, _ and -, the first a letter or _"
         )
     return text
 
@@ -203,8 +214,19 @@ def _host(settings: Settings, arguments: argparse.Namespace) -> int:
         raise WrongArgumentsError(
             "Failed to start a host: --key is needed", hint="ssh-keygen -t ed25519 -f KEY writes KEY.pub"
         )
+    if arguments.machine == servers.CONTAINER and arguments.user != hosts.USER:
+        raise WrongArgumentsError(
+            f"Failed to start a host: a container has the user {hosts.USER}, and --user is {arguments.user}",
+            hint="--machine vm starts a host with any user",
+        )
     order = hosts.Order(
-        arguments.name, arguments.key, arguments.ip, arguments.memory, arguments.machine, arguments.image
+        arguments.name,
+        arguments.key,
+        arguments.ip,
+        arguments.memory,
+        arguments.machine,
+        arguments.image,
+        arguments.user,
     )
     host = hosts.up(settings, order)
     print(json.dumps(asdict(host)))

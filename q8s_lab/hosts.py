@@ -26,6 +26,7 @@ from q8s_lab.settings import Settings
 _SSH_SECONDS: Final = {servers.CONTAINER: 60, servers.VM: 900}
 _VCPUS: Final = 2
 _VM_DISK: Final = 20  # GB
+USER: Final = "debian"  # whom the images create
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,12 @@ def beside(settings: Settings) -> Settings:
 class Order:
     """A host to start.
 
-    :param key: file with the public SSH key for the user ``debian``
+    :param key: file with the public SSH key of the user
     :param address: None for a free address
     :param memory: MB
     :param machine: ``container`` or ``vm``
     :param image: image of a virtual machine
+    :param user: who can log in to a virtual machine; a container has ``debian``
     """
 
     name: str
@@ -68,10 +70,11 @@ class Order:
     memory: int = 4096
     machine: str = servers.CONTAINER
     image: str = ""
+    user: str = USER
 
 
 def up(lab: Settings, order: Order) -> Host:
-    """Start a host, unless it runs. The user ``debian`` can log in with the key.
+    """Start a host, unless it runs. Its user can log in with the key.
 
     :raises LabError: the address is in use or not in the hosts' subnet, a host of that name is of another kind, or SSH
         is not reachable in time
@@ -165,6 +168,7 @@ def _create_vm(machine: vm.VirtualMachine, order: Order, settings: Settings, nic
     for name, text in nocloud(
         instance=machine.folder.name,
         hostname=order.name,
+        user=order.user,
         key=order.key.read_text(),
         host_key=secret.read_text(),
         proxy=_proxy(settings),
@@ -188,18 +192,21 @@ def _create_vm(machine: vm.VirtualMachine, order: Order, settings: Settings, nic
     )
 
 
-def nocloud(*, instance: str, hostname: str, key: str, host_key: str, proxy: str, nic: Nic) -> dict[str, str]:
+def nocloud(
+    *, instance: str, hostname: str, user: str, key: str, host_key: str, proxy: str, nic: Nic
+) -> dict[str, str]:
     """Return the files of cloud-init's data source NoCloud, by name.
 
     :param instance: the instance id
-    :param key: public SSH key for the user ``debian``
+    :param user: who can log in, and is root by sudo
+    :param key: the user's public SSH key
     :param host_key: private SSH host key, so that its public key is known before the first connection
     :param proxy: URL of the package proxy
     """
-    user = {
+    config = {
         "users": [
             {
-                "name": "debian",
+                "name": user,
                 "shell": "/bin/bash",
                 "sudo": "ALL=(ALL) NOPASSWD:ALL",
                 "ssh_authorized_keys": [key.strip()],
@@ -217,7 +224,7 @@ def nocloud(*, instance: str, hostname: str, key: str, host_key: str, proxy: str
     link = {"type": "physical", "name": "eth0", "mac_address": nic.mac, "mtu": nic.mtu, "subnets": [subnet]}
     return {
         "meta-data": json.dumps({"instance-id": instance, "local-hostname": hostname}),
-        "user-data": "#cloud-config\n" + json.dumps(user, indent=1),
+        "user-data": "#cloud-config\n" + json.dumps(config, indent=1),
         "network-config": json.dumps({"version": 1, "config": [link]}),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -59,6 +60,7 @@ class Host:
     address: str
     proxy: str
     folder: Path
+    user: str
 
     @property
     def _options(self) -> list[str]:
@@ -73,7 +75,7 @@ class Host:
 
     def ssh(self, command: str, *, seconds: int = 300) -> subprocess.CompletedProcess[str]:
         """Run a command as root. A host that does not answer in time gives exit code 255, as a refused login does."""
-        arguments = ["ssh", "-F", "none", *self._options, "-i", str(self.key), f"debian@{self.address}"]
+        arguments = ["ssh", "-F", "none", *self._options, "-i", str(self.key), f"{self.user}@{self.address}"]
         try:
             return subprocess.run(
                 [*arguments, "sudo", "sh", "-s"],
@@ -121,7 +123,7 @@ class Host:
         inventory = self.folder / "inventory.yml"
         host = {
             "ansible_host": self.address,
-            "ansible_user": "debian",
+            "ansible_user": self.user,
             "ansible_ssh_private_key_file": str(self.key),
             "ansible_ssh_common_args": " ".join(["-F none", *self._options]),
         }
@@ -161,8 +163,8 @@ class Host:
 
 
 @contextmanager
-def host(name: str, image: str, folder: Path, memory: int) -> Iterator[Host]:
-    """Boot a virtual machine that ``debian`` can log in to; memory in MB. It is removed at the end."""
+def host(name: str, image: str, folder: Path, memory: int, user: str = hosts.USER) -> Iterator[Host]:
+    """Boot a virtual machine that the user can log in to; memory in MB. It is removed at the end."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "id_ed25519"], check=True)
     lab: list[str | Path] = [BIN / "q8s-run", "lab", "host"]
     options: list[str | Path] = [
@@ -174,11 +176,13 @@ def host(name: str, image: str, folder: Path, memory: int) -> Iterator[Host]:
         folder / "id_ed25519.pub",
         "--memory",
         str(memory),
+        "--user",
+        user,
     ]
     try:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                machine = _up(name, [*lab, "up", name, *options], folder)
+                machine = _up(name, [*lab, "up", name, *options], folder, user)
                 break
             except pytest.fail.Exception as failure:
                 if attempt == _ATTEMPTS:
@@ -190,14 +194,14 @@ def host(name: str, image: str, folder: Path, memory: int) -> Iterator[Host]:
         subprocess.run([*lab, "down", name], check=False)
 
 
-def _up(name: str, command: list[str | Path], folder: Path) -> Host:
+def _up(name: str, command: list[str | Path], folder: Path, user: str) -> Host:
     # its progress is shown
     up = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if up.returncode != 0:
         pytest.fail("q8s-run lab host up failed; its messages are above")
     found = json.loads(up.stdout)
     (folder / "known_hosts").write_text(f"{found['address']} {found['host_key']}\n")
-    machine = Host(name, found["address"], found["proxy"], folder)
+    machine = Host(name, found["address"], found["proxy"], folder, user)
     machine.wait_for_login(_FIRST_LOGIN_SECONDS)
     return machine
 
@@ -234,6 +238,67 @@ def bundle() -> dict[str, Any]:
     assert done.returncode == 0, "bundle ensure failed; its message is above"
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
+
+
+def artifacts(folder: Path, answer: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Fill a folder with what a host fetches for its guest: the kernel of the bundle, and empty disks."""
+    for name in ("kernel", "initrd"):
+        file = answer["artifacts"][f"{name}-x86_64"]
+        (folder / name).symlink_to(file["path"])
+    for name in ("root", "bundle"):
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", folder / f"{name}.qcow2", "1G"], check=True)
+    found = {}
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
+            found[path.stem] = {"name": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return found
+
+
+def worker_variables(
+    machine: Host, guest: str, url: str, files: Mapping[str, Mapping[str, str]], cmdline: str
+) -> dict[str, Any]:
+    """Return the variables of a worker's roles, for a guest that nobody waits for."""
+    return {
+        "qemu_host_architecture": "x86_64",
+        "qemu_host_guest_address": "192.168.250.2",
+        "qemu_host_guest_gateway": "192.168.250.1",
+        "qemu_host_proxy": {"http_proxy": machine.proxy},
+        "emulated_worker_name": guest,
+        "emulated_worker_architecture": "x86_64",
+        "emulated_worker_num_cpus": 1,
+        "emulated_worker_cpu_model": "EPYC-Rome",
+        "emulated_worker_machine": "q35",
+        "emulated_worker_ram_mb": 512,
+        "emulated_worker_storage_gb": 6,
+        "emulated_worker_boot_timeout": 1,
+        "emulated_worker_mac": "52:54:00:00:00:02",
+        "emulated_worker_address": "192.168.250.2",
+        "emulated_worker_gateway": "192.168.250.1",
+        "emulated_worker_artifact_url": url,
+        "emulated_worker_artifacts": files,
+        "emulated_worker_cmdline": cmdline,
+        "emulated_worker_authorized_key": machine.key.with_suffix(".pub").read_text().strip(),
+        "emulated_worker_api_name": "api.gate.test",
+        "emulated_worker_api_address": machine.address,
+        "emulated_worker_ca_certificate": "none\n",
+        "emulated_worker_bootstrap_token": "abcdef.0123456789abcdef",
+    }
+
+
+def displaced(read: Callable[[str], str]) -> list[str]:
+    """Return the first rules of iptables' chains that are not Q8S's jumps; none if each is first.
+
+    :param read: runs a command on the host, and returns what it prints
+    """
+    first = {}
+    for table, chain, ours in (
+        ("nat", "PREROUTING", "Q8S_PRE"),
+        ("nat", "POSTROUTING", "Q8S_POST"),
+        ("filter", "INPUT", "Q8S_IN"),
+        ("filter", "FORWARD", "Q8S_FWD"),
+    ):
+        first[ours] = read(f"iptables --wait --table {table} --list-rules {chain} | sed -n 2p").strip()
+    return [rule for ours, rule in first.items() if not rule.endswith(f"-j {ours}")]
 
 
 def denied(read: Callable[[str], str]) -> list[str]:

@@ -8,24 +8,33 @@ logs in. Reboots, and guests that become nodes, are in the other files of this f
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shlex
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from q8s_lab import cloud_image, hosts, settings
 from q8s_wrapper.experiment import machines
-from tests.vm.machines import Guest, Host, bundle, denied, guest_of, host, require_virtual_machines, served
+from tests.vm.machines import (
+    Guest,
+    Host,
+    artifacts,
+    bundle,
+    denied,
+    guest_of,
+    host,
+    require_virtual_machines,
+    served,
+    worker_variables,
+)
 
 pytestmark = [pytest.mark.vm, pytest.mark.gate]
 
@@ -63,20 +72,6 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         yield found
 
 
-def artifacts(folder: Path, answer: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Fill a folder with what a host fetches for its guest: the kernel of the bundle, and empty disks."""
-    for name in ("kernel", "initrd"):
-        file = answer["artifacts"][f"{name}-x86_64"]
-        (folder / name).symlink_to(file["path"])
-    for name in ("root", "bundle"):
-        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", folder / f"{name}.qcow2", "1G"], check=True)
-    found = {}
-    for path in sorted(folder.iterdir()):
-        with path.open("rb") as file:
-            found[path.stem] = {"name": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-    return found
-
-
 @contextmanager
 def first_boot(machine: Host) -> Iterator[None]:
     """Let another program hold dpkg's lock until the role has waited once, and libvirt's default network be active."""
@@ -110,31 +105,7 @@ def seen(machine: Host, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     folder.mkdir()
     answer = bundle()
     with served(folder, str(hosts.beside(settings.load()).gateway)) as url:
-        variables = {
-            "qemu_host_architecture": "x86_64",
-            "qemu_host_guest_address": "192.168.250.2",
-            "qemu_host_guest_gateway": "192.168.250.1",
-            "qemu_host_proxy": {"http_proxy": machine.proxy},
-            "emulated_worker_name": GUEST,
-            "emulated_worker_architecture": "x86_64",
-            "emulated_worker_num_cpus": 1,
-            "emulated_worker_cpu_model": "EPYC-Rome",
-            "emulated_worker_machine": "q35",
-            "emulated_worker_ram_mb": 512,
-            "emulated_worker_storage_gb": 6,
-            "emulated_worker_boot_timeout": 1,
-            "emulated_worker_mac": "52:54:00:00:00:02",
-            "emulated_worker_address": "192.168.250.2",
-            "emulated_worker_gateway": "192.168.250.1",
-            "emulated_worker_artifact_url": url,
-            "emulated_worker_artifacts": artifacts(folder, answer),
-            "emulated_worker_cmdline": answer["cmdlines"]["x86_64"],
-            "emulated_worker_authorized_key": machine.key.with_suffix(".pub").read_text().strip(),
-            "emulated_worker_api_name": "api.gate.test",
-            "emulated_worker_api_address": machine.address,
-            "emulated_worker_ca_certificate": "none\n",
-            "emulated_worker_bootstrap_token": "abcdef.0123456789abcdef",
-        }
+        variables = worker_variables(machine, GUEST, url, artifacts(folder, answer), answer["cmdlines"]["x86_64"])
         with first_boot(machine):
             host_run = machine.play("host.yml", variables)
         if host_run.returncode != 0:  # by hand, so that the guest has something to start on

@@ -177,12 +177,18 @@ def test_a_folder_says_which_kind_it_holds(made: vm.VirtualMachine, tmp_path: Pa
 def test_a_seed_of_our_own_gives_address_key_and_host_key() -> None:
     nic = Nic("10.0.0.5", 24, "10.0.0.1", "02:00:0a:00:00:05", 1400)
     files = hosts.nocloud(
-        instance="uuid", hostname="web", key="ssh-ed25519 AAAA me\n", host_key="SECRET\n", proxy="http://p:1", nic=nic
+        instance="uuid",
+        hostname="web",
+        user="cloud",
+        key="ssh-ed25519 AAAA me\n",
+        host_key="SECRET\n",
+        proxy="http://p:1",
+        nic=nic,
     )
     assert json.loads(files["meta-data"]) == {"instance-id": "uuid", "local-hostname": "web"}
     assert files["user-data"].startswith("#cloud-config\n")
     user = yaml.safe_load(files["user-data"])
-    assert user["users"][0]["name"] == "debian" and user["users"][0]["ssh_authorized_keys"] == ["ssh-ed25519 AAAA me"]
+    assert user["users"][0]["name"] == "cloud" and user["users"][0]["ssh_authorized_keys"] == ["ssh-ed25519 AAAA me"]
     assert user["ssh_keys"] == {"ed25519_private": "SECRET\n"}
     (link,) = json.loads(files["network-config"])["config"]
     assert (link["mac_address"], link["mtu"]) == ("02:00:0a:00:00:05", 1400)
