@@ -214,7 +214,8 @@ def _with_warnings(state: State, texts: Iterable[object]) -> State:
 def _with_debug_output(state: State, result: Mapping[str, Any]) -> State:
     """Return the state with the output of a debug task.
 
-    Messages become notes, ``q8s_*`` variables results, and the lines of ``q8s_warnings`` warnings.
+    Messages become notes, ``q8s_*`` variables results, the lines of ``q8s_warnings`` warnings, and ``q8s_progress`` a
+    line that is shown at once.
     """
     items = result["results"] if isinstance(result.get("results"), list) else [result]
     notes, results = list(state.notes), dict(state.results)
@@ -222,7 +223,9 @@ def _with_debug_output(state: State, result: Mapping[str, Any]) -> State:
         if "msg" in item and isinstance(item["msg"], str) and "stdout_lines" not in item:
             notes.append(item["msg"])
         for name, value in item.items():
-            if name.startswith("q8s_"):
+            if name == "q8s_progress":
+                state = replace(state, lines=(*state.lines, str(value)))
+            elif name.startswith("q8s_"):
                 results[name] = value
                 if name == "q8s_warnings":
                     state = _with_warnings(state, value)

@@ -246,6 +246,12 @@ def test_warnings_that_a_playbook_shows_are_warnings() -> None:
     assert state.notes == ()
 
 
+def test_progress_that_a_playbook_shows_is_a_line() -> None:
+    data = {"host": "control-plane", "task_action": "debug", "res": {"q8s_progress": "8 of 55"}}
+    state = reduce(State(), {"event": "runner_on_ok", "event_data": data})
+    assert (state.lines, state.notes, state.results) == (("8 of 55",), (), {})
+
+
 def test_the_end() -> None:
     assert not until("runner_on_failed").finished
     assert END.finished and END.current == {} and END.changed == 4

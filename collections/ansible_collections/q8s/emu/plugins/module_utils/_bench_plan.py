@@ -28,6 +28,7 @@ BATCH = 8
 TIMEOUT = 120
 _START_SECONDS = 1200  # for the pods, and for what is read before and after
 _OVERHEAD_SECONDS = 15  # of a measurement: ssh, kubectl, and the start of a program on a node that is emulated
+_USUAL_OVERHEAD_SECONDS = 2.5  # the same on a machine that does nothing else
 _MIB = 1 << 20
 
 
@@ -344,6 +345,17 @@ def limit_seconds(left: Sequence[Mapping[str, Any]], effort: Effort) -> int:
     :param left: the measurements that are left
     """
     return _START_SECONDS + sum(_OVERHEAD_SECONDS + _duration(one, effort) for one in left)
+
+
+def progress(batches: Sequence[Mapping[str, Any]], effort: Effort) -> list[str]:
+    """Return a line for each part of the benchmark: how much of it is done before that part, and how long the rest takes."""
+    left = [one for batch in batches for one in batch["measurements"]]
+    total, lines = len(left), []
+    for batch in batches:
+        seconds = sum(_USUAL_OVERHEAD_SECONDS + _duration(one, effort) for one in left)
+        lines.append(f"{total - len(left)} of {total} measurements, about {max(round(seconds / 60), 1)} min left")
+        left = left[len(batch["measurements"]) :]
+    return lines
 
 
 def _duration(measurement: Mapping[str, Any], effort: Effort) -> int:
