@@ -298,8 +298,16 @@ def document() -> dict[str, Any]:
         ),
     }
     history = [
-        {"what": "deploy", "made": 3, "seconds": 100.0, "stages": {"Wait for SSH": 10.0, "Create servers": 1.0}},
-        {"what": "deploy", "made": 0, "seconds": 5.0, "stages": {"Create servers": 1.0}},
+        {"what": "deploy", "servers": 3, "made": 1, "seconds": 90.0, "stages": {"Create servers": 1.0}},
+        {
+            "what": "deploy",
+            "servers": 3,
+            "made": 3,
+            "seconds": 100.0,
+            "stages": {"Wait for SSH": 10.0, "Create servers": 1.0},
+        },
+        {"what": "deploy", "servers": 4, "made": 1, "seconds": 60.0, "stages": {"Create servers": 2.0}},
+        {"what": "deploy", "servers": 4, "made": 0, "seconds": 5.0, "stages": {"Create servers": 1.0}},
     ]
     found = _bench_results.document(
         planned, runs, samples, cluster="demo", versions={"kubernetes": "v1.36.3"}, now=NOW,
@@ -317,6 +325,8 @@ def test_results_of_a_complete_run(document: dict[str, Any]) -> None:
         {"stage": "Create servers", "start_s": 1.0, "seconds": 9.0},
         {"stage": "Wait for SSH", "start_s": 10.0, "seconds": 90.0},
     ]
+    assert document["deploy_servers"] == {"created": 3, "all": 3}, "and not the server that was added later"
+    assert "the last deploy that created 3 of 3 servers. The paper, 52 nodes:" in _bench_tables.markdown(document)
     json.dumps(document)
 
 
@@ -450,6 +460,7 @@ def test_the_idle_load_of_an_earlier_session_is_kept(document: dict[str, Any]) -
     again = results_of(planned, ["cpu/integer/arm-1/1"], document)
     assert again["idle"] == document["idle"]
     assert again["deploy_stages"] == document["deploy_stages"]
+    assert again["deploy_servers"] == document["deploy_servers"]
 
 
 def test_each_part_reads_the_load_of_the_nodes_in_it() -> None:

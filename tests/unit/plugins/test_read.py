@@ -188,7 +188,7 @@ def test_a_damaged_chart_or_history_loses_no_measurement(tmp_path: Path) -> None
     chart.write_bytes(b"\xff")
     assert bench_report.timeline({"output": str(tmp_path), "timeline": str(chart), "resume": True}) == ""
     history = tmp_path / "history.jsonl"
-    run = {"what": "deploy", "made": 2, "seconds": 9, "stages": {"A": 1}}
+    run = {"what": "deploy", "servers": 2, "made": 2, "seconds": 9, "stages": {"A": 1}}
     history.write_bytes(b'\xff\n[1]\n{"what": "deploy", "made": 1}\n' + json.dumps(run).encode())
     assert bench_report.read_history(history) == [run]
 

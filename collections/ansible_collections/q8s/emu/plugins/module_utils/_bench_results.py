@@ -80,6 +80,7 @@ class Run(TypedDict):
     """What is read of a run that q8s-run recorded."""
 
     what: str
+    servers: int
     made: int
     seconds: float
     stages: Mapping[str, float]
@@ -274,17 +275,20 @@ def summarize(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def deploy_stages(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the stages of the newest recorded deploy that created servers: the start of each, and the time to the next.
+def newest_deploy(history: Sequence[Mapping[str, Any]]) -> Optional[Mapping[str, Any]]:
+    """Return the newest recorded deploy that created all servers of its plan, else the newest that created some.
 
     :param history: recorded runs from old to new, as q8s-run writes them
     """
     deploys = [run for run in history if run.get("what") == "deploy" and run.get("made")]
-    if not deploys:
-        return []
-    newest = deploys[-1]
-    starts = sorted(newest["stages"].items(), key=lambda entry: float(entry[1]))
-    ends = [float(start) for _name, start in starts[1:]] + [float(newest["seconds"])]
+    whole = [run for run in deploys if run["made"] == run["servers"]]
+    return (whole or deploys or [None])[-1]
+
+
+def deploy_stages(deploy: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the stages of a recorded deploy: the start of each, and the time to the next."""
+    starts = sorted(deploy["stages"].items(), key=lambda entry: float(entry[1]))
+    ends = [float(start) for _name, start in starts[1:]] + [float(deploy["seconds"])]
     return [
         {"stage": name, "start_s": float(start), "seconds": round(end - float(start), 1)}
         for (name, start), end in zip(starts, ends)
@@ -322,6 +326,7 @@ def document(
     for result in new:
         if result["group"] == "idle":
             idle = idle_load(samples, _epoch(result["start"]), _epoch(result["end"]))
+    deploy = newest_deploy(session.history)
     sessions = _bench_resume.sessions(
         earlier.get("sessions", []),
         started=session.started or written,
@@ -346,5 +351,8 @@ def document(
         "idle": idle,
         "measurements": results,
         "summary": summarize(results),
-        "deploy_stages": deploy_stages(session.history) or list(earlier["deploy_stages"]),
+        "deploy_servers": {"created": deploy["made"], "all": deploy["servers"]}
+        if deploy
+        else dict(earlier.get("deploy_servers", {})),
+        "deploy_stages": deploy_stages(deploy) if deploy else list(earlier["deploy_stages"]),
     }

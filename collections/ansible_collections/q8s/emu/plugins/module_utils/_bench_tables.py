@@ -293,5 +293,7 @@ def _deploy(document: Mapping[str, Any]) -> Table:
         (stage["stage"], f"{stage['start_s']:.1f}", f"{stage['seconds']:.1f}") for stage in document["deploy_stages"]
     )
     paper = ", ".join(f"{what} {took}" for what, took in PAPER_DEPLOY.items())
-    note = f"Seconds, from q8s-run's record of the last deploy that created servers. The paper, 52 nodes: {paper}."
+    servers = document.get("deploy_servers")  # results of an earlier release have none
+    created = f"created {servers['created']} of {servers['all']} servers" if servers else "created servers"
+    note = f"Seconds, from q8s-run's record of the last deploy that {created}. The paper, 52 nodes: {paper}."
     return Table("deploy", "Stages of the deploy (Table 5)", ("stage", "start", "until the next"), rows, note)
