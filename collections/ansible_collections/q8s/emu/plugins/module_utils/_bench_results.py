@@ -282,7 +282,8 @@ def newest_deploy(history: Sequence[Mapping[str, Any]]) -> Optional[Mapping[str,
     """
     deploys = [run for run in history if run.get("what") == "deploy" and run.get("made")]
     whole = [run for run in deploys if run["made"] == run["servers"]]
-    return (whole or deploys or [None])[-1]
+    found = whole or deploys
+    return found[-1] if found else None
 
 
 def deploy_stages(deploy: Mapping[str, Any]) -> list[dict[str, Any]]:
