@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -129,6 +131,45 @@ def test_what_is_removed_is_named_and_loaded_again(host: Host, damage: list[str]
     assert repaired.returncode == 0, repaired.stderr
     assert f"<4>loading the rules again, {missing}" in repaired.stdout.splitlines()
     assert host.q8s_rules("--check").returncode == 0
+    assert_first(host)
+
+
+def interfering(host: Host, folder: Path, times: int) -> list[str]:
+    """Return a command that loads the rules while somebody changes them after each of the first loads."""
+    folder.mkdir()
+    save = folder / "iptables-save"
+    save.write_text(
+        f"""#!/bin/sh
+if [ "$(wc -c < {folder}/times)" -lt {times} ]; then
+    printf x >> {folder}/times
+    iptables --wait -I FORWARD -j ACCEPT
+    iptables --wait -t nat -F Q8S_PRE
+    nft flush chain ip q8s to_guest
+fi
+exec {shutil.which("iptables-save")} "$@"
+"""
+    )
+    save.chmod(0o755)
+    (folder / "times").touch()
+    return ["env", f"PATH={folder}:{os.environ['PATH']}", "sh", str(host.script)]
+
+
+def test_rules_that_change_while_they_are_loaded_are_loaded_again(host: Host, tmp_path: Path) -> None:
+    """As Docker does, which starts at the same time after a boot: what is missing then is no example for later."""
+    done = host.run(*interfering(host, tmp_path / "bin", 2))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "bin/times").read_text() == "xx"
+    assert host.q8s_rules("--check").returncode == 0
+    assert_first(host)
+    assert "--to-destination 192.168.1.3" in host.iptables("-t", "nat", "-S", "Q8S_PRE")
+    assert "daddr set" in host.run("nft", "list", "chain", "ip", "q8s", "to_guest").stdout
+
+
+def test_rules_that_always_change_are_no_success(host: Host, tmp_path: Path) -> None:
+    done = host.run(*interfering(host, tmp_path / "bin", 99))
+    assert done.returncode == 1
+    assert "Failed to load the rules: something else changes them at the same time" in done.stderr
+    assert host.q8s_rules("--repair").returncode == 0, "by the timer"
     assert_first(host)
 
 
