@@ -29,7 +29,7 @@ BIN: Final = Path(sys.executable).parent
 PLAYBOOKS: Final = Path(__file__).parent / "playbooks"
 SSH_SECONDS: Final = 900
 _FIRST_LOGIN_SECONDS: Final = 600  # after sshd has answered
-_PLAYBOOK_SECONDS: Final = 3600
+_PLAYBOOK_SECONDS: Final = 5400
 # sshd of OpenSSH 9.8 and newer refuses a client for a while that connects often and does not log in.
 _SECONDS_BETWEEN_LOGINS: Final = 10
 _ATTEMPTS: Final = 2  # QEMU without KVM at times loses an interrupt, and the machine hangs in its boot

@@ -18,15 +18,16 @@ pytestmark = pytest.mark.vm
 
 API_NAME: Final = "api.vm.test"
 NODE: Final = "vm-control-plane"
-API_SECONDS: Final = 1200  # from a login after a reboot until the API server answers: all programs are emulated
+API_SECONDS: Final = 1800  # from a login after a reboot until the API server answers: all programs are emulated
 _SWAP: Final = "/swap"
 ADD_SWAP: Final = (
     f"fallocate -l 64M {_SWAP} && chmod 600 {_SWAP} && mkswap {_SWAP} && swapon {_SWAP}"
     f" && echo '{_SWAP} none swap sw 0 0' >> /etc/fstab"
 )
-# An emulated machine takes longer than kubeadm waits by default, which is 4 minutes.
+# An emulated machine takes longer than kubeadm waits by default, which is 4 minutes. The API server ends itself when it
+# has not created its roles within 30 s, and goes on with the others after its restart.
 _TIMEOUTS: Final = "controlPlaneComponentHealthCheck kubeletHealthCheck kubernetesAPICall etcdAPICall"
-TIMEOUTS: Final = dict.fromkeys(_TIMEOUTS.split(), "30m")
+TIMEOUTS: Final = dict.fromkeys(_TIMEOUTS.split(), "60m")
 
 
 @pytest.fixture(scope="module", params=IMAGES)
