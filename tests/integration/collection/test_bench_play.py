@@ -27,7 +27,7 @@ echo kubectl "$@" >> {root}/calls
 case "$*" in
 *" get "*) cat {root}/pods.json;;
 *" wait "*) [ ! -e {root}/unready ] || {{ echo "timed out waiting for the condition on pods/pod" >&2; exit 1; }};;
-*" ping "*) cat {ping}; mv {root}/off-later {root}/off 2>/dev/null;;
+*"/ping "*) cat {ping}; mv {root}/off-later {root}/off 2>/dev/null;;
 esac
 exit 0
 """
@@ -117,8 +117,8 @@ def test_ssh_that_fails_for_a_moment_does_not_end_the_benchmark(stage: Stage) ->
     assert stage.measured().count("ping") == 4
     assert f"0 of {len(stage.plan['measurements'])} measurements, about 1 min left" in output, output
     assert stage.cleaned()
-    pinged = next(call for call in stage.calls() if " ping " in call)
-    assert f"-- busybox timeout -k 5 {stage.plan['timeout']} ping" in pinged, "kubectl cannot stop it"
+    pinged = next(call for call in stage.calls() if "/ping " in call)
+    assert f"-- busybox timeout -k 5 {stage.plan['timeout']} /usr/bin/ping" in pinged, "kubectl cannot stop it"
     [removal] = [call for call in stage.calls() if "systemd-run" in call]
     assert f"--on-active={stage.plan['limit_seconds']} " in removal
 
@@ -136,7 +136,7 @@ def test_a_control_plane_that_is_gone_ends_the_benchmark_with_what_to_do(stage: 
     code, output = stage.run()
     assert code != 0
     assert "Connection refused hint: `q8s-run bench FILE --resume` measures what is missing" in output, output
-    assert sum(" ping " in call for call in stage.calls()) == 1, "nothing else is waited for"
+    assert sum("/ping " in call for call in stage.calls()) == 1, "nothing else is waited for"
     assert stage.cleaned(), "it is reachable again"
 
 

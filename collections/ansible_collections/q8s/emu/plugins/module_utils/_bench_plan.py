@@ -252,7 +252,8 @@ def _name(repetition: int, *parts: str) -> str:
 def _ping(client: Node, server: Node, effort: Effort, repetition: int, path: str) -> Measurement:
     # Pods' addresses are known when they run: @pod-NODE@ stands for one.
     target = {"node-node": server.address, "pod-pod": f"@pod-{server.name}@"}.get(path, f"@peer-{server.name}@")
-    argv = ("ping", "-n", "-q", "-c", str(effort.pings), "-i", "0.2", "-W", "2", target)
+    # With its path: busybox, whose timeout starts it, would run a ping of its own.
+    argv = ("/usr/bin/ping", "-n", "-q", "-c", str(effort.pings), "-i", "0.2", "-W", "2", target)
     pod = f"node-{client.name}" if path == "node-node" else f"pod-{client.name}"
     name = _name(repetition, "latency", path, client.name, server.name)
     return Measurement(
