@@ -47,7 +47,7 @@ zramctl --size 128M /dev/zram0
 mkswap /dev/zram0
 swapon /dev/zram0
 """
-REPAIR_SECONDS: Final = 180  # the host looks every minute, and is an emulated machine
+REPAIR_SECONDS: Final = 180  # the host looks every ten seconds, and is an emulated machine
 
 
 @pytest.fixture(scope="module")

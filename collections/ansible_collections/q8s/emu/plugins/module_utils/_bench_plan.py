@@ -252,8 +252,7 @@ def _name(repetition: int, *parts: str) -> str:
 def _ping(client: Node, server: Node, effort: Effort, repetition: int, path: str) -> Measurement:
     # Pods' addresses are known when they run: @pod-NODE@ stands for one.
     target = {"node-node": server.address, "pod-pod": f"@pod-{server.name}@"}.get(path, f"@peer-{server.name}@")
-    # With its path: busybox, whose timeout starts it, would run a ping of its own.
-    argv = ("/usr/bin/ping", "-n", "-q", "-c", str(effort.pings), "-i", "0.2", "-W", "2", target)
+    argv = ("ping", "-n", "-q", "-c", str(effort.pings), "-i", "0.2", "-W", "2", target)
     pod = f"node-{client.name}" if path == "node-node" else f"pod-{client.name}"
     name = _name(repetition, "latency", path, client.name, server.name)
     return Measurement(
@@ -345,7 +344,7 @@ def limit_seconds(left: Sequence[Mapping[str, Any]], effort: Effort) -> int:
 
     :param left: the measurements that are left
     """
-    return _START_SECONDS + sum(_OVERHEAD_SECONDS + _duration(one, effort) for one in left)
+    return _START_SECONDS + len(left) * _OVERHEAD_SECONDS + _seconds(left, effort)
 
 
 def progress(batches: Sequence[Mapping[str, Any]], effort: Effort) -> list[str]:
@@ -353,10 +352,15 @@ def progress(batches: Sequence[Mapping[str, Any]], effort: Effort) -> list[str]:
     left = [one for batch in batches for one in batch["measurements"]]
     total, lines = len(left), []
     for batch in batches:
-        seconds = sum(_USUAL_OVERHEAD_SECONDS + _duration(one, effort) for one in left)
+        seconds = len(left) * _USUAL_OVERHEAD_SECONDS + _seconds(left, effort)
         lines.append(f"{total - len(left)} of {total} measurements, about {max(round(seconds / 60), 1)} min left")
         left = left[len(batch["measurements"]) :]
     return lines
+
+
+def _seconds(left: Sequence[Mapping[str, Any]], effort: Effort) -> int:
+    """Return for how many seconds measurements run, one after the other."""
+    return sum(_duration(one, effort) for one in left)
 
 
 def _duration(measurement: Mapping[str, Any], effort: Effort) -> int:
