@@ -173,8 +173,8 @@ def test_the_plan_has_each_path_and_each_kind() -> None:
 def test_a_full_benchmark_repeats_and_measures_both_directions() -> None:
     found = _bench_plan.measurements(THREE[:2], ["network"], _bench_plan.FULL)
     tcp = [one for one in found if (one.metric, one.protocol) == ("bandwidth", "tcp")]
-    each_time = [("pod-pod", "cp"), ("pod-service", "cp"), ("pod-pod", "arm-1")]
-    assert [(one.path, one.client, one.repetition) for one in tcp] == [(*way, n) for n in (1, 2, 3) for way in each_time]
+    ways = [("pod-pod", "cp"), ("pod-service", "cp"), ("pod-pod", "arm-1")]
+    assert [(one.path, one.client, one.repetition) for one in tcp] == [(*way, n) for n in (1, 2, 3) for way in ways]
 
 
 def test_a_full_benchmark_measures_each_kind_on_one_core_and_on_all() -> None:
