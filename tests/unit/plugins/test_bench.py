@@ -29,7 +29,7 @@ from ansible_collections.q8s.emu.plugins.module_utils import (
     _results_folder,
     _spec,
 )
-from ansible_collections.q8s.emu.plugins.module_utils._bench_plan import Node
+from ansible_collections.q8s.emu.plugins.module_utils._bench_plan import Node, progress_line
 
 from tests.unit.plugins.local_action import run_action
 
@@ -197,14 +197,17 @@ def test_a_full_benchmark_of_several_types_has_the_time_that_it_takes() -> None:
     about = {"quick": False, "groups": full["groups"], "nodes": full["nodes"], "done": names[:-1]}
     resumed = bench_plan(types, cluster, earlier=about)
     assert 1200 < resumed["limit_seconds"] < 1300, "one measurement is left"
-    assert [batch["progress"] for batch in resumed["batches"]] == ["0 of 1 measurements, about 1 min left"]
+    [rest] = resumed["batches"]
+    assert progress_line(rest["progress"], 0.0) == "0 of 1 measurements, about 1 min left"
 
 
 def test_each_part_of_a_benchmark_begins_with_what_is_left() -> None:
     plan = bench_plan([registered(server.node) for server in DEMO.servers()], DEMO.to_mapping(), quick=True)
-    lines = [batch["progress"] for batch in plan["batches"]]
+    found = [batch["progress"] for batch in plan["batches"]]
+    lines = [progress_line(one, float(one["before"])) for one in found]
     assert lines[:2] == ["0 of 55 measurements, about 5 min left", "1 of 55 measurements, about 5 min left"]
     assert lines[-1] == "49 of 55 measurements, about 1 min left"
+    assert progress_line(found[2], 3.0 * found[2]["before"]) == "9 of 55 measurements, about 12 min left"
 
 
 def test_a_measurement_that_was_stopped_says_so() -> None:

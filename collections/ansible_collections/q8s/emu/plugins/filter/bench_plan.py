@@ -62,7 +62,7 @@ RETURN = r"""
 _value:
   description:
     - The nodes, the measurements in the order in which they run, how long each takes, and what the pods need.
-    - C(batches) has what is left to measure, in parts, each with a line about the progress, and C(limit_seconds) how long all of it may take.
+    - C(batches) has what is left to measure, in parts, each with its C(progress) for P(q8s.emu.bench_progress#filter), and C(limit_seconds) how long all of it may take.
   type: dict
   sample:
     nodes: [{name: arm-mid-1, kind: arm-mid, architecture: aarch64, emulated: true}]
@@ -113,8 +113,8 @@ def bench_plan(
     }
     batches = _bench_resume.batches(plan, earlier["done"] if earlier else (), _bench_plan.BATCH)
     left = [one for batch in batches for one in batch["measurements"]]
-    for batch, line in zip(batches, _bench_plan.progress(batches, effort)):
-        batch["progress"] = line
+    for batch, progress in zip(batches, _bench_plan.progress(batches, effort)):
+        batch["progress"] = progress
     return {**plan, "batches": batches, "limit_seconds": _bench_plan.limit_seconds(left, effort)}
 
 

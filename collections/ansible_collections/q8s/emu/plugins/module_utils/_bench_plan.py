@@ -349,15 +349,29 @@ def limit_seconds(left: Sequence[Mapping[str, Any]], effort: Effort) -> int:
     return _START_SECONDS + len(left) * _OVERHEAD_SECONDS + _seconds(left, effort)
 
 
-def progress(batches: Sequence[Mapping[str, Any]], effort: Effort) -> list[str]:
-    """Return a line for each part of the benchmark: how much of it is done before that part, and how long the rest takes."""
-    left = [one for batch in batches for one in batch["measurements"]]
-    total, lines = len(left), []
-    for batch in batches:
-        seconds = len(left) * _USUAL_OVERHEAD_SECONDS + _seconds(left, effort)
-        lines.append(f"{total - len(left)} of {total} measurements, about {max(round(seconds / 60), 1)} min left")
-        left = left[len(batch["measurements"]) :]
-    return lines
+def progress(batches: Sequence[Mapping[str, Any]], effort: Effort) -> list[dict[str, int]]:
+    """Return for each part how many measurements are ``done`` before it, of how many (``total``), and the seconds that
+    those (``before``) and the others (``left``) take on a machine that does nothing else."""
+    counts = [len(batch["measurements"]) for batch in batches]
+    seconds = [
+        round(len(batch["measurements"]) * _USUAL_OVERHEAD_SECONDS) + _seconds(batch["measurements"], effort)
+        for batch in batches
+    ]
+    return [
+        {"done": sum(counts[:at]), "total": sum(counts), "before": sum(seconds[:at]), "left": sum(seconds[at:])}
+        for at in range(len(batches))
+    ]
+
+
+def progress_line(found: Mapping[str, int], elapsed: float) -> str:
+    """Return how far the benchmark is, and how long the rest takes at the pace at which this machine measured so far.
+
+    :param found: of a part, as ``progress`` returns it
+    :param elapsed: seconds since the first part has begun
+    """
+    pace = elapsed / found["before"] if found["before"] else 1.0
+    minutes = max(round(found["left"] * pace / 60), 1)
+    return f"{found['done']} of {found['total']} measurements, about {minutes} min left"
 
 
 def _seconds(left: Sequence[Mapping[str, Any]], effort: Effort) -> int:
