@@ -17,7 +17,7 @@ _STYLE = """
 :root { --warn: #2a1a0d; --warn-line: #d47616; }
 }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); }
-body { max-width: 70rem; margin: 0 auto; padding: 1rem; }
+body { max-width: 76rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2rem; border-bottom: 1px solid var(--line); }
 .scroll { overflow-x: auto; margin: 1rem 0; } table { border-collapse: collapse; font-size: .9rem; }
 th, td { border: 1px solid var(--line); padding: .25rem .6rem; text-align: left; white-space: nowrap; }
