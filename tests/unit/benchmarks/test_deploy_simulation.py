@@ -28,7 +28,8 @@ RECORDS = {file.stem: json.loads(file.read_text()) for file in DEPLOYS.glob("*.j
 
 def test_the_simulation_is_as_close_to_measured_deploys_as_the_documentation_says() -> None:
     errors = {check.name: check.error for check in checks(RECORDS)}
-    assert abs(errors.pop("one-worker-evening")) < 25  # outside of the aim, as documented
+    for outside_of_the_aim in ("one-worker-evening", "four-workers"):  # as documented
+        assert 15 < abs(errors.pop(outside_of_the_aim)) < 25
     assert all(abs(error) <= 15 for error in errors.values())
     assert len(checked(RECORDS)) == 2 + len(RECORDS)
 
