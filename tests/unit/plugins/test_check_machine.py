@@ -101,6 +101,20 @@ def test_a_name_in_no_list_has_close_ones(script: Any) -> None:
     assert script.check("machine model", "xyz", ["q35", "pc"]) == "has no machine model xyz; it has: q35, pc"
 
 
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("QEMU emulator version 10.0.13 (Debian 1:10.0.13+ds-0+deb13u1)", True),
+        ("QEMU emulator version 8.2.2 (Debian 1:8.2.2+ds-0ubuntu1)", True),
+        ("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)", False),
+        ("QEMU emulator version 6.2.0 (Debian 1:6.2+dfsg-2ubuntu6)", False),
+        ("another program", True),
+    ],
+)
+def test_before_8_0_qemu_spoils_the_flags_of_cmpxchg16b(script: Any, version: str, expected: bool) -> None:
+    assert script.keeps_flags(version) is expected
+
+
 def test_kvm_needs_the_same_architecture(script: Any) -> None:
     other = "aarch64" if platform.machine() == "x86_64" else "x86_64"
     assert script.kvm_reason(other) == f"the host is {platform.machine()} and the guest {other}"

@@ -28,6 +28,7 @@ def render() -> Render:
         values = {
             "ansible_managed": "Ansible managed",
             "__emulated_worker_kvm": False,
+            "__emulated_worker_keeps_flags": True,
             "__emulated_worker_booted": "",
             "emulated_worker_name": "x86-1",
             "emulated_worker_architecture": "x86_64",
@@ -59,6 +60,29 @@ def render() -> Render:
 )
 def test_only_an_emulated_x86_64_machine_trusts_its_tsc(render: Render, changes: dict[str, Any], expected: str) -> None:
     assert render(**changes).findtext("os/cmdline") == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "root=LABEL=rootfs quiet tsc=reliable clearcpuid=cx16"),
+        ({"__emulated_worker_kvm": True}, "root=LABEL=rootfs quiet"),
+        ({"emulated_worker_architecture": "aarch64"}, "root=LABEL=rootfs quiet"),
+    ],
+    ids=["emulated", "kvm", "arm64"],
+)
+def test_linux_does_without_what_an_older_qemu_emulates_wrongly(
+    render: Render, changes: dict[str, Any], expected: str
+) -> None:
+    assert render(__emulated_worker_keeps_flags=False, **changes).findtext("os/cmdline") == expected
+
+
+def test_a_guest_whose_host_gets_a_newer_qemu_uses_it_again(render: Render) -> None:
+    booted = OLDER.replace("</cmdline>", " tsc=reliable clearcpuid=cx16</cmdline>")
+    kept = render(__emulated_worker_booted=booted, __emulated_worker_keeps_flags=False)
+    assert kept.findtext("os/cmdline") == "root=LABEL=rootfs no_timer_check tsc=reliable clearcpuid=cx16"
+    machine = render(__emulated_worker_booted=booted)
+    assert machine.findtext("os/cmdline") == "root=LABEL=rootfs no_timer_check tsc=reliable"
 
 
 def test_an_existing_guest_keeps_its_kernel_and_gets_the_clock(render: Render) -> None:

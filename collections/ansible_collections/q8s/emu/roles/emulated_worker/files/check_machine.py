@@ -3,13 +3,14 @@
     check_machine.py ARCHITECTURE CPU_MODEL MACHINE_MODEL ACCEL
 
 Prints {"kvm": whether the machine runs on the host's processor, "installed": whether QEMU is on the host,
-"problems": [what is not possible, and what is]} as JSON.
+"keeps_flags": whether QEMU emulates cmpxchg16b rightly, "problems": [what is not possible, and what is]} as JSON.
 """
 
 import difflib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 
@@ -38,14 +39,26 @@ def check(what, wanted, known):
     )
 
 
-def ask(program, option):
+def ask(program, *options):
     return subprocess.run(
-        [program, option, "help"],
+        [program, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         universal_newlines=True,
         check=False,
     ).stdout
+
+
+def keeps_flags(version):
+    """Return whether QEMU computes the flags of an emulated cmpxchg16b from those before it.
+
+    Before 8.0, it may take an address for them, which an interrupt then restores: Linux panics or hangs. Since then
+    the instruction is translated without a helper.
+
+    :param version: what `--version` prints
+    """
+    found = re.search(r"version (\d+)", version)
+    return found is None or int(found.group(1)) >= 8
 
 
 def kvm_reason(architecture):
@@ -59,19 +72,25 @@ def kvm_reason(architecture):
 
 
 def main(architecture, cpu, machine, accel):
-    """Check. Return whether KVM is used, and what is wrong."""
+    """Check. Return whether KVM is used, what QEMU can do, and what is wrong."""
     program = f"/usr/bin/qemu-system-{architecture}"
     if not os.path.exists(program):
-        return {"kvm": False, "installed": False, "problems": [f"{platform.node()} has no {program}"]}
+        problems = [f"{platform.node()} has no {program}"]
+        return {"kvm": False, "installed": False, "keeps_flags": True, "problems": problems}
     wrong = [
-        check("CPU model", cpu, names(ask(program, "-cpu"))),
-        check("machine model", machine, names(ask(program, "-machine"))),
+        check("CPU model", cpu, names(ask(program, "-cpu", "help"))),
+        check("machine model", machine, names(ask(program, "-machine", "help"))),
     ]
     problems = [f"{program} of {platform.node()} {text}" for text in wrong if text]
     reason = "" if accel == "tcg" else kvm_reason(architecture)
     if accel == "kvm" and reason:
         problems.append(f"accel kvm is not possible: {reason}; take tcg or auto")
-    return {"kvm": accel != "tcg" and not reason, "installed": True, "problems": problems}
+    return {
+        "kvm": accel != "tcg" and not reason,
+        "installed": True,
+        "keeps_flags": keeps_flags(ask(program, "--version")),
+        "problems": problems,
+    }
 
 
 if __name__ == "__main__":
