@@ -62,7 +62,8 @@ RETURN = r"""
 _value:
   description:
     - The nodes, the measurements in the order in which they run, how long each takes, and what the pods need.
-    - C(batches) has what is left to measure, in parts, each with its C(progress) for P(q8s.emu.bench_progress#filter), and C(limit_seconds) how long all of it may take.
+    - C(batches) has what is left to measure, in parts, each with its C(progress) for P(q8s.emu.bench_progress#filter).
+    - C(limit_seconds) is how long all of it may take.
   type: dict
   sample:
     nodes: [{name: arm-mid-1, kind: arm-mid, architecture: aarch64, emulated: true}]
