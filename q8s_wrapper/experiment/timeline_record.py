@@ -161,12 +161,13 @@ def guests_of(record: Mapping[str, Any]) -> list[Guest]:
 def with_guests(record: Mapping[str, Any], facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return a record with the milestones of the guests that the deploy has started.
 
-    A milestone outside of the deploy belongs to a later boot, and is left out.
+    A milestone outside of the deploy belongs to a later boot, and is left out. Those that the record has already stay: later
+    on, the guest has booted again or is gone.
 
     :param facts: of each guest ``node``, ``host`` and its milestones in seconds since the epoch, or null
     """
     began = datetime.fromisoformat(record["started"]).timestamp()
-    guests = []
+    guests = {guest["node"]: guest for guest in record["guests"]}
     for fact in facts:
         since = {name: fact[name] - began for name in MILESTONES if fact.get(name) is not None}
         if not -RESOLUTION <= since.get("power_on", -10.0) <= record["seconds"]:
@@ -177,5 +178,7 @@ def with_guests(record: Mapping[str, Any], facts: Sequence[Mapping[str, Any]]) -
             if name in since and since[name] <= record["seconds"] + RESOLUTION:
                 earliest = max(times.values(), default=0.0)
                 times[name] = round(min(max(since[name], earliest), record["seconds"]), 3)
-        guests.append({"node": fact["node"], "host": fact["host"], "times": times})
-    return {**record, "guests": guests}
+        times |= guests.get(fact["node"], {}).get("times", {})
+        in_order = {name: times[name] for name in MILESTONES if name in times}
+        guests[fact["node"]] = {"node": fact["node"], "host": fact["host"], "times": in_order}
+    return {**record, "guests": list(guests.values())}

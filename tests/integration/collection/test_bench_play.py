@@ -25,7 +25,7 @@ KUBECTL = """\
 #!/bin/sh
 echo kubectl "$@" >> {root}/calls
 case "$*" in
-*" get "*) cat {root}/pods.json;;
+*" get "*) [ ! -e {root}/no-api ] || {{ echo "The connection to the server was refused" >&2; exit 1; }}; cat {root}/pods.json;;
 *" wait "*) [ ! -e {root}/unready ] || {{ echo "timed out waiting for the condition on pods/pod" >&2; exit 1; }};;
 *"/ping "*) cat {ping}; mv {root}/off-later {root}/off 2>/dev/null;;
 esac
@@ -74,8 +74,8 @@ class Stage:
             "q8s_state_dir": str(root),
         }
 
-    def run(self) -> tuple[int, str]:
-        """Return Ansible's exit code and output."""
+    def run(self, stage: str = "measure") -> tuple[int, str]:
+        """Run a stage. Return Ansible's exit code and output."""
         facts = {
             "ansible_connection": "local",
             "q8s_bench": self.plan,
@@ -89,7 +89,7 @@ class Stage:
         hosts = {"localhost": facts, "demo-arm-mid-1": {}}
         inventory = {"all": {"hosts": hosts, "vars": self.variables, "children": groups}}
         (self.root / "inventory.yml").write_text(json.dumps(inventory))
-        done = play(self.root, self.file)
+        done = play(self.root, self.file.with_name(f"{stage}.yml"))
         return done.returncode, said(done)
 
     def measured(self) -> list[str]:
@@ -121,6 +121,9 @@ def test_ssh_that_fails_for_a_moment_does_not_end_the_benchmark(stage: Stage) ->
     assert f"-- busybox timeout -k 5 {stage.plan['timeout']} /usr/bin/ping" in pinged, "kubectl cannot stop it"
     [removal] = [call for call in stage.calls() if "systemd-run" in call]
     assert f"--on-active={stage.plan['limit_seconds']} " in removal
+    assert "--wait=false" in removal, "it would be in the way of the next run's"
+    forced = [call for call in stage.calls() if "delete pods --all --force --grace-period=0" in call]
+    assert len(forced) == 2, "before and after: those of a lost node stay otherwise, and the namespace with them"
 
 
 def test_pods_that_do_not_become_ready_do_not_end_the_benchmark(stage: Stage) -> None:
@@ -138,6 +141,14 @@ def test_a_control_plane_that_is_gone_ends_the_benchmark_with_what_to_do(stage: 
     assert "Connection refused hint: `q8s-run bench FILE --resume` measures what is missing" in output, output
     assert sum("/ping " in call for call in stage.calls()) == 1, "nothing else is waited for"
     assert stage.cleaned(), "it is reachable again"
+
+
+def test_without_an_answer_of_the_api_server_it_is_said_what_shows_why(stage: Stage) -> None:
+    (stage.root / "no-api").touch()
+    code, output = stage.run("plan")
+    assert code != 0
+    reason = "Failed to plan the benchmark: The connection to the server was refused hint: `q8s-run status FILE` shows why"
+    assert reason in output, output
 
 
 def test_when_the_time_is_up_the_benchmark_says_so(stage: Stage) -> None:

@@ -202,7 +202,7 @@ def test_a_full_benchmark_of_several_types_has_the_time_that_it_takes() -> None:
     quick, full = (bench_plan(types, cluster, quick=quick) for quick in (True, False))
     assert full["limit_seconds"] > 5400 > quick["limit_seconds"] > 1200
     names = [one["name"] for one in full["measurements"]]
-    about = {"quick": False, "groups": full["groups"], "nodes": full["nodes"], "done": names[:-1]}
+    about = {"quick": False, "groups": full["groups"], "nodes": full["nodes"], "done": commands(full, names[:-1])}
     resumed = bench_plan(types, cluster, earlier=about)
     assert 1200 < resumed["limit_seconds"] < 1300, "one measurement is left"
     [rest] = resumed["batches"]
@@ -221,6 +221,15 @@ def test_each_part_of_a_benchmark_begins_with_what_is_left() -> None:
 def test_a_measurement_that_was_stopped_says_so() -> None:
     stopped = run(asdict(_bench_plan.measurements(THREE[:2], ["network"], _bench_plan.QUICK)[1]), "", rc=143)
     assert _bench_results.measured(stopped, {})["error"] == "it had not ended after 300 s"
+
+
+def test_what_a_measurement_printed_before_it_failed_does_not_count() -> None:
+    ping = asdict(_bench_plan.measurements(THREE[:2], ["network"], _bench_plan.QUICK)[1])
+    good, broken = (run(ping, recorded("ping.txt"), rc=rc, stderr="connection lost" if rc else "") for rc in (0, 1))
+    found = _bench_results.measured(broken, {})
+    assert (found["error"], found["figures"]) == ("exit code 1: connection lost", {})
+    [once, *_] = _bench_results.summarize([found, _bench_results.measured(good, {})])
+    assert once["count"] == 1
 
 
 def test_memory_is_measured_for_as_long_as_stress_ng_needs_to_report_mb() -> None:
@@ -420,6 +429,11 @@ def test_a_node_that_died_makes_the_results_partial() -> None:
     assert "PARTIAL" in _bench_tables.markdown(document)
 
 
+def commands(planned: dict[str, Any], names: list[str]) -> dict[str, list[str]]:
+    """The commands of the measurements of these names."""
+    return {one["name"]: list(one["argv"]) for one in planned["measurements"] if one["name"] in names}
+
+
 def results_of(planned: dict[str, Any], names: list[str], before: dict[str, Any] | None = None, **session: Any) -> Any:
     """The results after the measurements of these names, from recorded output. Others are not run."""
     runs = [
@@ -452,7 +466,7 @@ def test_a_resumed_benchmark_keeps_what_was_measured_and_measures_the_rest() -> 
     assert _bench_resume.describe(first) is None
 
     earlier = _bench_resume.earlier(first)
-    assert earlier["done"] == names[:3]
+    assert list(earlier["done"]) == names[:3]
     [part] = _bench_resume.batches(planned, earlier["done"], size=100)
     assert [one["name"] for one in part["measurements"]] == names[3:]
 
@@ -499,6 +513,13 @@ def test_a_cluster_that_changed_is_not_resumed() -> None:
     left = [one["name"] for part in again["batches"] for one in part["measurements"]]
     assert left == [one["name"] for one in first["measurements"][3:]]
 
+    name, argv = next(iter(earlier["done"].items()))
+    longer = {**earlier, "done": {**earlier["done"], name: [*argv, "--longer"], "cpu/pi/arm-mid-1/1": ["pi"]}}
+    with pytest.raises(AnsibleFilterError) as refused:
+        bench_plan(items, demo, earlier=longer)
+    assert f"{name} ran `{' '.join(argv)} --longer`, and would run `{' '.join(argv)}`" in str(refused.value)
+    assert "cpu/pi/arm-mid-1/1 is finished, and is no longer measured\nhint: " in str(refused.value)
+
     items[1]["status"]["allocatable"]["cpu"] = "4"
     with pytest.raises(AnsibleFilterError, match=r"node x86-small-1 had cpus 2, and has 4\nhint: .*--force"):
         bench_plan(items, demo, earlier=earlier)
@@ -540,11 +561,15 @@ def test_the_folder_gets_its_name_when_it_is_complete(
     document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "bench"
+    write_bytes = Path.write_bytes
 
-    def full(*arguments: object) -> str:
-        raise OSError(28, "No space left on device", "summary.csv")
+    def full(path: Path, content: bytes) -> int:
+        if path.name == "summary.csv":
+            assert any(path.parent.iterdir()), "others are written before"
+            raise OSError(28, "No space left on device", str(path))
+        return write_bytes(path, content)
 
-    monkeypatch.setattr(_bench_tables, "summary_csv", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
         bench_report.write(output, document)
     assert list(tmp_path.iterdir()) == []

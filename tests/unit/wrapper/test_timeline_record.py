@@ -30,6 +30,18 @@ def test_clocks_that_differ_by_a_second_put_no_milestone_before_an_earlier_one()
     assert guest["times"] == {"power_on": 100.0, "kernel": 100.0, "registered": 130.0}
 
 
+def test_what_is_known_of_a_guest_stays_when_it_has_booted_again_or_is_gone() -> None:
+    record = deploy()
+    began = datetime.fromisoformat(record["started"]).timestamp()
+    boot = {"node": "arm-mid-1", "host": "cli-arm-mid-1", "power_on": began + 100, "registered": began + 130}
+    first = timeline_record.with_guests(record, [boot])
+    later = timeline_record.with_guests(first, [{**boot, "power_on": began + 4000, "registered": began + 4100}])
+    assert later["guests"] == first["guests"]
+    assert timeline_record.with_guests(first, [])["guests"] == first["guests"]
+    [guest] = timeline_record.with_guests(first, [{**boot, "kernel": began + 101, "registered": None}])["guests"]
+    assert list(guest["times"].items()) == [("power_on", 100.0), ("kernel", 101.0), ("registered", 130.0)]
+
+
 def test_the_last_deploy_that_created_servers_is_kept(tmp_path: Path) -> None:
     folder = recorded(tmp_path / "state")
     first = deploy()

@@ -46,8 +46,8 @@ options:
     default: false
   earlier:
     description:
-      - What P(q8s.emu.bench_report#module) returns of results that are resumed. Their nodes, groups and effort are measured, and what is finished is left out.
-      - Fails if a node has changed since.
+      - What P(q8s.emu.bench_report#module) returns of results that are resumed. Their nodes and groups are measured, and what is finished is left out.
+      - Fails if a node has changed since, or if what is finished would be measured in another way now.
     type: dict
     default: {}
 """
@@ -93,11 +93,10 @@ def bench_plan(
         wanted = cluster_nodes(_spec.load_mapping(cluster, "cluster"))
         found = _bench_plan.read_nodes(items, wanted)
         # Before choosing: a node that is gone is not a name that was typed wrong.
-        changed = _bench_resume.differences(earlier["nodes"], [asdict(node) for node in found]) if earlier else []
-        if changed:
-            hint = "hint: the figures cannot be compared; measure everything again with --force"
-            raise _bench_plan.BenchError("\n".join([*changed, hint]))
+        _comparable(_bench_resume.differences(earlier["nodes"], [asdict(node) for node in found]) if earlier else [])
         chosen = _bench_plan.choose_nodes(found, nodes)
+        measurements = [asdict(one) for one in _bench_plan.measurements(chosen, chosen_groups, effort)]
+        _comparable(_bench_resume.changed_commands(earlier["done"], measurements) if earlier else [])
     except (_bench_plan.BenchError, _spec.SpecError) as error:
         raise AnsibleFilterError(f"Failed to plan the benchmark:\n{error}") from error
     plan = {
@@ -110,13 +109,23 @@ def bench_plan(
         "ports": {"iperf3": _bench_plan.IPERF_PORT, "sockperf": _bench_plan.SOCKPERF_PORT},
         "nodes": [asdict(node) for node in chosen],
         "topology": [asdict(node) for node in found],
-        "measurements": [asdict(one) for one in _bench_plan.measurements(chosen, chosen_groups, effort)],
+        "measurements": measurements,
     }
     batches = _bench_resume.batches(plan, earlier["done"] if earlier else (), _bench_plan.BATCH)
     left = [one for batch in batches for one in batch["measurements"]]
     for batch, progress in zip(batches, _bench_plan.progress(batches, effort)):
         batch["progress"] = progress
     return {**plan, "batches": batches, "limit_seconds": _bench_plan.limit_seconds(left, effort)}
+
+
+def _comparable(changed: Sequence[str]) -> None:
+    """Check that figures of earlier sessions can be compared with new ones.
+
+    :raises BenchError: something has changed
+    """
+    if changed:
+        hint = "hint: the figures cannot be compared; measure everything again with --force"
+        raise _bench_plan.BenchError("\n".join([*changed, hint]))
 
 
 def cluster_nodes(cluster: Any) -> list[dict[str, Any]]:

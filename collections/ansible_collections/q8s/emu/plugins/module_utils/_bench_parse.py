@@ -73,7 +73,9 @@ def parse_iperf3(text: str) -> dict[str, float]:
             found["jitter_ms"] = float(end["sum"]["jitter_ms"])
         else:
             found["retransmits"] = float(end["sum_sent"].get("retransmits", 0))
-    except (KeyError, TypeError, ZeroDivisionError) as error:
+    except ZeroDivisionError as error:
+        raise ParseError("iperf3 sent nothing") from error
+    except (KeyError, TypeError) as error:
         raise ParseError(f"iperf3's result has no {error}") from error
     return found
 

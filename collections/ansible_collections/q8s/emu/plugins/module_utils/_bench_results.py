@@ -207,11 +207,11 @@ def measured(run: Mapping[str, Any], samples: Mapping[str, Sequence[Sample]]) ->
     :param samples: samples by ``node/NODE`` and ``qemu/NODE``
     """
     item = run["item"]
-    figures: dict[str, float] = {}
+    parsed: dict[str, float] = {}
     error = ""
     text = str(run.get("stdout") or "")
     try:
-        figures = _bench_parse.parse(item["tool"], text)
+        parsed = _bench_parse.parse(item["tool"], text)
     except _bench_parse.ParseError as problem:
         reason = str(run.get("stderr") or "").strip().splitlines()
         error = f"{problem} ({reason[-1]})" if reason else str(problem)
@@ -220,8 +220,8 @@ def measured(run: Mapping[str, Any], samples: Mapping[str, Sequence[Sample]]) ->
     elif not error and run.get("rc") not in (0, None):
         error = f"exit code {run['rc']}: {str(run.get('stderr') or '').strip() or 'no message'}"
     since, until = (
-        figures.pop("from_epoch_s", _epoch(run.get("start"))),
-        figures.pop("until_epoch_s", _epoch(run.get("end"))),
+        parsed.pop("from_epoch_s", _epoch(run.get("start"))),
+        parsed.pop("until_epoch_s", _epoch(run.get("end"))),
     )
     loads = {}
     for node in dict.fromkeys(name for name in (item["client"], item["server"]) if name):
@@ -235,7 +235,7 @@ def measured(run: Mapping[str, Any], samples: Mapping[str, Sequence[Sample]]) ->
         "argv": list(item["argv"]),
         "start": str(run.get("start") or ""),
         "end": str(run.get("end") or ""),
-        "figures": figures,
+        "figures": {} if error else parsed,
         "error": error,
         "load": loads,
         "output": text,
@@ -317,7 +317,7 @@ def document(
     :param before: the results so far, of this session and of earlier ones
     """
     written = now.strftime("%Y-%m-%dT%H:%M:%SZ")
-    earlier: Mapping[str, Any] = before or {"measurements": [], "idle": {}, "deploy_stages": []}
+    earlier: Mapping[str, Any] = before or {"measurements": [], "idle": {}, "deploy_stages": [], "sessions": []}
     new = [measured(run, samples) for run in runs if isinstance(run.get("item"), Mapping)]
     planned = [one["name"] for one in plan["measurements"]]
     results = _bench_resume.merge(earlier["measurements"], new, planned)
@@ -329,7 +329,7 @@ def document(
             idle = idle_load(samples, _epoch(result["start"]), _epoch(result["end"]))
     deploy = newest_deploy(session.history)
     sessions = _bench_resume.sessions(
-        earlier.get("sessions", []),
+        earlier["sessions"],
         started=session.started or written,
         now=written,
         measured=len(new),

@@ -8,7 +8,9 @@ A benchmark is measured in sessions. Each adds its results to those of the earli
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import ip_address
 from typing import Any, Optional
 
 # What must be the same for the figures of two sessions to be comparable. A node's address and free memory may change.
@@ -22,7 +24,7 @@ def earlier(document: Mapping[str, Any]) -> dict[str, Any]:
         "groups": list(document["groups"]),
         "nodes": [{key: node[key] for key in _SAME if key in node} for node in document["nodes"]],
         "versions": dict(document["versions"]),
-        "done": [result["name"] for result in document["measurements"] if not result["error"]],
+        "done": {result["name"]: list(result["argv"]) for result in document["measurements"] if not result["error"]},
     }
 
 
@@ -41,6 +43,35 @@ def differences(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, 
             if key in node and node[key] != current[key]  # results of an earlier release lack some
         ]
     return lines
+
+
+def changed_commands(done: Mapping[str, Sequence[str]], plan: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return which finished measurements the plan has no more or measures in another way, as after an update of Q8S.
+
+    :param done: command by the name of the measurement
+    :param plan: the measurements that are planned
+    """
+    planned = {one["name"]: one["argv"] for one in plan}
+    lines = []
+    for name, argv in done.items():
+        if name not in planned:
+            lines.append(f"{name} is finished, and is no longer measured")
+        elif _without_addresses(argv) != _without_addresses(planned[name]):
+            lines.append(f"{name} ran `{shlex.join(argv)}`, and would run `{shlex.join(planned[name])}`")
+    return [*lines[:3], f"and {len(lines) - 3} more measurements"] if len(lines) > 3 else lines
+
+
+def _without_addresses(argv: Sequence[str]) -> list[str]:
+    """Return the words of a command, without those of nodes, pods and Services: they may change, or are not known yet."""
+    return [word for word in argv if not _is_address(word)]
+
+
+def _is_address(word: str) -> bool:
+    try:
+        ip_address(word)
+    except ValueError:
+        return word.startswith("@")
+    return True
 
 
 def batches(plan: Mapping[str, Any], done: Iterable[str], size: int) -> list[dict[str, Any]]:
@@ -102,7 +133,7 @@ def sessions(
 
 def describe(document: Mapping[str, Any]) -> Optional[str]:
     """Describe the sessions of results, or return None if there was only one."""
-    found = document.get("sessions", [])
+    found = document["sessions"]
     if len(found) < 2:
         return None
     parts = [f"{one['started']} to {one['ended']} ({one['measured']} measurements)" for one in found]
