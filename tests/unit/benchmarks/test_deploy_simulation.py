@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -19,8 +20,10 @@ from benchmarks.deploy_simulation import (
     checked,
     checked_builds,
     checks,
+    limited,
     predicted,
     predicted_cold,
+    recalibrated,
 )
 
 RECORDS = {file.stem: json.loads(file.read_text()) for file in DEPLOYS.glob("*.json")}
@@ -50,14 +53,25 @@ def test_each_worker_has_every_milestone_in_order(workers: int) -> None:
     assert result.active < result.reached < min(result.packages) < min(result.powered_on) < min(result.ready)
 
 
-def test_the_documentation_has_the_simulated_build_and_cold_deploys() -> None:
+def test_the_documentation_has_the_simulations_tables() -> None:
+    """Of the tables with 250 and 1000 nodes, which take minutes, the first columns."""
     page = (DEPLOYS.parents[1] / "docs/reference/benchmarks.md").read_text()
+    assert "\n".join(checked(RECORDS)) in page
     assert "\n".join(checked_builds()) in page
-    table = predicted_cold(calibrate(RECORDS[CALIBRATION], CLOUD_SIZES), CLOUD, (52,))
+    deploy = calibrate(RECORDS[CALIBRATION], CLOUD_SIZES)
+    first_columns = [row.rstrip("|") for make in (predicted, limited) for row in make(deploy, CLOUD, (52,))[2:]]
+    assert all(row in page for row in first_columns), [row for row in first_columns if row not in page]
+    table = predicted_cold(deploy, CLOUD, (52,))
     minutes = [[float(cell.split()[0]) for cell in row.split("|")[2:-1]] for row in table[2:]]
     assert [build for build, _whole in minutes] == sorted((build for build, _ in minutes), reverse=True)
     assert all(whole > build + 5 for build, whole in minutes)
     assert all(row in page for row in table[2:]), "the first columns of its rows"
+
+
+def test_the_documentation_says_what_another_calibration_would_change() -> None:
+    page = (DEPLOYS.parents[1] / "docs/reference/benchmarks.md").read_text()
+    _before, errors, minutes = re.split(r"errors are |, and 250 nodes take ", recalibrated(RECORDS).rstrip("."))
+    assert errors in page and minutes in page
 
 
 def test_a_build_that_calibrates_is_the_one_that_takes_longest() -> None:
