@@ -135,7 +135,9 @@ def recalibrated(records: Mapping[str, Any]) -> str:
     errors = [check.error for check in checks(records, OTHER_CALIBRATION) if check.name != OTHER_CALIBRATION]
     whole = simulate(calibrate(records[OTHER_CALIBRATION], CLOUD_SIZES), CLOUD, 249).seconds
     between = f"{min(errors):+.0f} to {max(errors):+.0f} %"
-    return f"Calibrated with {OTHER_CALIBRATION}, the others' errors are {between}, and 250 nodes take {_minutes(whole)}."
+    return (
+        f"Calibrated with {OTHER_CALIBRATION}, the others' errors are {between}, and 250 nodes take {_minutes(whole)}."
+    )
 
 
 def build_of(measured: MeasuredBuild) -> Build:

@@ -161,8 +161,8 @@ def guests_of(record: Mapping[str, Any]) -> list[Guest]:
 def with_guests(record: Mapping[str, Any], facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return a record with the milestones of the guests that the deploy has started.
 
-    A milestone outside of the deploy belongs to a later boot, and is left out. Those that the record has already stay: later
-    on, the guest has booted again or is gone.
+    A milestone outside of the deploy belongs to a later boot, and is left out. Those that the record has already stay:
+    later on, the guest has booted again or is gone.
 
     :param facts: of each guest ``node``, ``host`` and its milestones in seconds since the epoch, or null
     """

@@ -25,7 +25,7 @@ KUBECTL = """\
 #!/bin/sh
 echo kubectl "$@" >> {root}/calls
 case "$*" in
-*" get "*) [ ! -e {root}/no-api ] || {{ echo "The connection to the server was refused" >&2; exit 1; }}; cat {root}/pods.json;;
+*" get "*) [ ! -e {root}/no-api ] || {{ echo "The connection was refused" >&2; exit 1; }}; cat {root}/pods.json;;
 *" wait "*) [ ! -e {root}/unready ] || {{ echo "timed out waiting for the condition on pods/pod" >&2; exit 1; }};;
 *"/ping "*) cat {ping}; mv {root}/off-later {root}/off 2>/dev/null;;
 esac
@@ -147,7 +147,7 @@ def test_without_an_answer_of_the_api_server_it_is_said_what_shows_why(stage: St
     (stage.root / "no-api").touch()
     code, output = stage.run("plan")
     assert code != 0
-    reason = "Failed to plan the benchmark: The connection to the server was refused hint: `q8s-run status FILE` shows why"
+    reason = "Failed to plan the benchmark: The connection was refused hint: `q8s-run status FILE` shows why"
     assert reason in output, output
 
 

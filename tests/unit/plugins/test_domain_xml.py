@@ -53,9 +53,9 @@ def render() -> Render:
 @pytest.mark.parametrize(
     ("changes", "expected", "older"),
     [
-        ({}, "root=LABEL=rootfs quiet tsc=reliable", " clearcpuid=cx16"),
-        ({"__emulated_worker_kvm": True}, "root=LABEL=rootfs quiet", ""),
-        ({"emulated_worker_architecture": "aarch64"}, "root=LABEL=rootfs quiet", ""),
+        ({}, "root=LABEL=rootfs quiet panic=10 tsc=reliable", " clearcpuid=cx16"),
+        ({"__emulated_worker_kvm": True}, "root=LABEL=rootfs quiet panic=10", ""),
+        ({"emulated_worker_architecture": "aarch64"}, "root=LABEL=rootfs quiet panic=10", ""),
     ],
     ids=["emulated", "kvm", "arm64"],
 )
@@ -67,22 +67,22 @@ def test_only_an_emulated_x86_64_machine_trusts_its_tsc_and_does_without_what_an
 
 
 def test_a_guest_whose_host_gets_a_newer_qemu_uses_it_again(render: Render) -> None:
-    booted = OLDER.replace("</cmdline>", " tsc=reliable clearcpuid=cx16</cmdline>")
+    booted = OLDER.replace("</cmdline>", " panic=10 tsc=reliable clearcpuid=cx16</cmdline>")
     kept = render(__emulated_worker_booted=booted, __emulated_worker_keeps_flags=False)
-    assert kept.findtext("os/cmdline") == "root=LABEL=rootfs no_timer_check tsc=reliable clearcpuid=cx16"
+    assert kept.findtext("os/cmdline") == "root=LABEL=rootfs no_timer_check panic=10 tsc=reliable clearcpuid=cx16"
     machine = render(__emulated_worker_booted=booted)
-    assert machine.findtext("os/cmdline") == "root=LABEL=rootfs no_timer_check tsc=reliable"
+    assert machine.findtext("os/cmdline") == "root=LABEL=rootfs no_timer_check panic=10 tsc=reliable"
 
 
-def test_an_existing_guest_keeps_its_kernel_and_gets_the_clock(render: Render) -> None:
+def test_an_existing_guest_keeps_its_kernel_and_gets_the_clock_and_the_reset(render: Render) -> None:
     machine = render(__emulated_worker_booted=OLDER)
     assert machine.findtext("os/kernel") == "/var/lib/q8s-guest/kernel-old"
-    assert machine.findtext("os/cmdline") == "root=LABEL=rootfs no_timer_check tsc=reliable"
-    again = OLDER.replace("</cmdline>", " tsc=reliable</cmdline>")
+    assert machine.findtext("os/cmdline") == "root=LABEL=rootfs no_timer_check panic=10 tsc=reliable"
+    again = OLDER.replace("</cmdline>", " panic=10 tsc=reliable</cmdline>")
     assert ElementTree.tostring(render(__emulated_worker_booted=again)) == ElementTree.tostring(machine)
 
 
 def test_a_guest_that_changes_to_kvm_loses_it(render: Render) -> None:
     booted = OLDER.replace("</cmdline>", " tsc=reliable</cmdline>")
     machine = render(__emulated_worker_booted=booted, __emulated_worker_kvm=True)
-    assert machine.findtext("os/cmdline") == "root=LABEL=rootfs no_timer_check"
+    assert machine.findtext("os/cmdline") == "root=LABEL=rootfs no_timer_check panic=10"

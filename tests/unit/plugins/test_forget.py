@@ -32,7 +32,7 @@ def forget() -> Any:
     [("cp", "10.0.0.7", ["1"]), ("cp-3", "10.0.0.9", ["9"]), ("cp-3", "10.0.0.2", []), ("cp-3", "10.0.0.8", [])],
 )
 def test_only_members_of_that_server_are_dead(forget: Any, name: str, address: str, dead: list[str]) -> None:
-    assert [member["ID"] for member in forget.dead_members(MEMBERS, name, address)] == dead
+    assert [member["ID"] for member in forget.members_of(MEMBERS, name, address)] == dead
 
 
 @pytest.mark.parametrize("check", [False, True])
@@ -55,6 +55,30 @@ def test_member_and_node_are_removed(
     forget.main("cp", "10.0.0.7", *(["--check"] if check else []))
     assert capsys.readouterr().out == "member 1 of etcd, cp\nnode/cp\n"
     assert calls == ([] if check else ["remove 1", "delete node/cp"])
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "said"), [("cp-2", "10.0.0.2", ""), ("cp-2", "10.0.0.8", ""), ("cp-3", "10.0.0.3", "no\n")]
+)
+def test_a_server_that_etcd_no_longer_has_is_told_from_a_member(
+    forget: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, address: str, said: str
+) -> None:
+    monkeypatch.setattr(forget, "ask", lambda method: {"members": MEMBERS})
+    monkeypatch.setattr(forget.os.path, "exists", lambda path: True)
+    forget.main(name, address, "--is-member")
+    assert capsys.readouterr().out == said
+
+
+def test_while_etcd_does_not_answer_a_server_stays_a_member(
+    forget: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(method: str) -> None:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(forget, "ask", refuse)
+    monkeypatch.setattr(forget.os.path, "exists", lambda path: True)
+    forget.main("cp-3", "10.0.0.3", "--is-member")
+    assert capsys.readouterr().out == ""
 
 
 def test_without_a_cluster_there_is_nothing_to_remove(

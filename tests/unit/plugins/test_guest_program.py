@@ -84,7 +84,8 @@ class Machine:
         self.end = float("inf")
         answers = iter(who)
         last = who[-1]
-        monkeypatch.setattr(script, "answer", lambda _: next(answers, last))
+        monkeypatch.setattr(script, "answer", lambda *_: next(answers, last))
+        monkeypatch.setattr(script, "has_space", lambda _: self.now >= 600)
         monkeypatch.setattr(script, "busy_seconds", lambda _: 0.0)
         self.printed_until = 0.0
         monkeypatch.setattr(script, "console", lambda _: b"." * int(min(self.now, self.printed_until)))
@@ -209,12 +210,29 @@ def test_a_watched_guest_with_a_firewall_is_left_alone(script: Any, monkeypatch:
         ("shut off (destroyed)", []),
         ("shut off (shutdown)", []),
         ("paused (user)", []),
+        ("paused (I/O error)", ["resume"] * 3),
         ("in shutdown (user)", []),
     ],
 )
-def test_a_watched_machine_is_started_only_when_its_qemu_ended(
+def test_a_watched_machine_is_started_only_when_its_qemu_ended_or_its_hosts_disk_was_full(
     script: Any, monkeypatch: pytest.MonkeyPatch, state: str, calls: list[str]
 ) -> None:
     machine = Machine(script, monkeypatch, ["nobody"])
     machine.state = state
     assert watched(script, machine, 3600) == calls
+
+
+def test_space_is_that_of_the_guests_disk(script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(script, "virsh", lambda *_: f"<disk><source file='{tmp_path}/x86-1.qcow2'/></disk>")
+    monkeypatch.setattr(script, "SPACE", 1)
+    assert script.has_space("x86-1")
+    monkeypatch.setattr(script, "SPACE", 1 << 62)
+    assert not script.has_space("x86-1")
+
+
+def test_a_watched_guest_is_not_asked_by_ssh(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(script, monkeypatch, ["kernel"])
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(script, "answer", lambda *given: asked.append(given) or "kernel")
+    assert watched(script, machine, 100) == []
+    assert {*asked} == {("192.0.2.1", script.CLOSED)}

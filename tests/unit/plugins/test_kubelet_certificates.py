@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+import json
 import os
 import socket
 import subprocess
@@ -99,6 +100,26 @@ def test_other_names_are_refused(approver: Any, key: Path, subject: str, names: 
 )
 def test_other_requests_are_refused(approver: Any, key: Path, changes: dict[str, Any], why: str) -> None:
     assert why in approver.refusal(spec(request_pem(key, SUBJECT, NAMES), **changes), NODES)
+
+
+@pytest.mark.parametrize(
+    ("problem", "code"),
+    [
+        ("", 0),
+        ('Error from server (Conflict): Operation cannot be fulfilled on certificatesigningrequests "csr-1"', 0),
+        ("Unable to connect to the server: context deadline exceeded", 1),
+    ],
+)
+def test_an_approval_that_failed_is_tried_again_by_a_new_watch(
+    approver: Any, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: str, code: int
+) -> None:
+    (tmp_path / "nodes.json").write_text(json.dumps(NODES))
+    request = {"metadata": {"name": "csr-1"}, "spec": spec(request_pem(key, SUBJECT, NAMES))}
+    events = tmp_path / "events"
+    events.write_text(json.dumps({"type": "ADDED", "object": request}) + "\n")
+    monkeypatch.setattr(approver, "approve", lambda request: problem)
+    monkeypatch.setattr(approver, "KUBECTL", ["sh", "-c", f"cat {events}"])
+    assert approver.main(str(tmp_path / "nodes.json")) == code
 
 
 def test_what_other_readers_of_pem_take_for_a_header_is_refused(approver: Any, key: Path) -> None:

@@ -44,7 +44,7 @@ def majority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text(MANIFEST)
     etcd = Etcd(tmp_path / "manifests/etcd.yaml")
-    for name, value in {"etcd": etcd, "ask": etcd.ask, "SECONDS_TO_CHOOSE": 0, "SECONDS_TO_RESTART": 0}.items():
+    for name, value in {"etcd": etcd, "ask": etcd.ask, "SECONDS_TO_RESTART": 0}.items():
         monkeypatch.setattr(module, name, value, raising=False)
     monkeypatch.setattr(module, "runs_as_usual", lambda: True)
     return module
@@ -53,21 +53,21 @@ def majority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_with_a_leader_nothing_is_changed(majority: Any, capsys: pytest.CaptureFixture[str]) -> None:
     majority.etcd.leads = True
     for option in ("", "--restore", "--check"):
-        majority.main(option)
+        majority.main("0", option)
     assert majority.etcd.seen == [MANIFEST] and capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("option", ["", "--check"])
 def test_without_one_the_members_and_the_way_out_are_named(majority: Any, option: str) -> None:
     with pytest.raises(SystemExit) as ended:
-        majority.main(option)
+        majority.main("0", option)
     assert "no majority of its members answers (its members are cp, cp-2)" in str(ended.value)
     assert "deploy FILE -- -e q8s_restore_etcd=true" in str(ended.value)
     assert majority.etcd.manifest.read_text() == MANIFEST
 
 
 def test_a_restore_starts_it_alone_and_then_as_before(majority: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    majority.main("--restore")
+    majority.main("0", "--restore")
     assert majority.etcd.seen == [MANIFEST, FORCED, MANIFEST]
     assert "etcd has one member" in capsys.readouterr().out
     assert sorted(path.name for path in (majority.etcd.manifest.parents[1] / "q8s").iterdir()) == ["initialised"]
@@ -77,9 +77,9 @@ def test_a_restore_that_was_interrupted_is_ended(majority: Any, tmp_path: Path) 
     majority.etcd.manifest.write_text(FORCED)
     (tmp_path / "q8s/etcd.yaml").write_text(MANIFEST)
     with pytest.raises(SystemExit, match="the next deploy ends it"):
-        majority.main("--check")
+        majority.main("0", "--check")
     assert majority.etcd.manifest.read_text() == FORCED
-    majority.main()
+    majority.main("0")
     assert majority.etcd.manifest.read_text() == MANIFEST and not (tmp_path / "q8s/etcd.yaml").exists()
 
 
@@ -90,11 +90,11 @@ def test_an_etcd_that_does_not_run_is_left_to_the_rest_of_the_deploy(
         raise ConnectionRefusedError
 
     monkeypatch.setattr(majority, "ask", refuse)
-    majority.main("--restore")
+    majority.main("0", "--restore")
     assert majority.etcd.manifest.read_text() == MANIFEST
 
 
 def test_without_a_cluster_nothing_is_asked(majority: Any, tmp_path: Path) -> None:
     (tmp_path / "q8s/initialised").unlink()
-    majority.main("--restore")
+    majority.main("0", "--restore")
     assert majority.etcd.seen == []

@@ -297,6 +297,22 @@ def test_models_that_the_images_qemu_does_not_have(image: Image, host_os: str, l
     assert [text.startswith(f"host_os is {host_os}, but the image") for text in said] == [True] * note
 
 
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        (Image("i", distribution="ubuntu", version="20.04"), ["ubuntu 20.04"]),
+        (Image("i", distribution="fedora"), ["fedora"]),
+        (Image("i", distribution="debian"), []),
+        (Image("i", distribution="ubuntu", version="24.04 LTS"), []),
+        (Image("i", name="our-image"), []),
+    ],
+)
+def test_an_image_that_says_that_it_is_another_system_is_noted(image: Image, says: list[str]) -> None:
+    said = _preflight.notes(CLUSTER, replace(GOOD, images=(image,)))
+    start = f"the image '{CLUSTER.default_image_name}' says that it is"
+    assert [text.partition(";")[0] for text in said if text.startswith(start)] == [f"{start} {one}" for one in says]
+
+
 def test_a_model_of_a_type_without_workers_is_nobodys_business() -> None:
     cluster = replace(GENOA, workers=(("x86-small", 0), ("arm-mid", 1)))
     assert _preflight.problems(cluster, replace(GOOD, images=(Image("i", name="debian-12"),)), plans()) == []

@@ -73,6 +73,7 @@ def test_the_cgroup_driver_is_the_hosts_and_stays(probe: Probe, files: dict[str,
 
 RESOLVED, MANAGER = "/run/systemd/resolve/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf"
 OWN, OUTER = "nameserver 127.0.0.1\nnameserver ::1\n", "search example.org\nnameserver 10.0.0.2\n"
+SIX = "nameserver 2001:db8::53\n"
 
 
 @pytest.mark.parametrize(
@@ -86,12 +87,16 @@ OWN, OUTER = "nameserver 127.0.0.1\nnameserver ::1\n", "search example.org\nname
         ({"/etc/resolv.conf": STUB, RESOLVED: "# none\n", MANAGER: OUTER}, MANAGER),
         ({"/etc/resolv.conf": OWN + OUTER}, "/etc/resolv.conf"),
         ({"/etc/resolv.conf": OWN, RESOLVED: STUB}, ""),
+        # pods have no IPv6
+        ({"/etc/resolv.conf": SIX}, ""),
+        ({"/etc/resolv.conf": STUB, RESOLVED: SIX}, ""),
+        ({"/etc/resolv.conf": SIX + OUTER}, "/etc/resolv.conf"),
         # without a network beyond the cluster's
         ({"/etc/resolv.conf": ""}, "/etc/resolv.conf"),
         ({}, "/etc/resolv.conf"),
     ],
     ids=["without resolved", "resolved", "resolved unused", "NetworkManager", "both", "some on loopback",
-         "only on loopback", "empty", "none"],
+         "only on loopback", "only IPv6", "only IPv6 behind resolved", "IPv6 and IPv4", "empty", "none"],
 )  # fmt: skip
 def test_pods_never_ask_the_stub_resolver(probe: Probe, files: dict[str, str], expected: str) -> None:
     assert f"resolv-conf {expected}" in probe(files)
@@ -99,8 +104,8 @@ def test_pods_never_ask_the_stub_resolver(probe: Probe, files: dict[str, str], e
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [(OUTER, OUTER), (OWN + OUTER, OUTER), (OWN, ""), ("", ""), ("\n\n", "\n\n")],
-    ids=["outer", "some on loopback", "only on loopback", "empty", "blank"],
+    [(OUTER, OUTER), (OWN + OUTER, OUTER), (OWN, ""), (SIX + OUTER, OUTER), ("", ""), ("\n\n", "\n\n")],
+    ids=["outer", "some on loopback", "only on loopback", "IPv6 and IPv4", "empty", "blank"],
 )
 def test_a_guest_gets_the_name_servers_that_it_reaches(text: str, expected: str, tmp_path: Path) -> None:
     put(tmp_path, "/etc/resolv.conf", text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from q8s_wrapper.commands import access
 from q8s_wrapper.errors import ExitCode, WrapperError
 from q8s_wrapper.invocation import Invocation
 from tests.unit.wrapper.local_cloud import cluster_state, recorded
+from tests.upstream import Server
 
 EXAMPLE = str(Path(__file__).parents[3] / "examples" / "demo.yaml")
 HERE = {"ansible_connection": "local"}
@@ -266,15 +266,15 @@ def test_a_kubeconfig_that_cannot_be_read_is_fetched_again(
     assert f"Failed to read {stored}: it is not a kubeconfig" in capsys.readouterr().err
 
 
-def test_of_several_control_planes_one_that_answers_is_named(
-    stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_of_several_control_planes_one_that_is_ready_is_named(
+    server: Server, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text(
         Path(EXAMPLE).read_text().replace("number_additional_master_nodes: 0", "number_additional_master_nodes: 2")
     )
-    listener = socket.create_server(("127.0.0.1", 0))
-    here = OURS.replace("10.254.1.5:6443", f"127.0.0.1:{listener.getsockname()[1]}")
+    here = OURS.replace("10.254.1.5:6443", f"127.0.0.1:{server.server_port}")
+    server.files["/readyz"] = b"ok"
     asked = []
 
     def fetch(*_: Any) -> ExitCode:
@@ -286,6 +286,6 @@ def test_of_several_control_planes_one_that_answers_is_named(
     stored.write_text(here)
     assert cli.main(["kubeconfig", str(file)]) == ExitCode.DONE
     assert not asked and "https://127.0.0.1:" in capsys.readouterr().out
-    listener.close()
+    del server.files["/readyz"]  # it listens, and is not ready
     assert cli.main(["kubeconfig", str(file)]) == ExitCode.DONE
     assert asked and "https://10.254.1.6:6443" in capsys.readouterr().out

@@ -281,6 +281,12 @@ def _joins(cluster: Cluster, holder: Server) -> list[str]:
     return [f"the control plane {name} was deleted: a new one joins {holder.name}, which has the cluster's CA and etcd"]
 
 
+_RESTORE = (
+    "If etcd has no leader there, because a majority of its members is lost for good: q8s-run deploy FILE -- -e q8s_restore_etcd=true "
+    "(ansible-playbook: -e q8s_restore_etcd=true) goes on with the data that is there. "
+)
+
+
 def _control_plane_loss(cluster: Cluster, existing: Existing, foreign: Optional[Server], patience: float) -> str:
     """Return what would be lost if the server with the cluster's CA and etcd were created now; empty if nothing would.
 
@@ -315,6 +321,7 @@ def _control_plane_loss(cluster: Cluster, existing: Existing, foreign: Optional[
         remedy += (
             f"If the API server answers there, {gone} deploy joins a new {name} to the others. " if not foreign else ""
         )
+        remedy += "" if holder or foreign else _RESTORE
         remedy += "" if holder or foreign else _gateway_hint(cluster, existing, copies)
     return (
         f"the server {name}, which has the cluster's CA and etcd, {state}. Everything that was created in Kubernetes is lost with "

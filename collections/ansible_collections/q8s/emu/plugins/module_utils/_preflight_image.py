@@ -43,11 +43,22 @@ def model_problems(cluster: Cluster, findings: Findings) -> list[str]:
 
 
 def host_system_notes(cluster: Cluster, findings: Findings) -> list[str]:
-    """Return a note if ``host_os`` differs from the system that the image names."""
-    said, image = cluster.host_os, findings.images[0].host_system if len(findings.images) == 1 else ""
-    if said == "auto" or not image or said == image:
+    """Return a note if ``host_os`` differs from the system that the image names, or if that is one that Q8S does not know."""
+    if len(findings.images) != 1:
         return []
-    return [f"host_os is {said}, but the image {cluster.default_image_name!r} says that it is {image}"]
+    said, image = cluster.host_os, findings.images[0]
+    name = f"the image {cluster.default_image_name!r} says that it is"
+    if said != "auto":
+        differs = image.host_system not in ("", said)
+        return [f"host_os is {said}, but {name} {image.host_system}"] if differs else []
+    family = image.distribution.lower() in ("debian", "ubuntu")
+    # "debian" alone may be any release of it.
+    if image.host_system or not image.distribution or (family and not image.version):
+        return []
+    known = ", ".join(system.title for system in _spec_qemu.HOST_SYSTEMS.values())
+    return [
+        f"{name} {f'{image.distribution} {image.version}'.strip()}; hosts can be {known}. Others fail when packages are installed"
+    ]
 
 
 def _host_system(cluster: Cluster, findings: Findings) -> str:

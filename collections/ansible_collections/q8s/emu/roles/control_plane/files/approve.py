@@ -127,9 +127,11 @@ def main(path):
                 continue
             name, user = request["metadata"]["name"], request["spec"].get("username", "")
             why = refusal(request["spec"], nodes)
-            # Another control plane may have been first: then the API server answers with a conflict.
             problem = f"left as it is: {why}" if why else approve(request)
             print(f"{name} of {user}: {problem or 'approved'}", flush=True)
+            # Another control plane may have been first. Anything else is tried again: systemd starts this anew, and a watch begins with all requests.
+            if problem and not why and "Conflict" not in problem:
+                return 1
         return watch.wait()
     finally:
         watch.kill()

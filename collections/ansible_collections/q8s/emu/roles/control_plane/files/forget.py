@@ -1,9 +1,9 @@
 """Remove what is left in the cluster of a control plane that has not joined it: its member of etcd, and its node.
 
-    forget.py NAME ADDRESS [--check]
+    forget.py NAME ADDRESS [--check | --is-member]
 
 Runs on a control plane of the cluster. On one that has no cluster yet, there is nothing to remove. Prints what it
-removes, or with --check would remove, a line each.
+removes, or with --check would remove, a line each. With --is-member, prints only "no" if etcd has no such member.
 """
 
 import json
@@ -27,17 +27,33 @@ def ask(method, **request):
         return json.load(answer)
 
 
-def dead_members(members, name, address):
+def members_of(members, name, address):
     """Return the members of that name; one that never started has no name, but the address of its server."""
     url = f"https://{address}:2380"
     return [m for m in members if m.get("name") == name or (not m.get("name") and url in m.get("peerURLs", []))]
 
 
-def main(name, address, check=""):
+def is_member(name, address):
+    """Return whether etcd has a member of that server. It has, as long as etcd does not say otherwise."""
+    try:
+        members = ask("list")["members"]
+    except (OSError, ValueError, KeyError):
+        return True
+    return any(f"https://{address}:2380" in m.get("peerURLs", []) for m in members) or bool(
+        members_of(members, name, address)
+    )
+
+
+def main(name, address, option=""):
     """Remove the member and the node."""
     if not os.path.exists("/etc/kubernetes/q8s/initialised"):
         return
-    for member in dead_members(ask("list")["members"], name, address):
+    if option == "--is-member":
+        if not is_member(name, address):
+            print("no")
+        return
+    check = option == "--check"
+    for member in members_of(ask("list")["members"], name, address):
         print(f"member {member['ID']} of etcd, {member.get('name') or address}")
         if not check:
             ask("remove", ID=member["ID"])

@@ -1,8 +1,8 @@
 """Check that etcd on this control plane has a leader, which it has while a majority of its members answers.
 
-    majority.py [--check | --restore]
+    majority.py SECONDS [--check | --restore]
 
-Exits with 1 and the reason if it has none. With --restore, etcd then forgets all other members and goes on with the data
+Exits with 1 and the reason if it has none after so many seconds. With --restore, etcd then forgets all other members and goes on with the data
 of this one (etcd's --force-new-cluster); prints what it did. A restore that was interrupted is ended, but not with --check.
 """
 
@@ -19,7 +19,6 @@ MANIFEST = "/etc/kubernetes/manifests/etcd.yaml"
 ORIGINAL = "/etc/kubernetes/q8s/etcd.yaml"
 FORCE = "    - --force-new-cluster\n"
 COMMAND = "    - etcd\n"
-SECONDS_TO_CHOOSE = 30  # an election takes one or two
 SECONDS_TO_RESTART = 600  # the kubelet restarts etcd, which may run on a slow machine
 HINT = (
     "Start or repair the others first (q8s-run status). If they are lost for good: q8s-run deploy FILE -- -e q8s_restore_etcd=true "
@@ -113,13 +112,13 @@ def runs_as_usual():
     return found
 
 
-def main(option=""):
+def main(seconds, option=""):
     """Check, and restore if that is wanted."""
     if not os.path.exists("/etc/kubernetes/q8s/initialised"):
         return
     interrupted = os.path.exists(ORIGINAL)
     # An etcd that does not run is started later in the deploy.
-    if not interrupted and (leader() is None or wait(leader, SECONDS_TO_CHOOSE)):
+    if not interrupted and (leader() is None or wait(leader, int(seconds))):
         return
     if option == "--restore" or (interrupted and option != "--check"):
         restore()

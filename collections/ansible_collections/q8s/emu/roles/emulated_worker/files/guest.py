@@ -15,11 +15,13 @@ as long. A guest on a host that is itself emulated takes half an hour, and one t
 of its ends, and whether nobody listens on its kubelet's port, as while it boots. Exit code 1 and the reason on stderr, if the guest did not come.
 
 watch: is more patient, since a guest may wait for a device while it boots, and takes an answer to ARP for life, since a
-guest may have a firewall. A guest that somebody has stopped or paused is left alone.
+guest may have a firewall. A guest that QEMU paused because its host's disk was full goes on once there is space again. One
+that somebody has stopped or paused is left alone.
 """
 
 import glob
 import json
+import os
 import re
 import socket
 import subprocess
@@ -32,14 +34,16 @@ PAUSE = 20.0  # seconds between two looks at a watched guest
 IDLE = 0.25  # of one CPU; a guest that boots uses or waits for a whole one, a CPU that hangs leaves the others alive
 RESETS = 3
 PATIENCE = 6  # times TIMEOUT, for a guest that prints
+SPACE = 256 << 20  # bytes that must be free on the host before a guest that lacked them goes on
+CLOSED = 9  # a port on which nobody listens in a guest: sshd would start a process for each look, and log it
 RESTART = 60.0  # seconds for which libvirt may not answer, as while it restarts
 VIRSH = ["virsh", "--quiet", "--connect", "qemu:///system"]
 
 
-def answer(address):
-    """Return who answers on the port of ssh: "sshd", only the guest's "kernel", or "nobody"."""
+def answer(address, port=22):
+    """Return who answers on the port, by default that of ssh: "sshd", only the guest's "kernel", or "nobody"."""
     try:
-        with socket.create_connection((address, 22), timeout=5) as connection:
+        with socket.create_connection((address, port), timeout=5) as connection:
             try:
                 return "sshd" if connection.recv(4) == b"SSH-" else "kernel"
             except OSError:
@@ -147,6 +151,15 @@ def answers_arp(address):
     return "lladdr" in shown and "FAILED" not in shown and "INCOMPLETE" not in shown
 
 
+def has_space(name):
+    """Return whether there is space for the guest's disk on its host."""
+    file = re.search(r"<source file='([^']+)'", virsh("dumpxml", name))
+    if not file:
+        return False
+    found = os.statvfs(os.path.dirname(file.group(1)))
+    return found.f_bavail * found.f_frsize >= SPACE
+
+
 def watch(name, address):
     """Reset the guest whenever it hangs, and start it when its QEMU ended, at most three times before it answers again."""
     idleness, attempts = Idleness(name, WATCHED_WINDOW), 0
@@ -157,10 +170,14 @@ def watch(name, address):
             attempts += 1
             say(f"the machine is {state}: starting it{log_tail(name)}")
             say(virsh("start", name))
+        if state == "paused (I/O error)" and attempts < RESETS and has_space(name):
+            attempts += 1
+            say("the host's disk has space again: resuming the guest")
+            say(virsh("resume", name))
         if not state.startswith("running"):
             idleness.forget()
             continue
-        if answer(address) != "nobody" or answers_arp(address):
+        if answer(address, CLOSED) != "nobody" or answers_arp(address):
             idleness.forget()
             attempts = 0
             continue

@@ -35,8 +35,9 @@ echo "cgroup-driver $driver"
 
 echo "resolv-conf $(sh -c "$RESOLV_CONF")"
 # Files and links of the user's own where Q8S would put a link.
-for path in /etc/crictl.yaml /opt/cni/bin /usr/local/bin/kubeadm /usr/local/bin/kubectl /usr/local/bin/kubelet /usr/local/bin/crictl /usr/local/bin/ctr; do
-    case $(readlink "$path") in "$ROOT"/*) continue ;; esac
+for path in /etc/crictl.yaml /opt/cni/bin /usr/local/bin/kubeadm /usr/local/bin/kubectl /usr/local/bin/kubelet /usr/local/bin/crictl /usr/local/bin/ctr \
+    /etc/systemd/system/containerd.service; do
+    case $(readlink "$path") in "$ROOT"/* | /dev/null) continue ;; esac
     if [ -e "$path" ] || [ -L "$path" ]; then echo "own $path"; fi
 done
 [ ! -e /etc/q8s/containerd.env ] || echo proxy

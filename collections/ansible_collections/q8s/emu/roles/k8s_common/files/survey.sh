@@ -12,7 +12,7 @@ echo "init $(cat /proc/1/comm 2>/dev/null)"
 echo "architecture $(uname -m)"
 echo "cpus $(getconf _NPROCESSORS_ONLN 2>/dev/null)"
 echo "memory_mb $(awk '$1 == "MemTotal:" { print int($2 / 1024) }' /proc/meminfo)"
-echo "disk_free_mb $(df -Pm /var/lib 2>/dev/null | awk 'NR == 2 { print $4 }')"
+echo "disk_free_mb $(df -Pk /var/lib 2>/dev/null | awk 'NR == 2 { print int($4 / 1024) }')"
 awk 'NR > 1 { print "swap " $1 }' /proc/swaps 2>/dev/null
 for unit in docker containerd crio k3s k3s-agent rke2-server rke2-agent k0scontroller snap.microk8s.daemon-kubelite firewalld; do
     if systemctl is-active --quiet "$unit.service" 2>/dev/null || systemctl is-enabled --quiet "$unit.service" 2>/dev/null; then
