@@ -207,6 +207,42 @@ def test_rules_of_others_stay(host: Host) -> None:
     assert host.iptables("-S", "FORWARD").splitlines()[1:] == ["-A FORWARD -j Q8S_FWD", "-A FORWARD -j DOCKER-USER"]
 
 
+# As conntrack lists them: to the guest without its NAT, ssh of others to the host, and what the host asks itself; from the
+# guest without its NAT, and to the proxy, whose address the rules have replaced.
+TO_GUEST = """\
+udp      17 29 src=10.254.1.9 dst=10.254.1.3 sport=8472 dport=8472 src=10.254.1.3 dst=10.254.1.9 sport=8472 dport=8472
+tcp      6 431999 ESTABLISHED src=10.254.1.9 dst=10.254.1.3 sport=40000 dport=22 src=10.254.1.3 dst=10.254.1.9 sport=22
+tcp      6 431999 ESTABLISHED src=10.254.1.3 dst=10.254.1.3 sport=40001 dport=80 src=10.254.1.3 dst=10.254.1.3 sport=80
+"""
+FROM_GUEST = """\
+udp      17 29 src=192.168.1.3 dst=192.0.2.7 sport=500 dport=123 [UNREPLIED] src=192.0.2.7 dst=192.168.1.3 sport=123
+tcp      6 431999 ESTABLISHED src=192.168.1.3 dst=10.254.1.4 sport=41000 dport=6443 src=192.168.1.1 dst=192.168.1.3
+"""
+CONNTRACK = """\
+#!/bin/sh
+case "$*" in
+"--dump --orig-dst "*) cat {folder}/to;;
+"--dump --orig-src "*) cat {folder}/from;;
+*) echo "$*" >> {folder}/deleted;;
+esac
+"""
+
+
+def test_connections_without_their_nat_are_forgotten_and_those_with_it_stay(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "to").write_text(TO_GUEST)
+    (tmp_path / "from").write_text(FROM_GUEST)
+    program = tmp_path / "bin/conntrack"
+    program.parent.mkdir()
+    program.write_text(CONNTRACK.format(folder=tmp_path))
+    program.chmod(0o755)
+    done = host.run("env", f"PATH={program.parent}:{os.environ['PATH']}", "sh", str(host.script))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "deleted").read_text().splitlines() == [
+        "--delete --proto udp --orig-src 10.254.1.9 --orig-dst 10.254.1.3 --sport 8472 --dport 8472",
+        "--delete --proto udp --orig-src 192.168.1.3 --orig-dst 192.0.2.7 --sport 500 --dport 123",
+    ]
+
+
 def test_several_control_planes_are_reached_through_the_hosts_proxy(host: Host) -> None:
     before = host.rules.read_text()
     host.api_servers = ["10.254.1.4", "10.254.1.5"]
