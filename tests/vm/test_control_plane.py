@@ -20,6 +20,8 @@ API_NAME: Final = "api.vm.test"
 NODE: Final = "vm-control-plane"
 API_SECONDS: Final = 1800  # from a login after a reboot until the API server answers: all programs are emulated
 _SWAP: Final = "/swap"
+# Published images leave it to the user's user-data.
+MANAGE_HOSTS: Final = "echo 'manage_etc_hosts: true' > /etc/cloud/cloud.cfg.d/90-q8s-test.cfg"
 ADD_SWAP: Final = (
     f"fallocate -l 64M {_SWAP} && chmod 600 {_SWAP} && mkswap {_SWAP} && swapon {_SWAP}"
     f" && echo '{_SWAP} none swap sw 0 0' >> /etc/fstab"
@@ -35,6 +37,7 @@ def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     require_virtual_machines()
     with host("control-plane", request.param, tmp_path_factory.mktemp("vm"), memory=4096) as found:
         found.read(ADD_SWAP)
+        found.read(f"grep -rqs 'manage_etc_hosts: true' /etc/cloud/cloud.cfg.d || {MANAGE_HOSTS}")
         yield found
 
 
@@ -86,8 +89,21 @@ def test_the_roles_create_a_control_plane(machine: Host, created: subprocess.Com
     assert server == f"https://{API_NAME}:6443"
 
 
-def test_limits_are_kept_by_systemd(machine: Host, created: subprocess.CompletedProcess[str]) -> None:
+def test_the_host_is_set_up_for_cgroup_v2_systemd_and_swap(
+    machine: Host, created: subprocess.CompletedProcess[str]
+) -> None:
+    """What needs no API server, which takes long to come on an emulated machine."""
     assert machine.read("stat --file-system --format=%T /sys/fs/cgroup").strip() == "cgroup2fs"
+    assert "SystemdCgroup = true" in machine.read("cat /etc/containerd/conf.d/50-q8s-cgroup.toml")
+    kubelet = machine.read("cat /etc/q8s/kubelet.conf.d/10-host.conf")
+    assert "cgroupDriver: systemd" in kubelet and "failSwapOn: false" in kubelet
+    # systemd-resolved's stub would be asked in a circle
+    [resolver] = re.findall(r"(?m)^resolvConf: *(\S+)", kubelet)
+    assert not re.search(r"(?m)^nameserver\s+127\.", machine.read(f"cat {resolver}"))
+    assert machine.read("swapon --noheadings --show=NAME").strip() == _SWAP
+
+
+def test_limits_are_kept_by_systemd(machine: Host, created: subprocess.CompletedProcess[str]) -> None:
     ask = f"kubectl --kubeconfig=/etc/kubernetes/admin.conf get --raw /api/v1/nodes/{NODE}/proxy/configz"
     assert json.loads(machine.read(ask))["kubeletconfig"]["cgroupDriver"] == "systemd"
     assert "kubepods.slice" in machine.read("systemctl list-units --type=slice --plain --no-legend")
@@ -103,8 +119,6 @@ def test_swap_stays_and_pods_do_not_use_it(machine: Host, created: subprocess.Co
 def test_the_apis_name_survives_a_reboot(rebooted: Host) -> None:
     text = rebooted.read("cat /etc/hosts")
     assert re.search(rf"(?m)^{re.escape(rebooted.address)}\s+{re.escape(API_NAME)}$", text), text
-    managed = rebooted.read("cat /etc/cloud/cloud.cfg.d/*.cfg")
-    assert "manage_etc_hosts: true" in managed, "the image does not try the case"
 
 
 def test_modules_are_loaded_at_boot(rebooted: Host) -> None:

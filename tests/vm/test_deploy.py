@@ -122,7 +122,8 @@ def image(lab: Mapping[str, str], request: pytest.FixtureRequest) -> str:
 def cluster(lab: Mapping[str, str], image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """A cluster on a host of that image, deployed as far as its guest's kernel."""
     folder = tmp_path_factory.mktemp("vm")
-    name = f"vm-{image.removeprefix('debian-').removesuffix('-cloud')}"
+    # the file of a published image may have any name
+    name = "vm-" + re.sub(r"[^a-z0-9]+", "-", image.lower().removeprefix("debian-").removesuffix("-cloud"))[:30]
     file = folder / "cluster.yaml"
     text = FILE.format(name=name, subnet=settings.load().subnet, image=image, cpu="qemu64", memory=GUEST_MEMORY)
     file.write_text(text)
@@ -138,15 +139,27 @@ def cluster(lab: Mapping[str, str], image: str, tmp_path_factory: pytest.TempPat
 def deploy(cluster: Deployment) -> None:
     """Deploy, and interrupt the deploy as Ctrl-C does if it has not ended at the limit."""
     begin = time.monotonic()
-    process = subprocess.Popen(
-        [BIN / "q8s-run", "deploy", cluster.file, "--yes"], env=cluster.environment, start_new_session=True
-    )
-    try:
-        process.wait(DEPLOY_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
-        process.wait(300)
+    log = cluster.file.with_name("deploy.log")  # shows how far it is
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [BIN / "q8s-run", "deploy", cluster.file, "--yes"],
+            env=cluster.environment,
+            start_new_session=True,
+            stderr=output,
+        )
+        interrupted = False
+        try:
+            process.wait(DEPLOY_SECONDS)
+        except subprocess.TimeoutExpired:
+            interrupted = True
+            process.send_signal(signal.SIGINT)
+            process.wait(300)
     cluster.seconds["deploy"] = time.monotonic() - begin
+    said = log.read_text()
+    print(said)
+    # A guest that does not come in QEMU in QEMU may end it. Nothing else may.
+    slow = process.returncode == 1 and re.search(r"Failed to boot the guest|is not Ready|has not joined", said)
+    assert process.returncode == 0 or interrupted or slow, said[-3000:]
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +225,14 @@ def test_a_second_deploy_changes_nothing(cluster: Deployment, started: str) -> N
     if not cluster.node_is_ready():
         pytest.skip(f"the node of {cluster.name} is not Ready, for which a deploy waits: QEMU in QEMU is too slow here")
     again = cluster.run("deploy", "--yes")
+    assert again.returncode == 0
+    assert changes(again) == 0
+
+
+def test_the_workers_roles_a_second_time_change_nothing(cluster: Deployment, started: str) -> None:
+    """They do not wait for the guest."""
+    tags = "qemu_host,emulated_worker_install,emulated_worker_configure"
+    again = cluster.run("deploy", "--yes", "--tags", tags)
     assert again.returncode == 0
     assert changes(again) == 0
 

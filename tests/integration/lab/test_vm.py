@@ -33,6 +33,7 @@ FLAVOR, MEMORY, VCPUS, DISK = "v1.small", 2048, 2, 20
 MTU = 1450  # another than the network's, which is everybody's default
 USER_DATA = """\
 #cloud-config
+user: debian
 write_files:
 - {path: /var/lib/q8s-test, content: "from user data"}
 """

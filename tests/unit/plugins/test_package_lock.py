@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.q8s.emu.plugins.modules import package_lock
+
+from q8s_wrapper.config import PLAYBOOKS
 
 Call = Callable[..., dict[str, Any]]
 
@@ -67,3 +71,24 @@ def test_the_holder_of_a_lock_is_named(call: Call, tmp_path: Path) -> None:
 def test_a_lock_that_cannot_be_read(call: Call, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "Failed to read the package locks" in call(tmp_path / "file" / "lock")["msg"]
+
+
+def tasks_of(entries: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The lists of tasks in a file: those of its blocks, too."""
+    yield entries
+    for entry in entries:
+        for key in ("block", "rescue", "always", "tasks", "pre_tasks", "post_tasks"):
+            yield from tasks_of(entry.get(key) or [])
+
+
+def test_no_package_is_installed_before_other_installations_have_finished() -> None:
+    """The first boot's unattended-upgrades holds the lock for minutes."""
+    found = 0
+    for file in [*PLAYBOOKS.rglob("*.yml"), *PLAYBOOKS.parent.glob("roles/*/tasks/*.yml")]:
+        content = yaml.safe_load(file.read_text())
+        for tasks in tasks_of(content if isinstance(content, list) else []):
+            for before, task in itertools.pairwise([{}, *tasks]):
+                if "ansible.builtin.apt" in task or "ansible.builtin.package" in task:
+                    found += 1
+                    assert "q8s.emu.package_lock" in before and before["retries"], f"{file}: {task['name']}"
+    assert found >= 3

@@ -207,8 +207,8 @@ def test_rules_of_others_stay(host: Host) -> None:
     assert host.iptables("-S", "FORWARD").splitlines()[1:] == ["-A FORWARD -j Q8S_FWD", "-A FORWARD -j DOCKER-USER"]
 
 
-# As conntrack lists them: to the guest without its NAT, ssh of others to the host, and what the host asks itself; from the
-# guest without its NAT, and to the proxy, whose address the rules have replaced.
+# As conntrack lists them: to the guest without its NAT, ssh of others to the host, and what the host asks itself; from
+# the guest without its NAT, and to the proxy, whose address the rules have replaced.
 TO_GUEST = """\
 udp      17 29 src=10.254.1.9 dst=10.254.1.3 sport=8472 dport=8472 src=10.254.1.3 dst=10.254.1.9 sport=8472 dport=8472
 tcp      6 431999 ESTABLISHED src=10.254.1.9 dst=10.254.1.3 sport=40000 dport=22 src=10.254.1.3 dst=10.254.1.9 sport=22
