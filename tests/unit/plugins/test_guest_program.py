@@ -132,6 +132,21 @@ def test_a_guest_that_prints_is_waited_for(
         script.wait("guest", "192.0.2.1", 600)
 
 
+@pytest.mark.parametrize(("panics", "ends"), [(2, 3601), (3, 601)])
+def test_a_guest_that_panics_again_and_again_is_not_waited_for(
+    script: Any, monkeypatch: pytest.MonkeyPatch, panics: int, ends: float
+) -> None:
+    """It prints all the time, since it boots again each time."""
+    machine = Machine(script, monkeypatch, ["kernel"])
+    early = script.PANIC * 9  # of an earlier boot
+    printed = script.PANIC * panics
+    monkeypatch.setattr(
+        script, "console", lambda _: early if machine.now == 0 else early + printed + b"." * int(machine.now)
+    )
+    with pytest.raises(SystemExit, match=f"no ssh after {ends} s"):
+        script.wait("guest", "192.0.2.1", 600)
+
+
 def test_a_restart_of_libvirt_does_not_end_the_wait(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(script, monkeypatch, ["kernel"] * 100 + ["sshd"])
     machine.silent = (20, 75)

@@ -34,6 +34,7 @@ PAUSE = 20.0  # seconds between two looks at a watched guest
 IDLE = 0.25  # of one CPU; a guest that boots uses or waits for a whole one, a CPU that hangs leaves the others alive
 RESETS = 3
 PATIENCE = 6  # times TIMEOUT, for a guest that prints
+PANIC = b"Kernel panic - not syncing"  # it boots again after that, and would print for good
 SPACE = 256 << 20  # bytes that must be free on the host before a guest that lacked them goes on
 CLOSED = 9  # a port on which nobody listens in a guest: sshd would start a process for each look, and log it
 RESTART = 60.0  # seconds for which libvirt may not answer, as while it restarts
@@ -196,7 +197,7 @@ def say(text):
 def wait(name, address, timeout):
     """Wait; return how often the guest was reset or started, and what QEMU said each time that it ended."""
     start = progress = time.monotonic()
-    printed = len(console(name))
+    earlier = printed = len(console(name))
     idleness, resets, ended = Idleness(name, WINDOW), 0, []
     known = start  # when libvirt told the machine's state
     while True:
@@ -228,8 +229,10 @@ def wait(name, address, timeout):
             sys.exit(f"Failed to boot the guest {name}: its machine is {reason}{log_tail(name)}{last_lines(name)}")
         now = time.monotonic()
         if now - progress > timeout:
-            before, printed = printed, len(console(name))
-            progress = progress if printed == before else now
+            text = console(name)
+            before, printed = printed, len(text)
+            stuck = printed == before or text.count(PANIC, min(earlier, printed)) >= RESETS
+            progress = progress if stuck else now
         if now - progress > timeout or now - start > PATIENCE * timeout:
             only = ", but its kernel answers: does its sshd run?" if who == "kernel" else ""
             sys.exit(f"Failed to boot the guest {name}: no ssh after {now - start:.0f} s{only}{last_lines(name)}")
