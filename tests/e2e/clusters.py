@@ -83,10 +83,11 @@ def small_cluster(lab: Mapping[str, str], folder: Path, name: str, additional: i
     file.write_text(yaml.safe_dump(data, sort_keys=False))
     environment = {**os.environ, **lab, "XDG_STATE_HOME": str(folder / "state")}
     with connection(lab) as cloud:
-        yield Cluster(name, file, environment, cloud)
-        subprocess.run(
-            [Q8S_RUN, "destroy", file, "--yes"], env=environment, stdin=subprocess.DEVNULL, check=False, timeout=900
-        )
+        found = Cluster(name, file, environment, cloud)
+        try:
+            yield found
+        finally:
+            found.attempt("destroy", "--yes")
 
 
 @contextmanager
