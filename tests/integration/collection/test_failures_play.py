@@ -173,11 +173,16 @@ def test_the_table_says_that_no_api_server_answers(run: Run) -> None:
     assert "the API server does not answer (connection refused)" in said.partition("TASK [Show the nodes]")[2]
 
 
-@pytest.mark.parametrize(("away", "stops"), [(INITIAL, True), ("demo-arm-mid-1", False)])
-def test_nobody_goes_on_without_the_initial_control_plane(run: Run, away: str, stops: bool) -> None:
+@pytest.mark.parametrize(
+    ("away", "second", "stops"), [(INITIAL, "", True), (INITIAL, "demo-arm-mid-1", True), ("demo-arm-mid-1", "", False)]
+)
+def test_nobody_goes_on_without_the_initial_control_plane(run: Run, away: str, second: str, stops: bool) -> None:
+    run.second = second
     code, said = run("ssh", "reached", "failures", away=(away,), q8s_ssh_timeout=1)
     assert code == 2, "one host failed"
     assert (f"{away} did not answer by ssh, and the other nodes need it" in said) == stops
+    way_out = f"delete it (openstack server delete {away}): the next deploy joins a new one to {second}"
+    assert (way_out in said) == bool(second)
     assert ("PLAY [Report what failed]" in said) != stops
 
 
