@@ -14,6 +14,7 @@ from q8s_wrapper.run_state import Failure, State
 from q8s_wrapper.text_layout import table, wrap
 
 _REASON_LINES: Final = 10
+_MESSAGE_LENGTH: Final = 2000  # characters
 _LINK_NAMES: Final = 4  # nodes that a line of links names
 _DESTRUCTIVE: Final = frozenset({"delete", "replace"})
 _QUOTA_UNITS: Final = {"instances": "server", "cores": "vCPU", "ram": "MB of memory"}
@@ -196,9 +197,14 @@ def failures(state: State, invocation: Invocation, width: int) -> list[str]:
 
 
 def _shorten_reason(reason: str, width: int) -> list[str]:
-    """Wrap a text and keep its first and last lines: messages start with the reason, programs print it at the end."""
-    lines = [part for line in reason.strip().splitlines() for part in wrap(line, width, indent="") or [""]]
-    if len(lines) <= _REASON_LINES:
+    """Wrap a text. Of a long one keep the first and last lines: messages start with the reason, programs print it at the end.
+
+    A few long lines are a message of Q8S, whose ways out may be anywhere in it.
+    """
+    whole = reason.strip()
+    lines = [part for line in whole.splitlines() for part in wrap(line, width, indent="") or [""]]
+    is_message = len(whole.splitlines()) <= _REASON_LINES and len(whole) <= _MESSAGE_LENGTH
+    if len(lines) <= _REASON_LINES or is_message:
         return lines
     half = _REASON_LINES // 2
     return [*lines[:half], f"… {len(lines) - 2 * half} more lines in the log …", *lines[-half:]]

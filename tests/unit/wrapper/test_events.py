@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import reduce as fold
 from pathlib import Path
 from typing import Any
@@ -268,6 +269,16 @@ def show(renderer: render.Renderer) -> None:
         before, state = state, reduce(state, event)
         renderer.update(before, state)
     renderer.close()
+
+
+def test_a_message_is_shown_whole_and_of_a_programs_output_the_ends() -> None:
+    message = "Failed to prepare the cluster:\n- " + " ".join(["The server is lost, and this is the way out."] * 20)
+    output = "\n".join(f"line {number}" for number in range(40))
+    for reason, elided in ((message, False), (output, True)):
+        state = replace(END, failures=(Failure("localhost", "Check", reason, "stages/preflight.yml:29"),))
+        lines = report.failures(state, Invocation(file="cluster.yaml"), 60)
+        assert any("more lines in the log" in line for line in lines) == elided
+        assert " ".join(reason.split()[-3:]) in " ".join(" ".join(lines).split())
 
 
 def test_a_command_in_a_reason_is_kept_whole() -> None:
