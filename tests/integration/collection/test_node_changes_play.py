@@ -198,7 +198,7 @@ class Cluster:
         replacements = {
             "/var/lib/q8s/bin/kubectl": f"{self.root}/bin/kubectl",
             "/etc/kubernetes/admin.conf": f"{self.root}/admin.conf",
-            "(address, 22)": f"(address, {port})",
+            "port=22": f"port={port}",
             "emulated_worker_directory: /var/lib/q8s-guest": 'emulated_worker_directory: "{{ guest_folder }}"',
         }
         copy_collections(self.root, replacements, ["**/*.yml", "**/guest.py"])
