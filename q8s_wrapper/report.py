@@ -197,7 +197,7 @@ def failures(state: State, invocation: Invocation, width: int) -> list[str]:
 
 
 def _shorten_reason(reason: str, width: int) -> list[str]:
-    """Wrap a text. Of a long one keep the first and last lines: messages start with the reason, programs print it at the end.
+    """Wrap a text. Of a long one, keep the first and last lines: programs print the reason at the start or at the end.
 
     A few long lines are a message of Q8S, whose ways out may be anywhere in it.
     """
