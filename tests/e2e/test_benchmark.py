@@ -95,9 +95,16 @@ def test_a_record_has_the_results_and_gives_the_same_plan(cluster: Cluster, resu
     assert again.attempt("plan", "--json").stdout == cluster.attempt("plan", "--json").stdout
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("number", "code", "removed_by"),
+    [
+        (signal.SIGINT, 130, "itself"),
+        (signal.SIGKILL, -signal.SIGKILL, "the next run"),
+        (signal.SIGKILL, -signal.SIGKILL, "the timer"),
+    ],
+)
 def test_an_interrupted_benchmark_leaves_no_pod(
-    cluster: Cluster, tmp_path: Path, number: signal.Signals, code: int
+    cluster: Cluster, tmp_path: Path, number: signal.Signals, code: int, removed_by: str
 ) -> None:
     command = [Q8S_RUN, "bench", cluster.file, "--quick", "--output", tmp_path / "results"]
     with subprocess.Popen(command, env=cluster.environment, stdin=subprocess.DEVNULL) as process:
@@ -105,8 +112,11 @@ def test_an_interrupted_benchmark_leaves_no_pod(
         process.send_signal(number)
         assert process.wait(timeout=120) == code
     assert list(tmp_path.iterdir()) == [], "nothing is half-written"
-    if number == signal.SIGKILL:
-        # The timer would do this when the time is up. It must work though pods of the killed run are still there.
+    if removed_by == "the next run":
+        again = cluster.attempt("bench", "--quick", "--only", "cpu", "--output", str(tmp_path / "again"))
+        assert again.returncode == 0
+    elif removed_by == "the timer":
+        # It would do this when the time is up, also while pods of the killed run are there.
         timer = ("sudo", "systemctl", "start", "--wait", "q8s-bench-removal.service")
         assert cluster.attempt("ssh", f"{cluster.name}-control-plane", "--", *timer).returncode == 0
     assert "q8s-bench" not in namespaces(cluster)

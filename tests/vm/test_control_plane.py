@@ -119,6 +119,8 @@ def test_swap_stays_and_pods_do_not_use_it(machine: Host, created: subprocess.Co
 def test_the_apis_name_survives_a_reboot(rebooted: Host) -> None:
     text = rebooted.read("cat /etc/hosts")
     assert re.search(rf"(?m)^{re.escape(rebooted.address)}\s+{re.escape(API_NAME)}$", text), text
+    managed = rebooted.read("cat /etc/cloud/cloud.cfg.d/*.cfg")
+    assert "manage_etc_hosts: true" in managed, "the image does not try the case"
 
 
 def test_modules_are_loaded_at_boot(rebooted: Host) -> None:

@@ -123,7 +123,8 @@ def cluster(lab: Mapping[str, str], image: str, tmp_path_factory: pytest.TempPat
     """A cluster on a host of that image, deployed as far as its guest's kernel."""
     folder = tmp_path_factory.mktemp("vm")
     # the file of a published image may have any name
-    name = "vm-" + re.sub(r"[^a-z0-9]+", "-", image.lower().removeprefix("debian-").removesuffix("-cloud"))[:30]
+    system = re.sub(r"[^a-z0-9]+", "-", image.lower().removeprefix("debian-").removesuffix("-cloud"))
+    name = f"vm-{system[:30].strip('-')}"
     file = folder / "cluster.yaml"
     text = FILE.format(name=name, subnet=settings.load().subnet, image=image, cpu="qemu64", memory=GUEST_MEMORY)
     file.write_text(text)

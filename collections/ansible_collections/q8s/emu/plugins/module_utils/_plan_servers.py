@@ -321,8 +321,7 @@ def _control_plane_loss(cluster: Cluster, existing: Existing, foreign: Optional[
         remedy += (
             f"If the API server answers there, {gone} deploy joins a new {name} to the others. " if not foreign else ""
         )
-        remedy += "" if holder or foreign else _RESTORE
-        remedy += "" if holder or foreign else _gateway_hint(cluster, existing, copies)
+        remedy += "" if holder or foreign else _RESTORE + _gateway_hint(cluster, existing, copies)
     return (
         f"the server {name}, which has the cluster's CA and etcd, {state}. Everything that was created in Kubernetes is lost with "
         f"it, and no other server of the cluster can join a new control plane. {remedy}To give the data up: `q8s-run deploy FILE "

@@ -39,9 +39,7 @@ def is_member(name, address):
         members = ask("list")["members"]
     except (OSError, ValueError, KeyError):
         return True
-    return any(f"https://{address}:2380" in m.get("peerURLs", []) for m in members) or bool(
-        members_of(members, name, address)
-    )
+    return any(m.get("name") == name or f"https://{address}:2380" in m.get("peerURLs", []) for m in members)
 
 
 def main(name, address, option=""):
