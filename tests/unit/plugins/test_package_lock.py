@@ -33,8 +33,8 @@ sys.stdin.read()
 def call(capsys: pytest.CaptureFixture[str]) -> Call:
     """Run the module on lock files and return what it returned."""
 
-    def run(*paths: Path) -> dict[str, Any]:
-        with patch_module_args({"paths": [str(path) for path in paths]}), pytest.raises(SystemExit):
+    def run(*paths: Path, **options: object) -> dict[str, Any]:
+        with patch_module_args({"paths": [str(path) for path in paths], **options}), pytest.raises(SystemExit):
             package_lock.main()
         returned: dict[str, Any] = json.loads(capsys.readouterr().out)
         return returned
@@ -71,6 +71,42 @@ def test_the_holder_of_a_lock_is_named(call: Call, tmp_path: Path) -> None:
 def test_a_lock_that_cannot_be_read(call: Call, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "Failed to read the package locks" in call(tmp_path / "file" / "lock")["msg"]
+
+
+@pytest.fixture
+def cloud_init(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Put a program of that name first on the PATH, which does what a server's does; gives its folder."""
+
+    def install(script: str) -> Path:
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        (folder / "cloud-init").write_text(f"#!/bin/sh\ncd {folder}\n{script}\n")
+        (folder / "cloud-init").chmod(0o755)
+        monkeypatch.setenv("PATH", str(folder), prepend=":")
+        return folder
+
+    return install
+
+
+def test_cloud_init_is_waited_for(call: Call, cloud_init: Callable[[str], Path]) -> None:
+    """Its exit code says whether all of it went well, which is not asked here."""
+    folder = cloud_init('[ "$*" = "status --wait" ] && sleep 1 && touch ended; exit 2')
+    returned = call(folder / "lock")
+    assert (folder / "ended").exists()
+    assert not returned.get("failed")
+
+
+def test_a_cloud_init_that_does_not_end_is_told(call: Call, cloud_init: Callable[[str], Path]) -> None:
+    folder = cloud_init("exec sleep 60")
+    returned = call(folder / "lock", cloud_init_seconds=1)
+    assert not returned.get("failed")
+    assert "cloud-init has not ended within 1 s" in str(returned["warnings"])
+
+
+def test_check_mode_does_not_wait(call: Call, cloud_init: Callable[[str], Path]) -> None:
+    folder = cloud_init("touch asked")
+    call(folder / "lock", _ansible_check_mode=True)
+    assert not (folder / "asked").exists()
 
 
 def tasks_of(entries: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

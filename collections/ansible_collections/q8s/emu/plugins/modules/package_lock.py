@@ -2,7 +2,7 @@
 # Copyright: Q8S contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Check whether another process installs packages."""
+"""Wait for cloud-init, and check whether another process installs packages."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ short_description: Check that no other process installs packages
 version_added: 0.1.0
 description:
   - Fails while another process holds a lock of dpkg or apt, and names the process. A new server often installs updates at its first boot (unattended-upgrades).
+  - Before that, it waits until cloud-init has ended, which sets up mirrors and proxies after one can log in. How cloud-init ended does not matter.
   - Use it with C(retries) and C(until) before a task that installs packages. It takes no lock itself.
 author:
   - Q8S contributors (!UNKNOWN)
@@ -28,6 +29,10 @@ options:
     type: list
     elements: path
     default: [/var/lib/dpkg/lock-frontend, /var/lib/dpkg/lock, /var/lib/apt/lists/lock, /var/cache/apt/archives/lock]
+  cloud_init_seconds:
+    description: How long to wait for cloud-init. The module warns about one that has not ended by then, and goes on. It does not wait in check mode.
+    type: int
+    default: 600
 """
 
 EXAMPLES = r"""
@@ -55,11 +60,23 @@ holder:
 import fcntl
 import os
 import struct
+import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
 
 # struct flock of fcntl(2) on Linux: l_type, l_whence, l_start, l_len, l_pid
 _FLOCK = "hhqqi4x"
+
+
+def cloud_init_has_ended(program: str, seconds: int) -> bool:
+    """Wait until cloud-init has ended, well or not; False if it has not after that time."""
+    try:
+        subprocess.run(
+            [program, "status", "--wait"], check=False, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def lock_owner(path: str) -> int:
@@ -96,8 +113,18 @@ def main() -> None:
         "/var/cache/apt/archives/lock",
     ]
     module = AnsibleModule(
-        argument_spec={"paths": {"type": "list", "elements": "path", "default": default}}, supports_check_mode=True
+        argument_spec={
+            "paths": {"type": "list", "elements": "path", "default": default},
+            "cloud_init_seconds": {"type": "int", "default": 600},
+        },
+        supports_check_mode=True,
     )
+    program, seconds = module.get_bin_path("cloud-init"), module.params["cloud_init_seconds"]
+    if program and not module.check_mode and not cloud_init_has_ended(program, seconds):
+        module.warn(
+            f"cloud-init has not ended within {seconds} s. Packages are installed nevertheless; "
+            "cloud-init status --long on the server shows what it does."
+        )
     try:
         held = [(path, owner) for path in module.params["paths"] if (owner := lock_owner(path))]
     except OSError as error:
