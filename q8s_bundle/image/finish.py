@@ -24,6 +24,8 @@ _INSTALLED: Final = {
     "q8s-cloud-init.service": "etc/systemd/system/q8s-cloud-init.service",
     "q8s-cloud-init.timer": "etc/systemd/system/q8s-cloud-init.timer",
 }
+# A cloud image may have no crun, or one that is too old for containerd.
+_INSTALLED_WITH_PACKAGES: Final = {"40-q8s-crun.toml": "etc/containerd/conf.d/40-q8s-crun.toml"}
 _ENABLED: Final = ("systemd-networkd.service", "ssh.service", "q8s-cloud-init.timer")
 _CLOCK: Final = "systemd-timesyncd.service"  # a cloud image may have chrony in its place
 # The GiB that the file system may have as built. It grows to its disk at boot; no disk is smaller than the last.
@@ -116,7 +118,7 @@ def trust_certificates(root: Path) -> None:
 
 
 def _configure(root: Path, log: Path, *, cloud: bool) -> None:
-    for source, destination in _INSTALLED.items():
+    for source, destination in (_INSTALLED if cloud else _INSTALLED | _INSTALLED_WITH_PACKAGES).items():
         file = root / destination
         file.parent.mkdir(parents=True, exist_ok=True)
         file.unlink(missing_ok=True)

@@ -45,6 +45,7 @@ GUEST: Final = System(
         "ca-certificates",
         "cloud-init",
         "conntrack",
+        "crun",
         "dbus",
         "e2fsprogs",
         "ethtool",
