@@ -152,7 +152,7 @@ def test_a_guest_is_what_the_file_says(
         worker,
         "--",
         "lscpu; cat /proc/meminfo; lsblk --bytes --noheadings --output NAME,SIZE /dev/vda; "
-        "ls -d /sys/fs/cgroup/kubepods.slice",
+        "ls -d /sys/fs/cgroup/kubepods.slice; sudo crun --root /run/containerd/runc/k8s.io list",
     )
     assert done.returncode == 0
     assert re.search(rf"Model name:\s+{model}", done.stdout)
@@ -162,6 +162,7 @@ def test_a_guest_is_what_the_file_says(
     assert memory and 0.9 * 2048 * 1024 < int(memory[1]) <= 2048 * 1024
     assert re.search(rf"^vda\s+{10 * 1024**3}$", done.stdout, re.M)
     assert "kubepods.slice" in done.stdout, "systemd manages the cgroups of pods, as of everything else"
+    assert re.search(r"^[0-9a-f]{64} +\d+ +running ", done.stdout, re.M), "crun, and not runc, starts containers"
 
 
 def test_status_agrees(deployed: subprocess.CompletedProcess[str], q8s: Run) -> None:
