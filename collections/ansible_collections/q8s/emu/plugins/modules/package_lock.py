@@ -60,23 +60,18 @@ holder:
 import fcntl
 import os
 import struct
-import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
 
 # struct flock of fcntl(2) on Linux: l_type, l_whence, l_start, l_len, l_pid
 _FLOCK = "hhqqi4x"
+_TIMED_OUT = 124  # of timeout(1)
 
 
-def cloud_init_has_ended(program: str, seconds: int) -> bool:
+def cloud_init_has_ended(module: AnsibleModule, program: str, seconds: int) -> bool:
     """Wait until cloud-init has ended, well or not; False if it has not after that time."""
-    try:
-        subprocess.run(
-            [program, "status", "--wait"], check=False, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    return True
+    status = module.run_command(["timeout", str(seconds), program, "status", "--wait"])[0]
+    return bool(status != _TIMED_OUT)
 
 
 def lock_owner(path: str) -> int:
@@ -120,7 +115,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     program, seconds = module.get_bin_path("cloud-init"), module.params["cloud_init_seconds"]
-    if program and not module.check_mode and not cloud_init_has_ended(program, seconds):
+    if program and not module.check_mode and not cloud_init_has_ended(module, program, seconds):
         module.warn(
             f"cloud-init has not ended within {seconds} s. Packages are installed nevertheless; "
             "cloud-init status --long on the server shows what it does."
