@@ -50,10 +50,13 @@ _AGNHOST_TOOLS: Final = {
     "/usr/bin/ip": "usr/bin/ip",
     "/usr/bin/iperf": "usr/bin/iperf",
     "/usr/bin/nc": "usr/bin/nc.openbsd",
+    # Not busybox's shell, which prefers its own nc and ip to those of the PATH.
+    "/usr/bin/sh": "usr/bin/dash",
     "/usr/bin/ss": "usr/bin/ss",
 }
 _AGNHOST_PACKAGES: Final = (
-    "bash", "bind9-dnsutils", "bind9-libs", "busybox-static", "curl", "iperf", "iproute2", "libbpf1", "libbrotli1",
+    "bash", "bind9-dnsutils", "bind9-libs", "busybox-static", "curl", "dash", "iperf", "iproute2", "libbpf1",
+    "libbrotli1",
     "libbsd0", "libc-bin", "libc6", "libcap2", "libcom-err2", "libcurl4t64", "libedit2", "libelf1t64", "libffi8",
     "libfstrm0", "libgcc-s1", "libgmp10", "libgnutls30t64", "libgssapi-krb5-2", "libhogweed6t64", "libidn2-0",
     "libjemalloc2", "libjson-c5", "libk5crypto3", "libkeyutils1", "libkrb5-3", "libkrb5support0", "libldap2",

@@ -85,3 +85,10 @@ def test_an_image_has_upstreams_names_and_a_shell(tmp_path: Path, monkeypatch: p
     assert "registry.k8s.io/e2e-test-images/busybox:1.37.0-1" in names and recipe.name in names
     assert links["bin"] == "usr/bin" and links["usr/bin/sh"] == "busybox"
     assert {"etc/passwd", "etc/group", "usr/bin/busybox"} <= set(files)
+
+
+def test_a_shell_runs_the_image_s_own_programs() -> None:
+    """Debian's static busybox, as a shell, runs its own nc whatever the PATH has: it knows no UDP."""
+    for image in conformance.IMAGES:
+        names = {Path(tool).name for tool in image.tools}
+        assert not names & {"nc", "ip"} or image.tools.get("/usr/bin/sh", "busybox") != "busybox", image.name
