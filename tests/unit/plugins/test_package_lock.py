@@ -50,14 +50,16 @@ def test_a_lock_that_is_free_or_not_there(call: Call, tmp_path: Path) -> None:
     assert not (tmp_path / "missing").exists()
 
 
-def test_the_holder_of_a_lock_is_named(call: Call, tmp_path: Path) -> None:
+def test_the_holder_of_a_lock_is_named(call: Call, cloud_init: Callable[[str], Path], tmp_path: Path) -> None:
     lock = tmp_path / "lock"
+    folder = cloud_init("touch asked")
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         returned = call(tmp_path / "missing", lock)
+        assert not (folder / "asked").exists(), "a cloud-init that hangs in apt is not waited for at each retry"
         name = Path(f"/proc/{holder.pid}/comm").read_text().strip()
         holder.communicate("")
     assert returned["failed"]

@@ -12,7 +12,7 @@ short_description: Check that no other process installs packages
 version_added: 0.1.0
 description:
   - Fails while another process holds a lock of dpkg or apt, and names the process. A new server often installs updates at its first boot (unattended-upgrades).
-  - Before that, it waits until cloud-init has ended, which sets up mirrors and proxies after one can log in. How cloud-init ended does not matter.
+  - If none does, it waits until cloud-init has ended, well or not, and looks again. cloud-init sets up mirrors and proxies after one can log in.
   - Use it with C(retries) and C(until) before a task that installs packages. It takes no lock itself.
 author:
   - Q8S contributors (!UNKNOWN)
@@ -68,10 +68,14 @@ _FLOCK = "hhqqi4x"
 _TIMED_OUT = 124  # of timeout(1)
 
 
-def cloud_init_has_ended(module: AnsibleModule, program: str, seconds: int) -> bool:
-    """Wait until cloud-init has ended, well or not; False if it has not after that time."""
-    status = module.run_command(["timeout", str(seconds), program, "status", "--wait"])[0]
-    return bool(status != _TIMED_OUT)
+def wait_for_cloud_init(module: AnsibleModule, seconds: int) -> None:
+    """Wait until cloud-init, if the server has it, has ended, well or not. Warn about one that has not after that time."""
+    program = module.get_bin_path("cloud-init")
+    if program and module.run_command(["timeout", str(seconds), program, "status", "--wait"])[0] == _TIMED_OUT:
+        module.warn(
+            f"cloud-init has not ended within {seconds} s. Packages are installed nevertheless; "
+            "cloud-init status --long on the server shows what it does."
+        )
 
 
 def lock_owner(path: str) -> int:
@@ -89,6 +93,11 @@ def lock_owner(path: str) -> int:
     finally:
         os.close(descriptor)
     return 0 if kind == fcntl.F_UNLCK else int(pid) or -1
+
+
+def held_locks(paths: list[str]) -> list[tuple[str, int]]:
+    """Return the files that are locked, each with its owner's process id."""
+    return [(path, owner) for path in paths if (owner := lock_owner(path))]
 
 
 def process_name(pid: int) -> str:
@@ -114,14 +123,12 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    program, seconds = module.get_bin_path("cloud-init"), module.params["cloud_init_seconds"]
-    if program and not module.check_mode and not cloud_init_has_ended(module, program, seconds):
-        module.warn(
-            f"cloud-init has not ended within {seconds} s. Packages are installed nevertheless; "
-            "cloud-init status --long on the server shows what it does."
-        )
     try:
-        held = [(path, owner) for path in module.params["paths"] if (owner := lock_owner(path))]
+        held = held_locks(module.params["paths"])
+        # Not while a lock is held: a task that retries would wait for a cloud-init that hangs in apt each time.
+        if not held and not module.check_mode:
+            wait_for_cloud_init(module, module.params["cloud_init_seconds"])
+            held = held_locks(module.params["paths"])
     except OSError as error:
         module.fail_json(msg=f"Failed to read the package locks: {error}", path="", holder="")
     if held:
