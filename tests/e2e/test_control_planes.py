@@ -151,6 +151,11 @@ class Cluster(clusters.Cluster):
         text = self.answer("ssh", host, "--", f"sudo python3 -c {shlex.quote(script)}")
         return {member.get("name", "") for member in json.loads(text)["members"]}
 
+    def places_of_dns(self, host: str) -> list[str]:
+        """Return the nodes on which CoreDNS runs."""
+        found = self.kubectl(host, "--namespace=kube-system", "get", "pods", "--selector=k8s-app=kube-dns")["items"]
+        return [pod["spec"].get("nodeName", "") for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
     def means_to_join(self) -> set[str]:
         """Return the names of the Secrets by which nodes and control planes join."""
         names = {
@@ -230,6 +235,8 @@ def test_every_control_plane_is_a_member(deployed: dict[str, Any], cluster: Clus
     assert ready(deployed) == {*CONTROL_PLANES, WORKER}
     assert all(cluster.members(name) == set(CONTROL_PLANES) for name in CONTROL_PLANES)
     assert ", 0 changes" in cluster.run("deploy", "--yes")
+    places = cluster.places_of_dns(FIRST)
+    assert set(places) <= set(CONTROL_PLANES) and len(places) == len(set(places)) == 2, "names survive the loss of one"
 
 
 @pytest.mark.parametrize("lost", CONTROL_PLANES)
@@ -360,6 +367,41 @@ def test_nothing_is_left_of_a_lost_control_plane_that_the_file_no_longer_asks_fo
     cluster.ask_for(2)
     cluster.run("deploy", "--yes")
     assert all(cluster.members(name) == set(CONTROL_PLANES) for name in CONTROL_PLANES)
+
+
+def test_one_leaves_although_another_was_deleted(deployed: dict[str, Any], cluster: Cluster) -> None:
+    """etcd's majority needs the one that leaves, until the dead member is forgotten."""
+    lost, leaves, left = CONTROL_PLANES[1], CONTROL_PLANES[2], CONTROL_PLANES[:2]
+    uid = cluster.nodes(FIRST)[WORKER]["metadata"]["uid"]
+    cluster.power_off(lost)
+    cluster.delete(lost)
+    cluster.ask_for(1)
+    cluster.wait_until_noticed(lost, FIRST)
+    cluster.run("deploy", "--yes")
+    after = cluster.nodes(FIRST)
+    assert set(after) == ready(after) == {*left, WORKER} and after[WORKER]["metadata"]["uid"] == uid
+    assert all(cluster.members(name) == set(left) for name in left)
+    assert leaves not in cluster.servers()
+    assert ", 0 changes" in cluster.run("deploy", "--yes")
+    cluster.ask_for(2)
+    cluster.run("deploy", "--yes")
+
+
+def test_one_that_etcd_needs_stays_until_the_other_is_back(deployed: dict[str, Any], cluster: Cluster) -> None:
+    off, needed, left = CONTROL_PLANES[1], CONTROL_PLANES[2], CONTROL_PLANES[:2]
+    cluster.power_off(off)
+    cluster.stop(off)
+    cluster.ask_for(1)
+    said = " ".join(cluster.run("deploy", "--yes", code=1).split())
+    assert f"{needed} was not removed, and its server stays" in said and "etcd removes no member now" in said
+    assert needed in cluster.servers()
+    assert cluster.members(needed) == set(CONTROL_PLANES), "it was neither reset nor stopped"
+    assert ready(cluster.nodes(FIRST)) == {*CONTROL_PLANES, WORKER}, "the deploy has started the other one"
+    cluster.run("deploy", "--yes")
+    assert all(cluster.members(name) == set(left) for name in left)
+    assert needed not in cluster.servers()
+    cluster.ask_for(2)
+    cluster.run("deploy", "--yes")
 
 
 def test_fewer_control_planes(deployed: dict[str, Any], cluster: Cluster) -> None:

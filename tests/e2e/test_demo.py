@@ -165,6 +165,16 @@ def test_a_guest_is_what_the_file_says(
     assert re.search(r"^[0-9a-f]{64} +\d+ +running ", done.stdout, re.M), "crun, and not runc, starts containers"
 
 
+def test_names_of_the_cluster_come_from_the_control_plane(deployed: subprocess.CompletedProcess[str], q8s: Run) -> None:
+    """Links and restarts of a worker do not reach them."""
+    kubectl = "sudo kubectl --namespace=kube-system get pods --selector=k8s-app=kube-dns"
+    done = q8s(
+        "ssh", f"{NAME}-control-plane", "--", f"{kubectl} --output=jsonpath='{{.items[*].spec.nodeName}}'"
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert done.stdout.split() == [f"{NAME}-control-plane"] * 2
+
+
 def test_status_agrees(deployed: subprocess.CompletedProcess[str], q8s: Run) -> None:
     done = q8s("status", "--json")
     assert done.returncode == 0

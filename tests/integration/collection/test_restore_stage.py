@@ -22,8 +22,10 @@ RESTORE = 'import sys\nopen("{root}/restored", "a").write(" ".join(sys.argv[1:])
 KUBECTL = "#!/bin/sh\n[ -e {root}/restored ] && echo node/demo-control-plane-2\n"
 
 
-def restore(root: Path, *, wanted: bool, joined: bool = True, initial: bool = False) -> tuple[int, str]:
-    """Run the stage on two control planes, of which the third is off. Return the exit code and the output."""
+def restore(
+    root: Path, *, wanted: bool, joined: bool = True, initial: bool = False, third: str = "SHUTOFF"
+) -> tuple[int, str]:
+    """Run the stage on two control planes, of which the third does not answer. Return the exit code and the output."""
     paths = {"/etc/kubernetes": f"{root}/kubernetes", "/var/lib/q8s": f"{root}/q8s", "delay: 5": "delay: 0"}
     copy = copy_collections(root, paths, ["q8s/emu/playbooks/**/*.yml"])
     (copy / "q8s/emu/roles/control_plane/files/majority.py").write_text(RESTORE.format(root=root))
@@ -34,7 +36,7 @@ def restore(root: Path, *, wanted: bool, joined: bool = True, initial: bool = Fa
     cluster = _spec.load_file(str(REPOSITORY / "examples" / "demo.yaml"))
     of_hosts = {
         SECOND: {"ansible_connection": "local", "q8s_status": "ACTIVE", "q8s_private_ip": "10.0.0.2"},
-        THIRD: {"ansible_host": "127.0.0.1", "ansible_port": 1, "q8s_status": "ACTIVE", "q8s_private_ip": "10.0.0.3"},
+        THIRD: {"ansible_host": "127.0.0.1", "ansible_port": 1, "q8s_status": third, "q8s_private_ip": "10.0.0.3"},
     }
     variables: dict[str, Any] = {
         **_inventory.cluster_variables(cluster, None),
@@ -72,3 +74,11 @@ def test_nothing_is_restored_without_a_yes_or_data_or_while_the_initial_one_is_t
 ) -> None:
     code, output = restore(tmp_path, joined=joined, initial=initial, wanted=wanted)
     assert not (tmp_path / "restored").exists() and code == 0, output
+
+
+def test_nothing_is_restored_while_another_one_runs_that_nobody_reaches(tmp_path: Path) -> None:
+    """It may be cut off with a majority, and would go on beside the restored one."""
+    code, output = restore(tmp_path, wanted=True, third="ACTIVE")
+    assert not (tmp_path / "restored").exists() and code != 0, output
+    assert f"{THIRD}: ACTIVE in the cloud, but not reached by ssh" in output
+    assert f"openstack server delete {THIRD}" in output

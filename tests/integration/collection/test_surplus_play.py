@@ -20,7 +20,12 @@ from tests.integration.collection.plays import copy_collections, play
 
 INITIAL, LEAVING = "demo-control-plane", "demo-control-plane-2"
 PREFLIGHT = "collections/ansible_collections/q8s/emu/playbooks/stages/preflight.yml"
-FORGET = 'import sys\nopen("{calls}", "a").write("forget " + sys.argv[1] + "\\n")\n'
+FORGET = """\
+import os, sys
+open("{calls}", "a").write("forget " + sys.argv[1] + "\\n")
+if os.path.exists("{calls}.keeps"):
+    sys.exit("etcd removes no member now: etcdserver: unhealthy cluster")
+"""
 KUBECTL = """\
 #!/bin/sh
 shift
@@ -29,6 +34,7 @@ if [ "$1 $2" = "drain held" ]; then
     echo "error: Cannot evict pod as it would violate a disruption budget" >&2; exit 1
 fi
 [ "$1" != get ] || echo "node/$3"
+[ "$2 $3" != "get nodes" ] || cat {calls}.nodes
 """
 
 
@@ -36,7 +42,11 @@ fi
 def run(tmp_path: Path) -> Callable[..., tuple[int, str, list[str]]]:
     """Run the stage; return Ansible's exit code, what it said, and what was called."""
     calls = tmp_path / "calls"
-    copy = copy_collections(tmp_path, {"/var/lib/q8s": f"{tmp_path}/q8s", "/etc/kubernetes": f"{tmp_path}/kubernetes"})
+    copy = copy_collections(
+        tmp_path,
+        {"/var/lib/q8s": f"{tmp_path}/q8s", "/etc/kubernetes": f"{tmp_path}/kubernetes", "delay: 3": "delay: 0"},
+    )
+    Path(f"{calls}.nodes").write_text(f"{INITIAL} True\n{LEAVING} True\n")
     (copy / "q8s/emu/roles/control_plane/files/forget.py").write_text(FORGET.format(calls=calls))
     for name in ("kubernetes/q8s/initialised", "kubernetes/admin.conf", "q8s/bin/kubectl"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +78,7 @@ def run(tmp_path: Path) -> Callable[..., tuple[int, str, list[str]]]:
                     LEAVING: off,
                     **others,
                 },
-                "vars": {"q8s_environment": {}},
+                "vars": {"q8s_environment": {}, "q8s_cluster": {"cluster_name": "demo"}},
                 "children": {
                     "control_plane_initial": {"hosts": {INITIAL: {}}},
                     "control_plane": {"hosts": {INITIAL: {}, LEAVING: {}}},
@@ -104,6 +114,7 @@ def test_one_that_is_off_leaves_and_the_run_goes_on(run: Callable[..., tuple[int
     code, said, calls = run()
     assert code == 0 and "it went on, and surplus servers are deleted" in said, said
     assert calls == [
+        "kubectl --request-timeout=10s get nodes",
         f"kubectl get node {LEAVING}",
         f"kubectl get node {LEAVING}",
         # Should the run end here, and the file ask for the node again, the next deploy uncordons it.
@@ -125,6 +136,31 @@ def test_nodes_stay_while_the_initial_control_plane_is_off(run: Callable[..., tu
     )
     code, said, calls = run(q8s_status="ACTIVE")
     assert code == 0 and "surplus servers are deleted" in said and f"kubectl delete node {LEAVING}" in calls, said
+
+
+def test_dead_members_of_etcd_go_before_one_that_leaves(
+    run: Callable[..., tuple[int, str, list[str]]], tmp_path: Path
+) -> None:
+    """With the server of another one gone, etcd would keep the one that leaves."""
+    gone = "demo-control-plane-3"
+    (tmp_path / "calls.nodes").write_text(f"{INITIAL} True\n{LEAVING} True\n{gone} Unknown\n")
+    code, said, calls = run()
+    assert code == 0 and [call for call in calls if call.startswith("forget")] == [
+        f"forget {gone}",
+        f"forget {LEAVING}",
+    ], said
+
+
+def test_one_that_etcd_keeps_stays_as_it_is(run: Callable[..., tuple[int, str, list[str]]], tmp_path: Path) -> None:
+    """Its copy of the cluster's data is one of those that make the majority."""
+    (tmp_path / "calls.keeps").touch()
+    code, said, calls = run()
+    assert code == 2 and f"it went on, and surplus servers are deleted {LEAVING}" in said, "that one's server is kept"
+    assert f"kubectl delete node {LEAVING}" not in calls
+    assert "TASK [Record that control planes leave]" not in said and "TASK [Reset control planes" not in said
+    assert f"{LEAVING} was not removed, and its server stays." in said
+    assert "etcd removes no member now: etcdserver: unhealthy cluster. etcd keeps a control plane while its" in said
+    assert "Deploy again when all others are Ready" in said and "control_plane_drain_timeout" not in said
 
 
 def test_one_that_cannot_be_drained_stays_and_the_others_go(run: Callable[..., tuple[int, str, list[str]]]) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import email.message
 import importlib.util
+import io
+import json
 import subprocess
+import urllib.error
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +91,20 @@ def test_without_a_cluster_there_is_nothing_to_remove(
     monkeypatch.setattr(forget.os.path, "exists", lambda path: False)
     forget.main("cp", "10.0.0.7")
     assert capsys.readouterr().out == ""
+
+
+def test_a_member_that_etcd_keeps_is_named_with_its_reason_and_its_node_stays(
+    forget: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(method: str, **request: str) -> dict[str, Any]:
+        if method == "remove":
+            answer = io.BytesIO(json.dumps({"code": 14, "message": "etcdserver: unhealthy cluster"}).encode())
+            raise urllib.error.HTTPError("https://127.0.0.1", 503, "Unavailable", email.message.Message(), answer)
+        return {"members": MEMBERS}
+
+    monkeypatch.setattr(forget, "ask", ask)
+    monkeypatch.setattr(forget.subprocess, "run", lambda *_, **__: pytest.fail("the node was looked for"))
+    monkeypatch.setattr(forget.os.path, "exists", lambda path: True)
+    with pytest.raises(SystemExit) as ended:
+        forget.main("cp-2", "10.0.0.2")
+    assert ended.value.code == "etcd removes no member now: etcdserver: unhealthy cluster"

@@ -134,3 +134,38 @@ def test_no_package_is_installed_before_other_installations_have_finished() -> N
                     found += 1
                     assert "q8s.emu.package_lock" in before and before["retries"], f"{file}: {task['name']}"
     assert found >= 3
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_an_interrupted_installation_is_ended(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: bool
+) -> None:
+    """apt refuses to install anything before."""
+    updates = tmp_path / "updates"
+    assert not call(tmp_path / "lock", updates=str(updates))["changed"]
+    updates.mkdir()
+    (updates / "tmp.i").touch()  # dpkg keeps it there
+    assert not call(tmp_path / "lock", updates=str(updates))["changed"]
+    (updates / "0001").touch()
+    (tmp_path / "dpkg").write_text(f'#!/bin/sh\necho "$DEBIAN_FRONTEND $*" > {tmp_path}/asked\n')
+    (tmp_path / "dpkg").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    returned = call(tmp_path / "lock", updates=str(updates), _ansible_check_mode=check)
+    assert returned["changed"] and not returned.get("failed")
+    assert (tmp_path / "asked").exists() is not check
+    if not check:
+        assert (tmp_path / "asked").read_text().split() == [
+            "noninteractive", "--force-confdef", "--force-confold", "--configure", "-a",
+        ]  # fmt: skip
+
+
+def test_an_interrupted_installation_that_cannot_be_ended(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "0001").touch()
+    (tmp_path / "dpkg").write_text("#!/bin/sh\necho 'dpkg: error: disk full' >&2; exit 2\n")
+    (tmp_path / "dpkg").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    returned = call(tmp_path / "lock", updates=str(tmp_path))
+    assert returned["failed"]
+    assert returned["msg"] == "Failed to end an interrupted installation: dpkg: error: disk full"

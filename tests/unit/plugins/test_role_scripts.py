@@ -358,6 +358,9 @@ def test_the_apis_name_is_kept_in_etc_hosts(tmp_path: Path) -> None:
     assert run(f"10.0.0.9 demo-api\n{written}") == f"{written}10.0.0.3 demo-api\n", "an older address"
     assert run(f"10.0.0.9 my-demo-api demo-api2\n{written}").startswith("10.0.0.9 my-demo-api demo-api2\n")
     assert run("") == "10.0.0.3 demo-api\n"
+    left = f"{written}10.0.0.3 demo-api\n10.0.0.4 demo-api\n10.0.0.5 demo-api\n"
+    assert run(left) == f"{written}10.0.0.3 demo-api\n", "control planes that have left"
+    assert run(left, check=True) == left, "check mode changes nothing"
 
 
 def test_a_control_plane_knows_the_others_in_etc_hosts(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 # Copyright: Q8S contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Wait for cloud-init, and check whether another process installs packages."""
+"""Wait for cloud-init, check whether another process installs packages, and end what was interrupted."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ version_added: 0.1.0
 description:
   - Fails while another process holds a lock of dpkg or apt, and names the process. A new server often installs updates at its first boot (unattended-upgrades).
   - If none does, it waits until cloud-init has ended, well or not, and looks again. cloud-init sets up mirrors and proxies after one can log in.
+  - Then it ends an installation that was interrupted, such as by a loss of power (dpkg --configure -a), because apt refuses to install anything before.
   - Use it with C(retries) and C(until) before a task that installs packages. It takes no lock itself.
 author:
   - Q8S contributors (!UNKNOWN)
 attributes:
   check_mode:
-    description: Changes nothing in any mode.
+    description: Says whether it would end an interrupted installation.
     support: full
   diff_mode:
     description: There is nothing to show.
@@ -33,6 +34,10 @@ options:
     description: How long to wait for cloud-init. The module warns about one that has not ended by then, and goes on. It does not wait in check mode.
     type: int
     default: 600
+  updates:
+    description: The folder in which dpkg keeps what it has not written to its database yet. It has such files only after an interruption.
+    type: path
+    default: /var/lib/dpkg/updates
 """
 
 EXAMPLES = r"""
@@ -100,6 +105,24 @@ def held_locks(paths: list[str]) -> list[tuple[str, int]]:
     return [(path, owner) for path in paths if (owner := lock_owner(path))]
 
 
+def was_interrupted(updates: str) -> bool:
+    """Return whether dpkg was ended in its work, as apt finds out: by files whose names are numbers."""
+    try:
+        return any(name.isdigit() for name in os.listdir(updates))
+    except FileNotFoundError:
+        return False
+
+
+def end_interrupted(module: AnsibleModule) -> None:
+    """Configure what an interrupted dpkg has unpacked. Files of /etc that somebody has changed stay."""
+    environment = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    command = ["dpkg", "--force-confdef", "--force-confold", "--configure", "-a"]
+    code, _, errors = module.run_command(command, environ_update=environment)
+    if code != 0:
+        reason = errors.strip() or f"dpkg ended with exit code {code}"
+        module.fail_json(msg=f"Failed to end an interrupted installation: {reason}", path="", holder="")
+
+
 def process_name(pid: int) -> str:
     """Return a process's name and id, empty if it is not known."""
     try:
@@ -120,6 +143,7 @@ def main() -> None:
         argument_spec={
             "paths": {"type": "list", "elements": "path", "default": default},
             "cloud_init_seconds": {"type": "int", "default": 600},
+            "updates": {"type": "path", "default": "/var/lib/dpkg/updates"},
         },
         supports_check_mode=True,
     )
@@ -140,7 +164,10 @@ def main() -> None:
             path=path,
             holder=holder,
         )
-    module.exit_json(changed=False, path="", holder="")
+    interrupted = was_interrupted(module.params["updates"])
+    if interrupted and not module.check_mode:
+        end_interrupted(module)
+    module.exit_json(changed=interrupted, path="", holder="")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import os
 import ssl
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 
 PKI = "/etc/kubernetes/pki/etcd"
@@ -18,13 +19,26 @@ KUBECTL = ["/var/lib/q8s/bin/kubectl", "--kubeconfig=/etc/kubernetes/admin.conf"
 
 
 def ask(method, **request):
-    """Call etcd's gateway for JSON, on this host."""
+    """Call etcd's gateway for JSON, on this host. What etcd refuses raises urllib.error.HTTPError."""
     context = ssl.create_default_context(cafile=f"{PKI}/ca.crt")
     context.load_cert_chain(f"{PKI}/healthcheck-client.crt", f"{PKI}/healthcheck-client.key")
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     url = f"https://127.0.0.1:2379/v3/cluster/member/{method}"
     with opener.open(urllib.request.Request(url, json.dumps(request).encode()), timeout=30) as answer:
         return json.load(answer)
+
+
+def remove(number):
+    """Remove a member. Where its removal would end etcd's majority, etcd refuses, and so does this."""
+    try:
+        ask("remove", ID=number)
+    except urllib.error.HTTPError as error:
+        text = error.read().decode(errors="replace")
+        try:
+            text = json.loads(text)["message"]
+        except (ValueError, KeyError, TypeError):
+            text = text or str(error)
+        sys.exit(f"etcd removes no member now: {text}")
 
 
 def members_of(members, name, address):
@@ -54,7 +68,7 @@ def main(name, address, option=""):
     for member in members_of(ask("list")["members"], name, address):
         print(f"member {member['ID']} of etcd, {member.get('name') or address}")
         if not check:
-            ask("remove", ID=member["ID"])
+            remove(member["ID"])
     node = subprocess.run(
         [*KUBECTL, "get", "node", name, "--ignore-not-found", "--output=name"],
         check=True,
