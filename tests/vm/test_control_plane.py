@@ -1,4 +1,7 @@
-"""A control plane on a virtual machine with a cloud's image, and a reboot of it. Part of ``make test-vm``."""
+"""A control plane on a virtual machine with a cloud's image, and reboots of it. Part of ``make test-vm``.
+
+What needs no API server comes first: it takes long to start on an emulated machine.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 import pytest
 
@@ -42,9 +45,15 @@ def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
-def created(machine: Host, tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
-    """Apply the roles of a control plane."""
-    answer = bundle()
+def answer() -> dict[str, Any]:
+    return bundle()
+
+
+@pytest.fixture(scope="module")
+def prepared(
+    machine: Host, answer: Mapping[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> subprocess.CompletedProcess[str]:
+    """Apply the role of every node that is no guest."""
     archive = answer["artifacts"]["control-plane-x86_64"]
     folder = tmp_path_factory.mktemp("served") / "files"
     folder.mkdir()
@@ -56,19 +65,28 @@ def created(machine: Host, tmp_path_factory: pytest.TempPathFactory) -> subproce
             "k8s_common_archive_sha256": archive["sha256"],
             "k8s_common_api_name": API_NAME,
             "k8s_common_api_address": machine.address,
-            "control_plane_node_name": NODE,
-            "control_plane_api_name": API_NAME,
-            "control_plane_kubernetes_version": answer["kubernetes_version"],
-            "control_plane_flannel_image": answer["pod_images"]["flannel"],
-            "control_plane_timeouts": TIMEOUTS,
         }
-        return machine.play("control_plane.yml", variables)
+        return machine.play("k8s_common.yml", variables)
 
 
 @pytest.fixture(scope="module")
-def rebooted(machine: Host, created: subprocess.CompletedProcess[str]) -> Host:
+def rebooted(machine: Host, prepared: subprocess.CompletedProcess[str]) -> Host:
+    assert prepared.returncode == 0, prepared.stdout[-3000:]
     machine.reboot()
     return machine
+
+
+@pytest.fixture(scope="module")
+def created(rebooted: Host, answer: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
+    """Apply the role of a control plane."""
+    variables = {
+        "control_plane_node_name": NODE,
+        "control_plane_api_name": API_NAME,
+        "control_plane_kubernetes_version": answer["kubernetes_version"],
+        "control_plane_flannel_image": answer["pod_images"]["flannel"],
+        "control_plane_timeouts": TIMEOUTS,
+    }
+    return rebooted.play("control_plane.yml", variables)
 
 
 def api_answers(machine: Host) -> bool:
@@ -82,17 +100,10 @@ def api_answers(machine: Host) -> bool:
     return True
 
 
-def test_the_roles_create_a_control_plane(machine: Host, created: subprocess.CompletedProcess[str]) -> None:
-    assert created.returncode == 0, created.stdout[-3000:]
-    assert api_answers(machine)
-    server = machine.read("grep -h server: /etc/kubernetes/admin.conf").split()[-1]
-    assert server == f"https://{API_NAME}:6443"
-
-
 def test_the_host_is_set_up_for_cgroup_v2_systemd_and_swap(
-    machine: Host, created: subprocess.CompletedProcess[str]
+    machine: Host, prepared: subprocess.CompletedProcess[str]
 ) -> None:
-    """What needs no API server, which takes long to come on an emulated machine."""
+    assert prepared.returncode == 0, prepared.stdout[-3000:]
     assert machine.read("stat --file-system --format=%T /sys/fs/cgroup").strip() == "cgroup2fs"
     assert "SystemdCgroup = true" in machine.read("cat /etc/containerd/conf.d/50-q8s-cgroup.toml")
     kubelet = machine.read("cat /etc/q8s/kubelet.conf.d/10-host.conf")
@@ -101,19 +112,6 @@ def test_the_host_is_set_up_for_cgroup_v2_systemd_and_swap(
     [resolver] = re.findall(r"(?m)^resolvConf: *(\S+)", kubelet)
     assert not re.search(r"(?m)^nameserver\s+127\.", machine.read(f"cat {resolver}"))
     assert machine.read("swapon --noheadings --show=NAME").strip() == _SWAP
-
-
-def test_limits_are_kept_by_systemd(machine: Host, created: subprocess.CompletedProcess[str]) -> None:
-    ask = f"kubectl --kubeconfig=/etc/kubernetes/admin.conf get --raw /api/v1/nodes/{NODE}/proxy/configz"
-    assert json.loads(machine.read(ask))["kubeletconfig"]["cgroupDriver"] == "systemd"
-    assert "kubepods.slice" in machine.read("systemctl list-units --type=slice --plain --no-legend")
-
-
-def test_swap_stays_and_pods_do_not_use_it(machine: Host, created: subprocess.CompletedProcess[str]) -> None:
-    assert machine.read("swapon --noheadings --show=NAME").strip() == _SWAP
-    ask = f"kubectl --kubeconfig=/etc/kubernetes/admin.conf get --raw /api/v1/nodes/{NODE}/proxy/configz"
-    config = json.loads(machine.read(ask))["kubeletconfig"]
-    assert not config["failSwapOn"] and config.get("memorySwap", {}).get("swapBehavior", "NoSwap") == "NoSwap"
 
 
 def test_the_apis_name_survives_a_reboot(rebooted: Host) -> None:
@@ -129,5 +127,34 @@ def test_modules_are_loaded_at_boot(rebooted: Host) -> None:
         assert re.search(rf"(?m)^{module} |/{module}\.ko$", loaded), f"{module} is not loaded"
 
 
-def test_the_api_answers_after_a_reboot(rebooted: Host) -> None:
-    assert api_answers(rebooted)
+def test_the_rules_come_before_the_network(rebooted: Host) -> None:
+    show = "systemctl show --property=ActiveEnterTimestampMonotonic --value"
+    rules, network = (int(rebooted.read(f"{show} {unit}")) for unit in ("q8s-rules.service", "network-pre.target"))
+    assert 0 < rules <= network
+    assert rebooted.read("/usr/local/sbin/q8s-rules --check").strip() == ""
+
+
+def test_the_roles_create_a_control_plane(machine: Host, created: subprocess.CompletedProcess[str]) -> None:
+    assert created.returncode == 0, created.stdout[-3000:]
+    assert api_answers(machine)
+    server = machine.read("grep -h server: /etc/kubernetes/admin.conf").split()[-1]
+    assert server == f"https://{API_NAME}:6443"
+
+
+def test_limits_are_kept_by_systemd(machine: Host, created: subprocess.CompletedProcess[str]) -> None:
+    ask = f"kubectl --kubeconfig=/etc/kubernetes/admin.conf get --raw /api/v1/nodes/{NODE}/proxy/configz"
+    assert json.loads(machine.read(ask))["kubeletconfig"]["cgroupDriver"] == "systemd"
+    assert "kubepods.slice" in machine.read("systemctl list-units --type=slice --plain --no-legend")
+
+
+def test_swap_stays_and_pods_do_not_use_it(machine: Host, created: subprocess.CompletedProcess[str]) -> None:
+    assert machine.read("swapon --noheadings --show=NAME").strip() == _SWAP
+    ask = f"kubectl --kubeconfig=/etc/kubernetes/admin.conf get --raw /api/v1/nodes/{NODE}/proxy/configz"
+    config = json.loads(machine.read(ask))["kubeletconfig"]
+    assert not config["failSwapOn"] and config.get("memorySwap", {}).get("swapBehavior", "NoSwap") == "NoSwap"
+
+
+def test_the_api_answers_after_a_reboot(machine: Host, created: subprocess.CompletedProcess[str]) -> None:
+    assert created.returncode == 0, created.stdout[-3000:]
+    machine.reboot()
+    assert api_answers(machine)
