@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from q8s_wrapper.config import add_collections_to_path
 from q8s_wrapper.terminal import without_colours
 
 # Messages of the command module that only repeat the exit code: ansible-core before 2.20, and since.
@@ -34,8 +35,13 @@ def failure_reason(result: Mapping[str, Any], stdout: str = "") -> str:
 
 
 def _shorten(reason: str) -> str:
-    """Return a reason without what Ansible puts around it."""
+    """Return a reason without what Ansible puts around it, and what ssh puts around a jump host's message."""
+    add_collections_to_path()
+    from ansible_collections.q8s.emu.plugins.module_utils import _ssh_errors
+
     reason = reason.strip()
+    if _ssh_errors.jump_failure(reason):
+        return _ssh_errors.describe(reason)
     for prefix in _PREFIXES:
         reason = reason.removeprefix(prefix)
     lost = _LOST.match(reason)

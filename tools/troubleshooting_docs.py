@@ -94,6 +94,12 @@ _HOST: Final = "demo-arm-1"
 _REFUSED: Final = {"unreachable": True, "msg": "Permission denied (publickey)."}
 _OTHER_KEY: Final = {"unreachable": True, "msg": "Host key verification failed."}
 _SILENT: Final = {"unreachable": True, "msg": "Connection timed out"}
+_JUMP_FAILURES: Final = (
+    "USER@BASTION: Permission denied (publickey).",
+    "No ED25519 host key is known for BASTION and you have requested strict checking. | Host key verification failed.",
+    "Host key for BASTION has changed and you have requested strict checking. | Host key verification failed.",
+    "ssh: connect to host BASTION port 22: Connection timed out",
+)
 _RUNNING: Final = {"rc": 0, "stdout": "running (booted)\nstarted 1000\nnow 2000"}
 
 
@@ -126,6 +132,7 @@ def _node_messages() -> Iterator[tuple[str, str]]:
         ({"q8s_domain": _REFUSED}, ready),
         ({"q8s_domain": _OTHER_KEY}, ready),
         ({"q8s_domain": _SILENT}, ready),
+        *(({"q8s_domain": _behind(reason)}, ready) for reason in _JUMP_FAILURES),
         ({"q8s_domain": {"rc": 1, "stderr": "sudo: a password is required"}}, ready),
         ({"q8s_domain": {"rc": 127}}, ready),
         ({"q8s_domain": {"rc": 1, "stderr": "failed to connect"}}, ready),
@@ -151,12 +158,18 @@ def _node_messages() -> Iterator[tuple[str, str]]:
     ]
     for variables, answer in worker:
         yield _unwell("arm-1", variables, answer)
+    yield _behind_a_control_plane()
     for answer in ({"rc": 127}, {"rc": 1, "stderr": "connection refused"}):
         yield _unwell("initial", {"q8s_domain": _RUNNING}, answer)
     yield _unwell("arm-2", {"q8s_domain": _RUNNING}, ready, {"demo-arm-2": _server(q8s_surplus={"name": "arm-2"})})
     stray = _node()
     stray["metadata"] = {"name": "STRAY"}
     yield _unwell("STRAY", {"q8s_domain": _RUNNING}, _kubectl(_node(), stray))
+
+
+def _behind(reason: str) -> dict[str, Any]:
+    """Return the answer of a host whose jump host fails."""
+    return {"unreachable": True, "msg": f"q8s jump host USER@BASTION: {reason}"}
 
 
 def _with(finding: str) -> dict[str, Any]:
@@ -183,6 +196,17 @@ def _unwell(
     rows = _status.node_rows(_spec.load_text(_FILE, "FILE"), hosts)
     row = next(row for row in rows if row["node"] == node)
     return _named(row["problem"]), _named(row["hint"])
+
+
+def _behind_a_control_plane() -> tuple[str, str]:
+    """Return the message and the hint of a node that is reached through a control plane that is off."""
+    hosts = {
+        "initial": _server(q8s_status="SHUTOFF"),
+        _HOST: _server(q8s_domain=_behind("ssh: connect to host BASTION port 22: Connection timed out")),
+    }
+    cluster = _spec.load_text(_FILE + "access: {type: floating_ip, floating_network: public}\n", "FILE")
+    row = _status.node_rows(cluster, hosts)[1]
+    return _named(row["problem"]).replace("BASTION", "FLOATING-IP"), _named(row["hint"])
 
 
 def _named(text: str) -> str:

@@ -46,6 +46,8 @@ class NodeWatch:
 
     def run(self) -> None:
         """Record when nodes are Ready, as the API server of a control plane tells. The next one is asked if it ends."""
+        from ansible_collections.q8s.emu.plugins.module_utils import _ssh_errors
+
         planes = self._machines.control_planes()
         silent, since, unwatched = 0, time.monotonic(), False
         for name, address in itertools.cycle(planes.items()):
@@ -61,7 +63,7 @@ class NodeWatch:
                     self._note_state(line)
                 self._process.wait()
                 errors.seek(0)
-                reason = f"{name}: {(errors.read().strip() or 'no message').splitlines()[-1]}"
+                reason = f"{name}: {_ssh_errors.describe(errors.read()) or 'no message'}"
             seconds = time.monotonic() - since
             if not silent:
                 since = time.monotonic()

@@ -254,6 +254,7 @@ def test_login_through_a_bastion(applied: Mapping[str, Any], cloud: Any, cluster
         subprocess.run(["ssh", "-O", "exit", "-o", f"ControlPath={path}", "bastion"], check=True, capture_output=True)
     refused = login()
     assert refused.returncode != 0 and refused.stdout == "" and "Host key verification failed" in refused.stderr
+    assert f"q8s jump host q8s@{address}: Host key verification failed" in refused.stderr, "not the worker's"
 
 
 def answers(address: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.q8s.emu.plugins.module_utils import _inventory, _spec
+from ansible_collections.q8s.emu.plugins.module_utils import _inventory, _spec, _ssh
 
 from q8s_wrapper.config import REPOSITORY
 from tests.integration.collection.plays import copy_collections, play
@@ -78,6 +78,19 @@ def test_an_initial_instance_that_is_off_keeps_nothing_alive(
     assert all((tmp_path / name).exists() for name in FILES), "the next destroy needs the key"
     assert destroy()[0][3:] == ["reset", "servers absent", "security_group absent", "keypair absent"]
     assert [name for name in FILES if (tmp_path / name).exists()] == []
+
+
+def test_a_jump_host_that_fails_says_nothing_of_the_instance(
+    destroy: Callable[..., tuple[list[str], str]], tmp_path: Path
+) -> None:
+    """Ansible shares connections, so the jump host's message reaches it only as the reason for a disconnect."""
+    route = _ssh.through_bastion("127.0.0.1", "", 1, str(tmp_path / "cp" / "socket"))
+    behind = {"ansible_connection": "ssh", "ansible_host": "192.0.2.1", "ansible_ssh_common_args": f"-F none {route}"}
+    calls, output = destroy(**behind)
+    assert calls == ["servers absent", "security_group absent", "keypair absent"]
+    said = " ".join(output.split())
+    assert "q8s jump host 127.0.0.1:1: ssh: connect to host 127.0.0.1 port 1: Connection refused" in said
+    assert "openstack server start" not in said and "Fix the cause and run destroy again" in said
 
 
 FAILS = {"name": "Run kubeadm reset", "ansible.builtin.command": "sh -c 'echo error: no etcd >&2; exit 1'"}

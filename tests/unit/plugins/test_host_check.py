@@ -126,6 +126,14 @@ def test_swap_is_no_problem_but_is_told() -> None:
         ("ssh: connect to host 10.0.0.5 port 22: Connection timed out", ["port 22 does not answer", "security groups"]),
         ("ssh: connect to host 10.0.0.5 port 22: Connection refused", ["port 22 does not answer"]),
         ("Host key verification failed.", ["another ssh host key", "known_hosts"]),
+        (
+            "Received disconnect from UNKNOWN port 65535:11: q8s jump host me@gate: "
+            "me@gate: Permission denied (publickey).\r\nDisconnected from UNKNOWN port 65535",
+            [
+                "the way to 10.0.0.5 through me@gate fails: me@gate: Permission denied (publickey): add",
+                "ssh me@gate true",
+            ],
+        ),
         ("kex_exchange_identification: read", ["ssh to ubuntu@10.0.0.5 fails: kex_exchange_identification"]),
     ],
 )
@@ -133,6 +141,7 @@ def test_a_login_that_fails_is_explained(message: str, words: list[str]) -> None
     (problem,) = host_problems({"unreachable": True, "msg": message}, login=LOGIN)
     for word in words:
         assert word in problem
+    assert "jump host" not in message or "authorized_keys" not in problem, "the server itself was not asked"
 
 
 def test_a_server_that_answers_with_a_sentence_only() -> None:

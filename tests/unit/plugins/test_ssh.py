@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.q8s.emu.plugins.module_utils import _jump, _ssh
+from ansible_collections.q8s.emu.plugins.module_utils import _jump, _ssh, _ssh_errors
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIATbSFIAoKCLyojckQoDUv+sRJPfwQtsZYqckaz2L3fo"
 
@@ -146,7 +146,142 @@ def test_a_connection_that_was_killed_is_opened_again(tmp_path: Path) -> None:
 def test_a_login_that_fails_is_not_tried_by_each_that_waits(tmp_path: Path) -> None:
     began = time.monotonic()
     ends, asked = jump_together(tmp_path, "no", 12)
-    assert {(end.returncode, end.stderr) for end in ends} == {(255, "gate: Permission denied\n")}
+    assert {(end.returncode, end.stderr) for end in ends} == {(255, "q8s jump host gate: gate: Permission denied\n")}
     assert asked.count("login") < 6 and len(asked) == asked.count("login")
     assert time.monotonic() - began < 30
     assert jump_together(tmp_path, "yes", 1)[0][0].returncode == 0, "the next one tries again"
+
+
+SHARING = ["-o", "ControlMaster=auto", "-o", "ControlPersist=9", "-o", "ControlPath=FOLDER/s"]
+
+
+@pytest.mark.parametrize(("sharing", "socket"), [(SHARING, "cp/socket"), ([], "cp/socket"), ([], "")])
+@pytest.mark.parametrize("user", ["me", "mee", "meee", "meeee", "meeeee", "meeeeee", "meeeeeee", "meeeeeeee"])
+def test_ssh_says_why_the_jump_host_leads_nowhere(tmp_path: Path, sharing: list[str], socket: str, user: str) -> None:
+    """Where ssh shares its connection, as Ansible's does, what its ProxyCommand writes to stderr is lost."""
+    route = _ssh.through_bastion("127.0.0.1", user, 1, str(tmp_path / socket) if socket else "")
+    options = [word.replace("FOLDER", str(tmp_path)) for word in sharing]
+    command = ["ssh", "-F", "none", "-o", "BatchMode=yes", *options, *shlex.split(route), "inner", "true"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 255 and done.stdout == ""
+    reason = "ssh: connect to host 127.0.0.1 port 1: Connection refused"
+    assert f"q8s jump host {user}@127.0.0.1:1: {reason}" in done.stderr
+    failure = _ssh_errors.jump_failure(done.stderr)
+    assert failure is not None and failure[:2] == (f"{user}@127.0.0.1:1", reason)
+
+
+def fail_with(folder: Path, socket: str, *lines: str) -> subprocess.CompletedProcess[bytes]:
+    """Jump with a stand-in for ssh that says these lines and fails."""
+    program = folder / "ssh"
+    program.write_text("#!/bin/sh\n" + "".join(f"echo '{line}' >&2\n" for line in lines) + "exit 255\n")
+    program.chmod(0o755)
+    command = [sys.executable, "-I", "-S", _jump.__file__, socket, "inner", "22", "gate"]
+    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, env=environment)
+
+
+def test_where_no_connection_is_shared_what_ssh_says_of_the_host_has_no_mark(tmp_path: Path) -> None:
+    said = [
+        "Warning: about gate",
+        "channel 0: open failed: connect failed: No route to host",
+        "stdio forwarding failed",
+    ]
+    done = fail_with(tmp_path, "", *said)
+    assert (done.returncode, done.stdout) == (255, b"")
+    assert done.stderr.decode().splitlines() == [f"q8s jump host gate: {said[0]}", *said[1:]]
+
+
+def test_of_a_long_message_ssh_gets_the_end(tmp_path: Path) -> None:
+    done = fail_with(
+        tmp_path, str(tmp_path / "cp" / "socket"), "W" * 999, "", "me@gate: Permission denied (publickey)."
+    )
+    assert b"q8s jump host gate: WWW" in done.stdout and b" | me@gate: Permission denied (publickey)." in done.stdout
+    assert len(done.stdout) < 450
+    assert [line[:23] for line in done.stderr.decode().splitlines()] == [
+        "q8s jump host gate: WWW",
+        "q8s jump host gate: me@",
+    ]
+
+
+# What OpenSSH 9.2 says.
+CHANGED = """@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @
+IT IS POSSIBLE THAT SOMEONE IS DOING SOMETHING NASTY!
+Host key for gate has changed and you have requested strict checking.
+Host key verification failed."""
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("", ""),
+        ("q8s@10.0.0.5: Permission denied (publickey).", "q8s@10.0.0.5: Permission denied (publickey)."),
+        (
+            CHANGED,
+            "Host key for gate has changed and you have requested strict checking. Host key verification failed.",
+        ),
+        ("Warning: something\nHost key verification failed.\n", "Host key verification failed."),
+        (
+            "Received disconnect from 10.0.0.5 port 22:2: Too many authentication failures\r\n"
+            "Disconnected from 10.0.0.5 port 22\r\n",
+            "Received disconnect from 10.0.0.5 port 22:2: Too many authentication failures",
+        ),
+        (
+            "kex_exchange_identification: read: Connection reset by peer\r\nConnection reset by 10.0.0.5 port 22",
+            "kex_exchange_identification: read: Connection reset by peer",
+        ),
+        (
+            "kex_exchange_identification: Connection closed by remote host\r\nConnection closed by 10.0.0.5 port 22",
+            "Connection closed by 10.0.0.5 port 22",
+        ),
+        (
+            "Connection timed out during banner exchange\r\nConnection to UNKNOWN port 65535 timed out",
+            "Connection timed out during banner exchange",
+        ),
+        (
+            "Failed to connect to the host via ssh: kex_exchange_identification: Connection closed by remote host\r\n"
+            "Connection closed by UNKNOWN port 65535",
+            "no connection to it from the jump host",
+        ),
+        (
+            "channel 0: open failed: connect failed: No route to host\nstdio forwarding failed\n"
+            "Connection closed by UNKNOWN port 65535",
+            "channel 0: open failed: connect failed: No route to host",
+        ),
+    ],
+)
+def test_the_reason_is_not_how_the_connection_ended(message: str, reason: str) -> None:
+    assert _ssh_errors.failure_reason(message) == reason
+    assert _ssh_errors.jump_failure(message) is None
+
+
+@pytest.mark.parametrize(
+    ("destination", "said", "hint"),
+    [
+        (
+            "me@gate",
+            "me@gate: Permission denied (publickey).",
+            "ssh-add), until this works without a question: ssh me@gate",
+        ),
+        (
+            "gate:2022",
+            "Too many authentication failures",
+            "ssh-add), until this works without a question: ssh -p 2022 gate",
+        ),
+        ("me@gate", "Host key verification failed.", "check its host key, and accept it: ssh me@gate true"),
+        ("me@gate", CHANGED, "ssh-keygen -R gate, then ssh me@gate true"),
+        ("me@gate:2022", CHANGED, "ssh-keygen -R '[gate]:2022', then ssh -p 2022 me@gate true"),
+        (
+            "gate",
+            "ssh: Could not resolve hostname gate: Name or service not known",
+            "that it runs, and that this machine",
+        ),
+    ],
+)
+def test_a_jump_host_that_fails_has_a_hint_of_its_cause(destination: str, said: str, hint: str) -> None:
+    lines = [f"q8s jump host {destination}: {line}" for line in said.splitlines()]
+    last = f"{'x: ' * 3}q8s jump host {destination}: {' | '.join(said.splitlines()[-2:])}"
+    for message in ("\n".join(lines), last, "\r\n".join([*lines, last, "Disconnected from UNKNOWN port 65535"])):
+        failure = _ssh_errors.jump_failure(message)
+        assert failure is not None and failure.destination == destination and hint in failure.hint
+        assert said.splitlines()[-1] in failure.reason
+        assert _ssh_errors.describe(message) == f"the way through {destination} fails: {failure.reason}"

@@ -245,6 +245,17 @@ def unreachable(message: str, **more: Any) -> dict[str, Any]:
     return {**WELL, HOST: server(q8s_domain={"unreachable": True, "msg": message}, ansible_user="q8s", **more)}
 
 
+def jump_failed(reason: str, destination: str = "me@gate:2022") -> str:
+    return (
+        f"Task failed: Failed to connect to the host via ssh: Received disconnect from UNKNOWN port 65535:11: "
+        f"q8s jump host {destination}: {reason}\r\nDisconnected from UNKNOWN port 65535"
+    )
+
+
+def behind(reason: str) -> dict[str, Any]:
+    return unreachable(jump_failed(reason))
+
+
 @pytest.mark.parametrize(
     ("hosts", "problem", "hint"),
     [
@@ -261,6 +272,29 @@ def unreachable(message: str, **more: Any) -> dict[str, Any]:
             "ssh-keygen -R 10.254.1.3 -f /state/demo/known_hosts",
         ),
         (unreachable("No route to host"), "does not answer ssh: No route", "openstack server reboot demo-arm-mid-1"),
+        # What Ansible says when the way fails, and not the host.
+        (
+            behind("me@gate: Permission denied (publickey)."),
+            "the way to demo-arm-mid-1 through me@gate:2022 fails: me@gate: Permission denied (publickey).",
+            "add your key for it to the agent (ssh-add), until this works without a question: ssh -p 2022 me@gate true",
+        ),
+        (
+            behind(
+                "Host key for gate has changed and you have requested strict checking. | Host key verification failed."
+            ),
+            "the way to demo-arm-mid-1 through me@gate:2022 fails: Host key for gate has changed",
+            "check its new host key; if it is right: ssh-keygen -R '[gate]:2022', then ssh -p 2022 me@gate true",
+        ),
+        (
+            behind("ssh: connect to host gate port 2022: Connection timed out"),
+            "the way to demo-arm-mid-1 through me@gate:2022 fails: ssh: connect to host gate port 2022: Connection",
+            "check that it runs, and that this machine reaches it: ssh -p 2022 me@gate true",
+        ),
+        (
+            unreachable("Connection closed by UNKNOWN port 65535"),
+            "does not answer ssh: no connection to it from the jump host",
+            "openstack server reboot demo-arm-mid-1",
+        ),
         (
             {**WELL, HOST: server(q8s_domain={"rc": 1, "stdout": "", "stderr": "sudo: a password is required"})},
             "may not use sudo",
@@ -274,6 +308,68 @@ def test_a_host_that_cannot_be_asked_has_a_hint_of_its_cause(hosts: Any, problem
     refused = "refuses" in problem
     assert ("reboot" in row["hint"]) == ("does not answer" in problem), "a reboot cures no refused login"
     assert not refused or "console log" not in row["hint"]
+    assert not problem.startswith("the way") or "replace" not in row["hint"]
+
+
+FLOATING = {**CLUSTER, "access": {"type": "floating_ip", "floating_network": "public"}}
+ADDRESS = "203.0.113.5"
+TIMED_OUT = "Connection timed out during banner exchange\r\nConnection to UNKNOWN port 65535 timed out"
+DIRECTLY = f"ssh: connect to host {ADDRESS} port 22: Connection timed out"
+
+
+@pytest.mark.parametrize(
+    ("gateway", "message", "reason", "hint"),
+    [
+        (
+            {"q8s_status": "SHUTOFF", "q8s_kubernetes": {"unreachable": True, "msg": DIRECTLY}},
+            jump_failed(DIRECTLY, f"q8s@{ADDRESS}"),
+            f"through q8s@{ADDRESS} fails: {DIRECTLY}",
+            f"fix {CONTROL_PLANE} first: start the server: q8s-run deploy FILE",
+        ),
+        # The shared connection has not noticed yet.
+        (
+            {"q8s_status": "SHUTOFF", "q8s_kubernetes": {"unreachable": True, "msg": DIRECTLY}},
+            TIMED_OUT,
+            f"through {CONTROL_PLANE} fails: the server {CONTROL_PLANE} is switched off",
+            f"fix {CONTROL_PLANE} first: start the server: q8s-run deploy FILE",
+        ),
+        (
+            {
+                "q8s_kubernetes": {"unreachable": True, "msg": "Permission denied"},
+                "ansible_ssh_private_key_file": "/key",
+            },
+            jump_failed(f"q8s@{ADDRESS}: Permission denied (publickey).", f"q8s@{ADDRESS}"),
+            f"through q8s@{ADDRESS} fails: q8s@{ADDRESS}: Permission denied (publickey).",
+            f"fix {CONTROL_PLANE} first: restore the key /key that the cluster was deployed with",
+        ),
+        (
+            {"q8s_kubernetes": answer(*NODES)},
+            jump_failed("ssh ended with 255", f"q8s@{ADDRESS}"),
+            f"through q8s@{ADDRESS} fails: ssh ended with 255",
+            "try again: q8s-run status FILE",
+        ),
+    ],
+)
+def test_servers_behind_a_control_plane_have_its_hint(
+    gateway: dict[str, Any], message: str, reason: str, hint: str
+) -> None:
+    arguments = {"ansible_ssh_common_args": "-F none -o 'ProxyCommand=jump'"}
+    silent = {"unreachable": True, "msg": message}
+    worker = server(q8s_domain=silent, **arguments)
+    hosts = {CONTROL_PLANE: server(**gateway), "demo-x86-small-1": worker, HOST: worker}
+    rows = FilterModule().filters()["node_status"](hosts, FLOATING)
+    for row in rows[1:]:
+        assert row["problem"] == f"the way to {row['host']} {reason}" and row["hint"] == hint
+    assert rows[0]["problem"] == "" or "the way to" not in rows[0]["problem"]
+
+
+def test_of_servers_behind_a_control_plane_that_answers_one_may_be_lost() -> None:
+    arguments = {"ansible_ssh_common_args": "-F none -o 'ProxyCommand=jump'"}
+    lost = server(q8s_domain={"unreachable": True, "msg": TIMED_OUT}, **arguments)
+    rows = FilterModule().filters()["node_status"]({**WELL, HOST: lost}, FLOATING)
+    row = next(row for row in rows if row["host"] == HOST)
+    assert row["problem"] == f"the host {HOST} does not answer ssh: Connection timed out during banner exchange"
+    assert row["hint"].startswith(f"openstack server reboot {HOST}")
 
 
 def on_host(stdout: str, rc: int = 0, stderr: str = "") -> dict[str, Any]:

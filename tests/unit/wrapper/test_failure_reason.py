@@ -29,6 +29,16 @@ from q8s_wrapper.failure_reason import failure_reason, task_location
             },
             "10.254.1.52 no longer answers by ssh",
         ),
+        # Ansible, and ssh around what the jump host's ssh said.
+        (
+            {
+                "unreachable": True,
+                "msg": "Task failed: Failed to connect to the host via ssh: Received disconnect from UNKNOWN port 65535"
+                ":11: q8s jump host me@gate: me@gate: Permission denied (publickey).\r\n"
+                "Disconnected from UNKNOWN port 65535",
+            },
+            "the way through me@gate fails: me@gate: Permission denied (publickey).",
+        ),
         ({"msg": "Task failed: Module failed: no space"}, "no space"),
         # A task that runs with a terminal: the program's stderr is in stdout.
         (

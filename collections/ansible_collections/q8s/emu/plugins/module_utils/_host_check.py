@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from ansible_collections.q8s.emu.plugins.module_utils import _ssh_errors
 from ansible_collections.q8s.emu.plugins.module_utils._packet_filters import Drop, iptables_drops, nftables_drops
 from ansible_collections.q8s.emu.plugins.module_utils._survey import Survey
 
@@ -110,20 +111,23 @@ def login_problem(result: Mapping[str, Any], address: str, user: str, key_file: 
     if not result.get("unreachable"):
         return ""
     message = str(result.get("msg", "")).strip()
-    last = message.splitlines()[-1] if message else "no reason given"
-    if "Permission denied" in message or "Too many authentication failures" in message:
+    jump = _ssh_errors.jump_failure(message)
+    if jump:
+        return f"the way to {address} through {jump.destination} fails: {jump.reason.rstrip('.')}: {jump.hint}"
+    reason = _ssh_errors.failure_reason(message) or "no reason given"
+    if _ssh_errors.is_refused(message):
         return (
             f"ssh to {user}@{address} is refused with the key {key_file}: name its user with initial_instance_user, "
             f"or add this line to ~{user}/.ssh/authorized_keys there: {public_key}"
         )
-    if "REMOTE HOST IDENTIFICATION HAS CHANGED" in message or "Host key verification failed" in message:
+    if _ssh_errors.is_other_host(message):
         return (
             f"{address} has another ssh host key than at the last run. If the server was rebuilt, "
             f"remove {address} from the file known_hosts in the cluster's state folder"
         )
     if _NOT_REACHED.search(message):
-        return f"ssh to {address} port 22 does not answer ({last}): check its security groups, its firewall and access in the cluster file"
-    return f"ssh to {user}@{address} fails: {last}"
+        return f"ssh to {address} port 22 does not answer ({reason}): check its security groups, its firewall and access in the cluster file"
+    return f"ssh to {user}@{address} fails: {reason}"
 
 
 def status_problem(name: str, status: str, address: str, prefix: str) -> str:

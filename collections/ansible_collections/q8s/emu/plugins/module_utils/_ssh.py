@@ -24,6 +24,8 @@ PUBLIC_KEY = re.compile(r"ssh-ed25519 [A-Za-z0-9+/]{60,80}={0,2}")
 # What has the address of a server that is gone would hold a connection for a quarter of an hour; an emulated guest may
 # be silent for a minute.
 _ALIVE = ("ServerAliveInterval=20", "ServerAliveCountMax=6")
+# Ansible waits 10 s for jump host and host together. If it gave up first, nobody would know which of them is silent.
+_JUMP_TIMEOUT = "ConnectTimeout=8"
 # No questions: nobody is there to answer, or fifty would be asked at once.
 _OURS = ("BatchMode=yes", "PreferredAuthentications=publickey", "IdentitiesOnly=yes", *_ALIVE)
 # The hop to a bastion reads the user's configuration, where these may be set for all hosts. A first value counts, and
@@ -37,7 +39,7 @@ _BASTION = (
     "ForwardAgent=no",
     "ForwardX11=no",
     "LogLevel=INFO",
-    "ConnectTimeout=10",
+    _JUMP_TIMEOUT,
     *_ALIVE,
     "IgnoreUnknown=ForkAfterAuthentication,StdinNull,SessionType",
     "ForkAfterAuthentication=no",
@@ -98,7 +100,7 @@ def through_server(arguments: str, key: str, destination: str, socket: str) -> s
     :param arguments: :func:`own_options` and how the server is checked
     :param socket: of the connection that all hosts share, see :func:`socket_name`
     """
-    ssh = [*shlex.split(arguments), "-o", "ConnectTimeout=10", "-i", key.replace("%", "%%"), destination]
+    ssh = [*shlex.split(arguments), "-o", _JUMP_TIMEOUT, "-i", key.replace("%", "%%"), destination]
     return _proxy_command(socket, ssh)
 
 

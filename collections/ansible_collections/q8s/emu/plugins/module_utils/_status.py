@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Optional
 
-from ansible_collections.q8s.emu.plugins.module_utils import _certificates, _host_state
+from ansible_collections.q8s.emu.plugins.module_utils import _certificates, _host_state, _ssh_errors
 from ansible_collections.q8s.emu.plugins.module_utils._kubernetes import condition, epoch, reason
 from ansible_collections.q8s.emu.plugins.module_utils._plan_servers import RECOVERY_COMMANDS
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec, is_additional_control_plane
@@ -24,6 +24,14 @@ _RESUMED_BY = {"paused": "resume", "pmsuspended": "dompmwakeup"}
 # Conditions other than Ready that say something when they are true.
 _PRESSURES = ("DiskPressure", "MemoryPressure", "PIDPressure", "NetworkUnavailable")
 _JOIN_SECONDS = 300  # a guest that has run this long has joined, or will not by itself
+
+
+class Gateway(NamedTuple):
+    """The control plane with the floating IP, through which the others are reached, and why it is not reachable itself."""
+
+    name: str
+    problem: str
+    hint: str
 
 
 class Guest(NamedTuple):
@@ -49,7 +57,8 @@ def node_rows(cluster: Cluster, hosts: Mapping[str, Mapping[str, Any]]) -> list[
     nodes, why = kubernetes_nodes(answers)
     specs = cluster.servers()
     kubectl = _kubectl(hosts, next(spec.name for spec in specs if spec.initial))
-    rows = [_row(spec, hosts.get(spec.name), nodes, why, kubectl) for spec in specs]
+    gateway = _gateway(cluster, hosts)
+    rows = [_row(spec, hosts.get(spec.name), nodes, why, kubectl=kubectl, gateway=gateway) for spec in specs]
     named = {spec.name for spec in specs} | {spec.node for spec in specs}
     for name, variables in hosts.items():
         if name not in named and "q8s_server_id" in variables:
@@ -114,7 +123,9 @@ def _row(
     variables: Optional[Mapping[str, Any]],
     nodes: Optional[Mapping[str, Any]],
     why: str,
+    *,
     kubectl: str,
+    gateway: Optional[Gateway],
 ) -> dict[str, str]:
     node = (nodes or {}).get(spec.node)
     architecture = spec.vm_type.architecture if spec.vm_type else _CONTROL_PLANES
@@ -133,6 +144,7 @@ def _row(
     }
     problem, hint = (
         _server_problem(spec, row, variables or {})
+        or _way_problem(spec, variables or {}, gateway)
         or _login_problem(spec, row, variables or {})
         or _machine_problem(spec, row, variables or {}, guest)
         or _api_server_problem(spec, row, variables or {}, why)
@@ -205,11 +217,49 @@ def _server_problem(
     return f"the server {name} is {status}", "wait until it is ACTIVE: q8s-run status FILE"
 
 
+def _gateway(cluster: Cluster, hosts: Mapping[str, Mapping[str, Any]]) -> Optional[Gateway]:
+    """Return the control plane that leads to the others, None if no server of the cluster does."""
+    planes = [spec for spec in cluster.servers() if not spec.vm_type and spec.name in hosts]
+    direct = [s for s in planes if "ProxyCommand" not in str(hosts[s.name].get("ansible_ssh_common_args") or "")]
+    if cluster.access.type != "floating_ip" or not direct:
+        return None
+    spec, variables = direct[0], hosts[direct[0].name]
+    row = {"server": str(variables["q8s_status"]), "address": str(variables.get("q8s_private_ip", ""))}
+    found = _server_problem(spec, row, variables)
+    if not found and _answer(spec, variables).get("unreachable"):
+        found = _login_problem(spec, row, variables)
+    return Gateway(spec.name, *(found or ("", "")))
+
+
+def _way_problem(
+    spec: ServerSpec, variables: Mapping[str, Any], gateway: Optional[Gateway]
+) -> Optional[tuple[str, str]]:
+    """Return what is wrong with the jump host through which the host is asked, which says nothing of the host itself."""
+    asked = _answer(spec, variables)
+    if not asked.get("unreachable"):
+        return None
+    jump = _ssh_errors.jump_failure(str(asked.get("msg") or ""))
+    behind = gateway if gateway and gateway.name != spec.name else None
+    # A connection through a control plane that has just failed is shared until it times out, and has no message of its own.
+    if behind and behind.problem:
+        through, cause = (jump.destination, jump.reason) if jump else (behind.name, behind.problem)
+        return f"the way to {spec.name} through {through} fails: {cause}", f"fix {behind.name} first: {behind.hint}"
+    if jump:
+        hint = "try again: q8s-run status FILE" if behind else jump.hint
+        return f"the way to {spec.name} through {jump.destination} fails: {jump.reason}", hint
+    return None
+
+
+def _answer(spec: ServerSpec, variables: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a host answered, empty if it was not asked."""
+    return variables.get("q8s_domain" if spec.vm_type else "q8s_kubernetes") or {}
+
+
 def _login_problem(spec: ServerSpec, row: Mapping[str, str], variables: Mapping[str, Any]) -> Optional[tuple[str, str]]:
     """Return what keeps Ansible from asking the host."""
     name = spec.name
     replace = f"q8s-run replace FILE {spec.node}" if spec.vm_type else ""
-    asked = variables.get("q8s_domain") if spec.vm_type else variables.get("q8s_kubernetes")
+    asked = _answer(spec, variables)
     if not asked:
         return None
     user = str(variables.get("ansible_user") or "its user")
@@ -219,15 +269,15 @@ def _login_problem(spec: ServerSpec, row: Mapping[str, str], variables: Mapping[
         fix = f"q8s-run ssh FILE {name} -- su --command=\"echo '{user} ALL=(ALL) NOPASSWD:ALL' > /etc/sudoers.d/q8s\""
         return f"{user} may not use sudo on the host {name} without a password", replace or fix
     message = str(asked.get("msg") or "").strip()
-    reason = f": {message.splitlines()[-1]}" if message else ""
-    if "Permission denied" in message or "Too many authentication failures" in message:
+    reason = f": {_ssh_errors.failure_reason(message)}" if message else ""
+    if _ssh_errors.is_refused(message):
         key = str(variables.get("ansible_ssh_private_key_file") or "of the cluster")
         remedy = f"restore the key {key} that the cluster was deployed with"
         return (
             f"the host {name} refuses the login of {user}{reason}",
             f"{remedy}; if it is there: {replace}" if replace else remedy,
         )
-    if "IDENTIFICATION HAS CHANGED" in message or "Host key verification failed" in message:
+    if _ssh_errors.is_other_host(message):
         address = row["address"]
         known = (
             f"ssh-keygen -R {address} -f {variables.get('q8s_state_dir') or '~/.local/state/q8s/CLUSTER'}/known_hosts"
@@ -255,7 +305,7 @@ def _machine_problem(
 ) -> Optional[tuple[str, str]]:
     """Return what is wrong with the guest, and what of Q8S is not in force on its host or on a control plane."""
     of_guest = _guest_problem(spec, guest, variables)
-    answer = variables.get("q8s_domain" if spec.vm_type else "q8s_kubernetes") or {}
+    answer = _answer(spec, variables)
     ended = (variables.get("control_plane_certificates") or {}).get("ended")
     # Nothing is installed yet; or a kubelet whose credentials have ended does not run, and a deploy does not renew them.
     if answer.get("rc") == 127 or ended:
