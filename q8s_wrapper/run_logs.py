@@ -20,8 +20,8 @@ def new_run(folder: Path, what: str, alone: bool) -> Path:
     cluster removes no log of a longer run, whose files it may still need.
 
     :param folder: the cluster's folder
-    :param what: the command
-    :param alone: whether this run holds the cluster's lock, so that logs of killed runs can be completed
+    :param what: the command, or ``plan`` for the plan on which a deploy asks for confirmation: it changes nothing
+    :param alone: whether runs of this kind hold the cluster's lock, so that logs of killed runs can be completed
     """
     runs = folder / "runs"
     runs.mkdir(mode=0o700, exist_ok=True)

@@ -71,9 +71,10 @@ class Session:
         renderer = render.renderer(
             self.json if as_json is None else as_json, self.estimate, show_plan, quiet=messages.is_quiet()
         )
-        run_folder = run_logs.new_run(
-            self.folder, "check" if self.check else self.what.replace(" ", "-"), alone=self._changes
-        )
+        # `plan` holds no lock: one that runs beside this command needs its files.
+        is_plan = playbook == "plan"
+        what = "check" if self.check else playbook if is_plan else self.what.replace(" ", "-")
+        run_folder = run_logs.new_run(self.folder, what, alone=self._changes and not is_plan)
         all_arguments = [*verbose, *arguments]
         return runner.run(playbook, Path(self.file), run_folder, self._lock, arguments=all_arguments, renderer=renderer)
 
@@ -111,7 +112,7 @@ class Session:
         run_state = outcome.state
         created = report.count_created_servers(run_state.results.get("q8s_plan") or {})
         page = None
-        if self.what == "deploy" and not self.check and outcome.tasks:
+        if self.what == "deploy" and outcome.tasks and run_logs.changing(outcome.log.parent):
             page = self._write_timeline(outcome, created)
         if outcome.code == ExitCode.DONE and remember:
             try:

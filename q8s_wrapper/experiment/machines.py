@@ -6,11 +6,11 @@ as long as its program.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -35,10 +35,10 @@ class CommandError(Exception):
 class Machines:
     """The hosts and guests of a cluster, with one connection to each.
 
-    :param sockets: folder for the connections' sockets; None where connections cannot be shared
+    :param sockets: path of the socket of each machine's connection; None where connections cannot be shared
     """
 
-    def __init__(self, hosts: inventory.Hosts, sockets: Path | None) -> None:
+    def __init__(self, hosts: inventory.Hosts, sockets: Mapping[str, Path] | None) -> None:
         self.hosts = hosts
         self._sockets = sockets
         self._variables = environment.child_environment(os.environ)
@@ -47,13 +47,15 @@ class Machines:
         words = inventory.ssh_command(self.hosts[name], ["sh", "-c", command])
         if words[0] != "ssh" or self._sockets is None:
             return words
-        path = f"ControlPath={socket_path(self._sockets, name)}".replace("%", "%%")
+        from ansible_collections.q8s.emu.plugins.module_utils import _ssh
+
+        path = _ssh.path_option("ControlPath", str(self._sockets[name]))
         shared = ("ControlMaster=auto", "ControlPersist=60", path)
         return ["ssh", *(word for option in shared for word in ("-o", option)), *words[1:]]
 
     def is_open(self, name: str) -> bool:
         """Return whether a connection to a machine is open. The machine may be gone since."""
-        return self._sockets is not None and socket_path(self._sockets, name).exists()
+        return self._sockets is not None and self._sockets[name].exists()
 
     def run(self, name: str, command: str, seconds: float = COMMAND_SECONDS) -> str:
         """Run a shell command, and return its output.
@@ -189,9 +191,17 @@ class Machines:
         )
 
 
-def socket_path(folder: Path, name: str) -> Path:
-    """Return the path of the socket of a machine's connection."""
-    return folder / hashlib.sha256(f"scenario\0{folder}\0{name}".encode()).hexdigest()[:16]
+def socket_paths(folder: Path, state_folder: Path, hosts: inventory.Hosts) -> dict[str, Path]:
+    """Return the path of the socket of each machine's connection.
+
+    Clusters may share the folder, and ssh joins an open connection without a look at the address and the host key. So
+    the names of sockets depend on the cluster's state folder and the server, which for a guest is its host.
+    """
+    from ansible_collections.q8s.emu.plugins.module_utils import _ssh
+
+    state = str(state_folder)
+    servers = {name: str(hosts[values.get("q8s_host", name)]["q8s_server_id"]) for name, values in hosts.items()}
+    return {name: folder / _ssh.socket_name(state, "scenario", server, name) for name, server in servers.items()}
 
 
 def find(cluster: Any, state_folder: Path, deploy: str, *, all_needed: bool) -> Machines:
@@ -212,7 +222,7 @@ def find(cluster: Any, state_folder: Path, deploy: str, *, all_needed: bool) -> 
     if not folder:
         return Machines(hosts, None)
     Path(folder).mkdir(mode=0o700, exist_ok=True)
-    return Machines(hosts, Path(folder))
+    return Machines(hosts, socket_paths(Path(folder), state_folder, hosts))
 
 
 def cpu_quota(node: str, percent: float | None = None) -> str:

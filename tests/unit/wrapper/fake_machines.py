@@ -96,6 +96,7 @@ def make(tools: Path, file: str) -> FakeMachines:
     for number, server in enumerate(load(file, warn=False).servers(), start=1):
         own = {**login, "q8s_node_name": server.node}
         hosts[server.name] = {**own, "ansible_host": server.name, "q8s_private_ip": f"10.254.1.{number}"}
+        hosts[server.name]["q8s_server_id"] = f"id-{server.name}"
         if server.vm_type:
             vm = {"q8s_vm": {"guest_ip": f"172.29.{number}.3"}}
             hosts[server.name] |= vm

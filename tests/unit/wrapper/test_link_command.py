@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from q8s_wrapper import cli, runner, state
 from q8s_wrapper.commands import links as link_commands
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.experiment import links
-from q8s_wrapper.experiment.machines import socket_path
+from q8s_wrapper.experiment.machines import Machines, socket_paths
 from q8s_wrapper.experiment.shaping import Shaping
 from q8s_wrapper.run_state import State
 from q8s_wrapper.runner import Outcome
@@ -272,13 +273,20 @@ def test_a_server_that_is_missing_does_not_keep_the_others_from_it(
 def test_a_connection_from_before_a_reboot_is_opened_anew(lab: Lab, tmp_path: Path) -> None:
     folder = Path(_ssh.socket_folder(str(lab.folder)))
     folder.mkdir(mode=0o700, exist_ok=True)
-    socket = socket_path(folder, "edge-1")
+    socket = socket_paths(folder, lab.folder, lab.machines.hosts)["edge-1"]
     lab.machines.rebooted("edge-1", socket)
     try:
         assert set_link() == ExitCode.DONE
     finally:
         socket.unlink()
     assert lab.sent() == {"delay": 200_000}
+
+
+def test_the_path_of_a_connection_may_have_spaces_and_percent_signs(lab: Lab) -> None:
+    (lab.machines.tools / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh", path=os.defpath)} -F none -G "$@"\n')
+    sockets = socket_paths(Path("/my state/100%/cp"), lab.folder, lab.machines.hosts)
+    options = Machines(lab.machines.hosts, sockets).run("edge-1", "true").splitlines()
+    assert f"controlpath {sockets['edge-1']}" in options and "controlmaster auto" in options
 
 
 def test_a_profile_of_the_file_is_known(lab: Lab, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from q8s_wrapper import cli, runner, state
+from q8s_wrapper import cli, runner, state, terminal
 from q8s_wrapper.commands import records
 from q8s_wrapper.errors import ExitCode
 from q8s_wrapper.experiment import timeline, timeline_page, timeline_record, timeline_svg
@@ -115,3 +115,24 @@ def test_a_deploy_writes_its_timeline_beside_the_log_and_names_it(
     assert cli.main(["deploy", EXAMPLE, "--yes", "--json"]) == ExitCode.DONE
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert Path(result["timeline"]).is_file()
+
+
+def test_a_plan_that_fails_before_a_deploy_is_not_the_last_deploy(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, tasks = replayed("failed")
+
+    def play(_playbook: str, _file: Path, run_folder: Path, *_: object, **__: object) -> runner.Outcome:
+        return runner.Outcome(run, ExitCode.FAILED, run_folder / "ansible.log", tasks)
+
+    monkeypatch.setattr(runner, "run", play)
+    monkeypatch.setattr(state, "cluster_folder", lambda *_, **__: folder)
+    monkeypatch.setattr(terminal, "is_interactive", lambda: True)
+    timeline_record.write(folder, deploy())
+    before = timeline_record.read(folder, last=True)
+    assert cli.main(["deploy", EXAMPLE]) == ExitCode.FAILED
+    error = capsys.readouterr().err
+    assert "deploy: failed" in error and "-plan/ansible.log" in error and "timeline: " not in error
+    assert timeline_record.read(folder, last=True) == before
+    assert cli.main(["deploy", EXAMPLE, "--yes"]) == ExitCode.FAILED
+    assert "timeline: " in capsys.readouterr().err and timeline_record.read(folder, last=True) != before
