@@ -48,6 +48,10 @@ def named(name: str, **more: Any) -> Any:
         "is_locked": None,
         "user_id": None,
         "fixed_ips": [],
+        "image": None,
+        "network_id": None,
+        "floating_network_id": None,
+        "member_ids": None,
     }
     found.configure_mock(**{**defaults, **more})
     return found
@@ -401,6 +405,45 @@ def test_old_rules_are_deleted_after_new_rules_and_members_are_in_force() -> Non
     assert inside["protocol"] is None and inside["port_range_min"] is None
 
 
+def tagged(put: int, extension: int) -> Any:
+    """A connection to a cloud that answers requests for tags, and for their extension, with these statuses."""
+    connection = MagicMock()
+    details = {"headers": {"content-type": "application/json"}, "content": b"{}", "url": "http://cloud"}
+    body = {"NeutronError": {"message": "update_security_groups_tags is disallowed by policy"}}
+    connection.network.put.return_value = MagicMock(status_code=put, **details, json=lambda: body)
+    connection.network.get.return_value = MagicMock(status_code=extension)
+    return connection
+
+
+@pytest.mark.parametrize(
+    ("put", "extension", "raises"), [(200, 200, False), (404, 404, False), (404, 200, True), (403, 200, True)]
+)
+def test_tags_that_a_cloud_rejects_are_an_error_unless_it_has_none(put: int, extension: int, raises: bool) -> None:
+    connection = tagged(put, extension)
+    groups = _cloud_security_groups.SecurityGroups(connection)
+    try:
+        groups.set_tags("group", ("q8s-etcd:s1",))
+    except _cloud.CloudError as error:
+        assert raises and str(error).startswith(
+            "Failed to tag the security group q8s-cluster, which records the server that has the cluster's CA and "
+            "etcd: update_security_groups_tags is disallowed by policy"
+        )
+    else:
+        assert not raises
+    connection.network.put.assert_called_once_with("/security-groups/group/tags", json={"tags": ["q8s-etcd:s1"]})
+
+
+def test_only_a_missing_extension_means_that_a_cloud_has_no_tags() -> None:
+    has = [_cloud_security_groups.SecurityGroups(tagged(200, status)).has_tags() for status in (200, 403, 500, 404)]
+    assert has == [True, True, True, False]
+    connection = tagged(404, 404)
+    connection.image.images.return_value = connection.compute.flavors.return_value = []
+    connection.network.networks.return_value = connection.network.security_groups.return_value = []
+    connection.network.subnets.return_value = []
+    assert not _cloud.Cloud(connection).clusters.find_requirements(CLUSTER).tags
+    connection.network.get.assert_called_with("/extensions/standard-attr-tag")
+
+
 def test_a_cloud_without_floating_ips_and_server_groups_has_none() -> None:
     connection = MagicMock(current_project_id="project")
     connection.compute.servers.return_value = []
@@ -409,6 +452,74 @@ def test_a_cloud_without_floating_ips_and_server_groups_has_none() -> None:
     missing = exceptions.NotFoundException("no such path")
     connection.network.ips.side_effect = connection.compute.server_groups.side_effect = missing
     assert _cloud.Cloud(connection).clusters.find_existing(CLUSTER) == _plan_servers.Existing([], [], None, [], {}, "")
+
+
+def existing_cluster(**metadata: str) -> Any:
+    """A connection to a cloud with the servers of the demo, and a server group, a floating IP and ports of them."""
+    connection = MagicMock(current_project_id="project")
+    whose = {"q8s_cluster": "demo", **metadata}
+    fixed = {"private": [{"version": 4, "addr": "10.254.1.4"}]}
+    flavor = {"vcpus": 2, "ram": 4096, "disk": 20, "original_name": CLUSTER.master_node_flavor}
+    image = SimpleNamespace(id="id-old")
+    of = {"status": "ACTIVE", "metadata": whose, "addresses": fixed, "flavor": flavor, "image": image}
+    servers = [named(spec.name, **of) for spec in CLUSTER.servers()]
+    connection.compute.servers.return_value = servers
+    port = {"network_id": "net", "fixed_ips": [{"ip_address": "10.254.1.4", "subnet_id": "subnet"}]}
+    connection.network.ports.return_value = [
+        named(f"p-{one.name}", device_id=one.id, security_group_ids=["own"], **port)
+        for one in (*servers, named("stranger"))
+    ]
+    connection.compute.server_groups.return_value = [
+        named("q8s-demo", policy="soft-anti-affinity", member_ids=[servers[0].id])
+    ]
+    text = {"description": "Q8S cluster demo", "project_id": "project"}
+    address = {"floating_ip_address": "203.0.113.4", "fixed_ip_address": "10.254.1.4", "floating_network_id": "e1"}
+    connection.network.ips.return_value = [named("f", **text, **address)]
+    connection.network.security_groups.side_effect = lambda **query: [] if query else [named("web")]
+    connection.image.images.side_effect = lambda name: [named(name, status="active", virtual_size=0, size=0)]
+    network = named("other", is_router_external=False, mtu=0)
+    connection.network.networks.side_effect = lambda **query: [network] if query.get("name") == "other" else []
+    connection.network.subnets.return_value = []
+    return connection
+
+
+def test_a_cluster_that_is_as_the_file_says_is_listed_and_nothing_else_is_looked_up() -> None:
+    connection = existing_cluster(q8s_default_image_name=CLUSTER.default_image_name)
+    existing = _cloud.Cloud(connection).clusters.find_existing(CLUSTER)
+    (server, *_), ports = existing.servers, existing.resources.ports
+    (port,) = ports[server.id]
+    assert (server.image, server.networks, server.disk) == ("id-old", ("private",), 20)
+    assert (port.network, port.subnets, port.groups) == ("net", ("subnet",), ("own",))
+    assert set(ports) == {one.id for one in existing.servers}, "no stranger's"
+    assert existing.group is not None and existing.group.members == (server.id,)
+    assert [ip.network for ip in existing.floating] == ["e1"]
+    assert not connection.image.images.called and not connection.network.networks.called
+    assert connection.network.security_groups.call_count == 1, "for its tags"
+
+
+def test_what_the_listings_do_not_tell_is_looked_up_once_and_not_for_each_server() -> None:
+    connection = existing_cluster()
+    other = replace(
+        CLUSTER,
+        private_network_id="other",
+        security_groups=("q8s-cluster", "web", "db"),
+        access=_spec.Access("floating_ip", floating_network="external"),
+    )
+    resources = _cloud.Cloud(connection).clusters.find_existing(other).resources
+    assert (resources.images, resources.networks, resources.groups, resources.external_networks) == (
+        ("id-debian-13",),
+        ("id-other",),
+        {"web": ("id-web",), "db": ()},
+        (),
+    )
+    assert connection.image.images.call_count == 1
+    queries = [call.kwargs for call in connection.network.networks.call_args_list]
+    assert len(queries) == 4 and {"name": "external", "is_router_external": True} in queries
+    subnet = named("other", network_id="net", cidr="10.254.1.0/24", ip_version=4, allocation_pools=[])
+    connection.network.networks.side_effect = None
+    connection.network.networks.return_value = []
+    connection.network.subnets.side_effect = lambda **query: [subnet] if query == {"name": "other"} else []
+    assert _cloud.Cloud(connection).clusters.find_existing(other).resources.networks == ("id-other",), "the subnet"
 
 
 def test_what_others_have_under_the_clusters_name_is_not_the_clusters() -> None:

@@ -172,6 +172,36 @@ def test_a_guest_that_its_host_has_room_for_is_not() -> None:
     assert refused(edited(cpu_model="qemu64"), small) == (), "it runs there already"
 
 
+def disk_notes(cluster: _spec.Cluster, disk: int, *hosts: str, **found: Any) -> tuple[str, ...]:
+    variables = {**ADDRESS, "q8s_flavor": {**FLAVOR, "disk": disk}, "emulated_worker_found": {**FOUND, **found}}
+    planned = _guest_changes.node_plan(cluster, dict.fromkeys(hosts or [HOST], variables), hosts or [HOST])
+    assert planned.refused == ()
+    return planned.notes
+
+
+def test_a_disk_that_its_host_has_no_room_for_is_named() -> None:
+    larger = edited(storage_gb=40)
+    text = (
+        "vm_types.types.x86-small.storage: the flavor c1.medium of {} has a disk of 20 GB; when the guest has filled "
+        "its 40 GB the host needs 44 GB, and a full host stops its guest. Choose a larger openstack_flavor, and create "
+        "the host again: `q8s-run replace FILE {}`"
+    )
+    assert disk_notes(larger, 20) == disk_notes(larger, 20, state="none") == (text.format(HOST, "x86-small-1"),)
+    three = replace(larger, workers=(("x86-small", 3),))
+    hosts = [f"demo-x86-small-{number}" for number in (1, 2, 3)]
+    assert disk_notes(three, 20, *hosts) == (text.format(", ".join(hosts), "NODE"),)
+    assert disk_notes(larger, 44) == disk_notes(larger, 0) == (), "it has room, or nobody knows"
+    assert disk_notes(CLUSTER, 12) == disk_notes(edited(ram_mb=1536), 12) == (), "it was created so, with a note"
+    assert plan(larger).notes == (), "an inventory that was cached by an earlier release has no disk"
+
+
+def test_the_notes_are_data_only_if_there_are_any() -> None:
+    hosts = {HOST: {**ADDRESS, "q8s_flavor": {**FLAVOR, "disk": 20}, "emulated_worker_found": FOUND}}
+    (note,) = node_plan(hosts, edited(storage_gb=40).to_mapping(), [HOST])["notes"]
+    assert note.startswith("vm_types.types.x86-small.storage: ")
+    assert "notes" not in node_plan(hosts, CLUSTER.to_mapping(), [HOST])
+
+
 def test_another_guest_ip_prefix_is_refused_with_the_one_that_the_guest_has() -> None:
     (text,) = plan(replace(CLUSTER, guest_ip_prefix="172.30.0.0/16")).refused
     assert text.startswith("guest_ip_prefix is 172.30.0.0/16 in the cluster file, but the cluster has 172.29.0.0/16. ")

@@ -109,6 +109,11 @@ def test_a_cluster_of_an_earlier_release_records_nothing_and_is_looked_at() -> N
     assert _identity.refused_edits(CLUSTER, [second]) == ()
 
 
+def test_a_server_records_what_the_file_calls_its_image() -> None:
+    (first, *_), (old, *_) = servers(recorded=True), servers(recorded=False)
+    assert (_identity.recorded_image(first), _identity.recorded_image(old)) == ("debian-13", "")
+
+
 def test_the_preflight_fails_before_it_does_anything() -> None:
     cloud: Any = SimpleNamespace(keypairs=SimpleNamespace(find_public_key=lambda name: None))
     cloud.clusters = SimpleNamespace(find_existing=lambda cluster: SimpleNamespace(servers=servers(recorded=True)))

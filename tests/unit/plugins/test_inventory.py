@@ -26,6 +26,8 @@ from ansible_collections.q8s.emu.plugins.module_utils import (
 )
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import Server
 
+from q8s_wrapper.experiment.machines import socket_paths
+
 CLUSTER = _spec.load_file(str(Path(__file__).parents[3] / "examples" / "demo.yaml"))
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIATbSFIAoKCLyojckQoDUv+sRJPfwQtsZYqckaz2L3fo"
 LOCAL = _inventory.LocalState("/state/demo", _state.Project("https://cloud.example.org:5000", "p1", "one", "abc"))
@@ -98,6 +100,20 @@ def test_no_two_machines_share_a_connection() -> None:
         for host in _inventory.hosts(CLUSTER, servers, state)
     ]
     assert len(found) == 3 * 5 == len(set(found))
+
+
+def test_no_two_machines_share_a_connection_of_a_scenario() -> None:
+    """Nor do clusters with the same names, whose state folders are too long for sockets."""
+    one, other = (f"/home/me/.local/state/q8s/{'cloud.example.org-' * 3}{project}/demo" for project in ("p1", "p2"))
+    assert len(one) > 69 and _ssh.socket_folder(one) == _ssh.socket_folder(other) == f"/tmp/q8s-{os.geteuid()}"
+    again = [replace(server, id=f"{server.id}-2") for server in SERVERS]
+    found: list[Path] = []
+    for state, servers in ((one, SERVERS), (one, again), (other, SERVERS)):
+        hosts = {host.name: host.variables for host in _inventory.hosts(CLUSTER, servers, state)}
+        found += socket_paths(Path(_ssh.socket_folder(state)), Path(state), hosts).values()
+        found += [Path(v["ansible_control_path_dir"], Path(v["ansible_control_path"]).name) for v in hosts.values()]
+    assert len(found) == 3 * 2 * 5 == len(set(found)), "nor with Ansible"
+    assert all(len(os.fsencode(f"{path}.0123456789abcdef")) <= 103 for path in found)
 
 
 def test_the_control_plane_that_stands_in_for_a_deleted_one() -> None:
@@ -386,6 +402,13 @@ def test_a_floating_ip_leads_to_all_others() -> None:
 def test_servers_come_back_from_a_cache() -> None:
     kept = json.loads(json.dumps([asdict(server) for server in SERVERS]))
     assert [openstack._server_of(item) for item in kept] == SERVERS
+
+
+def test_the_flavor_of_a_host_is_a_variable_and_comes_back_from_a_cache() -> None:
+    seen = replace(SERVERS[1], flavor="c1.medium", ram=4096, vcpus=2, disk=20, image="i", networks=("private",))
+    assert openstack._server_of(json.loads(json.dumps(asdict(seen)))) == seen
+    flavor = {"name": "c1.medium", "ram": 4096, "vcpus": 2, "disk": 20}
+    assert listed([seen])[seen.name].variables["q8s_flavor"] == flavor
 
 
 def test_ssh_understands_its_options() -> None:

@@ -28,6 +28,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import (
     ServerGroup,
 )
 from ansible_collections.q8s.emu.plugins.module_utils._plan import Change, Plan
+from ansible_collections.q8s.emu.plugins.module_utils._plan_notes import Resources, ports_by_server
 from ansible_collections.q8s.emu.plugins.module_utils._plan_servers import Existing
 
 CLUSTER = _spec.load_file(str(Path(__file__).parents[3] / "examples" / "demo.yaml"))
@@ -307,6 +308,133 @@ def test_another_flavor_stays_and_is_named() -> None:
     ids = {first: "big", second: "big"}
     plan = _plan_servers.plan_servers(CLUSTER, having([*there[:2], ALL[2]], flavors=ids))
     assert plan.notes == (), "the file may give a flavor's id"
+
+
+AGAIN = "`q8s-run replace FILE NODE` creates the server of a worker again"
+RECORDED = {"q8s_cluster": "demo", "q8s_default_image_name": "debian-13"}
+
+
+def alike(**more: Any) -> list[Server]:
+    """The demo's servers, in whatever a test compares with the file."""
+    return [replace(one, **more) for one in ALL]
+
+
+def noted(cluster: _spec.Cluster, servers: Sequence[Server], **more: Any) -> list[str]:
+    """Return the notes of a plan that changes nothing."""
+    ports = [Port(f"p-{one.id}", one.name, one.id, ("own", "id-web"), ("10.254.1.9",)) for one in servers]
+    ports = more.pop("ports", [replace(port, network="net", subnets=("subnet",)) for port in ports])
+    group = more.pop("group", None)
+    resources = Resources(ports_by_server(cluster, servers, ports), **{"networks": ["net"], **more})
+    plan = _plan_servers.plan_servers(cluster, having(servers, group=group, resources=resources))
+    assert not plan.changed and not plan.problems
+    return list(plan.notes)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "image", "wanted", "ids", "what"),
+    [
+        ("debian-13", "old", "debian-13", [], ""),  # another image has the name since: not looked up
+        ("debian-12", "old", "debian-13", ["new"], "have the image debian-12, not debian-13"),
+        ("debian-12", "same", "debian-13", ["same"], ""),  # another name of the same image
+        ("debian-13", "same", "same", [], ""),  # by its id
+        ("debian-12", "", "debian-13", ["new"], ""),  # booted from a volume
+        # an earlier release recorded nothing
+        ("", "old", "debian-13", ["new"], "were created from another image than debian-13 is now"),
+        ("", "same", "debian-13", ["new", "same"], ""),
+        ("", "", "debian-13", ["new"], ""),
+        ("", "old", "debian-13", [], "were created from another image than debian-13, which the cloud does not have"),
+    ],
+)
+def test_another_image_is_named(recorded: str, image: str, wanted: str, ids: list[str], what: str) -> None:
+    metadata = {**RECORDED, "q8s_default_image_name": recorded}
+    told = noted(replace(CLUSTER, default_image_name=wanted), alike(image=image, metadata=metadata), images=ids)
+    assert told == ([f"the servers {', '.join(NAMES)} {what}; they stay ({AGAIN})"] if what else [])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "labels", "ids", "named"),
+    [
+        ("net", (), [], False),
+        ("subnet", (), [], False),
+        ("private", ("private",), [], False),
+        ("renamed", ("private",), ["net"], False),
+        ("subnet-name", ("private",), ["subnet"], False),
+        ("other", ("private",), ["other-id"], True),
+        ("other-subnet", ("private",), ["subnet-2"], True),
+        ("gone", ("private",), [], True),
+    ],
+)
+def test_another_network_is_named(wanted: str, labels: tuple[str, ...], ids: list[str], named: bool) -> None:
+    cluster = replace(CLUSTER, private_network_id=wanted)
+    told = noted(cluster, alike(networks=labels), networks=ids)
+    text = f"the servers {', '.join(NAMES)} are in another network than {wanted}; they stay ({AGAIN})"
+    assert told == ([text] if named else [])
+    assert noted(cluster, alike(networks=labels), networks=ids, ports=()) == [], "this project sees no port"
+
+
+def test_a_security_group_that_a_server_lacks_is_named() -> None:
+    cluster = replace(CLUSTER, security_groups=("q8s-cluster", "web"))
+    assert noted(cluster, ALL, groups={"web": ("id-web",)}) == []
+    assert noted(CLUSTER, ALL) == [], "a group that somebody added by hand, or that was taken out of the file"
+    assert noted(replace(cluster, security_groups=("q8s-cluster", "id-web")), ALL) == [], "by its id"
+    add = "`openstack server add security group SERVER web` adds the group"
+    names = ", ".join(NAMES)
+    for ids in (("other",), ()):
+        told = noted(cluster, ALL, groups={"web": ids})
+        assert told == [f"the servers {names} have no security group web; they stay ({AGAIN}, {add})"]
+    missing = {"groups": {"web": ("id-web",)}}
+    port = Port("p", "p", ALL[0].id, ("own",), ("10.254.1.4",))
+    assert noted(cluster, ALL, ports=[port], **missing) == [
+        f"the server {NAMES[0]} has no security group web; it stays ({add.replace('SERVER', ALL[0].id)})"
+    ], "a control plane is not replaced"
+    assert noted(cluster, ALL, ports=[replace(port, server_id=ALL[1].id)], **missing) == [
+        f"the server {NAMES[1]} has no security group web; it stays (`q8s-run replace FILE x86-small-1` creates it "
+        f"again, {add.replace('SERVER', ALL[1].id)})"
+    ]
+    for other in (replace(port, secured=False), replace(port, addresses=("192.168.1.4",))):
+        assert noted(cluster, ALL, ports=[other], **missing) == [], "it takes no groups, or is in another network"
+
+
+def test_many_servers_share_a_note() -> None:
+    cluster = replace(counted(x86_small=40, arm_mid=0), default_image_name="debian-14")
+    there = [server(spec.name, image="old") for spec in cluster.servers()]
+    (note,) = noted(cluster, [replace(one, metadata=RECORDED) for one in there], images=["new"])
+    assert "demo-x86-small-4 and 36 more have the image debian-13, not debian-14; they stay" in note
+
+
+def test_another_server_group_is_named() -> None:
+    spread = replace(CLUSTER, server_group="soft-anti-affinity")
+    whole = ServerGroup("g", "q8s-demo", "soft-anti-affinity", tuple(one.id for one in ALL))
+    assert noted(spread, ALL, group=whole) == [] == noted(CLUSTER, ALL)
+    names = ", ".join(NAMES)
+    assert noted(spread, ALL) == [f"the servers {names} are not in the server group q8s-demo; they stay ({AGAIN})"]
+    assert noted(spread, ALL, group=replace(whole, members=whole.members[1:])) == [
+        f"the server {NAMES[0]} is not in the server group q8s-demo; it stays"
+    ]
+    (note,) = noted(CLUSTER, ALL, group=whole)
+    assert "are in the server group q8s-demo, which the file no longer asks for; they stay" in note
+
+
+@pytest.mark.parametrize(
+    ("network", "wanted", "ids", "named"),
+    [
+        ("e1", "e1", [], False),
+        ("e1", "external", ["e1"], False),
+        ("e1", "other", ["e2"], True),
+        ("", "other", [], False),
+    ],
+)
+def test_a_floating_ip_of_another_network_is_named(network: str, wanted: str, ids: list[str], named: bool) -> None:
+    access = _spec.Access("floating_ip", floating_network=wanted)
+    address = FloatingIp("f", "203.0.113.4", "10.254.1.9", network)
+    existing = having(ALL, floating=[address], resources=Resources(external_networks=ids))
+    plan = _plan_servers.plan_servers(replace(CLUSTER, access=access), existing)
+    note = (
+        f"the floating IP 203.0.113.4 of {NAMES[0]} is of another network than other; it stays "
+        "(`openstack floating ip delete 203.0.113.4` releases it, and the next deploy assigns another one)"
+    )
+    assert not plan.changed and plan.notes == ((note,) if named else ())
+    assert _plan_servers.plan_servers(CLUSTER, existing).notes == (), "it is deleted"
 
 
 @pytest.mark.parametrize(

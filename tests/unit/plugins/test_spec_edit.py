@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
-from ansible_collections.q8s.emu.plugins.module_utils import _spec_fields
+from ansible_collections.q8s.emu.plugins.module_utils import _identity, _plan_servers, _spec, _spec_fields
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import FloatingIp, Port, Server
+from ansible_collections.q8s.emu.plugins.module_utils._plan_notes import Resources, ports_by_server
 from ansible_collections.q8s.emu.plugins.module_utils._spec_edit import MEANINGS, Edit, Effect
 from ansible_collections.q8s.emu.plugins.module_utils._spec_kinds import Field, Group, Names
 
@@ -64,3 +69,72 @@ def test_every_class_has_a_meaning_and_a_refusal_its_reason_and_a_way_out() -> N
 def test_the_classes_of_some_fields(path: str, effect: Effect) -> None:
     edit: Edit | None = FIELDS[path].edit
     assert edit is not None and edit.effect is effect
+
+
+CLUSTER = replace(
+    _spec.load_file(str(Path(__file__).parents[3] / "examples" / "demo.yaml")),
+    access=_spec.Access("floating_ip", floating_network="external"),
+)
+REPORTED = [path for path, edit in EDITS.items() if edit.effect in (Effect.NEW, Effect.REPLACE)]
+# No server shows where the programs on it came from; the plan names what has to be built.
+NOT_REPORTED = ["bundle_source"]
+# The demo with another value of each field, and what the note about it says.
+EDITED = {
+    "private_network_id": (replace(CLUSTER, private_network_id="other"), "in another network than other"),
+    "default_image_name": (replace(CLUSTER, default_image_name="debian-14"), "the image debian-13, not debian-14"),
+    "security_groups": (replace(CLUSTER, security_groups=("q8s-cluster", "web")), "no security group web"),
+    "server_group": (replace(CLUSTER, server_group="soft-anti-affinity"), "not in the server group q8s-demo"),
+    "cluster_definition.master_node_flavor": (
+        replace(CLUSTER, master_node_flavor="c1.large"),
+        "the flavor c1.small, not c1.large",
+    ),
+    "vm_types.types.NAME.openstack_flavor": (
+        replace(CLUSTER, types=tuple(replace(one, openstack_flavor="c1.large") for one in CLUSTER.types)),
+        "the flavor c1.medium, not c1.large",
+    ),
+    "access.floating_network": (
+        replace(CLUSTER, access=replace(CLUSTER.access, floating_network="other")),
+        "of another network than other",
+    ),
+}
+
+
+def plan_notes(cluster: _spec.Cluster) -> tuple[str, ...]:
+    """Return the notes of a plan for the demo, which a deploy of its file as it is has created."""
+    metadata = {"q8s_cluster": CLUSTER.cluster_name, **_identity.metadata(CLUSTER)}
+    servers = [
+        Server(
+            f"id-{number}",
+            spec.name,
+            "ACTIVE",
+            (f"10.254.1.{number}",),
+            metadata,
+            flavor=spec.flavor,
+            image="id-debian-13",
+            networks=("private",),
+        )
+        for number, spec in enumerate(CLUSTER.servers(), 4)
+    ]
+    ports = [Port(f"p-{one.id}", one.name, one.id, ("own",), one.addresses, network="net") for one in servers]
+    resources = Resources(
+        ports_by_server(cluster, servers, ports),
+        [f"id-{cluster.default_image_name}"],
+        ["other-net"],
+        external_networks=[f"id-{cluster.access.floating_network}"],
+    )
+    address = FloatingIp("f", "203.0.113.4", servers[0].addresses[0], "id-external")
+    plan = _plan_servers.plan_servers(cluster, _plan_servers.Existing(servers, floating=[address], resources=resources))
+    assert not plan.changed and not plan.problems
+    return plan.notes
+
+
+@pytest.mark.parametrize("path", [path for path in REPORTED if path not in NOT_REPORTED])
+def test_an_edit_that_existing_servers_are_not_changed_for_has_a_note(path: str) -> None:
+    edited, text = EDITED[path]
+    (note,) = plan_notes(edited)
+    assert text in note
+
+
+def test_without_an_edit_there_is_no_note() -> None:
+    assert plan_notes(CLUSTER) == ()
+    assert set(REPORTED) == {*EDITED, *NOT_REPORTED}

@@ -42,6 +42,15 @@ def test_the_plan_names_each_node_its_action_and_both_values() -> None:
     assert report.node_plan({"changes": [], "unknown": {}}, 80) == []
 
 
+def test_notes_of_the_nodes_are_shown_and_are_data() -> None:
+    noted = {**NODES, "notes": ["the flavor c1.medium of demo-arm-mid-1 has a disk of 20 GB"]}
+    assert report.node_plan(noted, 80) == [
+        *report.node_plan(NODES, 80),
+        "  note: the flavor c1.medium of demo-arm-mid-1 has a disk of 20 GB",
+    ]
+    assert report.node_plan_data(noted) == {**report.node_plan_data(NODES), "notes": noted["notes"]}
+
+
 def debug(**result: Any) -> dict[str, Any]:
     data = {"host": "localhost", "play": "Node changes", "task_action": "debug", "res": result}
     return {"event": "runner_on_ok", "event_data": data}
@@ -70,6 +79,8 @@ def failure(task: str, **result: Any) -> State:
         (failure("Refuse edits of the range of NodePorts"), True),
         (failure("Check image, flavors, network and quota", refused=["guest_ip_prefix is ..."]), True),
         (failure("Check image, flavors, network and quota"), False),
+        (failure("Refuse to remove or replace servers without consent"), True),
+        (failure("Refuse tags that leave out the stage cloud, where the initial control plane does not run"), True),
         (failure("Refuse a host that cannot be a control plane"), False),
         (State(), False),
         (State(failures=(Failure("a", "t", "r", "p", True), Failure("b", "t", "r", "p"))), False),
@@ -131,8 +142,37 @@ def test_how_many_nodes_at_a_time(calls: Any, capsys: pytest.CaptureFixture[str]
     [
         (PLANNED, "hint: `q8s-run deploy c.yaml --yes` changes them one at a time"),
         (State(), "hint: fix the cluster file, then run `q8s-run deploy c.yaml` again"),
+        (
+            failure("Refuse to remove or replace servers", msg="w: would be removed or replaced; this needs --yes"),
+            "hint: `q8s-run deploy c.yaml --yes` allows it",
+        ),
     ],
 )
 def test_what_to_do_about_a_refusal(state: State, hint: str) -> None:
     end = report.End("deploy", Invocation(file="c.yaml"), "q8s-run deploy c.yaml", ExitCode.WRONG_INPUT)
     assert report.next_steps(end, state) == [hint]
+
+
+INACTIVE = {"demo-arm-mid-1": "missing", "demo-arm-mid-2": "SHUTOFF"}
+
+
+def test_a_refusal_of_tags_has_its_own_hint() -> None:
+    """The cluster file needs no fix, and the same command would be refused again."""
+    message = "cp is missing, and the tags ... Nothing was changed.\nhint: deploy without tags: `q8s-run deploy FILE`"
+    refused = failure("Refuse tags that leave out the stage cloud", msg=message)
+    end = report.End("deploy", Invocation(file="c.yaml"), "q8s-run deploy c.yaml --tags nodes", ExitCode.WRONG_INPUT)
+    assert report.next_steps(end, refused) == []
+    assert "  hint: deploy without tags: `q8s-run deploy c.yaml`" in report.failures(refused, end.invocation, 80)
+
+
+@pytest.mark.parametrize(
+    ("inactive", "following"), [(INACTIVE, "next: q8s-run deploy c.yaml"), ({}, "next: q8s-run verify c.yaml")]
+)
+def test_after_a_run_with_tags_the_deploy_is_next_where_servers_did_not_run(
+    inactive: dict[str, str], following: str
+) -> None:
+    state = reduce(State(), debug(q8s_inactive_servers=inactive)) if inactive else State()
+    end = report.End("deploy", Invocation(file="c.yaml"), "q8s-run deploy c.yaml --tags build", ExitCode.DONE)
+    steps = report.next_steps(end, state)
+    assert steps[0] == following and (len(steps) == 1) == bool(inactive)
+    assert state.notes == (), "it is no note"

@@ -48,6 +48,7 @@ _value:
     - C(changes) has an entry for each node that is restarted or recreated, in the file's order.
     - C(refused) has messages about edits that these guests do not allow.
     - C(unknown) has the reason for each host that was not inspected, by its name.
+    - C(notes) has messages about hosts whose disk is too small for all that their guests may store. It is there only if there are any.
   type: dict
   sample:
     changes:

@@ -13,11 +13,17 @@ from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import Cloud
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_findings import Findings, Flavor, Network
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_images import Flavors, Images
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_network import FloatingIps, Networks, Ports
-from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import GROUP, Server
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import GROUP, FloatingIp, Port, Server
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_quota import Quota
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_requests import run_concurrently
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_security_groups import SecurityGroups
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_servers import Needs, ServerGroups, Servers
+from ansible_collections.q8s.emu.plugins.module_utils._plan_notes import (
+    Resources,
+    needs_image_lookup,
+    needs_network_lookup,
+    ports_by_server,
+)
 from ansible_collections.q8s.emu.plugins.module_utils._plan_servers import Existing
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster
 
@@ -52,13 +58,47 @@ class Clusters:
             lambda: self.floating_ips.list_floating_ips(name),
             lambda: self.security_groups.find_tags(name)[1],
         )
+        ours = [server for server in servers if _cloud_objects.is_ours(server, name)]
         return Existing(
             self.with_foreign_floating(cluster, servers),
             [port for port in ports if port.ours],
             group,
             floating,
-            self._flavor_names(cluster, [server for server in servers if _cloud_objects.is_ours(server, name)]),
+            self._flavor_names(cluster, ours),
             _cloud_tags.etcd_server(tags),
+            self._find_resources(cluster, ours, ports, floating),
+        )
+
+    def _find_resources(
+        self, cluster: Cluster, servers: Sequence[Server], ports: Sequence[Port], floating: Sequence[FloatingIp]
+    ) -> Resources:
+        """Return what the notes compare existing servers with. Look up only what the listings do not tell.
+
+        :param servers: those of the cluster
+        """
+        theirs = ports_by_server(cluster, servers, ports)
+        images = any(needs_image_lookup(cluster, server) for server in servers)
+        networks = any(needs_network_lookup(cluster, server, theirs[server.id]) for server in servers)
+        groups = any(theirs.values()) and {*cluster.security_groups} != {GROUP}
+        external = cluster.access.floating_network
+        elsewhere = any(ip.network not in ("", external) for ip in floating) if external else False
+        with doing("look up the image, networks and security groups"):
+            found = run_concurrently(
+                lambda: self.images.find_images(cluster.default_image_name) if images else [],
+                lambda: self.networks.find_networks(cluster.private_network_id) if networks else [],
+                lambda: self.security_groups.list_security_groups() if groups else [],
+                lambda: self.networks.list_external_ids(external) if elsewhere else [],
+            )
+        return Resources(
+            theirs,
+            tuple(image.id for image in found[0]),
+            tuple(item.id for network in found[1] for item in (network.subnets if network.chosen else [network])),
+            {
+                name: tuple(group.id for group in found[2] if name in (group.id, group.name))
+                for name in cluster.security_groups
+                if groups and name != GROUP
+            },
+            tuple(found[3]),
         )
 
     def with_foreign_floating(self, cluster: Cluster, servers: Sequence[Server]) -> list[Server]:
@@ -85,13 +125,14 @@ class Clusters:
         """Return what the cloud has of every resource that the cluster file names, and the quota."""
         external = cluster.access.floating_network
         with doing("look up the image, flavors, network and limits"):
-            images, listed, all_groups, networks, quota, external_networks = run_concurrently(
+            images, listed, all_groups, networks, quota, external_networks, tags = run_concurrently(
                 lambda: self.images.find_images(cluster.default_image_name),
                 self.flavors.list_flavors,
                 self.security_groups.list_security_groups,
                 lambda: self.networks.count_addresses(self.networks.find_networks(cluster.private_network_id)),
                 self.quota.find_usage,
                 lambda: len(self.networks.list_external_ids(external)) if external else 1,
+                self.security_groups.has_tags,
             )
         wanted = {spec.flavor for spec in cluster.servers()}
         flavors = {
@@ -107,6 +148,7 @@ class Clusters:
             {name: groups.count(name) for name in cluster.security_groups if name != GROUP},
             quota,
             external_networks,
+            tags,
         )
 
     def find_needs(self, cluster: Cluster) -> Needs:

@@ -179,7 +179,10 @@ class FloatingIps:
                 listed = _cloud_objects.list_marked(self._os, self._os.network.ips, cluster_name)
             except (ForbiddenException, NotFoundException):
                 return []
-            return [FloatingIp(ip.id, ip.floating_ip_address, ip.fixed_ip_address or "") for ip in listed]
+            return [
+                FloatingIp(ip.id, ip.floating_ip_address, ip.fixed_ip_address or "", str(ip.floating_network_id or ""))
+                for ip in listed
+            ]
 
     def list_addresses(self, server_id: str) -> tuple[str, ...]:
         """Return the floating IPs of a server, also those without the cluster's mark; none if the cloud has no routers."""
@@ -261,4 +264,6 @@ def _port(found: Any, cluster_name: str) -> Port:
         tuple(str(fixed["ip_address"]) for fixed in found.fixed_ips or () if fixed.get("ip_address")),
         found.description == _cloud_objects.mark(cluster_name),
         found.is_port_security_enabled is not False,
+        str(found.network_id or ""),
+        tuple(str(fixed["subnet_id"]) for fixed in found.fixed_ips or () if fixed.get("subnet_id")),
     )

@@ -44,6 +44,9 @@ class Server:
     created: str = ""  # when, in ISO 8601
     locked: bool = False  # nobody but an administrator can delete, start or stop it
     user_id: str = ""  # who created it
+    image: str = ""  # id of the image that it was created from; empty if it boots from a volume
+    networks: tuple[str, ...] = ()  # names
+    disk: int = 0  # of its flavor, in GB
 
     def address(self, prefix: str) -> Optional[str]:
         """Return the first address in a network such as 10.254.1.0/24."""
@@ -69,6 +72,8 @@ class Port:
     addresses: tuple[str, ...] = ()  # IPv4 and IPv6
     ours: bool = False
     secured: bool = True
+    network: str = ""  # its id
+    subnets: tuple[str, ...] = ()  # ids
 
     def __str__(self) -> str:
         return f"port {self.name}"
@@ -76,20 +81,25 @@ class Port:
 
 @dataclass(frozen=True)
 class ServerGroup:
-    """A server group that the cloud has. ``policy`` says how Nova spreads its servers."""
+    """A server group that the cloud has. ``policy`` says how Nova spreads its servers, ``members`` are their ids."""
 
     id: str
     name: str
     policy: str
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class FloatingIp:
-    """A floating IP that carries the cluster's mark; ``fixed`` is the server's own address, empty while it has none."""
+    """A floating IP that carries the cluster's mark; ``fixed`` is the server's own address, empty while it has none.
+
+    ``network`` is the id of its external network.
+    """
 
     id: str
     address: str
     fixed: str = ""
+    network: str = ""
 
 
 @dataclass(frozen=True, order=True)

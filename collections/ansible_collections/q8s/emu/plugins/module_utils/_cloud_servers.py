@@ -283,7 +283,8 @@ class ServerGroups:
                 return None  # the cloud has no server groups: a file that asks for one fails when it is created
         for group in listed:
             if group.name == name:
-                return ServerGroup(group.id, group.name, group.policy or next(iter(group.policies or []), ""))
+                policy = group.policy or next(iter(group.policies or []), "")
+                return ServerGroup(group.id, group.name, policy, tuple(group.member_ids or ()))
         return None
 
     def create_server_group(self, name: str) -> str:
@@ -357,4 +358,7 @@ def _server(found: Any) -> Server:
         str(found.created_at or ""),
         bool(found.is_locked),
         str(found.user_id or ""),
+        str(getattr(found.image, "id", None) or ""),
+        tuple(found.addresses or ()),
+        int((found.flavor or {}).get("disk") or 0),
     )

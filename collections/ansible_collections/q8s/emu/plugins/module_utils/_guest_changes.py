@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from ansible_collections.q8s.emu.plugins.module_utils import _identity, _spec_fields, _upgrade
-from ansible_collections.q8s.emu.plugins.module_utils._preflight_flavors import least_memory
-from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec
+from ansible_collections.q8s.emu.plugins.module_utils._preflight_flavors import disk_shortage, least_memory
+from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec, VmType
 from ansible_collections.q8s.emu.plugins.module_utils._spec_edit import Edit, Effect
+from ansible_collections.q8s.emu.plugins.module_utils._text import join_names
 
 FOUND = "emulated_worker_found"  # the fact that the role's inspection sets
 _STOPPED = ("none", "shut off", "crashed")
 _GROWS = frozenset({"ram", "num_cpus"})
+_MOST_NAMES = 5
 _UNITS = {"ram": " MB", "storage": " GB", "tb_cache": " MiB"}
 
 
@@ -69,19 +71,21 @@ class NodePlan:
     """What happens to the nodes that exist.
 
     ``refused`` are messages about edits that these guests do not allow. ``unknown`` says of each host that was not asked
-    why, by name.
+    why, by name. ``notes`` say what may go wrong later.
     """
 
     changes: tuple[NodeChange, ...] = ()
     refused: tuple[str, ...] = ()
     unknown: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return the plan in a form that is fit for JSON."""
+        """Return the plan in a form that is fit for JSON, with notes only if there are any."""
         return {
             "changes": [change.to_mapping() for change in self.changes],
             "refused": list(self.refused),
             "unknown": dict(self.unknown),
+            **({"notes": list(self.notes)} if self.notes else {}),
         }
 
 
@@ -95,6 +99,7 @@ def node_plan(cluster: Cluster, hosts: Mapping[str, Mapping[str, Any]], servers:
     changes: list[NodeChange] = []
     refused: dict[str, None] = {}
     unknown: list[tuple[str, str]] = []
+    small: dict[tuple[VmType, str, int], list[ServerSpec]] = {}
     for spec in cluster.servers():
         variables = hosts.get(spec.name)
         if spec.vm_type is None or variables is None or spec.name not in selected:
@@ -105,12 +110,18 @@ def node_plan(cluster: Cluster, hosts: Mapping[str, Mapping[str, Any]], servers:
             continue
         change = node_change(cluster, spec, found)
         messages = list(_refused(cluster, spec, found, str(variables.get("q8s_private_ip", ""))))
-        if found.get("state", "none") == "none" or (change and _GROWS & {d.field for d in change.differences}):
-            messages += _too_small(spec, variables.get("q8s_flavor") or {})
+        flavor = variables.get("q8s_flavor") or {}
+        created = found.get("state", "none") == "none"
+        fields = {d.field for d in change.differences} if change else set()
+        if created or _GROWS & fields:
+            messages += _too_small(spec, flavor)
+        if (created or "storage" in fields) and disk_shortage(spec.vm_type, flavor.get("disk") or 0):
+            small.setdefault((spec.vm_type, flavor["name"], flavor["disk"]), []).append(spec)
         refused.update(dict.fromkeys(messages))
         if change:
             changes.append(change)
-    return NodePlan(tuple(changes), tuple(refused), tuple(unknown))
+    notes = [_small_disk(*of, specs) for of, specs in small.items()]
+    return NodePlan(tuple(changes), tuple(refused), tuple(unknown), tuple(notes))
 
 
 def _why(variables: Mapping[str, Any]) -> str:
@@ -237,6 +248,19 @@ def _too_small(spec: ServerSpec, flavor: Mapping[str, Any]) -> Sequence[str]:
         f"The host {spec.name} has the flavor {flavor['name']} ({flavor['ram']} MB, {flavor['vcpus']} vCPUs), and the guest of "
         f"vm_types.types.{spec.vm_type.name} needs {' and '.join(needs)} of its host. Choose a larger openstack_flavor, and create the "
         f"host again: `q8s-run replace FILE {spec.node}`",
+    )
+
+
+def _small_disk(vm_type: VmType, flavor: str, disk: int, specs: Sequence[ServerSpec]) -> str:
+    """Return the note about hosts of one flavor and type whose disk is too small for all that the guest may store.
+
+    :param disk: the flavor's disk in GB
+    """
+    names = join_names([spec.name for spec in specs], _MOST_NAMES)
+    node = specs[0].node if len(specs) == 1 else "NODE"
+    return (
+        f"vm_types.types.{vm_type.name}.storage: the flavor {flavor} of {names} {disk_shortage(vm_type, disk)}. "
+        f"Choose a larger openstack_flavor, and create the host again: `q8s-run replace FILE {node}`"
     )
 
 

@@ -4,7 +4,7 @@
 """What a cluster was created with and cannot change while it exists. Pure functions.
 
 Every server carries these values as metadata, so that each controller can compare a cluster file with them, from the
-cloud alone and before anything is changed.
+cloud alone and before anything is changed. It also records its image's name, which Nova does not show.
 """
 
 from __future__ import annotations
@@ -29,13 +29,20 @@ FIELDS = (
 )
 _PREFIX = "q8s_"
 _VERSION = "kubernetes_version"
+_IMAGE = _PREFIX + "default_image_name"
 # The version that an upgrade has begun and not ended with; empty or missing if there is none.
 _UPGRADING = _PREFIX + "upgrading"
 
 
 def metadata(cluster: Cluster) -> dict[str, str]:
-    """Return the metadata that records on a new server what its cluster is created with."""
-    return {_PREFIX + field: str(getattr(cluster, field)) for field in FIELDS}
+    """Return the metadata that records on a new server what it and its cluster are created with."""
+    values = {_PREFIX + field: str(getattr(cluster, field)) for field in FIELDS}
+    return {**values, _IMAGE: cluster.default_image_name}
+
+
+def recorded_image(server: Server) -> str:
+    """Return the file's name of the image that a server was created from; empty for one of an earlier release."""
+    return server.metadata.get(_IMAGE, "")
 
 
 def refused_edits(cluster: Cluster, servers: Iterable[Server], *, upgrades: bool = False) -> tuple[str, ...]:

@@ -177,7 +177,8 @@ def _server_variables(
         "q8s_availability_zone": server.zone,
     }
     if server.ram:
-        variables["q8s_flavor"] = {"name": server.flavor, "ram": server.ram, "vcpus": server.vcpus}
+        flavor = {"name": server.flavor, "ram": server.ram, "vcpus": server.vcpus, "disk": server.disk}
+        variables["q8s_flavor"] = flavor
     address = server.address(cluster.remote_ip_prefix)
     if address:
         variables["q8s_private_ip"] = variables["ansible_host"] = address

@@ -22,6 +22,7 @@ from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import (
     order_of_choice,
 )
 from ansible_collections.q8s.emu.plugins.module_utils._plan import FLOATING_IP, PORT, SERVER, SERVER_GROUP, Change, Plan
+from ansible_collections.q8s.emu.plugins.module_utils._plan_notes import Resources, floating_ip_notes, server_notes
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster, ServerSpec
 from ansible_collections.q8s.emu.plugins.module_utils._text import join_names
 
@@ -48,6 +49,7 @@ class Existing:
     """What the cloud has of servers and what belongs to them. All but the servers carry the cluster's mark.
 
     ``etcd_server`` is the id of the server that the cluster's CA and etcd were created on, empty if there was none yet.
+    ``resources`` is what the notes compare with the file, with ports that have no mark.
     """
 
     servers: Sequence[Server] = ()
@@ -56,6 +58,7 @@ class Existing:
     floating: Sequence[FloatingIp] = ()
     flavors: Mapping[str, str] = field(default_factory=dict)  # names by id, where a file may have given ids
     etcd_server: str = ""
+    resources: Resources = field(default_factory=Resources)
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,7 @@ def plan_servers(cluster: Cluster, existing: Existing, options: Options = _DEFAU
     draft.changes.extend(_plan_server_group(cluster, existing.group, bool(draft.created), draft.kept, draft.problems))
     draft.changes.extend(draft.created)
     draft.changes.extend(_plan_floating_ip(cluster, existing, foreign, draft.kept))
+    draft.notes.extend(_difference_notes(cluster, existing, draft))
     return ServersPlan(
         tuple(draft.changes),
         tuple(draft.kept),
@@ -158,8 +162,9 @@ def plan_servers(cluster: Cluster, existing: Existing, options: Options = _DEFAU
 class _Draft:
     """What is known of a plan while it is made.
 
-    ``created`` are the changes that create or replace a server, ``staying`` the names of servers that exist and stay, and
-    ``left_out`` those of broken ones that the run is not for.
+    ``created`` are the changes that create or replace a server, ``staying`` the names of servers that exist and stay,
+    ``compared`` those of them that the file asks for and that are not broken, and ``left_out`` the names of broken ones
+    that the run is not for.
     """
 
     changes: list[Change] = field(default_factory=list)
@@ -169,6 +174,7 @@ class _Draft:
     problems: list[str] = field(default_factory=list)
     unusable: dict[str, str] = field(default_factory=dict)
     staying: set[str] = field(default_factory=set)
+    compared: list[tuple[ServerSpec, Server]] = field(default_factory=list)
     left_out: set[str] = field(default_factory=set)
 
 
@@ -209,7 +215,7 @@ def _plan_wanted(
         return
     server = usable[0]
     draft.staying.add(spec.name)
-    draft.notes.extend(_flavor_notes(existing, spec, server))
+    draft.compared.append((spec, server))
     if server.status == "SHUTOFF":
         draft.changes.append(_start(server))
     elif server.status in _WORKING:
@@ -375,12 +381,13 @@ def _create(spec: ServerSpec, old: Sequence[Server]) -> Change:
     return Change(SERVER, "create", spec.name, "", after, spec)
 
 
-def _flavor_notes(existing: Existing, spec: ServerSpec, server: Server) -> list[str]:
-    flavor = existing.flavors.get(spec.flavor, spec.flavor)
-    if not server.flavor or server.flavor == flavor:
-        return []
-    again = f" (`q8s-run replace FILE {spec.node}` creates it again)" if spec.vm_type else ""
-    return [f"the server {server.name} has the flavor {server.flavor}, not {flavor}; it stays{again}"]
+def _difference_notes(cluster: Cluster, existing: Existing, draft: _Draft) -> list[str]:
+    """Return notes on edits of the file that existing servers, and the floating IP, are not changed for."""
+    released = [change.subject for change in draft.changes if change.kind == FLOATING_IP and change.action == "delete"]
+    return [
+        *server_notes(cluster, draft.compared, existing.resources, existing.flavors, existing.group),
+        *floating_ip_notes(cluster, [ip for ip in existing.floating if ip not in released], existing.resources),
+    ]
 
 
 def _unusable(server: Server) -> str:

@@ -120,11 +120,21 @@ def flavor_notes(cluster: Cluster, findings: Findings) -> list[str]:
                 f"{path}: {flavor.name} has {flavor.ram} MB; its guest, QEMU with a full cache of translated code and the "
                 f"host's system use {memory} MB: choose a larger flavor{cache}"
             )
-        least = SYSTEM_GB + GUEST_FILES_GB
-        full = least + vm_type.storage_gb
-        if least <= flavor.disk < full:
-            notes.append(
-                f"{path}: {flavor.name} has a disk of {flavor.disk} GB; when the guest has filled its {vm_type.storage_gb} GB "
-                f"the host needs {full} GB, and a full host stops its guest"
-            )
+        shortage = disk_shortage(vm_type, flavor.disk)
+        if shortage and flavor.disk >= SYSTEM_GB + GUEST_FILES_GB:
+            notes.append(f"{path}: {flavor.name} {shortage}")
     return notes
+
+
+def disk_shortage(vm_type: VmType, disk: int) -> str:
+    """Return what happens when a guest fills its disk on a host whose disk is too small for that; empty if it is not.
+
+    :param disk: size of the host's disk in GB, 0 if it is not known
+    """
+    full = SYSTEM_GB + GUEST_FILES_GB + vm_type.storage_gb
+    if not disk or disk >= full:
+        return ""
+    return (
+        f"has a disk of {disk} GB; when the guest has filled its {vm_type.storage_gb} GB the host needs {full} GB, and a "
+        "full host stops its guest"
+    )

@@ -28,7 +28,8 @@ MEANINGS = {
     Effect.RESTART: "`deploy` drains the node, restarts its guest and waits until it is Ready. Its root disk stays.",
     Effect.RECREATE: "`deploy` drains the node, deletes it, and starts its guest from a new root disk on the same host.",
     Effect.REPLACE: "`deploy` keeps the server and reports it. `q8s-run replace FILE NODE` creates the server again.",
-    Effect.NEW: "Servers that are created afterwards have the new value. Existing servers stay as they are.",
+    Effect.NEW: "Servers that are created afterwards have the new value. Existing servers stay as they are, and `plan` "
+    "and `deploy` name those that differ.",
     Effect.UPGRADE: "`q8s-run upgrade FILE` changes the running cluster. `deploy` and `plan` refuse the edit and name that command.",
     Effect.REFUSED: "`deploy`, `deploy --check` and `plan` fail before they change anything, and name both values.",
     Effect.NONE: "Nothing in the cluster depends on it.",

@@ -66,9 +66,13 @@ _LABEL_RULE = "at most 63 of A-Z, a-z, 0-9, -, _ and ., a letter or digit at eit
 
 REPLACE_SERVER = Edit(Effect.REPLACE)
 ACCEL = Edit(Effect.RESTART, "`auto` is resolved on the host. Changing to it restarts nothing.")
-NEW_REPORTED = Edit(Effect.NEW, "The plan reports control planes of another flavor.")
 COUNT = Edit(Effect.LIVE, "Fewer: the surplus nodes are drained and their servers removed, after a yes.")
-FLOATING = Edit(Effect.NEW, "An existing floating IP stays.")
+FLOATING = Edit(Effect.NEW, "An existing floating IP stays, and is named.")
+GROUPS = Edit(
+    Effect.NEW,
+    "`openstack server add security group SERVER GROUP` adds one to an existing server. A group that is taken out of "
+    "the list stays on existing servers, and they are not named: it may have been added by hand.",
+)
 PROXY_EDIT = Edit(
     Effect.RESTART,
     "It takes effect on hosts and control planes at once, and for image pulls of a guest after its restart.",
@@ -78,7 +82,11 @@ CLUSTER_NAME = refused(
     "another name is another cluster; the resources of the old name stay", "destroy the cluster of the old name first"
 )
 REMOTE_PREFIX = refused("every guest's address, and the rules on every host, follow from it")
-IMAGE = Edit(Effect.NEW, "`q8s-run replace FILE NODE` creates a worker's server from the new image.")
+IMAGE = Edit(
+    Effect.NEW,
+    "`q8s-run replace FILE NODE` creates a worker's server from the new image. Another image under the same name is no "
+    "edit. Servers that an earlier release created do not record the name: they are named in both cases.",
+)
 INITIAL = refused("a second control plane with a CA of its own would be created, which no node of this cluster trusts")
 NODE_PORTS = refused("the API server keeps the range that it was created with")
 GUEST_PREFIX = refused("every guest has an address of it, which the rules on its host and its route rely on")
@@ -91,7 +99,7 @@ KEY = refused(
     "the servers trust the key that they were created with", "deploy with that key, or destroy and deploy again"
 )
 ADDONS_EDIT = Edit(Effect.LIVE, "An add-on that is taken out of the list is removed from the cluster.")
-SOURCE = Edit(Effect.NEW, "Nodes that exist keep the bundle that they were created with.")
+SOURCE = Edit(Effect.NEW, "Nodes that exist keep the bundle that they were created with, and are not named.")
 
 VM_TYPE = Group(
     (
@@ -208,7 +216,7 @@ VM_TYPE = Group(
 
 DEFINITION = Group(
     (
-        Field("master_node_flavor", _FLAVOR, "Flavor of the control planes.", example="c1.small", edit=NEW_REPORTED),
+        Field("master_node_flavor", _FLAVOR, "Flavor of the control planes.", example="c1.small", edit=NEW),
         Field(
             "number_additional_master_nodes",
             Number(0, 100),
@@ -411,7 +419,7 @@ CLUSTER = Group(
             ),
             f"Security groups of all servers. {REQUIRED_SECURITY_GROUP} must be one of them: Q8S creates it from the ports below.",
             example="[q8s-cluster]",
-            edit=NEW,
+            edit=GROUPS,
         ),
         Field(
             "required_tcp_ports",

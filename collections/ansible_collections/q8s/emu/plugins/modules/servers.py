@@ -25,6 +25,8 @@ description:
   - With C(server_group) C(soft-anti-affinity), new servers join a server group that Q8S creates, whose members Nova spreads as far as it can.
   - With a floating IP in C(access), the initial control plane gets one, by which it and through it the others are reached.
   - A server that is no longer in the cluster file is kept and reported, unless O(remove_surplus=true).
+  - Servers that were created with another flavor, image, network or server group than the file names now, or that lack one of its security groups, are
+    kept and reported. So is a floating IP of another external network.
   - O(state=absent) deletes every server that carries the cluster's name in its metadata, every port and floating IP that carries it in its
     description, and the server group of its name, and waits until the servers are gone. It deletes nothing else.
 extends_documentation_fragment: [q8s.emu.cloud]
