@@ -204,7 +204,10 @@ def _choose_flavor(flavors: Sequence[Flavor], ram: int, disk: int) -> Flavor | N
 
 @dataclass(frozen=True)
 class _NetworkFields:
-    """The network fields of the cluster file."""
+    """The network fields of the cluster file.
+
+    :param external: names or ids of the networks that provide floating IPs
+    """
 
     network: str
     about: str
@@ -212,6 +215,7 @@ class _NetworkFields:
     guests: ipaddress.IPv4Network
     pods: ipaddress.IPv4Network
     services: ipaddress.IPv4Network
+    external: tuple[str, ...]
 
 
 def _choose_addresses(network: Network, networks: Sequence[Network]) -> _NetworkFields:
@@ -248,7 +252,7 @@ def _choose_addresses(network: Network, networks: Sequence[Network]) -> _Network
             f"Failed to write a cluster file: {servers} leaves too few private addresses for guests and pods",
             "use a network with a smaller subnet",
         )
-    return _NetworkFields(value, about, servers, guests, pods, services)
+    return _NetworkFields(value, about, servers, guests, pods, services, _external_names(networks))
 
 
 def _is_disjoint(network: ipaddress.IPv4Network, *others: ipaddress.IPv4Network) -> bool:
@@ -274,6 +278,12 @@ def _find_free_network(lengths: Sequence[int], taken: Sequence[ipaddress.IPv4Net
     return None
 
 
+def _external_names(networks: Sequence[Network]) -> tuple[str, ...]:
+    """Return the names of the networks that provide floating IPs, sorted; the id of one whose name is not unique."""
+    names = Counter(network.name for network in networks)
+    return tuple(sorted(n.name if n.name and names[n.name] == 1 else n.id for n in networks if n.external))
+
+
 def _image_name(image: Image, images: Sequence[Image]) -> str:
     """Return the image's name, or its id if the name is not unique."""
     return image.name if sum(other.name == image.name for other in images) == 1 else image.id
@@ -296,6 +306,24 @@ def _quote_yaml(text: str) -> str:
     import yaml
 
     return yaml.safe_dump(text, default_style='"', allow_unicode=True, width=float("inf")).rstrip("\n")
+
+
+def _access_lines(servers: ipaddress.IPv4Network, external: Sequence[str]) -> list[str]:
+    """Return the field ``access``, commented out: by a floating IP if a network provides them, else through a bastion.
+
+    :param external: names or ids of those networks
+    """
+    names = [_quote_yaml(name) for name in external]
+    lines = [
+        f"# Q8S connects to the servers' addresses in {servers}. If this machine has no route there,",
+        "# set access (docs/guides/remote-access.md).",
+    ]
+    if not names:
+        return [*lines, "# access:", "#   type: bastion", "#   host: bastion.example.org"]
+    lines[-1] += " Only allowed_prefixes reach the floating IP."
+    lines += [f"# Networks that provide floating IPs: {join_names(names, 5)}"] if len(names) > 1 else []
+    field = ["# access:", "#   type: floating_ip", f"#   floating_network: {names[0]}"]
+    return [*lines, *field, "#   allowed_prefixes: [0.0.0.0/0]"]
 
 
 def _format_file(name: str, fields: _NetworkFields, image: str, flavors: tuple[Flavor, Flavor], guest_mb: int) -> str:
@@ -335,6 +363,8 @@ def _format_file(name: str, fields: _NetworkFields, image: str, flavors: tuple[F
         line(f"name_of_initial_instance: {_quote_yaml(name + '-control-plane')}", "the first control plane"),
         line(f"guest_ip_prefix: {fields.guests}", "the guests' own addresses, behind their hosts"),
         *extra,
+        "",
+        *_access_lines(fields.servers, fields.external),
         "",
         line("security_groups: [q8s-cluster]", "created from the ports below"),
         "required_tcp_ports: [22, 80, 443, 2222, 2379, 2380, 6443, 8472, 10250, 10256, 10257, 10259]",

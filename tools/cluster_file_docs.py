@@ -73,7 +73,7 @@ Warnings:
 - `required_tcp_ports` without 22, 2222 or 6443. With `inside: listed`, also without 10250, and with additional control planes without
   2379 or 2380; and `required_udp_ports` without 8472.
 - A range of NodePorts that includes a port which nodes use themselves: 22, 2222, 2379, 2380, 6443, 8472 or 10250.
-- A floating IP without `allowed_prefixes`, and `no_proxy` without a proxy.
+- A floating IP without `allowed_prefixes`, `no_proxy` without a proxy, and one of `http_proxy` and `https_proxy` without the other.
 - Links of nodes or zones that the cluster does not have, and links that cannot do what they say, such as a queue too short for
   rate × delay.
 

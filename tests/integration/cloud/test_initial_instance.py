@@ -139,6 +139,39 @@ def test_one_in_another_network_is_named_with_its_addresses(
         cloud.network.delete_network(network)
 
 
+def test_one_without_a_floating_ip_is_refused_where_this_machine_has_no_other_way(
+    cloud: Any, cluster: Cluster, instance: Callable[..., Any]
+) -> None:
+    access = {"type": "floating_ip", "floating_network": "external"}
+    network = cloud.network.create_network(name=f"{cluster.name}-inside")
+    try:
+        cloud.network.create_subnet(network_id=network.id, cidr="10.80.0.0/24", ip_version=4)
+        instance(network.name)
+        own = cluster.mapping(0, private_network_id=network.name, remote_ip_prefix="10.80.0.0/24", access=access)
+        assert cluster.module("cloud_preflight", own)["problems"] == [
+            f"the initial instance {cluster.initial}, which Q8S did not create, has no floating IP, by which it is "
+            "checked before anything is created; give it one "
+            f"(openstack server add floating ip {cluster.initial} ADDRESS; openstack floating ip create external "
+            "creates one)"
+        ]
+    finally:
+        for server in cloud.compute.servers(name=cluster.initial):
+            cloud.compute.delete_server(server)
+        assert wait(lambda: not list(cloud.network.ports(network_id=network.id, device_owner="compute:nova")), 60)
+        cloud.network.delete_network(network)
+
+
+def test_one_without_a_floating_ip_is_used_where_this_machine_has_a_route(
+    cluster: Cluster, instance: Callable[..., Any]
+) -> None:
+    instance()
+    planned = cluster.module(
+        "cloud_preflight", cluster.mapping(0, access={"type": "floating_ip", "floating_network": "external"})
+    )
+    assert planned["problems"] == []
+    assert [change["action"] for change in planned["changes"] if change["kind"] == "floating IP"] == ["create"]
+
+
 def test_a_port_without_port_security_is_named(
     cloud: Any, cluster: Cluster, instance: Callable[..., Any], admin: Any
 ) -> None:

@@ -109,13 +109,25 @@ def test_a_network_without_port_security(cloud: Any, cluster: Cluster) -> None:
 
 
 def test_what_a_subnet_lacks_is_said(networks: Mapping[str, list[Any]], cluster: Cluster) -> None:
-    answer = cluster.module(
-        "cloud_preflight", cluster.mapping(private_network_id=networks["twin"][0].id, remote_ip_prefix=FIRST)
+    wanted = cluster.mapping(
+        private_network_id=networks["twin"][0].id,
+        remote_ip_prefix=FIRST,
+        access={"type": "bastion", "host": "gate.example.org"},
     )
+    answer = cluster.module("cloud_preflight", wanted)
     assert [note.split(":")[0] for note in answer["notes"]] == [
         f"the subnet {FIRST} has no gateway",
         f"the subnet {FIRST} names no DNS server",
     ]
+
+
+def test_servers_to_which_this_machine_has_no_route_are_noted(
+    networks: Mapping[str, list[Any]], cluster: Cluster
+) -> None:
+    wanted = cluster.mapping(private_network_id=networks["twin"][0].id, remote_ip_prefix=FIRST)
+    notes = cluster.module("cloud_preflight", wanted)["notes"]
+    assert len([note for note in notes if note.startswith("access is direct, so Q8S connects to")]) == 1, notes
+    assert cluster.module("cloud_preflight")["notes"] == [], "this machine is the lab's router"
 
 
 def test_without_dhcp_servers_get_a_config_drive(ready: None, cloud: Any, cluster: Cluster) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from q8s_wrapper.config import PLAYBOOKS, REPOSITORY
 
@@ -47,11 +48,11 @@ disk_free_mb 17000
 @pytest.fixture
 def check(tmp_path: Path) -> Callable[..., str]:
     """Run the check on a server with some variables; return the output, and assert whether it went on."""
-    (tmp_path / "site.yml").write_text(PLAYBOOK)
     (tmp_path / "sh").write_text(SHELL)
     (tmp_path / "sh").chmod(0o755)
 
-    def run(passes: bool, survey: str = GOOD, **variables: Any) -> str:
+    def run(passes: bool, survey: str = GOOD, playbook: str = PLAYBOOK, **variables: Any) -> str:
+        (tmp_path / "site.yml").write_text(playbook)
         (tmp_path / "survey").write_text(survey)
         inventory = {
             "all": {
@@ -110,3 +111,43 @@ def test_a_server_that_does_not_answer(check: Callable[..., str]) -> None:
 
 def test_a_server_that_is_off_is_checked_later(check: Callable[..., str]) -> None:
     assert "it is started, and checked then" in check(True, q8s_status="SHUTOFF")
+
+
+def plan() -> str:
+    """The play of the plan that checks the instance, and what comes after it."""
+    plays = yaml.safe_load((PLAYBOOKS / "plan.yml").read_text())
+    (play,) = (play for play in plays if play["name"] == "Check the initial instance")
+    include = play["tasks"][0]
+    include["ansible.builtin.include_tasks"] = str(PLAYBOOKS / include["ansible.builtin.include_tasks"])
+    after = yaml.safe_load(PLAYBOOK)[1]
+    return yaml.safe_dump([{**play, "hosts": "mine"}, after])
+
+
+def test_the_plan_checks_a_server_that_has_a_key_to_log_in_with(check: Callable[..., str], tmp_path: Path) -> None:
+    key = tmp_path / "own"
+    refusing = tmp_path / "ssh"
+    refusing.write_text("#!/bin/sh\necho 'ubuntu@10.0.0.5: Permission denied (publickey).' >&2\nexit 255\n")
+    refusing.chmod(0o755)
+    server = {
+        "q8s_foreign": True,
+        "q8s_private_key": str(tmp_path / "id_ed25519"),  # before the first deploy there is none
+        "ansible_host": "10.0.0.5",
+        "ansible_user": "ubuntu",
+        "ansible_ssh_executable": str(refusing),
+        "ansible_ssh_private_key_file": str(key),
+    }
+    assert "refused" not in check(True, playbook=plan(), **server)
+    key.touch(0o600)
+    output = " ".join(check(False, playbook=plan(), **server).split())
+    assert "ssh to ubuntu@10.0.0.5 is refused with the key" in output, output
+    assert f"authorized_keys there: (the output of: ssh-keygen -y -f {key})" in output, output
+    key.with_suffix(".pub").write_text("ssh-ed25519 OWN\n")
+    for playbook in (plan(), PLAYBOOK):
+        assert "authorized_keys there: ssh-ed25519 OWN" in check(False, playbook=playbook, **server)
+    assert "cannot be a control plane" not in check(True, playbook=plan(), **{**server, "q8s_foreign": False})
+
+
+def test_the_plan_checks_this_machine_without_a_key(check: Callable[..., str]) -> None:
+    variables = {"q8s_foreign": True, "ansible_connection": "local"}
+    output = check(False, GOOD.replace("root yes", "root no"), plan(), **variables)
+    assert "needs a password for sudo" in output

@@ -331,3 +331,25 @@ def test_a_floating_ip_needs_one_external_network() -> None:
     outside = replace(CLUSTER, access=_spec.Access("floating_ip", floating_network="external"))
     problems = _preflight.problems(outside, replace(GOOD, floating_networks=0), [])
     assert problems == ["access.floating_network: must name one external network; there is none called 'external'"]
+
+
+@pytest.mark.parametrize(
+    ("access", "routed", "said"),
+    [
+        (_spec.Access(), True, False),
+        (_spec.Access(), False, True),
+        (_spec.Access("bastion", host="gate.example.org"), False, False),
+        (_spec.Access("floating_ip", floating_network="external"), False, False),
+    ],
+)
+def test_servers_that_this_machine_may_not_reach_are_noted(access: _spec.Access, routed: bool, said: bool) -> None:
+    found = _preflight.notes(replace(CLUSTER, access=access), GOOD, routed=routed)
+    assert [note.startswith("access is direct, so Q8S connects to") for note in found] == [True] * said
+    for words in (CLUSTER.remote_ip_prefix, "`Wait for SSH`", "type floating_ip", "type bastion"):
+        assert all(words in note for note in found)
+
+
+def test_a_cloud_without_tags_is_noted() -> None:
+    (note,) = notes(tags=False)
+    assert "(Neutron's extension standard-attr-tag)" in note and "creates another CA" in note
+    assert check(tags=False) == []

@@ -85,6 +85,31 @@ def test_an_image_by_its_id_where_two_have_the_name() -> None:
     assert made(Offer(LAB.networks, images, LAB.flavors)).default_image_name == "i2"
 
 
+def access(*networks: Network) -> _spec.Cluster:
+    """The cluster of the new file, after its field access is no longer a comment."""
+    text = cluster_file(with_networks(LAB.networks[0], *networks), "first")
+    start = text.index("# access:")
+    field = text[start : text.index("\n\n", start)]
+    cluster = _spec.load_text(text.replace(field, field.replace("# ", "")), "new.yaml")
+    assert cluster.warnings == () and made(with_networks(LAB.networks[0], *networks)).access.type == "direct"
+    return cluster
+
+
+def test_the_file_has_the_field_access_as_a_comment() -> None:
+    assert access(LAB.networks[1]).access == _spec.Access("floating_ip", floating_network="public")
+    assert "10.254.1.0/24. If this machine has no route there" in cluster_file(LAB, "first")
+    assert access().access.type == "bastion", "no network provides floating IPs"
+
+
+def test_of_several_networks_that_provide_floating_ips_all_are_named() -> None:
+    outside = [Network(f"id-{n}", name, (), external=True) for n, name in enumerate(("no", "campus", "two", "two"))]
+    assert access(*outside).access.floating_network == "campus"
+    text = cluster_file(with_networks(LAB.networks[0], *outside), "first")
+    assert '# Networks that provide floating IPs: campus, id-2, id-3, "no"\n' in text
+    assert access(outside[0]).access.floating_network == "no"
+    assert [line for line in text.splitlines() if len(line) > 100] == []
+
+
 def test_the_projects_own_network_before_a_shared_one() -> None:
     shared = Network("n3", "campus", (Subnet("s3", "10.1.0.0/16"),), shared=True)
     own = Network("n4", "mine", (Subnet("s6", "fd00::/64"), Subnet("s4", "192.168.7.0/26")))

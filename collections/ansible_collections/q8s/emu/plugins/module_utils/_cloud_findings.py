@@ -12,6 +12,8 @@ from typing import Optional
 
 from ansible_collections.q8s.emu.plugins.module_utils import _spec_qemu
 
+TAG_EXTENSION = "standard-attr-tag"  # of Neutron, for tags of security groups
+
 
 @dataclass(frozen=True)
 class Flavor:
@@ -100,6 +102,7 @@ class Findings:
     groups: Mapping[str, int]  # how many the cloud has of each name or id in security_groups
     quota: Mapping[str, Usage]
     floating_networks: int = 1  # external ones of the name in access.floating_network
+    tags: bool = True  # Neutron has TAG_EXTENSION
 
 
 def _inside(subnet: str, prefix: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Optional, Union
 
 from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _cloud_tags, _plan
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_errors import CloudError, doing
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_findings import TAG_EXTENSION
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_objects import GROUP, Group, GroupRule, Port, Rule
 from ansible_collections.q8s.emu.plugins.module_utils._cloud_requests import map_concurrently, raise_first
 from ansible_collections.q8s.emu.plugins.module_utils._plan import Plan
@@ -59,9 +60,20 @@ class SecurityGroups:
             return str(first.id), tuple(first.tags or ())
 
     def set_tags(self, group_id: str, tags: Sequence[str]) -> None:
-        """Set the tags of the group. Only warnings and refusals depend on them: a cloud that rejects tags is no error."""
-        with doing(f"tag the security group {GROUP}"):
-            self._os.network.put(f"/security-groups/{group_id}/tags", json={"tags": list(tags)})
+        """Set the tags of the group. In a cloud without tags, do nothing: the plan has a note of it.
+
+        :raises CloudError: the cloud has tags, and rejects these
+        """
+        from openstack.exceptions import raise_from_response
+
+        with doing(f"tag the security group {GROUP}, which records the server that has the cluster's CA and etcd"):
+            answer = self._os.network.put(f"/security-groups/{group_id}/tags", json={"tags": list(tags)})
+            if answer.status_code != 404 or self.has_tags():
+                raise_from_response(answer)
+
+    def has_tags(self) -> bool:
+        """Return whether the cloud has tags. The caller handles openstacksdk's errors."""
+        return bool(self._os.network.get(f"/extensions/{TAG_EXTENSION}").status_code != 404)
 
     def record_etcd_server(self, cluster_name: str, server_id: str) -> None:
         """Record in a tag which server has the cluster's CA and etcd. An empty id removes the record."""

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
+import sys
 
 from ansible_collections.q8s.emu.plugins.module_utils import _cloud_objects, _hostkeys, _spec, _ssh, _state
 
@@ -102,6 +104,47 @@ def is_this_machine(server_id: str, address: str) -> bool:
         except OSError:
             return False
     return any(_first_line(path).lower() == server_id.lower() for path in (*_INSTANCE_IDS, _PRODUCT_UUID))
+
+
+_OUTSIDE = "198.51.100.1"  # of a network that nobody uses (RFC 5737): only the default route leads there
+_ROUTES = "/proc/net/route"  # Linux's main routing table: an address is a number in the machine's byte order
+
+
+def has_route(prefix: str) -> bool:
+    """Return whether this machine has a route to a network besides its default one.
+
+    That is an address in it, a router, or a VPN. If there is none, the default route may lead there nevertheless.
+
+    :param prefix: such as 10.254.1.0/24
+    """
+    network = ipaddress.IPv4Network(prefix)
+    # A default route is also written as two halves.
+    if any(route.prefixlen > 1 and route.overlaps(network) for route in _routes()):
+        return True
+    # Systems other than Linux, and the tables of VPNs.
+    source = _source_address(str(network[1]))
+    return source != "" and (ipaddress.IPv4Address(source) in network or source != _source_address(_OUTSIDE))
+
+
+def _routes() -> list[ipaddress.IPv4Network]:
+    """Return the networks of the main routing table; none on other systems than Linux."""
+    try:
+        with open(_ROUTES, encoding="ascii") as stream:
+            rows = [line.split() for line in stream][1:]
+    except OSError:
+        return []
+    columns = [[int(row[index], 16).to_bytes(4, sys.byteorder) for index in (1, 7)] for row in rows]
+    return [ipaddress.IPv4Network((address, socket.inet_ntoa(mask))) for address, mask in columns]
+
+
+def _source_address(address: str) -> str:
+    """Return the address from which this machine sends to another, empty if it has no route. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((address, 9))
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])
 
 
 def _first_line(path: str) -> str:

@@ -19,6 +19,7 @@ from ansible_collections.q8s.emu.plugins.module_utils import (
     _cloud,
     _cloud_objects,
     _cloud_tags,
+    _login,
     _plan,
     _plan_servers,
     _spec,
@@ -104,4 +105,24 @@ def missing_key(cluster: Any, servers: Any) -> list[str]:
         return []
     return [
         f"initial_instance_private_key: there is no file {path}, and Q8S did not create the initial instance {foreign.name}"
+    ]
+
+
+def missing_floating_ip(cluster: Any, existing: Any) -> list[str]:
+    """Return whether an initial instance that Q8S did not create lacks the floating IP by which it is checked.
+
+    A floating IP of Q8S's is assigned only after the check. The check needs none if this machine has a route to the
+    server's own address.
+    """
+    foreign, _problems = _cloud_objects.foreign_initial(cluster, existing.servers)
+    if foreign is None or cluster.access.type != "floating_ip" or foreign.floating or foreign.deleting:
+        return []
+    if foreign.address(cluster.remote_ip_prefix) is None or _login.has_route(cluster.remote_ip_prefix):
+        return []
+    free = next((item.address for item in existing.floating if not item.fixed), "")
+    create = "" if free else f"; openstack floating ip create {cluster.access.floating_network} creates one"
+    return [
+        f"the initial instance {foreign.name}, which Q8S did not create, has no floating IP, by which it is checked "
+        "before anything is created; give it one "
+        f"(openstack server add floating ip {foreign.name} {free or 'ADDRESS'}{create})"
     ]

@@ -19,7 +19,9 @@ from ansible_collections.q8s.emu.plugins.module_utils._preflight_image import (
     model_problems,
 )
 from ansible_collections.q8s.emu.plugins.module_utils._preflight_network import (
+    access_notes,
     access_problems,
+    group_notes,
     group_problems,
     network_notes,
     network_problems,
@@ -41,10 +43,15 @@ def problems(cluster: Cluster, findings: Findings, plans: Sequence[Plan]) -> lis
     ]
 
 
-def notes(cluster: Cluster, findings: Findings) -> list[str]:
-    """Return what may go wrong in this cloud, and does not stop a deploy."""
+def notes(cluster: Cluster, findings: Findings, *, routed: bool = True) -> list[str]:
+    """Return what may go wrong in this cloud, and does not stop a deploy.
+
+    :param routed: whether this machine has a route to the servers' network besides its default one
+    """
     return [
         *host_system_notes(cluster, findings),
         *network_notes(cluster, findings),
+        *group_notes(findings),
         *flavor_notes(cluster, findings),
+        *access_notes(cluster, routed=routed),
     ]

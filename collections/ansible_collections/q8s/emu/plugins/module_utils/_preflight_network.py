@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ansible_collections.q8s.emu.plugins.module_utils._cloud_findings import Findings
+from ansible_collections.q8s.emu.plugins.module_utils._cloud_findings import TAG_EXTENSION, Findings
 from ansible_collections.q8s.emu.plugins.module_utils._plan import SERVER, Plan
 from ansible_collections.q8s.emu.plugins.module_utils._spec import Cluster
 
@@ -92,6 +92,17 @@ def group_problems(findings: Findings) -> list[str]:
     return problems
 
 
+def group_notes(findings: Findings) -> list[str]:
+    """Return a note if the security group cannot have tags, which record the server that has the CA and etcd."""
+    if findings.tags:
+        return []
+    return [
+        f"the cloud has no tags for security groups (Neutron's extension {TAG_EXTENSION}): Q8S cannot record which "
+        "server has the cluster's CA and etcd. If that server was deleted, a deploy creates another CA and an empty "
+        "etcd without asking; a run does not warn of other runs on the cluster"
+    ]
+
+
 def access_problems(cluster: Cluster, findings: Findings) -> list[str]:
     """Return a problem if floating IPs are asked for, and their network is missing or not unique."""
     if cluster.access.type != "floating_ip" or findings.floating_networks == 1:
@@ -99,4 +110,19 @@ def access_problems(cluster: Cluster, findings: Findings) -> list[str]:
     what = f"{findings.floating_networks} external networks are" if findings.floating_networks else "there is none"
     return [
         f"access.floating_network: must name one external network; {what} called {cluster.access.floating_network!r}"
+    ]
+
+
+def access_notes(cluster: Cluster, *, routed: bool) -> list[str]:
+    """Return a note if the servers' own addresses are used, and this machine may not reach them.
+
+    :param routed: whether this machine has a route to them besides its default one
+    """
+    if cluster.access.type != "direct" or routed:
+        return []
+    return [
+        f"access is direct, so Q8S connects to the servers' addresses in {cluster.remote_ip_prefix}; this machine has "
+        "no address there, and no route to it besides its default one. Unless a router or a VPN leads there, the "
+        "deploy stops at `Wait for SSH`, when the servers exist: set access in the cluster file, to type floating_ip "
+        "with floating_network (openstack network list --external), or to type bastion with host"
     ]

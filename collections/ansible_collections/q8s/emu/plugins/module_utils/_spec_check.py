@@ -394,6 +394,14 @@ def _proxy(values: Mapping[str, Any], root: Value, report: Report) -> None:
     if proxy["no_proxy"] and not (proxy["http_proxy"] or proxy["https_proxy"]):
         message, hint = "has no effect without http_proxy or https_proxy", "add one of them, or leave it out"
         report.warn(root.at("proxy").key("no_proxy"), "proxy.no_proxy", message, hint)
+    for name, other, direct in (
+        ("http_proxy", "https_proxy", "image registries, and package mirrors with https URIs, are asked"),
+        ("https_proxy", "http_proxy", "package mirrors with http URIs are asked"),
+    ):
+        if proxy[name] and other not in root.at("proxy").data:
+            message = f"is {proxy[name]}, and {other} is missing: {direct} without a proxy"
+            hint = f"add {other}: {proxy[name]}, unless servers and guests reach them directly"
+            report.warn(root.at("proxy").key(name), f"proxy.{name}", message, hint)
 
 
 def _names(values: Mapping[str, Any], definition: Mapping[str, Any], root: Value, report: Report) -> None:

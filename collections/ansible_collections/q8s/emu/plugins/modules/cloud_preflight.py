@@ -114,6 +114,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.q8s.emu.plugins.module_utils import (
     _cloud_objects,
     _identity,
+    _login,
     _module,
     _plan,
     _plan_access,
@@ -143,11 +144,15 @@ def check(module: AnsibleModule, cluster: Any, cloud: Any) -> dict[str, Any]:
     ]
     problems = list(dict.fromkeys(problem for plan in plans for problem in plan.problems))
     problems += _module.missing_key(cluster, servers)
+    problems += _module.missing_floating_ip(cluster, existing)
     quota: dict[str, Any] = {}
     if plans[2].of(_plan.SERVER, "create", "replace"):
         findings = cloud.clusters.find_requirements(cluster)
         problems += _preflight.problems(cluster, findings, plans)
-        plans.append(_plan.Plan(notes=tuple(_preflight.notes(cluster, findings))))
+        # If the cluster has servers, the run that created them has shown the note.
+        ours = any(_cloud_objects.is_ours(server, name) for server in servers)
+        routed = ours or _login.has_route(cluster.remote_ip_prefix)
+        plans.append(_plan.Plan(notes=tuple(_preflight.notes(cluster, findings, routed=routed))))
         quota = _preflight_quota.quota_table(findings, plans)
     if problems:
         text = "\n".join(f"- {problem}" for problem in problems)
