@@ -21,8 +21,8 @@ from q8s_wrapper.run_state import (
 )
 from q8s_wrapper.terminal import without_colours
 
-# Prefix of the names of tasks that refuse the cluster file or the command.
-_REFUSAL_PREFIX: Final = "Refuse edits"
+# Prefixes of the names of tasks that refuse the cluster file or the command.
+_REFUSAL_PREFIXES: Final = ("Refuse edits", "Refuse tags", "Refuse to remove or replace servers")
 
 
 def reduce(state: State, event: Mapping[str, Any]) -> State:
@@ -197,7 +197,7 @@ def _with_result(state: State, kind: str, data: Mapping[str, Any], stdout: str) 
         reason = state.failed_items.get(host) or failure_reason(result, stdout)
         task = str(data.get("task", ""))
         failure = Failure(
-            host, task, reason, task_location(data), bool(result.get("refused")) or task.startswith(_REFUSAL_PREFIX)
+            host, task, reason, task_location(data), bool(result.get("refused")) or task.startswith(_REFUSAL_PREFIXES)
         )
         return replace(state, failures=(*state.failures, failure))
     if kind == "runner_on_ok" and str(data.get("task_action", "")).endswith("debug"):

@@ -99,7 +99,7 @@ def _format_builds(data: Mapping[str, Any]) -> list[str]:
 def node_plan(data: Mapping[str, Any], width: int) -> list[str]:
     """Format the changes of existing nodes: the action, the node, and the old and new value of each field.
 
-    :param data: the playbooks' variable ``q8s_node_plan``: changes, and hosts that did not answer; may be empty
+    :param data: the playbooks' variable ``q8s_node_plan``: changes, hosts that did not answer, and notes; may be empty
     :param width: columns of the output
     """
     lines = ["existing nodes:"] if data.get("changes") else []
@@ -110,12 +110,17 @@ def node_plan(data: Mapping[str, Any], width: int) -> list[str]:
         hosts = ", ".join(f"{host} ({why})" for host, why in data["unknown"].items())
         text = f"note: not compared with the file, as the host did not answer: {hosts}"
         lines += textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+    for note in data.get("notes", []):
+        lines += textwrap.wrap(
+            f"note: {note}", width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
+        )
     return lines
 
 
 def node_plan_data(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the changes of existing nodes as data for ``--json``."""
-    return {"changes": data.get("changes", []), "unknown": data.get("unknown", {})}
+    """Return the changes of existing nodes as data for ``--json``, with notes only if there are any."""
+    notes = {"notes": data["notes"]} if data.get("notes") else {}
+    return {"changes": data.get("changes", []), "unknown": data.get("unknown", {}), **notes}
 
 
 def changed_nodes(state: State) -> list[str]:
@@ -294,6 +299,9 @@ def next_steps(end: End, state: State) -> list[str]:
         needed = what == "upgrade" or deleted_servers(state.results.get("q8s_plan") or {}) or changed_nodes(state)
         again = end.again.replace(" --check", "", 1)
         return [f"next: {add_option(again, '--yes') if needed else again}"]
+    if end.code == ExitCode.DONE and what == "deploy" and state.results.get("q8s_inactive_servers"):
+        # With --tags, servers were missing or off, and the run did not do everything that they need.
+        return [f"next: {command('deploy')}"]
     if end.code == ExitCode.DONE:
         # With the milestones of the guests that have booted, which a deploy does not wait for.
         where_time_went = [command("timeline")] if count_created_servers(state.results.get("q8s_plan") or {}) else []
@@ -316,6 +324,11 @@ def next_steps(end: End, state: State) -> list[str]:
     if end.code == ExitCode.WRONG_INPUT:
         if changed_nodes(state):
             return [f"hint: `{add_option(end.again, '--yes')}` changes them one at a time"]
+        reasons = [failure.reason for failure in state.failures]
+        if any("needs --yes" in reason for reason in reasons):
+            return [f"hint: `{add_option(end.again, '--yes')}` allows it"]
+        if any("\nhint: " in reason for reason in reasons):
+            return []  # the refusal says what to do
         return [f"hint: fix the cluster file, then run `{end.again}` again"]
     continuation = ": it continues where it stopped" if keeps else ""
     steps = [f"hint: fix the cause, then run `{end.again}` again{continuation}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +101,21 @@ def test_a_limit_to_what_is_not_there(check: Check, cluster: Cluster) -> None:
     assert plain.returncode == 2 and "no server, node or group tiny-7; known are" in plain.stdout + plain.stderr
 
 
+def test_tags_that_leave_out_the_servers_are_refused(cloud: Any, cluster: Cluster, tmp_path: Path) -> None:
+    """Before anything is built: nobody would create the servers that these tags are for."""
+    before, cache = snapshot(cloud, cluster), tmp_path / "cache"
+    for options in (["--tags", "qemu_host"], ["--tags", "nodes"], ["--tags", "qemu_host", "--check"]):
+        done = cluster.run(["q8s-run", "deploy", cluster.file(1), *options], Q8S_CACHE=str(cache))
+        said = " ".join((done.stdout + done.stderr).split())
+        assert done.returncode == 2, said
+        missing = f"{cluster.initial} is missing, {cluster.worker} is missing"
+        assert f"{missing}, and the tags leave out the stage cloud, which creates and starts servers" in said
+        assert f"hint: deploy without tags: `q8s-run deploy {cluster.file(1)}`" in said and "next: " not in said
+    assert snapshot(cloud, cluster) == before
+    built = [path for path in cache.iterdir() if path.name != "checks"] if cache.exists() else []
+    assert built == [], "nothing is built or downloaded"
+
+
 @pytest.mark.usefixtures("half_made")
 def test_servers_that_do_not_run(check: Check, cluster: Cluster) -> None:
     done = check.deploy()
@@ -130,3 +146,31 @@ def test_a_limit_without_the_wrapper(check: Check, cluster: Cluster) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "TASK [Check image, flavors, network and quota]" in done.stdout
+
+
+@pytest.fixture
+def broken(half_made: None, cloud: Any, admin: Any, cluster: Cluster) -> Iterator[None]:
+    """The worker's server is in ERROR, and afterwards switched off again."""
+    (server,) = [server for server in cloud.compute.servers() if server.name == cluster.worker]
+    admin.compute.reset_server_state(server.id, "error")
+    assert wait(lambda: cloud.compute.get_server(server.id).status == "ERROR", 60)
+    yield
+    cloud.compute.stop_server(server)
+    assert wait(lambda: cloud.compute.get_server(server.id).status == "SHUTOFF", 60)
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_server_that_would_be_replaced(check: Check, cloud: Any, cluster: Cluster, tmp_path: Path) -> None:
+    """A check shows it. A deploy does it after a yes only, and cannot ask without a terminal."""
+    done = check.deploy()
+    said = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 0, said
+    assert f"replace server {cluster.worker}" in said
+    assert f"next: q8s-run deploy {cluster.file(1)} --yes" in said
+    before = snapshot(cloud, cluster)
+    refused = cluster.run(["q8s-run", "deploy", cluster.file(1)], Q8S_CACHE=str(tmp_path / "cache"))
+    said = " ".join((refused.stdout + refused.stderr).split())
+    assert refused.returncode == 2, said
+    assert f"{cluster.worker}: would be removed or replaced; this needs --yes" in said
+    assert f"hint: `q8s-run deploy {cluster.file(1)} --yes` allows it" in said
+    assert snapshot(cloud, cluster) == before

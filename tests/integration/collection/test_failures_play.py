@@ -56,6 +56,7 @@ class Run:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.second = ""  # another control plane
+        self.off = ""  # a server
         paths = {"/var/lib/q8s/bin/kubectl": f"{root}/kubectl", "/etc/kubernetes": f"{root}/etc"}
         self.collections = copy_collections(root, paths, ["**/*.yml", "**/*.sh"])
         self.stages = self.collections / "q8s/emu/playbooks/stages"
@@ -66,14 +67,16 @@ class Run:
         (root / "etc" / "admin.conf").write_text("server: https://demo-api:6443\n")
         (root / "etc" / "q8s" / "bootstrap-token").write_text("abcdef.0123456789abcdef")
 
-    def __call__(self, *stages: str, fails: str = "", away: tuple[str, ...] = (), **values: Any) -> tuple[int, str]:
+    def __call__(
+        self, *stages: str, fails: str = "", away: tuple[str, ...] = (), tags: tuple[str, ...] = (), **values: Any
+    ) -> tuple[int, str]:
         """Run stages; return Ansible's exit code, and what it said in one line."""
         (self.root / "fails").write_text(fails)
         cluster = _spec.load_file(str(REPOSITORY / "examples" / "demo.yaml"))
         hosts: dict[str, Any] = {}
         for number, spec in enumerate(cluster.servers(), 4):
             hosts[spec.name] = {
-                "q8s_status": "ACTIVE",
+                "q8s_status": "SHUTOFF" if spec.name == self.off else "ACTIVE",
                 "q8s_server_id": str(number),
                 "q8s_private_ip": f"10.254.1.{number}",
                 "q8s_node_name": spec.node,
@@ -110,7 +113,12 @@ class Run:
         facts = [{"hosts": "all", "gather_facts": True}] if "join" in stages else []
         plays: list[dict[str, Any]] = [
             *facts,
-            {"hosts": "localhost", "gather_facts": False, "tasks": [{"ansible.builtin.set_fact": first}]},
+            {
+                "hosts": "localhost",
+                "gather_facts": False,
+                "tags": ["always"],
+                "tasks": [{"ansible.builtin.set_fact": first}],
+            },
             *({"import_playbook": f"{self.stages}/{stage}.yml"} for stage in stages),
         ]
         (self.root / "play.yml").write_text(json.dumps(plays))
@@ -120,6 +128,7 @@ class Run:
                 "-i",
                 self.root / "inventory.yml",
                 self.root / "play.yml",
+                *tags,
             ],
             cwd=self.root,
             env={
@@ -184,6 +193,13 @@ def test_nobody_goes_on_without_the_initial_control_plane(run: Run, away: str, s
     way_out = f"delete it (openstack server delete {away}): the next deploy joins a new one to {second}"
     assert (way_out in said) == bool(second)
     assert ("PLAY [Report what failed]" in said) != stops
+
+
+def test_a_run_that_starts_no_server_does_not_wait_for_one_that_is_off(run: Run) -> None:
+    run.off = "demo-arm-mid-1"
+    code, said = run("ssh", "reached", "failures", away=(run.off,), tags=("--tags", "nodes"), q8s_ssh_timeout=1)
+    assert code == 2 and "demo-arm-mid-1 is SHUTOFF, and the tags leave out the stage cloud" in said, said
+    assert "timed out" not in said and "ok: [demo-x86-small-1]" in said
 
 
 @pytest.mark.parametrize(("failing", "stops"), [(INITIAL, True), ("demo-arm-mid-1", False)])

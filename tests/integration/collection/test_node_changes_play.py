@@ -126,6 +126,7 @@ class Cluster:
         for number, spec in enumerate(cluster.servers(), 4):
             host = {"q8s_status": "ACTIVE", "q8s_private_ip": f"10.254.1.{number}", "q8s_node_name": spec.node}
             host["q8s_server_id"] = str(number)
+            host["q8s_flavor"] = {"name": "c1.medium", "ram": 4096, "vcpus": 2, "disk": 12}
             groups["control_plane_initial" if spec.initial else "worker_hosts"][spec.name] = {}
             hosts[spec.name] = host
             if spec.vm_type:
@@ -329,3 +330,6 @@ def test_check_mode_names_the_nodes_and_changes_nothing(cluster: Cluster) -> Non
         assert f"{node}: would be restarted" in done.stdout
     assert "arm-1: would be recreated" in done.stdout
     assert cluster.calls == []
+    said = " ".join(done.stdout.split())
+    assert "vm_types.types.arm.storage: the flavor c1.medium of demo-arm-1 has a disk of 12 GB" in said
+    assert "vm_types.types.x86.storage" not in said, "only memory changes there"

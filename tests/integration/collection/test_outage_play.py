@@ -68,7 +68,7 @@ class Deploy:
         groups = {"control_plane_initial": {"hosts": {name: {} for name in servers if name == INITIAL}}}
         return json.dumps({"all": {"hosts": dict.fromkeys(servers), "vars": variables, "children": groups}})
 
-    def __call__(self, *stages: str) -> tuple[int, str]:
+    def __call__(self, *stages: str, tags: tuple[str, ...] = ()) -> tuple[int, str]:
         """Run stages with a cloud in the place of which modules answer. Return the exit code and the output."""
         for name in ("servers", "security_group", "keypair"):
             failed = self.failed if name == "servers" else {}
@@ -82,11 +82,16 @@ class Deploy:
         }
         playbooks = self.collections / "q8s/emu/playbooks"
         plays = [
-            {"hosts": "localhost", "gather_facts": False, "tasks": [{"ansible.builtin.set_fact": facts}]},
+            {
+                "hosts": "localhost",
+                "gather_facts": False,
+                "tags": ["always"],
+                "tasks": [{"ansible.builtin.set_fact": facts}],
+            },
             *({"import_playbook": f"{playbooks}/{stage}.yml"} for stage in stages),
         ]
         (self.folder / "play.yml").write_text(json.dumps(plays))
-        done = play(self.folder, self.folder / "play.yml")
+        done = play(self.folder, self.folder / "play.yml", *tags)
         return done.returncode, said(done)
 
 
@@ -134,6 +139,30 @@ def test_servers_that_are_all_listed_are_a_success(deploy: Deploy) -> None:
     (deploy.folder / "next.yml").write_text(deploy.inventory((INITIAL, WORKER, OTHER)))
     code, output = deploy("stages/cloud", "stages/failures")
     assert code == 0, output
+
+
+@pytest.mark.parametrize(
+    ("tags", "servers", "more", "named"),
+    [
+        ((), (INITIAL, WORKER), {}, OTHER),
+        (("--tags", "nodes"), (INITIAL, WORKER), {}, OTHER),
+        (("--tags", "nodes", "--check"), (INITIAL, WORKER), {}, OTHER),
+        (("--tags", "nodes"), (INITIAL, WORKER, OTHER), {}, ""),
+        (("--tags", "cloud"), (INITIAL, WORKER, OTHER), {}, ""),
+        # A build needs no server, or the one that builds.
+        (("--tags", "build"), (), {}, ""),
+        (("--tags", "build"), (INITIAL,), {"q8s_built": {"on_cluster": True}}, ""),
+        (("--tags", "build"), (WORKER, OTHER), {"q8s_built": {"on_cluster": True}}, INITIAL),
+    ],
+)
+def test_a_run_without_the_stage_that_creates_servers_fails_for_those_that_are_missing(
+    deploy: Deploy, tags: tuple[str, ...], servers: tuple[str, ...], more: dict[str, Any], named: str
+) -> None:
+    (deploy.folder / "inventory.yml").write_text(deploy.inventory(servers, **more))
+    code, output = deploy("stages/failures", tags=tags)
+    assert code == (2 if named else 0), output
+    left_out = f"{named} is missing, and the tags leave out the stage cloud, which creates and starts servers"
+    assert (left_out in output and "hint: deploy without tags: `q8s-run deploy FILE`" in output) == bool(named), output
 
 
 def test_a_deploy_does_not_touch_a_cluster_of_another_user(deploy: Deploy) -> None:

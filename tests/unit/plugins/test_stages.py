@@ -9,6 +9,7 @@ import pytest
 import yaml
 from ansible_collections.q8s.emu.plugins.filter.awaited_nodes import awaited_nodes
 from ansible_collections.q8s.emu.plugins.filter.changed_networks import changed_networks
+from ansible_collections.q8s.emu.plugins.filter.inactive_servers import inactive_servers
 from ansible_collections.q8s.emu.plugins.filter.unreached_servers import unreached_servers
 
 from q8s_wrapper import tags
@@ -173,3 +174,14 @@ def test_unreached_servers_keep_their_order() -> None:
     servers = ["cp", "z-1", "a-1"]
     assert unreached_servers(servers, ["cp"]) == ["z-1", "a-1"]
     assert unreached_servers(servers, [], "localhost,cp,a-1") == ["cp", "a-1"]
+
+
+def test_inactive_servers_are_those_that_a_run_has_to_create_or_start() -> None:
+    variables = {
+        "cp": {"q8s_status": "ACTIVE"},
+        "w-1": {"q8s_status": "SHUTOFF"},
+        "w-3": {"q8s_status": "ERROR"},
+        "x": {},
+    }
+    assert inactive_servers(variables, ["w-2", "w-1", "cp", "x"]) == {"w-2": "missing", "w-1": "SHUTOFF"}
+    assert inactive_servers(variables, ["cp"]) == {}

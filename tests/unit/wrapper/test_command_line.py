@@ -364,14 +364,23 @@ def test_a_warning_of_the_file_is_said_once(
     ("answer", "goes"), [("y\n", True), ("yes\n", True), ("\n", False), ("n\n", False), ("", False)]
 )
 def test_deploy_asks_on_a_terminal(
-    answer: str, goes: bool, terminal: Any, ansible: Any, capsys: pytest.CaptureFixture[str]
+    answer: str, goes: bool, folder: Path, terminal: Any, ansible: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    log = folder / "runs" / "20260101-000000-000000-deploy" / "ansible.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("a task failed")
     terminal(answer)
     calls = ansible((ExitCode.DONE, planned(change("create", "demo-arm-mid-1"))), (ExitCode.DONE, State()))
     assert cli.main(["deploy", str(EXAMPLE)]) == (ExitCode.DONE if goes else ExitCode.FAILED)
     assert [(call[0], call[2]) for call in calls] == [("plan", []), ("site", UNCONFIRMED)][: 2 if goes else 1]
     err = capsys.readouterr().err
     assert "Continue? [y/N]" in err and ("nothing was changed" in err) != goes
+    runs = [run.name.rpartition("-")[2] for run in run_logs.past_runs(folder)]
+    assert runs == ["deploy", "plan", *(["deploy"] if goes else [])]
+    if not goes:
+        (run_logs.past_runs(folder)[-1] / "ansible.log").write_text("the plan")
+        assert cli.main(["logs", str(EXAMPLE)]) == ExitCode.DONE
+        assert capsys.readouterr() == ("a task failed\n", f"log: {log}\n")
 
 
 def test_deploy_asks_about_removals_by_their_number(
@@ -750,6 +759,17 @@ def test_looks_leave_the_files_of_a_run_that_goes_on(folder: Path) -> None:
     assert kept.count("status") == 10
     for running in (benchmark, looks[-1]):
         assert (running / "artifacts").is_dir() and (running / "pid").exists(), "Ctrl-C needs the process id"
+
+
+def test_the_plan_of_a_deploy_leaves_the_files_of_a_plan_that_goes_on(terminal: Any, ansible: Any) -> None:
+    """``plan`` holds no lock."""
+    running = run_logs.new_run(state.cluster_folder("demo"), "plan", alone=False)
+    (running / "artifacts").mkdir()
+    (running / "pid").write_text("1")
+    terminal("n\n")
+    ansible((ExitCode.DONE, planned(change("create", "demo-arm-mid-1"))))
+    assert cli.main(["deploy", str(EXAMPLE)]) == ExitCode.FAILED
+    assert (running / "artifacts").is_dir() and (running / "pid").exists()
 
 
 def test_a_second_run_is_told_who_works() -> None:
