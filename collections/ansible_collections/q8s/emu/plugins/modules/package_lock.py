@@ -117,7 +117,7 @@ def end_interrupted(module: AnsibleModule) -> None:
     """Configure what an interrupted dpkg has unpacked. Files of /etc that somebody has changed stay."""
     environment = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
     command = ["dpkg", "--force-confdef", "--force-confold", "--configure", "-a"]
-    code, _, errors = module.run_command(command, environ_update=environment)
+    code, _output, errors = module.run_command(command, environ_update=environment)
     if code != 0:
         reason = errors.strip() or f"dpkg ended with exit code {code}"
         module.fail_json(msg=f"Failed to end an interrupted installation: {reason}", path="", holder="")
