@@ -36,6 +36,14 @@ fi
 [ "$1" != get ] || echo "node/$3"
 [ "$2 $3" != "get nodes" ] || cat {calls}.nodes
 """
+# What a control plane that leaves is told; crictl knows one container.
+TOLD = """\
+#!/bin/sh
+name=${{0##*/}}
+[ "$name $5" != "crictl ps" ] || echo 4711
+[ "$name" != crictl ] || shift 4
+echo "$name $*" >> {calls}
+"""
 
 
 @pytest.fixture
@@ -52,9 +60,12 @@ def run(tmp_path: Path) -> Callable[..., tuple[int, str, list[str]]]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "q8s/bin/kubectl").write_text(KUBECTL.format(calls=calls).replace("admin.conf", ""))
-    (tmp_path / "q8s/bin/kubectl").chmod(0o755)
+    for name in ("systemctl", "crictl"):
+        (tmp_path / "q8s/bin" / name).write_text(TOLD.format(calls=calls))
+    for program in (tmp_path / "q8s/bin").iterdir():
+        program.chmod(0o755)
 
-    def go(*workers: str, **initial: Any) -> tuple[int, str, list[str]]:
+    def go(*workers: str, answers: bool = False, **initial: Any) -> tuple[int, str, list[str]]:
         others = {f"demo-{name}": {"q8s_surplus": {"name": name, "control_plane_host": ""}} for name in workers}
         surplus = {"name": LEAVING, "control_plane_host": LEAVING, "address": "127.0.0.1"}
         here: dict[str, Any] = {
@@ -68,14 +79,13 @@ def run(tmp_path: Path) -> Callable[..., tuple[int, str, list[str]]]:
             "ansible_host": "127.0.0.1",
             "ansible_port": 1,
             "ansible_become": False,
-            "q8s_surplus": surplus,
         }
         inventory = {
             "all": {
                 "hosts": {
                     "localhost": {**here, "q8s_surplus_goes": True},
                     INITIAL: {**here, **initial},
-                    LEAVING: off,
+                    LEAVING: {**(here if answers else off), "q8s_surplus": surplus},
                     **others,
                 },
                 "vars": {"q8s_environment": {}, "q8s_cluster": {"cluster_name": "demo"}},
@@ -154,7 +164,9 @@ def test_dead_members_of_etcd_go_before_one_that_leaves(
 def test_one_that_etcd_keeps_stays_as_it_is(run: Callable[..., tuple[int, str, list[str]]], tmp_path: Path) -> None:
     """Its copy of the cluster's data is one of those that make the majority."""
     (tmp_path / "calls.keeps").touch()
-    code, said, calls = run()
+    code, said, calls = run(answers=True)
+    assert calls.index("crictl stop --timeout=20 4711") < calls.index(f"forget {LEAVING}"), "without its etcd it would fail requests"
+    assert calls[-1] == "systemctl start kubelet.service", "which starts its API server again"
     assert code == 2 and f"it went on, and surplus servers are deleted {LEAVING}" in said, "that one's server is kept"
     assert f"kubectl delete node {LEAVING}" not in calls
     assert "TASK [Record that control planes leave]" not in said and "TASK [Reset control planes" not in said
