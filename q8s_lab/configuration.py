@@ -98,6 +98,9 @@ key_repository = {sections.folder}/state/fernet
 key_repository = {sections.folder}/state/credential
 [identity]
 password_hash_rounds = 4
+[cache]
+enabled = true
+backend = dogpile.cache.memory
 """
 
 
