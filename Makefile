@@ -69,11 +69,12 @@ site: setup
 	@printf 'docs: %s\n' "$(DOCS)/html/index.html"
 
 # What is not cached is built before the tests: for longer than a test waits for its cluster, and at times tests would stand in its way.
+# Three at a time, each with a lab of its own: a test often waits for the cloud, and two would leave a quarter of two cores idle.
 # The cluster comes by itself: its emulated guests take what two cores leave, and would do so for as long as others hold them up.
 test:  ## style, unit tests, the lab's services, a host on a virtual machine, a whole cluster
 	$(MAKE) --jobs 2 --output-sync=target lint site
 	$(MAKE) bundle gate-image
-	.venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 15 --ignore tests/e2e -m 'not vm or gate'
+	.venv/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 15 --ignore tests/e2e -m 'not vm or gate'
 	.venv/bin/pytest --durations 15 tests/e2e
 
 # The cheapest first.
