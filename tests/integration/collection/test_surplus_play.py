@@ -165,7 +165,7 @@ def test_one_that_etcd_keeps_stays_as_it_is(run: Callable[..., tuple[int, str, l
     """Its copy of the cluster's data is one of those that make the majority."""
     (tmp_path / "calls.keeps").touch()
     code, said, calls = run(answers=True)
-    assert calls.index("crictl stop --timeout=20 4711") < calls.index(f"forget {LEAVING}"), "without its etcd it would fail requests"
+    assert calls.index("crictl stop --timeout=20 4711") < calls.index(f"forget {LEAVING}"), "it fails without etcd"
     assert calls[-1] == "systemctl start kubelet.service", "which starts its API server again"
     assert code == 2 and f"it went on, and surplus servers are deleted {LEAVING}" in said, "that one's server is kept"
     assert f"kubectl delete node {LEAVING}" not in calls
