@@ -14,8 +14,8 @@ REPOSITORY = Path(__file__).parents[2]
 ROLES = REPOSITORY / "collections" / "ansible_collections" / "q8s" / "emu" / "roles"
 SCENARIOS = sorted(path.parent.name for path in (REPOSITORY / "molecule").glob("*/molecule.yml"))
 
-# What the two do, the cluster of test_demo.py does too; they take the longest.
-LONG = {"control_plane": "seven minutes", "emulated_worker": "twelve minutes"}
+# What these do, the cluster of test_demo.py does too; they take the longest.
+LONG = {"control_plane": "seven minutes", "emulated_worker": "twelve minutes", "k8s_common": "four minutes"}
 
 # What Molecule and Ansible pass over with a warning, though it means that something was not tested.
 NOT_TESTED = {

@@ -20,7 +20,10 @@ from q8s_bundle.cache import Artifact
 from q8s_bundle.node import Supply, ensure_worker, gobuild, store
 from tests.upstream import Server
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: containerd mounts while it unpacks images")
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: containerd mounts while it unpacks images"),
+    pytest.mark.long("two minutes"),
+]
 
 
 def content(bundle: Artifact, folder: Path) -> dict[str, str]:

@@ -126,6 +126,7 @@ def test_ssh_that_fails_for_a_moment_does_not_end_the_benchmark(stage: Stage) ->
     assert len(forced) == 2, "before and after: those of a lost node stay otherwise, and the namespace with them"
 
 
+@pytest.mark.long("a minute")
 def test_pods_that_do_not_become_ready_do_not_end_the_benchmark(stage: Stage) -> None:
     (stage.root / "unready").touch()
     code, output = stage.run()
@@ -133,6 +134,7 @@ def test_pods_that_do_not_become_ready_do_not_end_the_benchmark(stage: Stage) ->
     assert stage.measured().count("ping") == 4
 
 
+@pytest.mark.long("a minute")
 def test_a_control_plane_that_is_gone_ends_the_benchmark_with_what_to_do(stage: Stage) -> None:
     replace_text(stage.file, "ssh_retries: 10", "ssh_retries: 1")
     (stage.root / "off-later").write_text("2")

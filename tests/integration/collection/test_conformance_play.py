@@ -134,6 +134,7 @@ def stage(tmp_path: Path) -> Stage:
     return Stage(tmp_path)
 
 
+@pytest.mark.long("a minute")
 def test_ssh_that_fails_for_a_moment_does_not_end_the_run(stage: Stage) -> None:
     (stage.root / "off-later").write_text("4")
     code, said = stage.run()

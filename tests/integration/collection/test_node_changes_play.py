@@ -301,7 +301,9 @@ def test_a_host_that_is_lost_keeps_no_other_node_from_its_change(cluster: Cluste
     assert "start" in of(cluster, "arm-1")
 
 
-@pytest.mark.parametrize(("node", "call"), [("x86-1", "start"), ("arm-1", "drain")])
+@pytest.mark.parametrize(
+    ("node", "call"), [("x86-1", "start"), pytest.param("arm-1", "drain", marks=pytest.mark.long("a minute"))]
+)
 def test_a_host_that_is_lost_during_its_change_fails_alone(cluster: Cluster, node: str, call: str) -> None:
     cluster.lose(node, call)
     done = cluster.run()
