@@ -22,7 +22,6 @@ pytestmark = pytest.mark.vm
 API_NAME: Final = "api.vm.test"
 NODE: Final = "vm-control-plane"
 API_SECONDS: Final = 1800  # from a login after a reboot until the API server answers: all programs are emulated
-KUBELET_SECONDS: Final = 600  # until the kubelet has the certificate by which the API server knows it
 _SWAP: Final = "/swap"
 # Published images leave it to the user's user-data.
 MANAGE_HOSTS: Final = "echo 'manage_etc_hosts: true' > /etc/cloud/cloud.cfg.d/90-q8s-test.cfg"
@@ -87,7 +86,6 @@ def created(rebooted: Host, answer: Mapping[str, Any]) -> subprocess.CompletedPr
         "control_plane_flannel_image": answer["pod_images"]["flannel"],
         "control_plane_timeouts": TIMEOUTS,
         "control_plane_nodes": {NODE: rebooted.address},
-        "control_plane_kubelets_timeout": KUBELET_SECONDS,
     }
     return rebooted.play("control_plane.yml", variables)
 
